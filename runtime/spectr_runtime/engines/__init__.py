@@ -1,0 +1,1 @@
+"""Backends of the engine protocol, one file each; import the one that is wanted."""
