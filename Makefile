@@ -1,0 +1,37 @@
+# make demo   environment, export of the demo pair, decoding of examples/prompts.jsonl
+# make test   environment, tests
+# make lint   ruff, mypy strict, import directions
+PYTHON ?= python3
+VENV ?= .venv
+PROMPTS ?= examples/prompts.jsonl
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := build/demo
+
+.PHONY: demo test lint clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	touch $@
+
+$(DEMO)/bundle/spectr.json: $(READY) $(wildcard examples/demo_pair/*/*)
+	$(BIN)/spectr-export build examples/demo_pair/target --draft examples/demo_pair/draft -o $(DEMO)/bundle --overwrite
+
+demo: $(DEMO)/bundle/spectr.json
+	rm -rf $(DEMO)/run $(DEMO)/plain
+	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/run --rule kseq --drafts 4 --length 4
+	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/plain --plan plain
+	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/plain
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf build
