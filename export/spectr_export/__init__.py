@@ -1,0 +1,1 @@
+"""Export: a pair of causal LMs from transformers to a bundle, checked against the original models."""

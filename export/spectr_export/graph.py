@@ -1,0 +1,187 @@
+"""The graph of a model folder: the engine contract as standard ONNX, its weights left in ``model.safetensors``."""
+
+# B rows, T tokens fed, L attention length, M wanted columns, S slots, Hk key/value heads, D head size.
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnxscript import ir, optimizer, rewriter
+from onnxscript.ir import passes
+from onnxscript.rewriter.rules.fusion import _rms_normalization, _rotary_embedding
+
+from spectr_export.weights import WEIGHTS, read_places
+from spectr_runtime.contract import CALL_INPUTS, DTYPES, OPSET, load_contract_model, past_names, present_names
+from spectr_runtime.engine import ModelSpec
+from spectr_runtime.errors import BundleError
+
+GRAPH = "model.onnx"
+# Sizes of the example call. A size of 0 or 1, or two that are equal, would be taken for constants of the model.
+EXAMPLE = {"B": 2, "T": 3, "L": 7, "M": 5, "S": 11}
+
+
+def export_graph(folder: Path, spec: ModelSpec) -> None:
+    """Write ``model.onnx`` beside ``config.json`` and ``model.safetensors``.
+
+    Every weight is external data inside ``model.safetensors``: the folder holds one set of weights, which transformers
+    and every ONNX runtime read. What a graph computes from a weight (a transpose, say) stays a node and is folded when
+    the graph is loaded.
+
+    Args:
+        folder: Folder of one model of a bundle.
+        spec: The model's sizes.
+
+    Raises:
+        BundleError: The model cannot be traced, or its graph is not the contract's.
+    """
+    model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"))
+    graph = _trace(model, spec)
+    stored = _point_at_weights(graph, _stored_names(model, folder), folder)
+    _simplify(graph, stored)
+    _check(graph, spec)
+    ir.save(graph, folder / GRAPH)
+
+
+def _trace(model: torch.nn.Module, spec: ModelSpec) -> ir.Model:
+    names = [*CALL_INPUTS, *past_names(spec.layers)]
+    with _quiet():
+        try:
+            program = torch.export.export(
+                model, _example(spec), dynamic_shapes=_dynamic_shapes(spec.layers), strict=False
+            )
+            exported = torch.onnx.export(
+                program,
+                input_names=names,
+                output_names=["logits", *present_names(spec.layers)],
+                opset_version=OPSET,
+                optimize=False,
+                verbose=False,
+            )
+        except BundleError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(
+                f"The {spec.architecture} model cannot be traced into one graph: {reason}", hint="Use another model."
+            ) from error
+    assert exported is not None
+    _name_dimensions(exported.model)
+    return exported.model
+
+
+def _example(spec: ModelSpec) -> tuple[Any, ...]:
+    rows, tokens, length, wanted, capacity = (EXAMPLE[name] for name in "BTLMS")
+    past = (rows, spec.kv_heads, capacity, spec.head_size)
+    return (
+        torch.zeros((rows, tokens), dtype=torch.int64),
+        torch.arange(tokens).repeat(rows, 1),
+        torch.ones((rows, 1, tokens, length), dtype=torch.bool),
+        torch.arange(rows),
+        torch.zeros((rows, wanted), dtype=torch.int64),
+        [torch.zeros(past, dtype=DTYPES[spec.dtype]) for _ in range(2 * spec.layers)],
+    )
+
+
+def _dynamic_shapes(layers: int) -> tuple[Any, ...]:
+    b, t, length, m, s = (torch.export.Dim(name) for name in "BTLMS")
+    call = ({0: b, 1: t}, {0: b, 1: t}, {0: b, 2: t, 3: length}, {0: b}, {0: b, 1: m})
+    return (*call, [{0: b, 2: s} for _ in range(2 * layers)])
+
+
+def _name_dimensions(graph: ir.Model) -> None:
+    """Give the dynamic sizes their letters instead of the tracer's numbering."""
+    shapes = {value.name: value.shape or ir.Shape([]) for value in graph.graph.inputs}
+    rows, _, tokens, length = shapes["attention_mask"]
+    wanted, capacity = shapes["logit_index"][1], shapes["past_key_values.0.key"][2]
+    letters = dict(zip(map(str, (rows, tokens, length, wanted, capacity)), "BTLMS", strict=True))
+    outputs = [value for node in graph.graph for value in node.outputs]
+    for value in (*graph.graph.inputs, *outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(size, letters) for size in value.shape])
+
+
+def _renamed(size: int | ir.SymbolicDim, letters: Mapping[str, str]) -> int | str | None:
+    return size if isinstance(size, int) else letters.get(str(size))
+
+
+def _stored_names(model: torch.nn.Module, folder: Path) -> dict[str, str]:
+    """Map every parameter's name in the graph to its name in the file; tied parameters share one entry there."""
+    places = read_places(folder / WEIGHTS)
+    causal_lm = model.model
+    assert isinstance(causal_lm, torch.nn.Module)
+    parameters = dict(causal_lm.named_parameters(remove_duplicate=False))
+    stored = {id(parameter): name for name, parameter in parameters.items() if name in places}
+    missing = [name for name, parameter in parameters.items() if id(parameter) not in stored]
+    if missing:
+        raise BundleError(
+            f"{folder / WEIGHTS} has no entry for {missing[0]} and {len(missing) - 1} more parameters of the model.",
+            hint="Its transformers class stores weights under other names; use another model.",
+        )
+    return {f"model.{name}": stored[id(parameter)] for name, parameter in parameters.items()}
+
+
+def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> set[str]:
+    """Replace every weight's data by its place in the file; returns the names of the initializers that are weights."""
+    places = read_places(folder / WEIGHTS)
+    weights = {name: value for name, value in graph.graph.initializers.items() if name in stored_names}
+    for name, value in weights.items():
+        place = places[stored_names[name]]
+        assert value.dtype is not None
+        assert value.shape == place.shape, f"{name} is {value.shape} in the graph and {place.shape} in the file"
+        value.const_value = ir.ExternalTensor(
+            WEIGHTS, place.offset, place.length, value.dtype, shape=ir.Shape(place.shape), name=name, base_dir=folder
+        )
+    return set(weights)
+
+
+def _simplify(graph: ir.Model, weights: set[str]) -> None:
+    """Fold constants, but nothing that is made of a weight, and fuse what opset 23 has an operator for."""
+
+    def fold(node: ir.Node) -> bool | None:
+        return False if any(value is not None and value.name in weights for value in node.inputs) else None
+
+    optimizer.optimize_ir(graph, should_fold=fold)
+    for rules in (_rms_normalization.rms_normalization_ruleset, _rotary_embedding.rotary_embedding_rules):
+        rewriter.rewrite(graph, pattern_rewrite_rules=rules)
+    for finish in (
+        passes.common.CommonSubexpressionEliminationPass(),
+        passes.common.RemoveUnusedNodesPass(),
+        # Stack traces of the machine that made the graph.
+        passes.common.ClearMetadataAndDocStringPass(),
+    ):
+        finish(graph)
+
+
+def _check(graph: ir.Model, spec: ModelSpec) -> None:
+    operators = [(node.domain, node.op_type) for node in graph.graph.all_nodes()]
+    foreign = sorted({f"{domain}::{name}" for domain, name in operators if domain})
+    if foreign:
+        raise BundleError(
+            f"The graph needs {', '.join(foreign)}, which are not ONNX operators.", hint="Use another model."
+        )
+    for name, expected in (("Attention", spec.layers), ("TensorScatter", 2 * spec.layers)):
+        found = operators.count(("", name))
+        if found != expected:
+            raise BundleError(
+                f"The graph has {found} {name} operators; {spec.layers} layers need {expected}.",
+                hint="The model's attention does not go through transformers' AttentionInterface; use another model.",
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's talk about absent torchvision and its own deprecations from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,136 @@
+"""The ONNX Runtime engine: runs ``model.onnx`` on the CPU, with the cache updated in place."""
+
+# B rows, T tokens fed, M wanted positions, V vocabulary, Hk key/value heads, S slots.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectr_runtime.cache import KVCache
+from spectr_runtime.contract import CALL_INPUTS, DTYPES, check_call, past_names, present_names
+from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.errors import EngineError
+
+PROVIDERS = ("CPUExecutionProvider",)
+
+
+class OnnxRuntimeEngine:
+    """Runs a model folder of a bundle with ONNX Runtime.
+
+    Past and present of a layer are bound to one address, that of the call's rows in the cache, so that a call writes
+    only the slots of its tokens. Logits are written to a buffer that the next call reuses.
+
+    Args:
+        folder: Folder with ``model.onnx`` and ``model.safetensors``.
+        spec: The model's sizes.
+        rows: Rows of the cache.
+        capacity: Slots of a row.
+        threads: Threads of one call; all physical cores if None.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed, cannot open the graph or lacks the provider.
+    """
+
+    def __init__(self, folder: Path, spec: ModelSpec, *, rows: int, capacity: int, threads: int | None = None) -> None:
+        self.spec = spec
+        self.cache = KVCache(
+            spec.layers, rows, spec.kv_heads, capacity, spec.head_size,
+            dtype=DTYPES[spec.dtype], device=torch.device("cpu"),
+        )  # fmt: skip
+        self._session = _open_session(folder / "model.onnx", threads)
+        self._bindings: dict[tuple[int, int], Any] = {}
+        self._logits = torch.empty(0)
+
+    def forward(self, call: Call) -> torch.Tensor:
+        """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
+
+        Raises:
+            EngineError: The call does not fit the cache, or ONNX Runtime fails.
+        """
+        check_call(call, self.cache)
+        inputs = [
+            tensor.contiguous()
+            for tensor in (
+                call.input_ids_BT,
+                call.position_ids_BT,
+                call.attention_mask_B1TL,
+                call.write_index_B,
+                call.logit_index_BM,
+            )
+        ]
+        logits_BMV = self._logits_buffer(*call.logit_index_BM.shape)
+        binding = self._binding(call.first_row, len(call.input_ids_BT))
+        for name, tensor in zip(CALL_INPUTS, inputs, strict=True):
+            binding.bind_input(name, "cpu", 0, _ELEMENT[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
+        binding.bind_output("logits", "cpu", 0, np.float32, tuple(logits_BMV.shape), logits_BMV.data_ptr())
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's errors share no public base
+            raise EngineError(f"ONNX Runtime failed in a call: {_first_line(error)}") from error
+        return logits_BMV
+
+    def _logits_buffer(self, rows: int, wanted: int) -> torch.Tensor:
+        size = rows * wanted * self.spec.vocabulary
+        if len(self._logits) < size:
+            self._logits = torch.empty(size)
+        return self._logits[:size].view(rows, wanted, self.spec.vocabulary)
+
+    def _binding(self, first_row: int, rows: int) -> Any:
+        """The binding of these rows, whose cache addresses never change."""
+        key = (first_row, rows)
+        if key not in self._bindings:
+            binding = self._session.io_binding()
+            layers = self.spec.layers
+            slices = self.cache.buffer[:, first_row : first_row + rows]
+            for past, present, part in zip(past_names(layers), present_names(layers), slices, strict=True):
+                place = ("cpu", 0, _ELEMENT[part.dtype], tuple(part.shape), part.data_ptr())
+                binding.bind_input(past, *place)
+                binding.bind_output(present, *place)
+            self._bindings[key] = binding
+        return self._bindings[key]
+
+
+_ELEMENT = {torch.int64: np.int64, torch.bool: np.bool_, torch.float32: np.float32, torch.float16: np.float16}
+
+
+def _open_session(path: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            f"ONNX Runtime cannot be imported: {error}.", hint="Install it with `pip install 'spectr[cpu]'`."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS))
+    except Exception as error:  # ONNX Runtime's errors share no public base
+        raise EngineError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",
+            hint="Install spectr's release of it with `pip install 'spectr[cpu]'`, or build the bundle again.",
+        ) from error
+    check_providers(session.get_providers())
+    return session
+
+
+def check_providers(opened: Sequence[str]) -> None:
+    """Refuse a session that fell back to another provider, which ONNX Runtime does without a word.
+
+    Raises:
+        EngineError: A provider that was asked for is not among those opened.
+    """
+    missing = [name for name in PROVIDERS if name not in opened]
+    if missing:
+        raise EngineError(
+            f"ONNX Runtime opened {', '.join(opened) or 'no provider'}; asked for {', '.join(missing)}.",
+            hint="Install a build that has it: `pip install 'spectr[cpu]'`.",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

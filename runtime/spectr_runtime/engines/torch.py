@@ -1,0 +1,66 @@
+"""The reference engine: the contract's module run eagerly by PyTorch, also on GPUs without TensorRT."""
+
+# B rows, M wanted positions, V vocabulary.
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from spectr_runtime.cache import KVCache
+from spectr_runtime.contract import DTYPES, check_call, load_contract_model
+from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.errors import EngineError
+
+
+class TorchEngine:
+    """Runs a model folder of a bundle with transformers and PyTorch.
+
+    Args:
+        folder: Folder with ``config.json`` and ``model.safetensors``.
+        spec: The model's sizes.
+        rows: Rows of the cache.
+        capacity: Slots of a row.
+        device: A device of PyTorch, for instance ``cpu`` or ``cuda:0``.
+
+    Raises:
+        EngineError: The device does not exist or is too small.
+        BundleError: The model cannot be loaded.
+    """
+
+    def __init__(self, folder: Path, spec: ModelSpec, *, rows: int, capacity: int, device: str = "cpu") -> None:
+        self.spec = spec
+        dtype = DTYPES[spec.dtype]
+        try:
+            place = torch.device(device)
+            self.cache = KVCache(spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=place)
+            self._model = load_contract_model(folder, dtype=spec.dtype, device=place)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise EngineError(
+                f"PyTorch cannot hold {folder.name} with {rows} rows of {capacity} slots on {device!r}: {reason}",
+                hint="Name a device that torch.device knows, or use fewer rows or a smaller capacity.",
+            ) from error
+
+    @torch.inference_mode()
+    def forward(self, call: Call) -> torch.Tensor:
+        """Write the fed tokens' keys and values and return float32 logits [B, M, V].
+
+        Raises:
+            EngineError: The call does not fit the cache, or PyTorch fails.
+        """
+        check_call(call, self.cache)
+        rows = slice(call.first_row, call.first_row + len(call.input_ids_BT))
+        try:
+            logits_BMV, _ = self._model(
+                call.input_ids_BT,
+                call.position_ids_BT,
+                call.attention_mask_B1TL,
+                call.write_index_B,
+                call.logit_index_BM,
+                list(self.cache.buffer[:, rows].unbind(0)),
+            )
+        except (RuntimeError, IndexError) as error:
+            raise EngineError(f"PyTorch failed in a call: {str(error).strip().splitlines()[0]}") from error
+        result: torch.Tensor = logits_BMV
+        return result
