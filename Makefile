@@ -22,7 +22,7 @@ demo: $(DEMO)/bundle/spectr.json
 	rm -rf $(DEMO)/run $(DEMO)/plain
 	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/run --rule kseq --drafts 4 --length 4
 	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/plain --plan plain
-	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/plain
+	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/plain --prompts $(PROMPTS)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -1,1 +1,82 @@
-"""The runtime: bundles, engines and the speculative decoder. It knows no files of prompts."""
+"""The runtime: bundles, engines and the speculative decoder. It knows no files of prompts.
+
+Names are imported when they are first used, so that a command's ``--help`` and its checks of records need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spectr_runtime.bundle import Bundle, Manifest
+    from spectr_runtime.decoder import Decoder
+    from spectr_runtime.engine import Call, Engine, ModelSpec
+    from spectr_runtime.engines import open_engine
+    from spectr_runtime.errors import BundleError, EngineError, RequestError, RowError, SpectrError, UsageError
+    from spectr_runtime.plan import Plan, rule_names
+    from spectr_runtime.request import (
+        Chat,
+        Completion,
+        Failure,
+        Outcome,
+        Request,
+        SamplingParams,
+        SpeculationStats,
+        Usage,
+    )
+    from spectr_runtime.timing import Timing
+
+_HOMES = {
+    "bundle": ("Bundle", "Manifest"),
+    "decoder": ("Decoder",),
+    "engine": ("Call", "Engine", "ModelSpec"),
+    "engines": ("open_engine",),
+    "errors": ("BundleError", "EngineError", "RequestError", "RowError", "SpectrError", "UsageError"),
+    "plan": ("Plan", "rule_names"),
+    "request": (
+        "Chat",
+        "Completion",
+        "Failure",
+        "Outcome",
+        "Request",
+        "SamplingParams",
+        "SpeculationStats",
+        "Usage",
+    ),
+    "timing": ("Timing",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Call",
+    "Chat",
+    "Completion",
+    "Decoder",
+    "Engine",
+    "EngineError",
+    "Failure",
+    "Manifest",
+    "ModelSpec",
+    "Outcome",
+    "Plan",
+    "Request",
+    "RequestError",
+    "RowError",
+    "SamplingParams",
+    "SpectrError",
+    "SpeculationStats",
+    "Timing",
+    "Usage",
+    "UsageError",
+    "open_engine",
+    "rule_names",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -185,7 +185,9 @@ def _check_file(folder: Path, name: str, expected: str) -> None:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{MANIFEST} names {name!r}, which lies outside the bundle.", hint="Do not use this bundle.")
     if not path.is_file():
-        raise BundleError(f"{name} is missing from the bundle {folder}.", hint="Copy the bundle again, or build it again.")
+        raise BundleError(
+            f"{name} is missing from the bundle {folder}.", hint="Copy the bundle again, or build it again."
+        )
     if file_sha256(path) != expected:
         raise BundleError(
             f"{name} in the bundle {folder} is not the file that was built: its SHA-256 differs from {MANIFEST}.",

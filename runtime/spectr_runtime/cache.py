@@ -9,7 +9,7 @@ import torch
 class KVCache:
     """Keys and values of every layer in one tensor [2 * layers, rows, Hk, S, head_size].
 
-    A layer's keys are a contiguous slice, and so are the rows ``b0:b1`` of it: an engine binds addresses and nothing is
+    A layer's keys are a contiguous slice, and so are the rows ``b0:b1`` of it: an engine binds addresses, nothing is
     copied. Slots hold a row's text in order; the nodes of a draft tree stand behind it until ``keep`` moves the accepted
     ones forward. Rejected nodes are overwritten by the next call.
 
@@ -24,7 +24,15 @@ class KVCache:
     """
 
     def __init__(
-        self, layers: int, rows: int, kv_heads: int, capacity: int, head_size: int, *, dtype: torch.dtype, device: torch.device
+        self,
+        layers: int,
+        rows: int,
+        kv_heads: int,
+        capacity: int,
+        head_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.layers = layers
         self.rows = rows

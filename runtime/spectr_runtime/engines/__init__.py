@@ -1,1 +1,42 @@
-"""Backends of the engine protocol, one file each; import the one that is wanted."""
+"""Backends of the engine protocol, one file each, imported when they are opened."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from spectr_runtime.bundle import Bundle, Role
+from spectr_runtime.engine import Engine
+from spectr_runtime.errors import UsageError
+
+Backend = Literal["onnxruntime", "torch"]
+
+
+def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, rows: int, capacity: int) -> Engine:
+    """Open one model of a bundle.
+
+    Args:
+        bundle: The bundle.
+        role: Which of its models.
+        backend: ``onnxruntime`` or ``torch``.
+        device: Where to run, as torch names it.
+        rows: Rows of the cache.
+        capacity: Slots of a row.
+
+    Raises:
+        UsageError: The backend is unknown or does not run on the device.
+        EngineError: The backend is not installed or fails to open the model.
+    """
+    folder, spec = bundle.model(role), bundle.manifest.models[role]
+    if backend == "torch":
+        from spectr_runtime.engines.torch import TorchEngine
+
+        return TorchEngine(folder, spec, rows=rows, capacity=capacity, device=device)
+    if backend == "onnxruntime":
+        if device != "cpu":
+            raise UsageError(
+                f"Backend onnxruntime runs on device cpu; got {device!r}.", hint="Use --backend torch on a GPU."
+            )
+        from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity)
+    raise UsageError(f"Backend {backend!r} is unknown; it must be onnxruntime or torch.")

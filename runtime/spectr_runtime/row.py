@@ -1,0 +1,89 @@
+"""One row of the batch on the host: its text so far, and when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from spectr_runtime.request import Completion, FinishReason, Request, SpeculationStats, Usage
+from spectr_runtime.text import StopText, Text
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    """A request while it is decoded.
+
+    Attributes:
+        request: What was asked.
+        prompt: Its token ids.
+        seed: Seed of the row's noise.
+        end_tokens: Tokens that end the completion.
+        limit: Longest text of the row in tokens, prompt and completion together.
+        depth: Depth of the plan's draft tree.
+        text: The tokenizer.
+    """
+
+    request: Request
+    prompt: tuple[int, ...]
+    seed: int
+    end_tokens: frozenset[int]
+    limit: int
+    depth: int
+    text: Text
+    tokens: list[int] = dataclasses.field(init=False)
+    _stop_text: StopText | None = dataclasses.field(init=False)
+    _stopped_text: str | None = dataclasses.field(init=False, default=None)
+    _rounds: int = dataclasses.field(init=False, default=0)
+    _accepted_at_depth: list[int] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)
+        stops = self.request.params.stop
+        self._stop_text = StopText(self.text, self.prompt, stops) if stops else None
+        self._accepted_at_depth = [0] * self.depth
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.tokens)
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The last two tokens; a text of one token repeats it."""
+        return self.tokens[-2:][0], self.tokens[-1]
+
+    def extend(self, emitted: Sequence[int], accepted: int) -> Completion | None:
+        """Take the tokens of a round one by one; the completion if one of them ends the row.
+
+        Tokens behind the one that ends the row are dropped. A stop wins over the token limit where both fall together.
+        """
+        self._rounds += 1
+        for depth in range(accepted):
+            self._accepted_at_depth[depth] += 1
+        for token in emitted:
+            self.tokens.append(token)
+            reason = self._end(token)
+            if reason:
+                return self._completion(reason)
+        return None
+
+    def _end(self, token: int) -> FinishReason | None:
+        if token in self.end_tokens:
+            return "stop"
+        if self._stop_text is not None:
+            self._stopped_text = self._stop_text.push(token)
+            if self._stopped_text is not None:
+                return "stop"
+        return "length" if self.length >= self.limit else None
+
+    def _completion(self, reason: FinishReason) -> Completion:
+        written = tuple(self.tokens[len(self.prompt) :])
+        text = self.text.completion(self.prompt, written) if self._stopped_text is None else self._stopped_text
+        return Completion(
+            id=self.request.id,
+            text=text,
+            token_ids=written,
+            finish_reason=reason,
+            usage=Usage(len(self.prompt), len(written)),
+            speculation=SpeculationStats(self._rounds, tuple(self._accepted_at_depth)),
+        )

@@ -1,0 +1,111 @@
+"""Text to tokens and back: prompts, chat templates, completions, stop texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from spectr_runtime.errors import RequestError
+from spectr_runtime.request import Chat, Prompt
+
+INCOMPLETE = "\ufffd"  # what a decoder shows for bytes that wait for the next token
+CONTEXT_TOKENS = 8  # prompt tokens decoded before a completion, so that its first token keeps its space
+
+
+class Text:
+    """The bundle's tokenizer.
+
+    Args:
+        folder: Folder that transformers saved the tokenizer to.
+        vocabulary: Token ids below this are allowed in a prompt.
+    """
+
+    def __init__(self, folder: Path, vocabulary: int) -> None:
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+        self._vocabulary = vocabulary
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt; conversations go through the tokenizer's chat template.
+
+        Raises:
+            RequestError: The prompt holds no token, a token id is outside the vocabulary, or there is no chat template.
+        """
+        if isinstance(prompt, Chat):
+            ids = self._tokenizer(self._render(prompt), add_special_tokens=False, verbose=False)["input_ids"]
+        elif isinstance(prompt, str):
+            ids = self._tokenizer(prompt, verbose=False)["input_ids"]
+        else:
+            ids = prompt
+        if not ids:
+            raise RequestError(
+                "The prompt is empty; at least one token is needed.", param="prompt", code="empty_prompt"
+            )
+        outside = [token for token in ids if not 0 <= token < self._vocabulary]
+        if outside:
+            raise RequestError(
+                f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {self._vocabulary - 1}.",
+                param="prompt",
+            )
+        return tuple(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, without special tokens."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
+        """Text that token ids add to a prompt."""
+        context = list(prompt_ids[-CONTEXT_TOKENS:])
+        return self.decode([*context, *ids])[len(self.decode(context)) :]
+
+    def _render(self, chat: Chat) -> str:
+        if not self._tokenizer.chat_template:
+            raise RequestError(
+                "The tokenizer has no chat template, so messages cannot be written out as a prompt.",
+                param="messages",
+                code="no_chat_template",
+                hint="Give `prompt` instead, or build the bundle from a model whose tokenizer has a chat template.",
+            )
+        try:
+            messages = [dict(message) for message in chat.messages]
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template is a program of its author's and raises what it likes
+            raise RequestError(f"The chat template refused the messages: {error}.", param="messages") from error
+
+
+class StopText:
+    """Watches a completion for stop texts while its tokens arrive.
+
+    Args:
+        text: The tokenizer.
+        prompt_ids: The prompt.
+        stops: Non-empty texts, any of which ends the completion.
+    """
+
+    def __init__(self, text: Text, prompt_ids: Sequence[int], stops: tuple[str, ...]) -> None:
+        self._text = text
+        self._stops = stops
+        self._ids = list(prompt_ids[-CONTEXT_TOKENS:])
+        self._shown = text.decode(self._ids)
+        self._written = ""
+        self._longest = max(map(len, stops))
+
+    def push(self, token: int) -> str | None:
+        """Take one token; the completion's text before the first stop text once there is one."""
+        self._ids.append(token)
+        decoded = self._text.decode(self._ids)
+        if decoded.endswith(INCOMPLETE) and len(self._ids) < 2 * CONTEXT_TOKENS:
+            return None
+        piece = decoded[len(self._shown) :]
+        self._ids = self._ids[-CONTEXT_TOKENS:]
+        self._shown = self._text.decode(self._ids)
+        searched = max(0, len(self._written) - self._longest + 1)
+        self._written += piece
+        return _before_first(self._written, self._stops, searched)
+
+
+def _before_first(written: str, stops: Iterable[str], searched: int) -> str | None:
+    found = [place for stop in stops if (place := written.find(stop, searched)) >= 0]
+    return written[: min(found)] if found else None

@@ -1,0 +1,62 @@
+"""A decoder over models whose laws are tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec, Plan
+from spectr_runtime.bundle import Limits, Vocabulary
+from support import TableEngine
+
+CAPACITY = 48
+
+
+class LetterText:
+    """A tokenizer without files: token 0 is the end, token n the n-th letter."""
+
+    def __init__(self, folder: Path, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
+    def encode(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        return prompt
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(ord("a") + token - 1) for token in ids if token)
+
+    def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
+        return self.decode(ids)
+
+
+def table_bundle(vocabulary: int, tokens_per_call: int) -> Bundle:
+    spec = ModelSpec("table", 1, 1, 1, vocabulary, CAPACITY)
+    return Bundle(
+        Path("nowhere"),
+        Manifest(
+            models={"draft": spec, "target": spec},
+            vocabulary=Vocabulary(vocabulary, (0,)),
+            limits=Limits(CAPACITY, tokens_per_call),
+            files={},
+            versions={},
+            parity={"draft": {}, "target": {}},
+        ),
+    )
+
+
+OpenDecoder = Callable[..., Decoder]
+
+
+@pytest.fixture
+def open_decoder(monkeypatch: pytest.MonkeyPatch) -> OpenDecoder:
+    """Open a decoder over two table models; the draft's law is unrelated to the target's."""
+
+    def open_(plan: Plan, *, batch_size: int = 3, seed: int = 0, vocabulary: int = 5, tokens_per_call: int = 4) -> Decoder:
+        def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
+            return TableEngine({"draft": 1, "target": 2}[role], vocabulary=vocabulary, rows=rows, capacity=capacity)
+
+        monkeypatch.setattr("spectr_runtime.decoder.open_engine", open_engine)
+        monkeypatch.setattr("spectr_runtime.decoder.Text", LetterText)
+        return Decoder(table_bundle(vocabulary, tokens_per_call), plan=plan, batch_size=batch_size, seed=seed)
+
+    return open_

@@ -1,0 +1,59 @@
+"""Masks and cache compaction."""
+
+from __future__ import annotations
+
+import torch
+from spectr_runtime.attention import aligned, block_mask, triangle
+from spectr_runtime.cache import KVCache
+from spectr_select import DraftTree
+
+CPU = torch.device("cpu")
+
+
+def test_lengths_are_aligned_upwards() -> None:
+    assert [aligned(length) for length in (1, 64, 65)] == [64, 64, 128]
+
+
+def test_plain_text_sees_its_prefix_and_itself() -> None:
+    mask = block_mask(torch.tensor([0, 2]), triangle(2, CPU), 6)
+    assert mask.shape == (2, 1, 2, 6)
+    assert mask[0, 0].int().tolist() == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
+    assert mask[1, 0].int().tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+
+
+def test_a_node_sees_its_prefix_ancestors_and_itself() -> None:
+    tree = DraftTree.paths(2, 2)  # 0 - 1 - 3 and 0 - 2 - 4
+    mask = block_mask(torch.tensor([1]), tree.ancestors(CPU), 7)[0, 0].int().tolist()
+    assert mask == [
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0],
+        [1, 1, 1, 0, 1, 0, 0],
+        [1, 1, 0, 1, 0, 1, 0],
+    ]
+
+
+def test_keep_moves_accepted_slots_behind_the_root_and_nothing_else() -> None:
+    cache = KVCache(2, 3, 2, 12, 4, dtype=torch.float32, device=CPU)
+    cache.buffer.copy_(torch.randn(cache.buffer.shape, generator=torch.Generator().manual_seed(0)))
+    before = cache.buffer.clone()
+    cache.keep(torch.tensor([2, 5]), torch.tensor([[2, 4, -1], [-1, -1, -1]]))
+    expected = before.clone()
+    expected[:, 0, :, 3] = before[:, 0, :, 4]
+    expected[:, 0, :, 4] = before[:, 0, :, 6]
+    assert torch.equal(cache.buffer, expected)
+
+
+def test_overlapping_moves_read_before_they_write() -> None:
+    cache = KVCache(1, 1, 1, 8, 1, dtype=torch.float32, device=CPU)
+    cache.buffer[:, 0, 0, :, 0] = torch.arange(8.0)
+    cache.keep(torch.tensor([0]), torch.tensor([[2, 3, 6]]))
+    assert cache.key(0)[0, 0, :, 0].tolist() == [0, 2, 3, 6, 4, 5, 6, 7]
+
+
+def test_layers_are_contiguous_views_of_one_buffer() -> None:
+    cache = KVCache(2, 3, 2, 12, 4, dtype=torch.float32, device=CPU)
+    for layer in range(2):
+        for view in (cache.key(layer), cache.value(layer)):
+            assert view.is_contiguous()
+            assert view[1:].untyped_storage().data_ptr() == cache.buffer.untyped_storage().data_ptr()

@@ -1,0 +1,94 @@
+"""Opening bundles: what is refused, and with which words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from spectr_runtime import Bundle, BundleError, Manifest, ModelSpec
+from spectr_runtime.bundle import Limits, Vocabulary, file_sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle whose one file is no model."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "config.json").write_text("{}")
+    spec = ModelSpec("llama", 2, 1, 8, 64, 128)
+    manifest = Manifest(
+        models={"draft": spec, "target": spec},
+        vocabulary=Vocabulary(64, (0, 3)),
+        limits=Limits(128, 32),
+        files={"target/config.json": file_sha256(tmp_path / "target" / "config.json")},
+        versions={"spectr": "0"},
+        parity={"draft": {"largest_difference": 0.0}, "target": {"largest_difference": 0.0}},
+    )
+    (tmp_path / "spectr.json").write_text(json.dumps(manifest.to_json()))
+    return tmp_path
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(folder)
+    assert caught.value.exit_code == 42
+    return str(caught.value)
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    path = folder / "spectr.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_manifest_survives_the_disk(folder: Path) -> None:
+    manifest = Bundle.open(folder).manifest
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert manifest.vocabulary.eos_token_ids == (0, 3)
+
+
+def test_a_missing_folder_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    assert refusal(folder) == (
+        f"{folder} is not a bundle: no such folder. Make one with `spectr-export build TARGET --draft DRAFT -o {folder}`."
+    )
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    assert "no spectr.json in it" in refusal(tmp_path)
+
+
+def test_an_altered_file_is_refused(folder: Path) -> None:
+    (folder / "target" / "config.json").write_text("{ }")
+    assert "target/config.json" in refusal(folder)
+    assert "SHA-256 differs" in refusal(folder)
+
+
+def test_a_missing_file_is_refused(folder: Path) -> None:
+    (folder / "target" / "config.json").unlink()
+    assert "target/config.json is missing" in refusal(folder)
+
+
+def test_a_path_outside_the_bundle_is_refused(folder: Path) -> None:
+    rewrite(folder, files={"../secret": "0"})
+    assert "lies outside the bundle" in refusal(folder)
+
+
+@pytest.mark.parametrize("field", ["format_version", "contract_version"])
+def test_an_unknown_version_is_refused(folder: Path, field: str) -> None:
+    rewrite(folder, **{field: 99})
+    assert refusal(folder).startswith(f"The bundle's {field} is 99; this spectr reads 1.")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"limits": {"capacity": 1}}, {"models": {}}, {"vocabulary": {"size": 4}}, {"limits": {"capacity": 0, "tokens_per_call": 1}}],
+)
+def test_a_malformed_manifest_is_refused(folder: Path, changes: dict[str, object]) -> None:
+    rewrite(folder, **changes)
+    refusal(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_manifest_that_is_no_object_is_refused(folder: Path, content: str) -> None:
+    (folder / "spectr.json").write_text(content)
+    refusal(folder)

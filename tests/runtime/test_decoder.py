@@ -1,0 +1,212 @@
+"""The decoder over table models: laws, independence of the batch, stops, failures."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from spectr_runtime import Completion, Decoder, Failure, Plan, Request, SamplingParams
+from support import TableEngine, chi_square_p_value
+
+OpenDecoder = Callable[..., Decoder]
+PLANS = [Plan.plain(), Plan("single", 1, 3), Plan("kseq", 3, 2), Plan("kseq", 2, 4)]
+PROMPT = (1, 3, 2)
+
+
+def by_id(decoder: Decoder, requests: list[Request]) -> dict[str, Completion]:
+    outcomes = list(decoder.generate(requests))
+    assert len(outcomes) == len(requests)
+    assert all(isinstance(outcome, Completion) for outcome in outcomes)
+    return {outcome.id: outcome for outcome in outcomes if isinstance(outcome, Completion)}
+
+
+def target_law(prompt: tuple[int, ...], tokens: int, temperature: float) -> torch.Tensor:
+    """Exact law of the next tokens, as one flat vector over their tuples."""
+    engine = TableEngine(2)
+    law = torch.ones((), dtype=torch.float64)
+    cells = [
+        torch.stack([
+            (engine.logits_after((*prompt, *path[:place])).double() / temperature).softmax(-1)[token]
+            for place, token in enumerate(path)
+        ]).prod() * law
+        for path in itertools.product(range(5), repeat=tokens)
+    ]  # fmt: skip
+    return torch.stack(cells)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_first_three_tokens_follow_the_target(open_decoder: OpenDecoder, plan: Plan, temperature: float) -> None:
+    rows = 12_000
+    decoder = open_decoder(plan, batch_size=64)
+    params = SamplingParams(max_tokens=3, temperature=temperature, ignore_eos=True)
+    requests = (Request(f"row {row}", PROMPT, params) for row in range(rows))
+    counts = torch.zeros(125)
+    for outcome in decoder.generate(requests):
+        assert isinstance(outcome, Completion)
+        first, second, third = outcome.token_ids
+        counts[25 * first + 5 * second + third] += 1
+    law = target_law(PROMPT, 3, temperature)
+    assert chi_square_p_value(counts, law) > 1e-9
+    wrong = target_law(PROMPT, 3, temperature * 1.25)
+    assert chi_square_p_value(counts, wrong) < 1e-9, "the test must be able to tell a wrong law"
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_a_row_does_not_depend_on_its_batch(open_decoder: OpenDecoder, plan: Plan) -> None:
+    shuffler = random.Random(5)
+    requests = [
+        Request(
+            f"row {row}",
+            tuple(shuffler.randrange(1, 5) for _ in range(1 + row % 11)),
+            SamplingParams(max_tokens=1 + row % 17, temperature=(0.0, 0.7, 1.0)[row % 3], top_k=row % 5, top_p=(1.0, 0.8)[row % 2]),
+        )
+        for row in range(40)
+    ]  # fmt: skip
+    alone = by_id(open_decoder(plan, batch_size=1), requests)
+    for batch_size in (3, 8):
+        shuffler.shuffle(requests)
+        together = by_id(open_decoder(plan, batch_size=batch_size), requests)
+        assert {name: one.token_ids for name, one in together.items()} == {name: one.token_ids for name, one in alone.items()}
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_greedy_is_the_argmax_chain(open_decoder: OpenDecoder, plan: Plan) -> None:
+    engine = TableEngine(2)
+    text = list(PROMPT)
+    for _ in range(20):
+        text.append(int(engine.logits_after(tuple(text)).argmax()))
+    params = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True)
+    (completion,) = by_id(open_decoder(plan), [Request("a", PROMPT, params)]).values()
+    assert list(completion.token_ids) == text[len(PROMPT) :]
+
+
+def test_run_seed_id_and_own_seed_choose_the_noise(open_decoder: OpenDecoder) -> None:
+    def tokens(seed: int, name: str, own: int | None = None) -> tuple[int, ...]:
+        request = Request(name, PROMPT, SamplingParams(max_tokens=30, seed=own, ignore_eos=True))
+        return by_id(open_decoder(PLANS[2], seed=seed), [request])[name].token_ids
+
+    assert tokens(0, "a") == tokens(0, "a")
+    assert tokens(0, "a") != tokens(1, "a")
+    assert tokens(0, "a") != tokens(0, "b")
+    assert tokens(0, "a", own=7) == tokens(1, "a", own=7) != tokens(0, "a")
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_rows_end_at_the_end_token_or_the_limit(open_decoder: OpenDecoder, plan: Plan) -> None:
+    requests = [Request(str(row), PROMPT, SamplingParams(max_tokens=6)) for row in range(60)]
+    completions = by_id(open_decoder(plan), requests).values()
+    reasons = {one.finish_reason for one in completions}
+    assert reasons == {"stop", "length"}
+    for one in completions:
+        assert one.usage.prompt_tokens == 3
+        assert one.usage.completion_tokens == len(one.token_ids) <= 6
+        assert 0 not in one.token_ids[:-1]
+        assert (one.token_ids[-1] == 0) == (one.finish_reason == "stop")
+        assert len(one.text) == sum(token != 0 for token in one.token_ids)
+
+
+def test_a_stop_text_inside_an_accepted_run_cuts_text_tokens_and_usage(open_decoder: OpenDecoder) -> None:
+    free = SamplingParams(max_tokens=30, ignore_eos=True)
+    requests = [Request(str(row), PROMPT, free) for row in range(30)]
+    whole = by_id(open_decoder(PLANS[3]), requests)
+    stopping = SamplingParams(max_tokens=30, ignore_eos=True, stop=("ab", "cc"))
+    cut = by_id(open_decoder(PLANS[3]), [Request(one.id, PROMPT, stopping) for one in requests])
+    found = 0
+    for name, one in cut.items():
+        text = whole[name].text
+        places = [place for stop in stopping.stop if (place := text.find(stop)) >= 0]
+        assert one.text == (text[: min(places)] if places else text)
+        assert one.token_ids == whole[name].token_ids[: len(one.token_ids)]
+        assert one.usage.completion_tokens == len(one.token_ids)
+        assert one.finish_reason == ("stop" if places else "length")
+        found += bool(places)
+    assert found > 5
+
+
+def test_stop_token_ids_end_a_row(open_decoder: OpenDecoder) -> None:
+    params = SamplingParams(max_tokens=40, ignore_eos=True, stop_token_ids=(4,))
+    for one in by_id(open_decoder(PLANS[2]), [Request(str(row), PROMPT, params) for row in range(9)]).values():
+        assert 4 not in one.token_ids[:-1]
+        assert one.token_ids[-1] == 4
+
+
+def test_a_row_ends_at_the_capacity_and_a_prompt_beyond_it_fails_alone(open_decoder: OpenDecoder) -> None:
+    params = SamplingParams(max_tokens=1000, ignore_eos=True)
+    requests = [Request("long", (1,) * 48, params), Request("edge", (1,) * 47, params), Request("short", PROMPT, params)]
+    outcomes = {one.id: one for one in open_decoder(PLANS[3]).generate(requests)}
+    long, edge, short = outcomes["long"], outcomes["edge"], outcomes["short"]
+    assert isinstance(long, Failure)
+    assert str(long.error) == (
+        "The prompt has 48 tokens; this bundle takes at most 47, and one to write. "
+        "Shorten it, or build the bundle with a larger --capacity."
+    )
+    assert long.error.code == "context_length_exceeded"
+    assert isinstance(edge, Completion)
+    assert edge.usage.completion_tokens == 1
+    assert isinstance(short, Completion)
+    assert short.usage.completion_tokens == 45
+    assert short.finish_reason == "length"
+
+
+@pytest.mark.parametrize("broken", ["draft", "target"])
+def test_logits_that_are_not_finite_fail_their_row_alone(open_decoder: OpenDecoder, broken: str) -> None:
+    plan, params = PLANS[2], SamplingParams(max_tokens=12, ignore_eos=True)
+    requests = [Request(str(row), PROMPT, params) for row in range(7)]
+    sound = by_id(open_decoder(plan), requests)
+    decoder = open_decoder(plan)
+    engine = {"draft": decoder._draft, "target": decoder._target}[broken]
+    forward = engine.forward
+    seen = []
+
+    def poisoned(call):
+        logits = forward(call)
+        seen.append(call)
+        if len(seen) == 12:
+            logits[1] = float("nan")
+        return logits
+
+    engine.forward = poisoned
+    outcomes = {one.id: one for one in decoder.generate(requests)}
+    failed = [one for one in outcomes.values() if isinstance(one, Failure)]
+    assert len(failed) == 1
+    assert failed[0].error.code == "non_finite_logits"
+    assert failed[0].error.retryable
+    assert failed[0].id in str(failed[0].error)
+    for name, one in outcomes.items():
+        if isinstance(one, Completion):
+            assert one.token_ids == sound[name].token_ids
+
+
+def test_plain_never_touches_a_draft(open_decoder: OpenDecoder) -> None:
+    decoder = open_decoder(Plan.plain())
+    assert decoder._draft is None
+    (one,) = by_id(decoder, [Request("a", PROMPT, SamplingParams(max_tokens=5, ignore_eos=True))]).values()
+    assert one.speculation.rounds == 5
+    assert one.speculation.accepted_at_depth == ()
+    decoding = [call for call in decoder._target.calls if call.input_ids_BT.shape[1] == 1]
+    assert len(decoding) == 5
+
+
+def test_requests_are_pulled_as_rows_become_free(open_decoder: OpenDecoder) -> None:
+    pulled = []
+
+    def source():
+        for row in range(1000):
+            pulled.append(row)
+            yield Request(str(row), PROMPT, SamplingParams(max_tokens=5))
+
+    outcomes = open_decoder(PLANS[1], batch_size=4).generate(source())
+    next(outcomes)
+    assert len(pulled) == 4
+
+
+def test_statistics_add_up(open_decoder: OpenDecoder) -> None:
+    params = SamplingParams(max_tokens=40, ignore_eos=True)
+    for one in by_id(open_decoder(PLANS[3]), [Request(str(row), PROMPT, params) for row in range(5)]).values():
+        stats = one.speculation
+        assert list(stats.accepted_at_depth) == sorted(stats.accepted_at_depth, reverse=True)
+        assert 40 <= stats.rounds + stats.accepted < 40 + 5

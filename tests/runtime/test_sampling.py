@@ -1,0 +1,100 @@
+"""Laws from logits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from spectr_runtime import RequestError, SamplingParams
+from spectr_runtime.sampling import Sampling, truncate
+
+CPU = torch.device("cpu")
+
+
+def law(logits: list[float], **params: object) -> list[float]:
+    sampling = Sampling.of([SamplingParams(**params)], len(logits), CPU)  # type: ignore[arg-type]
+    laws_BMV, sound_B = sampling.laws(torch.tensor([[logits]]))
+    assert sound_B.tolist() == [True]
+    return laws_BMV[0, 0].tolist()
+
+
+def test_temperature_divides_the_logits() -> None:
+    assert law([0.0, math.log(3)]) == pytest.approx([0.25, 0.75])
+    assert law([0.0, math.log(3)], temperature=0.5) == pytest.approx([0.1, 0.9])
+
+
+def test_temperature_zero_takes_the_first_of_the_most_probable() -> None:
+    assert law([1.0, 2.0, 2.0, 0.0], temperature=0) == [0, 1, 0, 0]
+
+
+def test_top_k_keeps_k_tokens_and_ranks_ties_by_token() -> None:
+    assert law([0.0, 1.0, 1.0, 1.0], top_k=2) == pytest.approx([0, 0.5, 0.5, 0])
+    assert law([0.0, 1.0], top_k=9) == law([0.0, 1.0])
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
+    logits = [math.log(p) for p in (0.1, 0.5, 0.15, 0.25)]
+    assert law(logits, top_p=0.5) == pytest.approx([0, 1, 0, 0])
+    assert law(logits, top_p=0.51) == pytest.approx([0, 2 / 3, 0, 1 / 3])
+    assert law(logits, top_p=1e-9) == pytest.approx([0, 1, 0, 0])
+    assert law(logits, top_p=1.0) == pytest.approx([0.1, 0.5, 0.15, 0.25])
+
+
+def test_top_p_looks_at_what_top_k_left() -> None:
+    logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
+    assert law(logits, top_k=2, top_p=0.55) == pytest.approx([1, 0, 0, 0])
+    assert law(logits, top_p=0.55) == pytest.approx([4 / 7, 3 / 7, 0, 0])
+
+
+def test_rows_keep_their_own_parameters() -> None:
+    params = [SamplingParams(), SamplingParams(temperature=0), SamplingParams(top_k=1), SamplingParams(temperature=2.0)]
+    logits_BMV = torch.randn((4, 3, 7), generator=torch.Generator().manual_seed(0))
+    together, _ = Sampling.of(params, 7, CPU).laws(logits_BMV)
+    for row, one in enumerate(params):
+        alone, _ = Sampling.of([one], 7, CPU).laws(logits_BMV[row : row + 1])
+        assert torch.equal(together[row], alone[0])
+
+
+def test_logits_behind_the_shared_vocabulary_are_left_out() -> None:
+    laws_BMV, _ = Sampling.of([SamplingParams()], 2, CPU).laws(torch.tensor([[[0.0, 0.0, 50.0]]]))
+    assert laws_BMV.tolist() == [[[0.5, 0.5]]]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_row_that_is_not_finite_is_reported_and_disturbs_nobody(bad: float) -> None:
+    logits_BMV = torch.zeros((3, 2, 4))
+    logits_BMV[1, 1, 3] = bad
+    laws_BMV, sound_B = Sampling.of([SamplingParams(temperature=t) for t in (1, 0, 1)], 4, CPU).laws(logits_BMV)
+    assert sound_B.tolist() == [True, False, True]
+    assert laws_BMV.isfinite().all()
+    assert laws_BMV.sum(-1).allclose(torch.ones(3, 2))
+
+
+def test_minus_infinity_is_a_probability_of_zero() -> None:
+    assert law([0.0, -math.inf, 0.0]) == [0.5, 0, 0.5]
+
+
+def test_truncation_leaves_the_kept_logits_as_they_are() -> None:
+    logits = torch.tensor([[[3.0, 1.0, 2.0]]])
+    assert truncate(logits, torch.tensor([2]), torch.tensor([1.0])).tolist() == [[[3.0, -math.inf, 2.0]]]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"temperature": -1}, "temperature is -1; it must be a number from 0 upwards."),
+        ({"temperature": math.nan}, "temperature is nan; it must be a number from 0 upwards."),
+        ({"top_p": 0}, "top_p is 0; it must be in (0, 1]."),
+        ({"top_p": 1.5}, "top_p is 1.5; it must be in (0, 1]."),
+        ({"top_k": -1}, "top_k is -1; it must be 0 (all tokens) or more."),
+        ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1."),
+        ({"stop": ("a", "")}, "stop is ['a', '']; it must be non-empty texts."),
+        ({"seed": -1}, "seed is -1; it must be from 0 to 2**63 - 1."),
+    ],
+)
+def test_values_outside_their_range_are_refused(params: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        SamplingParams(**params)  # type: ignore[arg-type]
+    assert str(caught.value) == message
+    assert caught.value.param == next(iter(params))
