@@ -9,9 +9,9 @@ import torch
 class KVCache:
     """Keys and values of every layer in one tensor [2 * layers, rows, Hk, S, head_size].
 
-    A layer's keys are a contiguous slice, and so are the rows ``b0:b1`` of it: an engine binds addresses, nothing is
-    copied. Slots hold a row's text in order; the nodes of a draft tree stand behind it until ``keep`` moves the accepted
-    ones forward. Rejected nodes are overwritten by the next call.
+    A layer's keys are a contiguous slice, and so are its rows ``b0:b1``: an engine binds addresses, nothing is copied.
+    Slots hold a row's text in order; the nodes of a draft tree stand behind it until ``keep`` moves the accepted ones
+    forward. Rejected nodes are overwritten by the next call.
 
     Args:
         layers: Layers of the model.
