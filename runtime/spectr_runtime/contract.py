@@ -113,10 +113,7 @@ class ContractModel(nn.Module):
         Returns:
             Float32 logits [B, M, V], and the cache after the call in the order of ``past``.
         """
-        from transformers.cache_utils import Cache
-
-        pairs = zip(past[0::2], past[1::2], strict=True)
-        layers: list[Any] = [_Layer(key, value, write_index_B, attention_mask_B1TL.shape[-1]) for key, value in pairs]
+        cache = _Cache(list(past), write_index_B, attention_mask_B1TL.shape[-1])
 
         def gather_wanted(_head: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
             (hidden_BTE,) = args
@@ -129,10 +126,10 @@ class ContractModel(nn.Module):
                 input_ids=input_ids_BT,
                 position_ids=position_ids_BT,
                 attention_mask=attention_mask_B1TL,
-                past_key_values=Cache(layers=layers),
+                past_key_values=cache,
                 use_cache=True,
             )
-        return output.logits.float(), [part for layer in layers for part in (layer.key_BHSD, layer.value_BHSD)]
+        return output.logits.float(), cache.parts
 
 
 def load_contract_model(folder: Path, *, dtype: str, device: torch.device) -> ContractModel:
@@ -156,23 +153,23 @@ def load_contract_model(folder: Path, *, dtype: str, device: torch.device) -> Co
 
 
 @dataclasses.dataclass(slots=True)
-class _Layer:
-    """A cache layer as transformers calls it; holds a whole layer and shows attention its first ``length`` slots."""
+class _Cache:
+    """The cache as transformers' models call it: they write whole layers and see the first ``length`` slots."""
 
-    key_BHSD: torch.Tensor
-    value_BHSD: torch.Tensor
+    parts: list[torch.Tensor]
     write_index_B: torch.Tensor
     length: int
-    is_sliding: bool = False
 
     def update(
-        self, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, *_args: Any, **_kwargs: Any
+        self, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.key_BHSD = _scatter(self.key_BHSD, key_BHTD, self.write_index_B)
-        self.value_BHSD = _scatter(self.value_BHSD, value_BHTD, self.write_index_B)
-        return self.key_BHSD[:, :, : self.length], self.value_BHSD[:, :, : self.length]
+        places = (2 * layer, 2 * layer + 1)
+        for place, new_BHTD in zip(places, (key_BHTD, value_BHTD), strict=True):
+            self.parts[place] = _scatter(self.parts[place], new_BHTD, self.write_index_B)
+        key_BHLD, value_BHLD = (self.parts[place][:, :, : self.length] for place in places)
+        return key_BHLD, value_BHLD
 
-    def get_seq_length(self) -> int:
+    def get_seq_length(self, *_args: Any) -> int:
         """Zero: positions and mask are the caller's, so no model needs to derive them from a length."""
         return 0
 

@@ -1,0 +1,131 @@
+"""The command `spectr-export`: build, inspect and check bundles."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+# torch and transformers take seconds to import, so every command imports what it runs.
+if TYPE_CHECKING:
+    from spectr_runtime.bundle import Bundle
+
+
+def _example(*commands: str) -> str:
+    """The end of a help page; click reflows text that no backspace character protects."""
+    return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_example(
+        "spectr-export build Qwen/Qwen2.5-7B --draft Qwen/Qwen2.5-0.5B -o qwen.bundle",
+        "spectr-export inspect qwen.bundle",
+    ),
+)
+@click.version_option(package_name="spectr")
+def main() -> None:
+    """Turn a pair of causal language models into a bundle that spectr-batch decodes with."""
+
+
+@main.command(
+    epilog=_example("spectr-export build examples/demo_pair/target --draft examples/demo_pair/draft -o demo.bundle")
+)
+@click.argument("target")
+@click.option("--draft", required=True, help="The small model that proposes: a folder or a hub id.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the bundle goes.")
+@click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
+@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+def build(target: str, draft: str, output: Path, capacity: int | None, overwrite: bool) -> None:
+    """Build a bundle from TARGET, a folder or a hub id, and its draft.
+
+    Weights are read from safetensors only and stored in float32. Both graphs are compared with the original models
+    before the bundle appears; a difference beyond rounding fails the build.
+    """
+    with _reporting_errors():
+        from spectr_export.build import build as build_bundle
+
+        built = build_bundle(target, draft, output, capacity=capacity, overwrite=overwrite, say=_say)
+        parity = max(max(stages.values()) for stages in built.manifest.parity.values())
+        click.echo(
+            f"{output}: {built.size / 1e6:.1f} MB, capacity {built.manifest.limits.capacity}, "
+            f"logits within {parity:.1e} of transformers, {built.seconds:.0f} s"
+        )
+
+
+@main.command(epilog=_example("spectr-export inspect demo.bundle --json | jq .limits"))
+@BUNDLE
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE holds."""
+    with _reporting_errors():
+        from spectr_runtime.bundle import Bundle
+
+        opened = Bundle.open(bundle)
+        click.echo(json.dumps(opened.manifest.to_json(), indent=2) if as_json else _page(opened))
+
+
+@main.command(epilog=_example("spectr-export check demo.bundle"))
+@BUNDLE
+def check(bundle: Path) -> None:
+    """Check every file of BUNDLE and compare its graphs with transformers again."""
+    with _reporting_errors():
+        from spectr_export.build import check as check_bundle
+        from spectr_runtime.bundle import Bundle
+
+        opened = Bundle.open(bundle)
+        _say(f"{len(opened.manifest.files)} files are as they were built")
+        check_bundle(opened, _say)
+        click.echo(f"{bundle}: sound")
+
+
+def _page(bundle: Bundle) -> str:
+    from spectr_export.build import bundle_size, describe_parity
+
+    manifest = bundle.manifest
+    lines = [f"{bundle.path}  ({bundle_size(bundle.path) / 1e6:.1f} MB, sha256 {bundle.sha256[:16]})"]
+    for role, spec in sorted(manifest.models.items(), reverse=True):
+        heads = f"{spec.kv_heads} key/value heads of {spec.head_size}"
+        lines += [
+            f"{role:<12}{spec.architecture}, {spec.dtype}, {spec.layers} layers, {heads}, {spec.vocabulary} logits, "
+            f"made for {spec.max_positions} tokens",
+            f"{'':<12}{describe_parity(manifest.parity[role])}",
+        ]
+    ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
+    lines += [
+        f"{'vocabulary':<12}{manifest.vocabulary.size} tokens, end tokens {ends}",
+        f"{'limits':<12}{manifest.limits.capacity} tokens per text, {manifest.limits.tokens_per_call} per call",
+        f"{'built with':<12}{', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}",
+    ]
+    return "\n".join(lines)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def _reporting_errors() -> Iterator[None]:
+    """Turn the errors that a user can cause into two lines and an exit code."""
+    import transformers
+
+    from spectr_runtime.errors import SpectrError
+
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except SpectrError as error:
+        click.echo("\n".join(filter(None, (f"Error: {error.message}", error.hint))), err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,227 @@
+"""An engine against the original model: chunked prefill of ragged rows, a draft tree, single steps.
+
+The reference is the unchanged transformers model with its own eager attention and its own growing cache, fed one text
+at a time. Whatever the engine is fed in batches, chunks and trees must score as that text does.
+"""
+
+# B rows, T tokens fed, L attention length, N nodes of a tree, V vocabulary.
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectr_runtime.engine import Call, Engine, ModelSpec
+from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from spectr_runtime.errors import BundleError
+
+ABSOLUTE = 1e-4
+RELATIVE = 1e-3
+SMALLEST_CAPACITY = 64
+LONGEST_TEXT = 256
+CHUNK = 96
+STEPS = 3
+# Nodes of the draft tree: three branches, two of which fork again. The first node hangs on the committed text.
+PARENTS = (-1, 0, 0, 0, 1, 1, 2, 4)
+ACCEPTED = (0, 1, 4, 7)
+
+Text = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fed:
+    """One token fed to a row.
+
+    Attributes:
+        text: The whole text that ends in this token; its length gives the token's position.
+        sees: Cache slots it sees, its own among them.
+    """
+
+    text: Text
+    sees: frozenset[int]
+
+
+class Reference:
+    """The original model's logits behind a text.
+
+    Args:
+        model: A causal LM with its own attention and cache.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._known: dict[Text, torch.Tensor] = {}
+
+    def logits(self, text: Text) -> torch.Tensor:
+        """Float32 logits [V] after a text; every beginning of the text is remembered with it."""
+        if text not in self._known:
+            first = max(1, len(text) // 2)
+            start = self._model(input_ids=torch.tensor([text[:first]]), use_cache=True)
+            pieces = [start.logits[0]]
+            if text[first:]:
+                rest = self._model(
+                    input_ids=torch.tensor([text[first:]]), past_key_values=start.past_key_values, use_cache=True
+                )
+                pieces.append(rest.logits[0])
+            for length, logits_V in enumerate(torch.cat(pieces).float(), start=1):
+                self._known.setdefault(text[:length], logits_V)
+        return self._known[text]
+
+
+def check_onnxruntime(model: Any, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
+    """Compare the graph in a model's folder with the original model.
+
+    Args:
+        model: The original causal LM in eval mode, on the CPU.
+        folder: Folder with ``model.onnx``.
+        spec: The model's sizes.
+        capacity: Longest text of the bundle, at least ``SMALLEST_CAPACITY``; texts grow to it, up to ``LONGEST_TEXT``.
+        name: What to call the model in an error.
+
+    Returns:
+        As ``check_parity``.
+
+    Raises:
+        BundleError: The model's logits differ.
+        EngineError: ONNX Runtime fails.
+    """
+    slots = min(capacity, LONGEST_TEXT + len(PARENTS) + STEPS)
+    return check_parity(model, OnnxRuntimeEngine(folder, spec, rows=3, capacity=slots), name=name)
+
+
+def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float]:
+    """Compare an engine with the original model.
+
+    Args:
+        model: The original causal LM in eval mode, on the CPU.
+        engine: The engine, with at least 3 rows and ``SMALLEST_CAPACITY`` slots.
+        name: What to call the engine in an error.
+
+    Returns:
+        Largest absolute difference of the logits in each of ``prefill``, ``tree`` and ``steps``.
+
+    Raises:
+        BundleError: A difference exceeds ``ABSOLUTE + RELATIVE * |logit|``, or a logit is not finite.
+    """
+    reference = Reference(model)
+    texts = _texts(engine)
+    with torch.inference_mode():
+        stages = {
+            "prefill": _prefill(engine, texts),
+            "tree": _tree(engine, texts),
+            "steps": _steps(engine, _accept(engine, texts)),
+        }
+        return {stage: _compare(reference, calls, f"{name}, {stage}") for stage, calls in stages.items()}
+
+
+Scored = list[tuple[Text, torch.Tensor]]
+
+
+def _texts(engine: Engine) -> list[Text]:
+    """Three ragged texts that leave room for the tree and the steps."""
+    longest = min(LONGEST_TEXT, engine.cache.capacity - len(PARENTS) - STEPS)
+    lengths = (longest, longest // 2 + 1, 5)
+    generator = torch.Generator().manual_seed(0)
+    return [tuple(torch.randint(engine.spec.vocabulary, (n,), generator=generator).tolist()) for n in lengths]
+
+
+def _prefill(engine: Engine, texts: Sequence[Text]) -> Scored:
+    """All but the last token, in chunks: the first two rows together, the third alone."""
+    scored: Scored = []
+    for first_row, rows in ((0, texts[:2]), (2, texts[2:])):
+        for start in range(0, max(map(len, rows)) - 1, CHUNK):
+            ends = [min(start + CHUNK, len(text) - 1) for text in rows]
+            fed = [
+                [Fed(text[: n + 1], frozenset(range(n + 1))) for n in range(start, end)]
+                for text, end in zip(rows, ends, strict=True)
+            ]
+            scored += _feed(engine, fed, [start] * len(rows), first_row)
+    return scored
+
+
+def _tree(engine: Engine, texts: Sequence[Text]) -> Scored:
+    """The last committed token and the nodes that hang on it, in one pass."""
+    starts = [len(text) - 1 for text in texts]
+    fed = []
+    for text, start in zip(texts, starts, strict=True):
+        paths = _paths(text, engine.spec.vocabulary)
+        committed = set(range(start))
+        fed.append(
+            [
+                Fed(text[:-1] + path, frozenset(committed | {start + ancestor for ancestor in _ancestors(node)}))
+                for node, path in enumerate(paths)
+            ]
+        )
+    return _feed(engine, fed, starts, 0)
+
+
+def _accept(engine: Engine, texts: Sequence[Text]) -> list[Text]:
+    """Keep one path of the tree in the cache, as a round does; returns the longer texts."""
+    base_B = torch.tensor([len(text) - 1 for text in texts])
+    engine.cache.keep(base_B, torch.tensor([ACCEPTED[1:]] * len(texts)))
+    return [text[:-1] + _paths(text, engine.spec.vocabulary)[ACCEPTED[-1]] for text in texts]
+
+
+def _steps(engine: Engine, texts: Sequence[Text]) -> Scored:
+    """Single tokens behind the accepted path."""
+    scored: Scored = []
+    for step in range(STEPS):
+        texts = [(*text, (text[-1] + step + 1) % engine.spec.vocabulary) for text in texts]
+        fed = [[Fed(text, frozenset(range(len(text))))] for text in texts]
+        scored += _feed(engine, fed, [len(text) - 1 for text in texts], 0)
+    return scored
+
+
+def _paths(text: Text, vocabulary: int) -> list[Text]:
+    """Tokens from the root to each node; the root is the text's last token, nodes continue by small odd strides."""
+    paths: list[Text] = []
+    for node, parent in enumerate(PARENTS):
+        paths.append(text[-1:] if parent < 0 else (*paths[parent], (text[-1] + 17 * node) % vocabulary))
+    return paths
+
+
+def _ancestors(node: int) -> list[int]:
+    chain = [node]
+    while PARENTS[chain[-1]] >= 0:
+        chain.append(PARENTS[chain[-1]])
+    return chain
+
+
+def _feed(engine: Engine, fed: Sequence[Sequence[Fed]], starts: Sequence[int], first_row: int) -> Scored:
+    """Feed rows of different lengths in one call; the padding of shorter ones stands behind them and sees nothing."""
+    width = max(map(len, fed))
+    length = max(start + width for start in starts)
+    ids_BT = torch.zeros((len(fed), width), dtype=torch.int64)
+    positions_BT, mask_B1TL = torch.zeros_like(ids_BT), torch.zeros((len(fed), 1, width, length), dtype=torch.bool)
+    for row, column, token in _each(fed):
+        ids_BT[row, column], positions_BT[row, column] = token.text[-1], len(token.text) - 1
+        mask_B1TL[row, 0, column, list(token.sees)] = True
+    columns_BT = torch.arange(width).repeat(len(fed), 1)
+    call = Call(ids_BT, positions_BT, mask_B1TL, torch.tensor(starts), columns_BT, first_row)
+    logits_BTV = engine.forward(call).clone()
+    return [(token.text, logits_BTV[row, column]) for row, column, token in _each(fed)]
+
+
+def _each(fed: Sequence[Sequence[Fed]]) -> list[tuple[int, int, Fed]]:
+    rows = ([(row, column, token) for column, token in enumerate(tokens)] for row, tokens in enumerate(fed))
+    return list(itertools.chain.from_iterable(rows))
+
+
+def _compare(reference: Reference, scored: Scored, where: str) -> float:
+    largest = 0.0
+    # Longest first, so that the reference reads every text once.
+    for text, logits_V in sorted(scored, key=lambda pair: -len(pair[0])):
+        expected_V = reference.logits(text)
+        difference_V = (logits_V.cpu() - expected_V).abs()
+        largest = max(largest, float(difference_V.max()))
+        if not bool((difference_V <= ABSOLUTE + RELATIVE * expected_V.abs()).all()):
+            raise BundleError(
+                f"Parity failed ({where}): logits after {len(text)} tokens differ from transformers by "
+                f"{float(difference_V.max()):.2g}; allowed are {ABSOLUTE:g} + {RELATIVE:g} of the logit.",
+                hint="spectr cannot serve this model faithfully; use another one.",
+            )
+    return largest

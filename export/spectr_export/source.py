@@ -1,0 +1,74 @@
+"""Where a model comes from: a local folder or a repository on the hub, weights in safetensors only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from spectr_runtime.errors import BundleError, SpectrError, UsageError
+
+# The hub's rule for `name` and `owner/name`.
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+# Subfolders hold other formats; `consolidated` is a second copy of the weights.
+OTHER_FORMATS = ["*/*", "consolidated*"]
+
+
+def fetch(source: str) -> Path:
+    """The local folder of a model, downloaded to the hub's cache if ``source`` names a repository.
+
+    Args:
+        source: A folder, or a hub id such as ``owner/name``.
+
+    Raises:
+        UsageError: There is neither such a folder nor can it be a hub id.
+        SpectrError: The hub cannot be reached or does not give the repository.
+        BundleError: There are no weights in safetensors.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        if not REPOSITORY.fullmatch(source):
+            raise UsageError(f"{source!r} is neither a folder nor a hub id.", hint="Give a folder or `owner/name`.")
+        folder = _download(source)
+    _check_files(folder, source)
+    return folder
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=FILES, ignore_patterns=OTHER_FORMATS))
+    except GatedRepoError as error:
+        raise SpectrError(
+            f"{repository} is gated on the hub.", hint="Accept its terms there, then log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"There is no folder {repository!r}, and the hub has no such repository that you may read.",
+            hint="Check the spelling; for a private one log in with `hf auth login`.",
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise SpectrError(
+            f"There is no folder {repository!r}, the hub cannot be reached and its cache does not hold the model.",
+            hint="Connect to the network, or give a local folder.",
+        ) from error
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SpectrError(f"The hub did not give {repository}: {reason}", hint="Try again later.") from error
+
+
+def _check_files(folder: Path, source: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise BundleError(
+            f"{source} has no config.json.", hint="Give a folder as transformers' save_pretrained writes it."
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
+    found = f"only {', '.join(pickles[:3])}, and pickle files can run code" if pickles else "none"
+    raise BundleError(
+        f"{source} must have its weights in safetensors; found {found}.",
+        hint="Convert the checkpoint with transformers' save_pretrained.",
+    )

@@ -1,0 +1,111 @@
+"""The tokenizer that draft and target share, the vocabulary that they share, and the tokens that end a text."""
+
+# V vocabulary: token ids 0 .. V - 1.
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spectr_runtime.bundle import Vocabulary
+from spectr_runtime.errors import BundleError
+
+# Letters with and without accents, digits, white space, code, other scripts, an emoji: where tokenizers differ.
+PROBE = "Naïve café №42:\n\n\tdef f(x):  return x**2.5  # 你好, Привет 🙂 don't—WON'T 00012345\r\n"
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a model's folder.
+
+    Raises:
+        BundleError: There is none that transformers can load without running code from the folder.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizer files are parsed by several libraries, each with its own errors
+        reason = str(error).strip().splitlines()[0]
+        raise BundleError(
+            f"transformers cannot load a tokenizer from {folder}: {reason}",
+            hint="Both models need their tokenizer files beside config.json.",
+        ) from error
+
+
+def refuse_other_tokenizer(target: Any, draft: Any) -> None:
+    """Refuse a draft whose token ids mean something else than the target's.
+
+    Which of the special tokens ends a text or pads it may differ: a base model drafts for an instruct model. Ids, texts
+    and what counts as special must not.
+
+    Args:
+        target: The target's tokenizer.
+        draft: The draft's tokenizer.
+
+    Raises:
+        BundleError: Says what differs first.
+    """
+    for what, difference in (
+        ("vocabularies", _difference(target.get_vocab(), draft.get_vocab())),
+        ("special tokens", _difference(_special(target), _special(draft))),
+        ("encodings of a probe text", _first_difference(_encode(target), _encode(draft))),
+    ):
+        if difference:
+            raise BundleError(
+                f"Draft and target do not share a tokenizer; their {what} differ: {difference}.",
+                hint="Choose a draft of the same family as the target.",
+            )
+
+
+def common_vocabulary(widths: Mapping[str, int], tokenizer: Any, end_tokens: tuple[int, ...]) -> Vocabulary:
+    """The token ids that both models score; wider logits are padding.
+
+    Args:
+        widths: Width of the logits of each model.
+        tokenizer: The shared tokenizer.
+        end_tokens: Ids that end a text.
+
+    Raises:
+        BundleError: A model cannot score every token of the tokenizer.
+    """
+    needed = max(tokenizer.get_vocab().values()) + 1
+    for role, width in widths.items():
+        if width < needed:
+            raise BundleError(
+                f"The {role} scores {width} tokens; the tokenizer has ids up to {needed - 1}.",
+                hint="Use the tokenizer that the model was trained with.",
+            )
+    return Vocabulary(min(widths.values()), end_tokens)
+
+
+def find_end_tokens(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that generation_config.json, config.json or the tokenizer says ends a text, sorted."""
+    generation = folder / "generation_config.json"
+    settings = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
+    named = (settings.get("eos_token_id"), getattr(config, "eos_token_id", None), tokenizer.eos_token_id)
+    ids = [token for value in named for token in (value if isinstance(value, list) else [value])]
+    return tuple(sorted({int(token) for token in ids if token is not None}))
+
+
+def _special(tokenizer: Any) -> dict[str, int]:
+    return {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _encode(tokenizer: Any) -> list[int]:
+    return list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+
+
+def _difference(target: Mapping[str, int], draft: Mapping[str, int]) -> str:
+    different = sorted(token for token in target.keys() | draft.keys() if target.get(token) != draft.get(token))
+    if not different:
+        return ""
+    example = different[0]
+    return (
+        f"{len(different)} tokens, for instance {example!r} is id {target.get(example, 'none')} in the target "
+        f"and {draft.get(example, 'none')} in the draft"
+    )
+
+
+def _first_difference(target: list[int], draft: list[int]) -> str:
+    return "" if target == draft else f"{target[:8]}... ({len(target)} ids) and {draft[:8]}... ({len(draft)} ids)"
