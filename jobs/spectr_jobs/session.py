@@ -1,0 +1,77 @@
+"""A session: one process at work on a run. It counts, writes events, and tells the progress line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spectr_jobs import rows
+from spectr_jobs.journal import Journal
+from spectr_jobs.progress import Progress
+from spectr_jobs.tally import Tally
+from spectr_runtime.timing import Timing
+
+TICK_SECONDS = 10.0
+
+
+class Session:
+    """The counts, the clock and the events of this process.
+
+    Attributes:
+        tally: Counts over the rows of this session.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], progress: Progress, timing: Timing) -> None:
+        """Start the clock.
+
+        Args:
+            folder: Where the events of every process go.
+            facts: What the first event says: plan, batch size, backend, machine.
+            progress: The progress line.
+            timing: The decoder's stage times, which it keeps up to date.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tally = Tally()
+        self._progress = progress
+        self._timing = timing
+        self._started = self._ticked = time.monotonic()
+        self._events = Journal(folder / f"{time.time_ns()}-{os.getpid()}.jsonl")
+        self._write("start", facts)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the session started."""
+        return time.monotonic() - self._started
+
+    def row(self, row: rows.Row) -> None:
+        """Count a row that was written."""
+        self.tally.add(row)
+        self._progress.show(self.tally, self.seconds)
+        if time.monotonic() - self._ticked >= TICK_SECONDS:
+            self._ticked = time.monotonic()
+            self._write("tick", self._state())
+
+    def found(self, tally: Tally) -> None:
+        """Tell the progress line of rows that an earlier session left."""
+        self._progress.skip(tally.rows + tally.failed)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Write an event."""
+        self._write(kind, facts)
+
+    def close(self, reason: str) -> None:
+        """Write the last event: how the session ended."""
+        self._progress.clear()
+        self._write("end", self._state() | {"reason": reason})
+        self._events.close()
+
+    def _state(self) -> dict[str, Any]:
+        timing = {stage: round(seconds, 6) for stage, seconds in dataclasses.asdict(self._timing).items()}
+        return {"seconds": round(self.seconds, 6), "tally": self.tally.to_json(), "timing": timing}
+
+    def _write(self, kind: str, facts: Mapping[str, Any]) -> None:
+        self._events.append(rows.encode({"time": round(time.time(), 3), "event": kind, **facts}))

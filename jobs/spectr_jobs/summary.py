@@ -1,0 +1,148 @@
+"""The summary of a run: ``summary.json``, and the same for a reader on stderr."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spectr_jobs import journal
+from spectr_jobs.progress import duration
+from spectr_jobs.run_directory import PARTS, RunDirectory
+from spectr_jobs.tally import Tally
+
+_PACKAGES = ("spectr", "torch", "onnxruntime", "onnxruntime-gpu", "transformers", "tokenizers", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run writes."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What this process runs on."""
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def total(run: RunDirectory) -> Tally:
+    """Counts over all sealed shards."""
+    tally = Tally()
+    for shard in range(len(run.manifest.shards)):
+        sealed = json.loads((run.shard(shard) / "sealed.json").read_text(encoding="utf-8"))
+        tally.merge(Tally.from_json(sealed["tally"]))
+    return tally
+
+
+def summarize(run: RunDirectory) -> dict[str, Any]:
+    """The summary of a run whose shards are all sealed.
+
+    Seconds and rates are those of decoding, summed over the processes that decoded: loading is not in them.
+    """
+    tally, manifest = total(run), run.manifest
+    sessions = [_session(path) for path in sorted(run.sessions.glob("*.jsonl"))]
+    seconds = sum(session["last"].get("seconds", 0.0) for session in sessions)
+    decoded = sum(session["last"].get("tally", {}).get("completion_tokens", 0) for session in sessions)
+    return {
+        "plan": ", ".join(dict.fromkeys(session["start"]["plan"] for session in sessions)),
+        "rows": tally.rows,
+        "failed": tally.failed,
+        "prompt_tokens": tally.prompt_tokens,
+        "completion_tokens": tally.completion_tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(decoded / seconds, 3) if seconds else None,
+        "block_efficiency": _rounded(tally.block_efficiency),
+        "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
+        "rounds": tally.rounds,
+        "timing": _timing([session["last"] for session in sessions], seconds),
+        "sessions": [session["start"] for session in sessions],
+        "bundle": {"path": manifest.bundle, "sha256": manifest.bundle_sha256},
+        "seed": manifest.seed,
+        "versions": dict(manifest.versions),
+        "started": _date(manifest.created),
+        "finished": _date(max(session["last"]["time"] for session in sessions)),
+    }
+
+
+def _session(path: Any) -> dict[str, Any]:
+    """The first event of a session, and the last one that tells its state."""
+    events = [row for _, _, row in journal.rows(path)]
+    states = [event for event in events if "tally" in event]
+    start = {name: value for name, value in events[0].items() if name != "event"}
+    return {"start": start, "last": states[-1] if states else {"time": events[-1]["time"]}}
+
+
+def _timing(states: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """Seconds by stage and their share of all; ``other`` is what the decoder does not account for."""
+    sums: dict[str, float] = {}
+    for state in states:
+        for stage, spent in state.get("timing", {}).items():
+            sums[stage] = sums.get(stage, 0.0) + spent
+    sums["other"] = max(0.0, seconds - sum(sums.values()))
+    return {
+        stage: {"seconds": round(value, 3), "share": _rounded(value / seconds if seconds else 0.0)}
+        for stage, value in sums.items()
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _date(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def render(summary: Mapping[str, Any], run: RunDirectory) -> str:
+    """The summary as a small aligned table."""
+    rows = [
+        ("rows", f"{summary['rows']:,} completed" + (f", {summary['failed']:,} failed" if summary["failed"] else ""))
+    ]
+    rows.append(("tokens", f"{summary['prompt_tokens']:,} read, {summary['completion_tokens']:,} written"))
+    if summary["tokens_per_second"] is not None:
+        rows.append(
+            ("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {duration(summary['seconds'])} of decoding")
+        )
+    rows += _speculation(summary)
+    shares = {stage: value["share"] for stage, value in summary["timing"].items() if value["share"] >= 0.005}
+    rows.append(("time", ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())))
+    rows += [
+        ("output" if name == PARTS[0] else "errors", str(run.path / name))
+        for name in PARTS
+        if (run.path / name).stat().st_size
+    ]
+    rows.append(("summary", str(run.path / "summary.json")))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
+
+
+def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if summary["block_efficiency"] is None:
+        return []
+    lines = [("block efficiency", f"{summary['block_efficiency']:.2f} tokens per target pass ({summary['plan']})")]
+    if summary["acceptance_by_depth"]:
+        shares = "  ".join(f"{depth}: {share:.0%}" for depth, share in enumerate(summary["acceptance_by_depth"], 1))
+        lines.append(("accepted by depth", shares))
+    return lines
+
+
+def write(run: RunDirectory) -> dict[str, Any]:
+    """Summarize a complete run, write ``summary.json`` and return it."""
+    summary = summarize(run)
+    text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
+    journal.replace(run.path / "summary.json", iter([text.encode()]))
+    return summary

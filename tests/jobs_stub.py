@@ -1,0 +1,119 @@
+"""A decoder without models for the tests of jobs: its text is a hash of seed, id and prompt.
+
+Run as a script it is ``spectr-batch`` with that decoder in the place of the real one, for tests that kill it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from spectr_runtime import (
+    Bundle,
+    Completion,
+    Failure,
+    Manifest,
+    ModelSpec,
+    Outcome,
+    Plan,
+    Request,
+    RequestError,
+    RowError,
+    SpeculationStats,
+    Timing,
+    Usage,
+)
+from spectr_runtime.bundle import Limits, Vocabulary
+
+
+def _digest(seed: int, request: Request) -> str:
+    params = request.params
+    own = seed if params.seed is None else params.seed
+    return hashlib.sha256(f"{own}|{request.id}|{request.prompt}|{params}".encode()).hexdigest()
+
+
+class StubDecoder:
+    """Finishes rows out of order, and looks ahead by its batch size.
+
+    Ids that begin with ``long`` fail for their length, ids that begin with ``flaky`` fail while ``flaky`` is on.
+    """
+
+    def __init__(self, *, batch_size: int = 4, seed: int = 0, pause: float = 0.0, flaky: bool = True) -> None:
+        self.batch_size = batch_size
+        self.timing = Timing()
+        self.pulled = 0
+        self.finished = 0
+        self.most_waiting = 0
+        self._seed = seed
+        self._pause = pause
+        self._flaky = flaky
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+        source = iter(requests)
+        batch: list[Request] = []
+        while True:
+            while len(batch) < self.batch_size and (request := next(source, None)) is not None:
+                batch.append(request)
+                self.pulled += 1
+            if not batch:
+                return
+            self.most_waiting = max(self.most_waiting, len(batch))
+            time.sleep(self._pause)
+            self.timing.verify += self._pause
+            request = batch.pop(int(_digest(self._seed, batch[0])[:8], 16) % len(batch))
+            self.finished += 1
+            yield self._outcome(request)
+
+    def _outcome(self, request: Request) -> Outcome:
+        if request.id.startswith("long"):
+            return Failure(request.id, RequestError("The prompt is too long.", code="context_length_exceeded"))
+        if request.id.startswith("flaky") and self._flaky:
+            return Failure(request.id, RowError("Logits are not finite.", code="non_finite_logits"))
+        digest = _digest(self._seed, request)
+        tokens = tuple(bytes.fromhex(digest))[: min(request.params.max_tokens, 1 + int(digest[:2], 16) % 8)]
+        return Completion(
+            id=request.id,
+            text=f"{digest[:12]} é\u2028\n",
+            token_ids=tokens,
+            finish_reason="length" if len(tokens) == request.params.max_tokens else "stop",
+            usage=Usage(prompt_tokens=len(str(request.prompt)), completion_tokens=len(tokens)),
+            speculation=SpeculationStats(rounds=2, accepted_at_depth=(2, 1)),
+        )
+
+
+def write_bundle(folder: Path, *, tag: str = "") -> Path:
+    """A bundle without models; another tag makes another hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = ModelSpec("stub", layers=1, kv_heads=1, head_size=8, vocabulary=16, max_positions=64)
+    manifest = Manifest(
+        models={"draft": spec, "target": spec},
+        vocabulary=Vocabulary(16, (0,)),
+        limits=Limits(64, 8),
+        files={},
+        versions={"tag": tag},
+        parity={"draft": {}, "target": {}},
+    )
+    (folder / "spectr.json").write_text(json.dumps(manifest.to_json()), encoding="utf-8")
+    return folder
+
+
+def main() -> None:
+    """``spectr-batch`` with the stub; the first argument is its pause per row in seconds."""
+    from spectr_jobs import cli, run
+
+    pause = float(sys.argv.pop(1))
+
+    def open_decoder(bundle: Bundle, plan: Plan, *, batch_size: int, seed: int, **_: Any) -> StubDecoder:
+        return StubDecoder(batch_size=batch_size, seed=seed, pause=pause)
+
+    run.open_decoder = open_decoder
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
