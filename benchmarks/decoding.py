@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 from machine import machine
+
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
 
 PLANS = (Plan.plain(), Plan("single", 1, 4), Plan("kseq", 2, 4), Plan("kseq", 4, 4), Plan("kseq", 8, 8))
@@ -45,7 +46,9 @@ def decode(decoder: Decoder, requests: list[Request]) -> dict[str, float]:
     return {"seconds": seconds, "tokens_per_second": tokens / seconds, "block_efficiency": 1 + accepted / rounds}
 
 
-def measure(bundle: Bundle, batch_size: int, repeats: int, requests: list[Request], backend: str) -> list[dict[str, object]]:
+def measure(
+    bundle: Bundle, batch_size: int, repeats: int, requests: list[Request], backend: str
+) -> list[dict[str, object]]:
     """One line per plan at this batch size."""
     decoders = [Decoder(bundle, plan=plan, batch_size=batch_size, backend=backend) for plan in PLANS]  # type: ignore[arg-type]
     for decoder in decoders:
@@ -89,8 +92,8 @@ def main(bundle: Path, batch_sizes: tuple[int, ...], repeats: int, prompts: int,
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for one in lines:
         click.echo(
-            f"B={one['batch_size']:<3} {one['plan']:<12} {one['tokens_per_second']:>8} tok/s  BE {one['block_efficiency']:<6} "
-            f"x{one['ratio_to_plain']} {one['ratio_range']}"
+            f"B={one['batch_size']:<3} {one['plan']:<12} {one['tokens_per_second']:>8} tok/s  "
+            f"block efficiency {one['block_efficiency']:<6} x{one['ratio_to_plain']} {one['ratio_range']}"
         )
 
 

@@ -1,6 +1,6 @@
 """Put the summaries of two runs side by side and show two completions; the end of ``make demo``.
 
-    python examples/show_demo.py build/demo/run build/demo/plain
+python examples/show_demo.py build/demo/run build/demo/plain
 """
 
 from __future__ import annotations
@@ -43,14 +43,18 @@ def completions(run: Path, prompts: Path) -> str:
         name = row.get("custom_id") or row["id"]
         text = row["text"] if "text" in row else row["response"]["body"]["choices"][0]["text"]
         end_of_prompt = "\n".join(asked[name].splitlines()[-4:])
-        pieces.append(f"--- {name}\n{textwrap.indent(end_of_prompt, '| ')}\n{textwrap.indent(text.strip(chr(10)), '> ')}")
+        pieces.append(
+            f"--- {name}\n{textwrap.indent(end_of_prompt, '| ')}\n{textwrap.indent(text.strip(chr(10)), '> ')}"
+        )
     return "\n\n".join(pieces)
 
 
 @click.command()
 @click.argument("speculative", type=click.Path(path_type=Path, exists=True))
 @click.argument("plain", type=click.Path(path_type=Path, exists=True))
-@click.option("--prompts", type=click.Path(path_type=Path, exists=True), required=True, help="The prompts of both runs.")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path, exists=True), required=True, help="The prompts of both runs."
+)
 def main(speculative: Path, plain: Path, prompts: Path) -> None:
     """Compare a speculative run with a plain one."""
     summaries = [json.loads((run / "summary.json").read_text(encoding="utf-8")) for run in (speculative, plain)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from spectr_runtime import Call, ModelSpec
 from spectr_runtime.cache import KVCache
 
@@ -19,7 +20,9 @@ class TableEngine:
     pair that it sees, so a wrong mask, position, slot or compaction changes the law.
     """
 
-    def __init__(self, seed: int, *, vocabulary: int = 5, rows: int = 8, capacity: int = 128, sharpness: float = 1.5) -> None:
+    def __init__(
+        self, seed: int, *, vocabulary: int = 5, rows: int = 8, capacity: int = 128, sharpness: float = 1.5
+    ) -> None:
         self.spec = ModelSpec("table", 1, 1, 1, vocabulary, capacity)
         self.cache = KVCache(1, rows, 1, capacity, 1, dtype=torch.float32, device=torch.device("cpu"))
         generator = torch.Generator().manual_seed(seed)

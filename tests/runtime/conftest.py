@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from support import TableEngine
+
 from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec, Plan
 from spectr_runtime.bundle import Limits, Vocabulary
-from support import TableEngine
 
 CAPACITY = 48
 
@@ -51,7 +52,9 @@ OpenDecoder = Callable[..., Decoder]
 def open_decoder(monkeypatch: pytest.MonkeyPatch) -> OpenDecoder:
     """Open a decoder over two table models; the draft's law is unrelated to the target's."""
 
-    def open_(plan: Plan, *, batch_size: int = 3, seed: int = 0, vocabulary: int = 5, tokens_per_call: int = 4) -> Decoder:
+    def open_(
+        plan: Plan, *, batch_size: int = 3, seed: int = 0, vocabulary: int = 5, tokens_per_call: int = 4
+    ) -> Decoder:
         def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
             return TableEngine({"draft": 1, "target": 2}[role], vocabulary=vocabulary, rows=rows, capacity=capacity)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from spectr_runtime.attention import aligned, block_mask, triangle
 from spectr_runtime.cache import KVCache
 from spectr_select import DraftTree

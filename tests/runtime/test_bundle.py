@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from spectr_runtime import Bundle, BundleError, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary, file_sha256
 
@@ -49,7 +50,8 @@ def test_a_manifest_survives_the_disk(folder: Path) -> None:
 def test_a_missing_folder_names_the_command_that_makes_one(tmp_path: Path) -> None:
     folder = tmp_path / "none"
     assert refusal(folder) == (
-        f"{folder} is not a bundle: no such folder. Make one with `spectr-export build TARGET --draft DRAFT -o {folder}`."
+        f"{folder} is not a bundle: no such folder. "
+        f"Make one with `spectr-export build TARGET --draft DRAFT -o {folder}`."
     )
 
 
@@ -81,7 +83,12 @@ def test_an_unknown_version_is_refused(folder: Path, field: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"limits": {"capacity": 1}}, {"models": {}}, {"vocabulary": {"size": 4}}, {"limits": {"capacity": 0, "tokens_per_call": 1}}],
+    [
+        {"limits": {"capacity": 1}},
+        {"models": {}},
+        {"vocabulary": {"size": 4}},
+        {"limits": {"capacity": 0, "tokens_per_call": 1}},
+    ],
 )
 def test_a_malformed_manifest_is_refused(folder: Path, changes: dict[str, object]) -> None:
     rewrite(folder, **changes)

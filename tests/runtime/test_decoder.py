@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from spectr_runtime import Completion, Decoder, Failure, Plan, Request, SamplingParams
 from support import TableEngine, chi_square_p_value
+
+from spectr_runtime import Completion, Decoder, Failure, Plan, Request, SamplingParams
 
 OpenDecoder = Callable[..., Decoder]
 PLANS = [Plan.plain(), Plan("single", 1, 3), Plan("kseq", 3, 2), Plan("kseq", 2, 4)]
@@ -62,15 +63,17 @@ def test_a_row_does_not_depend_on_its_batch(open_decoder: OpenDecoder, plan: Pla
         Request(
             f"row {row}",
             tuple(shuffler.randrange(1, 5) for _ in range(1 + row % 11)),
-            SamplingParams(max_tokens=1 + row % 17, temperature=(0.0, 0.7, 1.0)[row % 3], top_k=row % 5, top_p=(1.0, 0.8)[row % 2]),
+            SamplingParams(1 + row % 17, (0.0, 0.7, 1.0)[row % 3], top_k=row % 5, top_p=(1.0, 0.8)[row % 2]),
         )
         for row in range(40)
-    ]  # fmt: skip
+    ]
     alone = by_id(open_decoder(plan, batch_size=1), requests)
     for batch_size in (3, 8):
         shuffler.shuffle(requests)
         together = by_id(open_decoder(plan, batch_size=batch_size), requests)
-        assert {name: one.token_ids for name, one in together.items()} == {name: one.token_ids for name, one in alone.items()}
+        assert {name: one.token_ids for name, one in together.items()} == {
+            name: one.token_ids for name, one in alone.items()
+        }
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
@@ -136,7 +139,11 @@ def test_stop_token_ids_end_a_row(open_decoder: OpenDecoder) -> None:
 
 def test_a_row_ends_at_the_capacity_and_a_prompt_beyond_it_fails_alone(open_decoder: OpenDecoder) -> None:
     params = SamplingParams(max_tokens=1000, ignore_eos=True)
-    requests = [Request("long", (1,) * 48, params), Request("edge", (1,) * 47, params), Request("short", PROMPT, params)]
+    requests = [
+        Request("long", (1,) * 48, params),
+        Request("edge", (1,) * 47, params),
+        Request("short", PROMPT, params),
+    ]
     outcomes = {one.id: one for one in open_decoder(PLANS[3]).generate(requests)}
     long, edge, short = outcomes["long"], outcomes["edge"], outcomes["short"]
     assert isinstance(long, Failure)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from spectr_runtime import RequestError, SamplingParams
 from spectr_runtime.sampling import Sampling, truncate
 

@@ -1,0 +1,34 @@
+"""Plans: what goes and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from spectr_runtime import Plan, UsageError, rule_names
+from spectr_select import RULES, DraftTree
+
+
+def test_a_plan_names_its_tree() -> None:
+    assert Plan("kseq", 3, 2).tree == DraftTree.paths(3, 2)
+    assert Plan.plain().tree == DraftTree.chain(0)
+    assert str(Plan("kseq", 3, 2)) == "kseq K=3 L=2"
+    assert str(Plan.plain()) == "plain"
+    assert rule_names() == (*RULES, "plain")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("best", 1, 1), "Rule 'best' is unknown; it must be one of single, "),
+        (("kseq", 0, 4), "K=0 drafts of length L=4: both must be at least 1."),
+        (("kseq", 4, 0), "K=4 drafts of length L=0: both must be at least 1."),
+        (("kseq", 32, 8), "K=32 times L=8 drafts: a round takes fewer than 256."),
+        (("single", 2, 4), "Rule single takes one draft path; got K=2. Use --drafts 1 or --rule kseq."),
+        (("plain", 1, 4), "Plain decoding has no drafts; got K=1, L=4."),
+    ],
+)
+def test_what_does_not_go_is_refused(arguments: tuple[str, int, int], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Plan(*arguments)
+    assert str(caught.value).startswith(message)
+    assert caught.value.exit_code == 2

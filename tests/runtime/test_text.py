@@ -1,0 +1,71 @@
+"""Tokens to text, and stop texts that fall anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_models import VOCABULARY, byte_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from spectr_runtime.text import StopText, Text
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    """A tokenizer of bytes."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    byte_tokenizer().save_pretrained(folder)
+    return Text(folder, VOCABULARY)
+
+
+def pushed(text: Text, written: str, stops: tuple[str, ...], prompt: str = "x") -> tuple[str | None, int]:
+    """Text before the first stop and how many tokens it took."""
+    watcher = StopText(text, text.encode(prompt), stops)
+    ids = text.encode(written)
+    for taken, token in enumerate(ids, start=1):
+        found = watcher.push(token)
+        if found is not None:
+            return found, taken
+    return None, len(ids)
+
+
+def test_text_survives_the_round_trip(text: Text) -> None:
+    for words in ("hello", "naïve — 日本語 🎉", "  two\n\nlines "):
+        assert text.completion(text.encode("x"), text.encode(words)) == words
+
+
+@pytest.mark.parametrize("stop", ["b", "bc", "cdefghijklmnopqrs", "日本", "🎉"])
+def test_a_stop_text_ends_the_completion_at_its_last_token(text: Text, stop: str) -> None:
+    written = "aaabcdefghijklmnopqrst 日本語 🎉 end"
+    before = written[: written.index(stop)]
+    assert pushed(text, written, (stop,)) == (before, len((before + stop).encode()))
+
+
+def test_the_earliest_stop_wins(text: Text) -> None:
+    assert pushed(text, "one two three", ("three", "two", "zzz")) == ("one ", 7)
+
+
+def test_the_prompt_is_not_searched(text: Text) -> None:
+    assert pushed(text, "bcd", ("ab",), prompt="a") == (None, 3)
+
+
+def test_bytes_that_never_become_a_character_do_not_block_a_stop(text: Text) -> None:
+    lead = text.encode("日")[0]
+    watcher = StopText(text, text.encode("x"), ("stop",))
+    found = [watcher.push(token) for token in (*[lead] * 40, *text.encode("stop"))]
+    assert found[-1] is not None
+    assert "stop" not in found[-1]
+
+
+def test_a_tokenizer_that_marks_words_keeps_the_first_space(tmp_path: Path) -> None:
+    vocabulary = {"<end>": 0, "\u2581one": 1, "\u2581two": 2}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, "<end>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(tmp_path)
+    text = Text(tmp_path, 3)
+    assert text.decode((1, 2)) == "one two"
+    assert text.completion((1,), (2, 1)) == " two one"
+    assert pushed(text, "two one", (" one",), prompt="one") == (" two", 2)

@@ -1,0 +1,71 @@
+"""The demo pair, as ``make demo`` uses it: agreement with transformers and the worth of its drafts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from spectr_export.build import build
+from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TOKENS = 48
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    pair, output = EXAMPLES / "demo_pair", tmp_path_factory.mktemp("demo") / "bundle"
+    build(str(pair / "target"), str(pair / "draft"), output, capacity=None, overwrite=False, say=str)
+    return Bundle.open(output)
+
+
+def demo_requests(params: SamplingParams) -> list[Request]:
+    records = [json.loads(line) for line in (EXAMPLES / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(records) >= 64
+    return [
+        Request(record.get("id") or record["custom_id"], record.get("prompt") or record["body"]["prompt"], params)
+        for record in records
+    ]
+
+
+def decode(bundle: Bundle, plan: Plan, requests: list[Request]) -> list[Completion]:
+    outcomes = Decoder(bundle, plan=plan, batch_size=8).generate(requests)
+    rows = {one.id: one for one in outcomes if isinstance(one, Completion)}
+    return [rows[request.id] for request in requests]
+
+
+@pytest.fixture(scope="module")
+def generated() -> list[list[int]]:
+    """What transformers' greedy ``generate`` writes after every demo prompt, one prompt at a time."""
+    folder = EXAMPLES / "demo_pair" / "target"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    written = []
+    for request in demo_requests(SamplingParams()):
+        inputs = tokenizer(request.prompt, return_tensors="pt")
+        with torch.inference_mode():
+            ids = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+        written.append(ids[0, inputs["input_ids"].shape[1] :].tolist())
+    return written
+
+
+@pytest.mark.parametrize("plan", [Plan.plain(), Plan("single", 1, 4), Plan("kseq", 4, 4)], ids=str)
+def test_greedy_equals_generate_on_every_demo_prompt(bundle: Bundle, generated: list[list[int]], plan: Plan) -> None:
+    rows = decode(bundle, plan, demo_requests(SamplingParams(max_tokens=TOKENS, temperature=0)))
+    assert [list(row.token_ids) for row in rows] == generated
+
+
+def test_drafts_are_accepted_and_more_paths_accept_more(bundle: Bundle) -> None:
+    requests = demo_requests(SamplingParams(max_tokens=TOKENS, ignore_eos=True))
+
+    def block_efficiency(plan: Plan) -> float:
+        rows = decode(bundle, plan, requests)
+        return 1 + sum(row.speculation.accepted for row in rows) / sum(row.speculation.rounds for row in rows)
+
+    single, multiple = block_efficiency(Plan("single", 1, 4)), block_efficiency(Plan("kseq", 4, 4))
+    assert single > 2.5
+    assert multiple > single + 0.3
