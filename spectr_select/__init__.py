@@ -1,0 +1,35 @@
+"""Lossless multi-draft selection: draft trees, selection rules, counter-based noise, exact acceptance.
+
+It knows laws over a vocabulary and nothing of models, engines, prompts or files.
+"""
+
+from __future__ import annotations
+
+from spectr_select.acceptance import acceptance
+from spectr_select.division import division_factor
+from spectr_select.enumeration import output_law, sequence_law
+from spectr_select.law import check_laws, sample
+from spectr_select.noise import Noise, Role, seed_of
+from spectr_select.round import draw, select
+from spectr_select.rule import Rule
+from spectr_select.rules import RULES
+from spectr_select.selection import Selection
+from spectr_select.tree import DraftTree
+
+__all__ = [
+    "RULES",
+    "DraftTree",
+    "Noise",
+    "Role",
+    "Rule",
+    "Selection",
+    "acceptance",
+    "check_laws",
+    "division_factor",
+    "draw",
+    "output_law",
+    "sample",
+    "seed_of",
+    "select",
+    "sequence_law",
+]

@@ -1,0 +1,83 @@
+"""Chance that takes every outcome: the rows of a batch become the branches of all its decisions.
+
+A rule takes its decisions in a fixed order, so all branches reach the same decision together. Code under enumeration is
+run again and again: decisions already split are replayed, the next one splits every branch by its outcomes.
+"""
+
+# R branches, B rows, C draws, K candidates, V vocabulary, X outcomes.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from spectr_select.noise import Role
+
+T = TypeVar("T")
+
+
+class _Fork(Exception):
+    def __init__(self, law_RX: torch.Tensor) -> None:
+        super().__init__()
+        self.law_RX = law_RX
+
+
+class Branches:
+    """A ``Chance`` that replays outcomes and stops at the first decision it has none for.
+
+    Attributes:
+        row_R: The row of the inputs that a branch belongs to.
+        weight_R: Probability of the branch, given its row.
+    """
+
+    def __init__(self, row_R: torch.Tensor, weight_R: torch.Tensor, outcomes: tuple[torch.Tensor, ...] = ()) -> None:
+        self.row_R, self.weight_R = row_R, weight_R
+        self._outcomes, self._next = outcomes, 0
+
+    def first(self, node: int, accept_BK: torch.Tensor) -> torch.Tensor:
+        """See ``Chance``."""
+        failed_BK = (1 - accept_BK).cumprod(1)
+        reached_BK = torch.cat([torch.ones_like(failed_BK[:, :1]), failed_BK], 1)
+        return self._decide(torch.cat([reached_BK[:, :-1] * accept_BK, reached_BK[:, -1:]], 1))
+
+    def pick(self, role: Role, node: int, law_BV: torch.Tensor, needed_B: torch.Tensor | None = None) -> torch.Tensor:
+        """See ``Chance``."""
+        if needed_B is not None:
+            anything_V = torch.eye(law_BV.shape[1], dtype=law_BV.dtype)[0]
+            law_BV = torch.where(needed_B[:, None], law_BV, anything_V)
+        return self._decide(law_BV / law_BV.sum(1, keepdim=True))
+
+    def picks(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
+        """See ``Chance``."""
+        return torch.stack([self.pick(Role.DRAFT, node, law_BV) for _ in range(count)], 1)
+
+    def split(self, law_RX: torch.Tensor) -> Branches:
+        """Every branch once for each outcome that the next decision can have."""
+        branch_S, outcome_S = law_RX.nonzero(as_tuple=True)
+        replayed = (*(outcome_R[branch_S] for outcome_R in self._outcomes), outcome_S)
+        return Branches(self.row_R[branch_S], self.weight_R[branch_S] * law_RX[branch_S, outcome_S], replayed)
+
+    def _decide(self, law_RX: torch.Tensor) -> torch.Tensor:
+        if self._next == len(self._outcomes):
+            raise _Fork(law_RX)
+        self._next += 1
+        return self._outcomes[self._next - 1]
+
+
+def every_branch(rows: int, run: Callable[[Branches], T]) -> tuple[T, Branches]:
+    """Run code under every outcome of the decisions it takes.
+
+    Args:
+        rows: Rows B of the inputs.
+        run: The code; it takes its inputs at ``row_R`` of the chance it is given.
+
+    Returns:
+        What it returns for all branches at once, and the branches.
+    """
+    branches = Branches(torch.arange(rows), torch.ones(rows, dtype=torch.float64))
+    while True:
+        try:
+            return run(branches), branches
+        except _Fork as fork:
+            branches = branches.split(fork.law_RX)

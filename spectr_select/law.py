@@ -1,0 +1,65 @@
+"""Laws over the vocabulary: non-negative weights with a positive sum."""
+
+# B rows, C draws, N nodes, V vocabulary.
+from __future__ import annotations
+
+import torch
+
+
+def sample(law_BV: torch.Tensor, u_B: torch.Tensor) -> torch.Tensor:
+    """Draw tokens by the inverse of the cumulative law.
+
+    The weights are rounded to integers of about ``62 - log2 V`` bits: their running sums are then exact in whatever
+    order they are added, so a batch or a device cannot change a draw, and a token of weight zero has an empty interval.
+
+    Args:
+        law_BV: Weights, not necessarily normalised; any float dtype.
+        u_B: Uniform numbers in [0, 1), float64 [B] or [B, C] for C draws from each law.
+
+    Returns:
+        Tokens, int64, in the shape of ``u_B``.
+    """
+    running_BV = _integers(law_BV).cumsum(1)
+    total_B1 = running_BV[:, -1:]
+    u_BC = u_B if u_B.ndim == 2 else u_B[:, None]
+    place_BC = (u_BC * total_B1).long().minimum(total_B1 - 1)
+    token_BC = torch.searchsorted(running_BV, place_BC, right=True)
+    return token_BC if u_B.ndim == 2 else token_BC[:, 0]
+
+
+def _integers(law_BV: torch.Tensor) -> torch.Tensor:
+    law_BV = law_BV.double()
+    _, exponent_B1 = torch.frexp(law_BV.amax(1, keepdim=True))
+    bits = 62 - (law_BV.shape[1] - 1).bit_length()
+    return (law_BV * torch.exp2((bits - exponent_B1).double())).round().long()
+
+
+def normalised(law_BV: torch.Tensor) -> torch.Tensor:
+    """The law in float64 with sum 1: float32 laws miss 1 by more than an exactness test allows."""
+    law_BV = law_BV.double()
+    return law_BV / law_BV.sum(1, keepdim=True)
+
+
+def excess(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:
+    """What the target has over the draft, ``(t - d)+``; the target itself where that is nothing.
+
+    Where nothing is left the law is asked for after an event of probability zero up to rounding; a token that the
+    target allows is then the one answer that cannot be wrong.
+    """
+    over_BV = (target_BV - draft_BV).clamp(min=0)
+    return torch.where((over_BV > 0).any(1, keepdim=True), over_BV, target_BV)
+
+
+def check_laws(law_BNV: torch.Tensor) -> None:
+    """Refuse laws that hold a non-finite or negative weight or no positive one. Waits for the device.
+
+    Raises:
+        ValueError: Naming the first such row and node.
+    """
+    sound_BN = (torch.isfinite(law_BNV) & (law_BNV >= 0)).all(2) & (law_BNV > 0).any(2)
+    if not bool(sound_BN.all()):
+        row, node = (~sound_BN).nonzero()[0].tolist()
+        raise ValueError(
+            f"The law of row {row}, node {node} is no law: its weights must be finite, non-negative and not all zero. "
+            "Check the logits of that row."
+        )

@@ -1,0 +1,104 @@
+"""Randomness as a pure function of (row seed, text position, role, node): no generator and no state."""
+
+# B rows, C numbers, K candidates, V vocabulary.
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+
+import torch
+
+from spectr_select.law import sample
+from spectr_select.philox import halves, philox
+
+_NODE_BITS = 24
+
+
+class Role(IntEnum):
+    """What a number is used for; numbers of different roles are independent."""
+
+    DRAFT = 0
+    ACCEPT = 1
+    EMIT = 2
+    RACE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The noise of one round.
+
+    Numbers come from Philox 4x32-10: the key is the row's seed, the counter (position, role and node, block, 0).
+
+    Attributes:
+        seed_B: Seeds of the rows, int64; see ``seed_of``.
+        position_B: Text positions of the rows' roots, int64: every round of a row has noise of its own.
+
+    Raises:
+        ValueError: The two are not int64 vectors of one length on one device.
+    """
+
+    seed_B: torch.Tensor
+    position_B: torch.Tensor
+
+    def __post_init__(self) -> None:
+        seeds, positions = self.seed_B, self.position_B
+        if seeds.dtype != torch.int64 or positions.dtype != torch.int64:
+            raise ValueError(f"Seeds and positions must be int64; got {seeds.dtype} and {positions.dtype}.")
+        if seeds.ndim != 1 or seeds.shape != positions.shape or seeds.device != positions.device:
+            raise ValueError(
+                "Seeds and positions must be vectors of one length on one device; "
+                f"got {list(seeds.shape)} on {seeds.device} and {list(positions.shape)} on {positions.device}."
+            )
+
+    def uniform(self, role: Role, node: int, count: int) -> torch.Tensor:
+        """Uniform numbers in [0, 1) of 53 random bits; float64 [B, C]."""
+        high, low = self._words(role, node, count)
+        return ((high >> 5) * 2**26 + (low >> 6)).double() * 2.0**-53
+
+    def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
+        """Exponential numbers of mean 1, positive and precise where small; float64 [B, C].
+
+        For ``Role.RACE`` the node is a depth, and the numbers belong to the text position (root position + depth): the
+        race for a token is the same whichever round, tree and node it is run in.
+        """
+        high, low = self._words(role, node, count)
+        # Half a step up keeps both ends out: 0 would tie with an impossible token, 1 would be infinite.
+        centred = ((high >> 6) * 2**26 + (low >> 6)).double() * 2.0**-52 + 2.0**-53
+        return -torch.log1p(-centred)
+
+    def first(self, node: int, accept_BK: torch.Tensor) -> torch.Tensor:
+        """Toss a coin for every candidate: index of the first success, K where none succeeds; int64 [B]."""
+        count = accept_BK.shape[1]
+        success_BK = self.uniform(Role.ACCEPT, node, count) < accept_BK
+        # argmax returns the first of equal values, here the sentinel after K failures.
+        sentinel_B1 = torch.ones_like(success_BK[:, :1])
+        return torch.cat([success_BK, sentinel_B1], 1).int().argmax(1)
+
+    def pick(self, role: Role, node: int, law_BV: torch.Tensor, needed_B: torch.Tensor | None = None) -> torch.Tensor:
+        """Draw one token from every row's law; int64 [B]. Rows not needed may hold any law and get any token."""
+        return sample(law_BV, self.uniform(role, node, 1)[:, 0])
+
+    def picks(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
+        """Draw ``count`` independent drafts, ``node`` the first of them, from every row's law; int64 [B, C]."""
+        return sample(law_BV, self.uniform(Role.DRAFT, node, count))
+
+    def _words(self, role: Role, node: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if not 0 <= node < 2**_NODE_BITS:
+            raise ValueError(f"Node {node} has no noise; nodes are 0 to {2**_NODE_BITS - 1}.")
+        position_B = self.position_B + node if role is Role.RACE else self.position_B
+        tag = role << _NODE_BITS | (0 if role is Role.RACE else node)
+        block_C = torch.arange((count + 1) // 2, device=self.seed_B.device)
+        zero = torch.zeros_like(block_C)
+        low_key, high_key = halves(self.seed_B[:, None])
+        low_position, _ = halves(position_B[:, None])
+        words = philox((low_position, zero + tag, block_C, zero), (low_key, high_key))
+        high = torch.stack((words[0], words[2]), -1).flatten(1)[:, :count]
+        low = torch.stack((words[1], words[3]), -1).flatten(1)[:, :count]
+        return high, low
+
+
+def seed_of(run_seed: int, key: str, sample: int = 0) -> int:
+    """The seed of a record's noise: 64 bits of BLAKE2b over (run seed, sample index, record key), signed."""
+    digest = blake2b(f"{run_seed}:{sample}:{key}".encode(), digest_size=8, person=b"spectr-noise")
+    return int.from_bytes(digest.digest(), "little", signed=True)

@@ -1,0 +1,100 @@
+"""The two halves of a round that are about laws: drawing a level of the tree, and selecting from the scored tree."""
+
+# B rows, M and W nodes of two adjacent levels, N tree nodes, P nodes with a draft law, V vocabulary.
+from __future__ import annotations
+
+import torch
+
+from spectr_select.chance import Chance
+from spectr_select.noise import Noise
+from spectr_select.rule import Round, Rule, Siblings
+from spectr_select.rules import rule_named
+from spectr_select.selection import Selection
+from spectr_select.tree import DraftTree, as_index
+
+
+def draw(rule: str, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, noise: Noise) -> torch.Tensor:
+    """Draw the tokens of one level as the rule needs them.
+
+    Args:
+        rule: A name of ``RULES``.
+        tree: The topology.
+        depth: The level to draw, 1 to ``tree.depth``.
+        draft_BMV: The draft's laws after the nodes of the level above, in their order; weights of any float dtype.
+        noise: The round's noise.
+
+    Returns:
+        Tokens of the nodes ``tree.levels[depth]``, int64 [B, W].
+
+    Raises:
+        ValueError: The rule is unknown or does not take the tree, the level does not exist, or shapes do not fit.
+    """
+    found = rule_named(rule)
+    found.check_tree(tree)
+    if not 1 <= depth <= tree.depth:
+        raise ValueError(f"Depth {depth} cannot be drawn; the tree has depths 1 to {tree.depth}.")
+    _check_laws_shape("draft_BMV", draft_BMV, len(noise.seed_B), len(tree.levels[depth - 1]))
+    return draw_level(found, tree, depth, draft_BMV, noise)
+
+
+def select(
+    rule: str,
+    tree: DraftTree,
+    tokens_BN: torch.Tensor,
+    target_BNV: torch.Tensor,
+    draft_BPV: torch.Tensor,
+    noise: Noise,
+) -> Selection:
+    """Keep a path of the drafts and add one token, so that the text follows the target's law.
+
+    The host never waits for the device. Laws are taken as they are; ``check_laws`` refuses broken ones.
+
+    Args:
+        rule: A name of ``RULES``, the one that the tokens were drawn for.
+        tree: The topology.
+        tokens_BN: Tokens of the nodes, the root's first; int64.
+        target_BNV: The target's law after every node; weights of any float dtype.
+        draft_BPV: The very laws that the children of the ``tree.inner`` leading nodes were drawn from.
+        noise: The round's noise, the same as for drawing.
+
+    Raises:
+        ValueError: The rule is unknown or does not take the tree, or shapes or dtypes do not fit.
+    """
+    found = rule_named(rule)
+    found.check_tree(tree)
+    rows = len(noise.seed_B)
+    if tokens_BN.dtype != torch.int64 or tokens_BN.shape != (rows, tree.size):
+        raise ValueError(
+            f"tokens_BN must be int64 of shape {[rows, tree.size]}, rows of the noise by nodes of the tree; "
+            f"got {tokens_BN.dtype} of shape {list(tokens_BN.shape)}."
+        )
+    _check_laws_shape("target_BNV", target_BNV, rows, tree.size)
+    if tree.inner:
+        _check_laws_shape("draft_BPV", draft_BPV, rows, tree.inner)
+        if draft_BPV.shape[2] != target_BNV.shape[2]:
+            raise ValueError(
+                f"Draft and target must share a vocabulary; got {draft_BPV.shape[2]} and {target_BNV.shape[2]} tokens."
+            )
+    return found.select(Round(tree, tokens_BN, target_BNV, draft_BPV), noise)
+
+
+def draw_level(rule: Rule, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, chance: Chance) -> torch.Tensor:
+    """``draw`` for a rule at hand and any source of chance."""
+    above, level = tree.levels[depth - 1], tree.levels[depth]
+    drawn: list[torch.Tensor] = []
+    order: list[int] = []
+    for place, parent in enumerate(above):
+        children = tuple(node for node in level if tree.parents[node] == parent)
+        if children:
+            drawn.append(rule.draw(Siblings(draft_BMV[:, place], children, depth), chance))
+            order += children
+    places = as_index((order.index(node) for node in level), draft_BMV.device)
+    return torch.cat(drawn, 1)[:, places]
+
+
+def _check_laws_shape(name: str, law_BNV: torch.Tensor, rows: int, nodes: int) -> None:
+    if not law_BNV.is_floating_point() or law_BNV.ndim != 3 or law_BNV.shape[:2] != (rows, nodes):
+        raise ValueError(
+            f"{name} must be floats of shape [{rows}, {nodes}, V], rows of the noise by nodes of the tree; "
+            f"got {law_BNV.dtype} of shape {list(law_BNV.shape)}."
+        )

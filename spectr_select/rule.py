@@ -1,0 +1,76 @@
+"""What a selection rule is: how it draws siblings, which trees it takes, how it selects."""
+
+# B rows, C children of one node, N tree nodes, P nodes with a draft law, V vocabulary.
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from spectr_select.chance import Chance
+from spectr_select.selection import Selection
+from spectr_select.tree import DraftTree
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """The children of one node, which are to be drawn.
+
+    Attributes:
+        draft_BV: The draft's law after the parent.
+        nodes: Their node numbers.
+        depth: Their depth.
+    """
+
+    draft_BV: torch.Tensor
+    nodes: tuple[int, ...]
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A drawn tree with its laws.
+
+    Attributes:
+        tree: The topology.
+        tokens_BN: Token of every node, the root's first; int64.
+        target_BNV: The target's law after every node.
+        draft_BPV: The law that the children of node p were drawn from, for the ``tree.inner`` leading nodes.
+    """
+
+    tree: DraftTree
+    tokens_BN: torch.Tensor
+    target_BNV: torch.Tensor
+    draft_BPV: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A lossless selection rule.
+
+    Attributes:
+        name: Its name in ``RULES``.
+        drawing: How siblings are drawn: ``iid``, ``without-replacement``, ``top`` or ``race``.
+        draw: Draws the children of one node, ``(siblings, chance) -> tokens_BC``.
+        select: Selects, ``(round, chance) -> Selection``.
+        chains_only: Whether it takes one path alone.
+    """
+
+    name: str
+    drawing: str
+    draw: Callable[[Siblings, Chance], torch.Tensor]
+    select: Callable[[Round, Chance], Selection]
+    chains_only: bool = False
+
+    def check_tree(self, tree: DraftTree) -> None:
+        """Refuse a tree that the rule cannot select from.
+
+        Raises:
+            ValueError: Naming the tree and the way out.
+        """
+        if self.chains_only and not tree.is_chain:
+            raise ValueError(
+                f"Rule {self.name!r} takes a single chain of drafts; got the tree {tree.parents}. "
+                "Use DraftTree.chain, or a rule of many drafts."
+            )

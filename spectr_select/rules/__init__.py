@@ -1,0 +1,20 @@
+"""The selection rules by name."""
+
+from __future__ import annotations
+
+from spectr_select.rule import Rule
+from spectr_select.rules.kseq import KSEQ
+from spectr_select.rules.single import SINGLE
+
+RULES: dict[str, Rule] = {rule.name: rule for rule in (SINGLE, KSEQ)}
+
+
+def rule_named(name: str) -> Rule:
+    """The rule of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in RULES:
+        raise ValueError(f"Rule {name!r} is unknown; the rules are {', '.join(RULES)}.")
+    return RULES[name]

@@ -1,0 +1,35 @@
+"""K-SEQ (SpecTr, arXiv 2310.15141, algorithm 2): independent drafts tested in turn against a scaled-down target.
+
+A draft x is accepted with probability ``min(1, t(x) / (rho d(x)))``. The division factor rho spreads the target's mass
+over the k chances to draw it; the smallest one that leaves no negative residual accepts most.
+"""
+
+# B rows, K candidates, V vocabulary.
+from __future__ import annotations
+
+import torch
+
+from spectr_select.division import division_of, some_of
+from spectr_select.drawing import draw_iid
+from spectr_select.plan import Plan, ratio, token_rule
+from spectr_select.rule import Rule
+
+
+def kseq_plan(
+    target_BV: torch.Tensor, draft_BV: torch.Tensor, tokens_BK: torch.Tensor, active_BK: torch.Tensor
+) -> Plan:
+    """Coins and residual of K-SEQ for as many candidates as are active in the row."""
+    k_B = active_BK.sum(1).double()
+    rho_B = division_of(target_BV, draft_BV, k_B)
+    share_BV = torch.minimum(draft_BV, target_BV / rho_B[:, None])
+    # Each of the k tests removes its share of the target, weighted by the chance that it is reached at all.
+    tests_B = some_of(share_BV.sum(1), k_B)
+    residual_BV = (target_BV - share_BV * tests_B[:, None]).clamp(min=0)
+    empty_B1 = ~(residual_BV > 0).any(1, keepdim=True)
+    accept_BK = ratio(share_BV.gather(1, tokens_BK), draft_BV.gather(1, tokens_BK)) * active_BK
+    # An empty residual belongs to a rejection that only rounding can bring about.
+    return Plan(accept_BK, torch.where(empty_B1, target_BV, residual_BV))
+
+
+KSEQ_TOKEN = token_rule(kseq_plan)
+KSEQ = Rule(name="kseq", drawing="iid", draw=draw_iid, select=KSEQ_TOKEN.select)
