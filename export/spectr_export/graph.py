@@ -16,7 +16,15 @@ from onnxscript.ir import passes
 from onnxscript.rewriter.rules.fusion import _rms_normalization, _rotary_embedding
 
 from spectr_export.weights import WEIGHTS, read_places
-from spectr_runtime.contract import CALL_INPUTS, DTYPES, OPSET, load_contract_model, past_names, present_names
+from spectr_runtime.contract import (
+    CALL_INPUTS,
+    DTYPES,
+    OPSET,
+    ContractModel,
+    load_contract_model,
+    past_names,
+    present_names,
+)
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
 
@@ -47,7 +55,7 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     ir.save(graph, folder / GRAPH)
 
 
-def _trace(model: torch.nn.Module, spec: ModelSpec) -> ir.Model:
+def _trace(model: ContractModel, spec: ModelSpec) -> ir.Model:
     names = [*CALL_INPUTS, *past_names(spec.layers)]
     with _quiet():
         try:
@@ -109,19 +117,11 @@ def _renamed(size: int | ir.SymbolicDim, letters: Mapping[str, str]) -> int | st
     return size if isinstance(size, int) else letters.get(str(size))
 
 
-def _stored_names(model: torch.nn.Module, folder: Path) -> dict[str, str]:
+def _stored_names(model: ContractModel, folder: Path) -> dict[str, str]:
     """Map every parameter's name in the graph to its name in the file; tied parameters share one entry there."""
     places = read_places(folder / WEIGHTS)
-    causal_lm = model.model
-    assert isinstance(causal_lm, torch.nn.Module)
-    parameters = dict(causal_lm.named_parameters(remove_duplicate=False))
+    parameters = dict(model.model.named_parameters(remove_duplicate=False))
     stored = {id(parameter): name for name, parameter in parameters.items() if name in places}
-    missing = [name for name, parameter in parameters.items() if id(parameter) not in stored]
-    if missing:
-        raise BundleError(
-            f"{folder / WEIGHTS} has no entry for {missing[0]} and {len(missing) - 1} more parameters of the model.",
-            hint="Its transformers class stores weights under other names; use another model.",
-        )
     return {f"model.{name}": stored[id(parameter)] for name, parameter in parameters.items()}
 
 

@@ -26,7 +26,7 @@ def fetch(source: str) -> Path:
         BundleError: There are no weights in safetensors.
     """
     folder = Path(source)
-    if not folder.is_dir():
+    if not (source and folder.is_dir()):
         if not REPOSITORY.fullmatch(source):
             raise UsageError(f"{source!r} is neither a folder nor a hub id.", hint="Give a folder or `owner/name`.")
         folder = _download(source)
@@ -54,7 +54,7 @@ def _download(repository: str) -> Path:
             f"There is no folder {repository!r}, the hub cannot be reached and its cache does not hold the model.",
             hint="Connect to the network, or give a local folder.",
         ) from error
-    except OSError as error:
+    except Exception as error:  # the hub's client lets errors of its HTTP library through
         reason = str(error).strip().splitlines()[0]
         raise SpectrError(f"The hub did not give {repository}: {reason}", hint="Try again later.") from error
 

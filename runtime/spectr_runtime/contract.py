@@ -136,19 +136,29 @@ def load_contract_model(folder: Path, *, dtype: str, device: torch.device) -> Co
     """Load a model folder of a bundle: ``config.json`` and ``model.safetensors``, nothing from the network.
 
     Raises:
-        BundleError: transformers cannot load the folder, or the model cannot take the contract's attention.
+        BundleError: transformers cannot load the folder, weights are missing, or the model cannot take the contract's
+            attention.
     """
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True, trust_remote_code=False
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BundleError(
             f"transformers cannot load the model in {folder}: {reason}", hint="Build it again."
         ) from error
+    model, report = loaded
+    if report["missing_keys"]:
+        # transformers would go on with random ones.
+        raise BundleError(f"{folder} lacks the weights {sorted(report['missing_keys'])}.", hint="Build it again.")
     return ContractModel(model).to(device).eval()
 
 

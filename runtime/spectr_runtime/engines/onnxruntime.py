@@ -105,6 +105,8 @@ def _open_session(path: Path, threads: int | None) -> Any:
             f"ONNX Runtime cannot be imported: {error}.", hint="Install it with `pip install 'spectr[cpu]'`."
         ) from error
     options = onnxruntime.SessionOptions()
+    # Threads that spin after a call take the cores from what PyTorch does between calls, and from other jobs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

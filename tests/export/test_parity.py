@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import save_checkpoint, tiny_model
+
+from spectr_export.parity import PARENTS, SMALLEST_CAPACITY, Reference, check_parity
+from spectr_runtime import BundleError, Call, ModelSpec
+from spectr_runtime.engines.torch import TorchEngine
+
+SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("parity"), tiny_model("llama"))
+
+
+class FaultyEngine:
+    """A sound engine behind a fault in what it is fed or gives back."""
+
+    def __init__(
+        self,
+        folder: Path,
+        change_call: Callable[[Call], Call] = lambda call: call,
+        change_logits: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits,
+        capacity: int = 128,
+    ) -> None:
+        self._engine = TorchEngine(folder, SPEC, rows=3, capacity=capacity)
+        self.spec, self.cache = SPEC, self._engine.cache
+        self._change_call, self._change_logits = change_call, change_logits
+
+    def forward(self, call: Call) -> torch.Tensor:
+        return self._change_logits(self._engine.forward(self._change_call(call)))
+
+
+@pytest.mark.parametrize("capacity", [SMALLEST_CAPACITY, 100, 128])
+def test_a_sound_engine_passes_at_any_capacity(folder: Path, capacity: int) -> None:
+    parity = check_parity(tiny_model("llama"), FaultyEngine(folder, capacity=capacity), name="sound")
+    assert list(parity) == ["prefill", "tree", "steps"]
+    assert all(0 < difference < 1e-4 for difference in parity.values())
+
+
+def positions_are_slots(call: Call) -> Call:
+    slots_BT = call.write_index_B[:, None] + torch.arange(call.input_ids_BT.shape[1])
+    return dataclasses.replace(call, position_ids_BT=slots_BT)
+
+
+def nodes_see_what_stands_before_them(call: Call) -> Call:
+    slots_BT = call.write_index_B[:, None] + torch.arange(call.input_ids_BT.shape[1])
+    length = call.attention_mask_B1TL.shape[-1]
+    return dataclasses.replace(call, attention_mask_B1TL=(torch.arange(length) <= slots_BT[..., None])[:, None])
+
+
+def one_slot_late(call: Call) -> Call:
+    return dataclasses.replace(call, write_index_B=call.write_index_B + (call.write_index_B > 30))
+
+
+def rows_start_at_zero(call: Call) -> Call:
+    return dataclasses.replace(call, first_row=0)
+
+
+def columns_reversed(call: Call) -> Call:
+    return dataclasses.replace(call, logit_index_BM=call.logit_index_BM.flip(1))
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage"),
+    [
+        (positions_are_slots, "tree"),
+        (nodes_see_what_stands_before_them, "tree"),
+        (one_slot_late, "prefill"),
+        (rows_start_at_zero, "tree"),
+        (columns_reversed, "prefill"),
+    ],
+)
+def test_a_fault_in_the_call_is_found(folder: Path, fault: Callable[[Call], Call], stage: str) -> None:
+    with pytest.raises(BundleError, match=rf"Parity failed \(broken, {stage}\)"):
+        check_parity(tiny_model("llama"), FaultyEngine(folder, change_call=fault), name="broken")
+
+
+def test_a_cache_that_is_not_compacted_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FaultyEngine(folder)
+    monkeypatch.setattr(engine.cache, "keep", lambda base_B, accepted_BD: None)
+    with pytest.raises(BundleError, match=r"Parity failed \(broken, steps\)"):
+        check_parity(tiny_model("llama"), engine, name="broken")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 0.01])
+def test_one_wrong_logit_is_found(folder: Path, wrong: float) -> None:
+    def spoil(logits_BMV: torch.Tensor) -> torch.Tensor:
+        if logits_BMV.shape[1] == len(PARENTS):
+            logits_BMV[2, 5, 100] += wrong
+        return logits_BMV
+
+    with pytest.raises(BundleError, match=r"\(broken, tree\): logits after \d+ tokens differ from transformers by"):
+        check_parity(tiny_model("llama"), FaultyEngine(folder, change_logits=spoil), name="broken")
+
+
+def test_other_weights_are_found(folder: Path) -> None:
+    with pytest.raises(BundleError, match=r"Parity failed \(other, prefill\)"):
+        check_parity(tiny_model("llama", seed=9), FaultyEngine(folder), name="other")
+
+
+def test_the_reference_gives_what_one_pass_of_the_model_gives() -> None:
+    model = tiny_model("gpt2")
+    text = (4, 8, 15, 16, 23, 42, 108)
+    reference = Reference(model)
+    with torch.inference_mode():
+        expected_TV = model(input_ids=torch.tensor([text])).logits[0]
+        for length in range(len(text), 0, -1):
+            torch.testing.assert_close(reference.logits(text[:length]), expected_TV[length - 1], atol=1e-5, rtol=1e-4)

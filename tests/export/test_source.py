@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+from huggingface_hub.utils._paths import filter_repo_objects
+
+from spectr_export.source import fetch
+from spectr_runtime import BundleError, SpectrError, UsageError
+
+
+def checkpoint(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"{}")
+    return folder
+
+
+def test_a_folder_with_safetensors_is_taken_as_it_is(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "config.json", "model.safetensors", "pytorch_model.bin")
+    assert fetch(str(folder)) == folder
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "config.json", "pytorch_model.bin")
+    with pytest.raises(BundleError, match=r"found only pytorch_model\.bin, and pickle files can run code"):
+        fetch(str(folder))
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="must have its weights in safetensors; found none"):
+        fetch(str(checkpoint(tmp_path, "config.json")))
+
+
+def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no config\.json"):
+        fetch(str(checkpoint(tmp_path, "model.safetensors")))
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./missing", "a/b/c", "", "what is this"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(source: str) -> None:
+    with pytest.raises(UsageError, match="neither a folder nor a hub id"):
+        fetch(source)
+
+
+def test_a_hub_id_is_downloaded_without_pickles_and_other_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return str(checkpoint(tmp_path, "config.json", "model.safetensors"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert fetch("owner/name-1.5B") == tmp_path
+    assert asked["repository"] == "owner/name-1.5B"
+    kept = filter_repo_objects(
+        [
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "tokenizer.model",
+            "pytorch_model.bin",
+            "consolidated.safetensors",
+            "onnx/model.json",
+        ],
+        allow_patterns=asked["allow_patterns"],
+        ignore_patterns=asked["ignore_patterns"],
+    )
+    assert list(kept) == ["config.json", "model-00001-of-00002.safetensors", "tokenizer.model"]
+
+
+RESPONSE: Any = SimpleNamespace(headers={}, request=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (errors.LocalEntryNotFoundError("no network"), SpectrError, "the hub cannot be reached and its cache does not"),
+        (errors.RepositoryNotFoundError("404", response=RESPONSE), UsageError, "the hub has no such repository"),
+        (errors.GatedRepoError("403", response=RESPONSE), SpectrError, "is gated on the hub"),
+        (errors.HfHubHTTPError("500 oops\nmore", response=RESPONSE), SpectrError, r"did not give .*: 500 oops Try"),
+        (TimeoutError("read timed out"), SpectrError, "did not give .*: read timed out Try again later"),
+    ],
+)
+def test_errors_of_the_hub_are_told_in_our_words(
+    monkeypatch: pytest.MonkeyPatch, error: Any, kind: type[SpectrError], message: str
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(kind, match=message) as caught:
+        fetch("owner/name")
+    assert type(caught.value) is kind
+    assert "owner/name" in caught.value.message

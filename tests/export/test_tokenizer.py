@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_models import END, byte_tokenizer, tiny_config
+from tokenizers import AddedToken, normalizers
+
+from spectr_export.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
+from spectr_runtime import BundleError
+
+
+def test_equal_tokenizers_pass() -> None:
+    refuse_other_tokenizer(byte_tokenizer(), byte_tokenizer())
+
+
+def test_another_role_of_a_special_token_passes() -> None:
+    draft = byte_tokenizer()
+    draft.pad_token = END
+    refuse_other_tokenizer(byte_tokenizer(), draft)
+
+
+def test_another_vocabulary_is_refused_with_an_example() -> None:
+    draft = byte_tokenizer()
+    draft.add_tokens(["<extra>"])
+    with pytest.raises(
+        BundleError, match="vocabularies differ: 1 tokens, for instance '<extra>' is id none in the target and 257"
+    ):
+        refuse_other_tokenizer(byte_tokenizer(), draft)
+
+
+def test_another_special_token_is_refused() -> None:
+    target, draft = byte_tokenizer(), byte_tokenizer()
+    target.add_tokens([AddedToken("<tool>", special=True)])
+    draft.add_tokens([AddedToken("<tool>", special=False)])
+    with pytest.raises(BundleError, match="special tokens differ: 1 tokens, for instance '<tool>'"):
+        refuse_other_tokenizer(target, draft)
+
+
+def test_another_way_to_encode_is_refused() -> None:
+    draft = byte_tokenizer()
+    draft.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(BundleError, match="encodings of a probe text differ"):
+        refuse_other_tokenizer(byte_tokenizer(), draft)
+
+
+def test_the_common_vocabulary_is_the_narrower_one() -> None:
+    vocabulary = common_vocabulary({"draft": 260, "target": 264}, byte_tokenizer(), (256,))
+    assert (vocabulary.size, vocabulary.eos_token_ids) == (260, (256,))
+
+
+def test_a_model_that_cannot_score_every_token_is_refused() -> None:
+    with pytest.raises(BundleError, match="The draft scores 256 tokens; the tokenizer has ids up to 256"):
+        common_vocabulary({"draft": 256, "target": 264}, byte_tokenizer(), ())
+
+
+def test_end_tokens_come_from_all_three_places(tmp_path: Path) -> None:
+    config = tiny_config("llama", eos_token_id=7)
+    assert find_end_tokens(tmp_path, config, byte_tokenizer()) == (7, 256)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [9, 7]}))
+    assert find_end_tokens(tmp_path, config, byte_tokenizer()) == (7, 9, 256)
+
+
+def test_a_model_may_have_no_end_token(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    assert find_end_tokens(tmp_path, tiny_config("llama", eos_token_id=None), tokenizer) == ()
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    tiny_config("llama").save_pretrained(tmp_path)
+    with pytest.raises(BundleError, match="cannot load a tokenizer"):
+        load_tokenizer(tmp_path)

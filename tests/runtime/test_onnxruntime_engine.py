@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from tiny_models import save_checkpoint, tiny_model
+
+from spectr_export.graph import export_graph
+from spectr_runtime import Call, EngineError, ModelSpec
+from spectr_runtime.contract import past_names
+from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
+from spectr_runtime.engines.torch import TorchEngine
+
+SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_checkpoint(tmp_path_factory.mktemp("onnxruntime_engine"), tiny_model("llama"))
+    export_graph(folder, SPEC)
+    return folder
+
+
+def random_call(
+    seed: int,
+    *,
+    rows: int = 2,
+    tokens: int = 3,
+    length: int = 20,
+    wanted: int = 2,
+    first_row: int = 0,
+    highest_slot: int = 16,
+) -> Call:
+    generator = torch.Generator().manual_seed(seed)
+
+    def integers(high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(high, shape, generator=generator)
+
+    return Call(
+        integers(257, rows, tokens),
+        integers(100, rows, tokens),
+        torch.rand((rows, 1, tokens, length), generator=generator) < 0.6,
+        integers(highest_slot, rows),
+        integers(tokens, rows, wanted),
+        first_row,
+    )
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"rows": 1, "tokens": 1, "length": 1, "wanted": 1, "highest_slot": 1},
+        {"rows": 1, "tokens": 9, "first_row": 3},
+        {"rows": 3, "tokens": 2, "length": 32, "highest_slot": 31, "first_row": 1},  # the whole capacity
+        {"rows": 4, "tokens": 1, "wanted": 1},
+        {"rows": 2, "tokens": 17, "wanted": 17},
+    ],
+)
+def test_agrees_with_the_torch_engine_on_any_call(folder: Path, shape: dict[str, int]) -> None:
+    engines = [engine(folder, SPEC, rows=4, capacity=32) for engine in (OnnxRuntimeEngine, TorchEngine)]
+    for seed in range(3):
+        call = random_call(seed, **shape)
+        found_BMV, expected_BMV = (engine.forward(call) for engine in engines)
+        assert found_BMV.dtype == torch.float32
+        torch.testing.assert_close(found_BMV, expected_BMV, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(*(engine.cache.buffer for engine in engines), atol=1e-4, rtol=1e-3)
+
+
+def test_a_token_that_sees_nothing_gives_finite_logits(folder: Path) -> None:
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=32)
+    call = random_call(0)
+    call.attention_mask_B1TL[0] = False
+    assert bool(engine.forward(call).isfinite().all())
+
+
+def test_the_cache_is_updated_where_it_stands(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=3, capacity=32)
+    engine.cache.buffer.fill_(-5.0)
+    address = engine.cache.buffer.data_ptr()
+    engine.forward(random_call(0, rows=2, tokens=3, first_row=1, highest_slot=1))
+    written_RS = (engine.cache.buffer != -5.0).all(dim=(0, 2, 4))
+    expected_RS = torch.zeros((3, 32), dtype=torch.bool)
+    expected_RS[1:, :3] = True
+    assert engine.cache.buffer.data_ptr() == address
+    assert torch.equal(written_RS, expected_RS)
+    # ONNX Runtime says so when it copies a cache; that it does say so is checked on a session without bindings.
+    assert "copying past_cache" not in capfd.readouterr().err
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    call = random_call(0, rows=1)
+    unbound = {
+        "input_ids": call.input_ids_BT,
+        "position_ids": call.position_ids_BT,
+        "attention_mask": call.attention_mask_B1TL,
+        "write_index": call.write_index_B,
+        "logit_index": call.logit_index_BM,
+        **dict.fromkeys(past_names(SPEC.layers), engine.cache.key(0)[:1]),
+    }
+    session.run(None, {name: tensor.numpy() for name, tensor in unbound.items()})
+    assert capfd.readouterr().err.count("copying past_cache") == 4
+
+
+def test_logits_are_handed_out_without_a_copy_and_overwritten_by_the_next_call(folder: Path) -> None:
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=32)
+    first_BMV = engine.forward(random_call(0))
+    kept_BMV = first_BMV.clone()
+    second_BMV = engine.forward(random_call(1))
+    assert first_BMV.data_ptr() == second_BMV.data_ptr()
+    assert not torch.equal(first_BMV, kept_BMV)
+    smaller_BMV = engine.forward(random_call(1, rows=1))
+    assert smaller_BMV.data_ptr() == first_BMV.data_ptr()
+
+
+def test_inputs_need_not_be_contiguous(folder: Path) -> None:
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=32)
+    call = random_call(0, tokens=3)
+    expected_BMV = engine.forward(call).clone()
+    strided = Call(
+        call.input_ids_BT.t().contiguous().t(),
+        call.position_ids_BT,
+        call.attention_mask_B1TL.transpose(2, 3).contiguous().transpose(2, 3),
+        call.write_index_B,
+        call.logit_index_BM[:, :1].expand(-1, 2),
+    )
+    assert not strided.input_ids_BT.is_contiguous()
+    assert not strided.logit_index_BM.is_contiguous()
+    found_BMV = engine.forward(strided)
+    torch.testing.assert_close(found_BMV[:, 0], expected_BMV[:, 0])
+
+
+def test_a_call_beyond_the_capacity_is_refused(folder: Path) -> None:
+    with pytest.raises(EngineError, match="a row has 18"):
+        OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=18).forward(random_call(0))
+
+
+def test_a_token_outside_the_vocabulary_is_an_engine_error(folder: Path) -> None:
+    call = random_call(0)
+    call.input_ids_BT[0, 0] = 257
+    with pytest.raises(EngineError, match="ONNX Runtime failed in a call"):
+        OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=32).forward(call)
+
+
+def test_the_number_of_threads_is_taken_over(folder: Path) -> None:
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=1, capacity=32, threads=1)
+    assert engine._session.get_session_options().intra_op_num_threads == 1
+
+
+def test_threads_do_not_spin_between_calls(folder: Path) -> None:
+    options = OnnxRuntimeEngine(folder, SPEC, rows=1, capacity=32)._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_broken_graph_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(EngineError, match=r"cannot open .*model\.onnx") as caught:
+        OnnxRuntimeEngine(tmp_path / "copy", SPEC, rows=1, capacity=32)
+    assert "pip install 'spectr[cpu]'" in caught.value.hint
+
+
+def test_weights_that_are_missing_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "model.onnx", tmp_path)
+    with pytest.raises(EngineError, match=r"cannot open .*model\.safetensors"):
+        OnnxRuntimeEngine(tmp_path, SPEC, rows=1, capacity=32)
+
+
+def test_without_onnxruntime_the_error_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match="ONNX Runtime cannot be imported") as caught:
+        OnnxRuntimeEngine(folder, SPEC, rows=1, capacity=32)
+    assert caught.value.hint == "Install it with `pip install 'spectr[cpu]'`."
+
+
+def test_another_provider_than_asked_for_is_refused() -> None:
+    check_providers(["CPUExecutionProvider"])
+    with pytest.raises(EngineError, match="opened AzureExecutionProvider; asked for CPUExecutionProvider"):
+        check_providers(["AzureExecutionProvider"])
