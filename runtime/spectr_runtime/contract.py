@@ -169,13 +169,14 @@ class _Cache:
     parts: list[torch.Tensor]
     write_index_B: torch.Tensor
     length: int
+    slots_BT: torch.Tensor | None = None
 
     def update(
         self, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         places = (2 * layer, 2 * layer + 1)
         for place, new_BHTD in zip(places, (key_BHTD, value_BHTD), strict=True):
-            self.parts[place] = _scatter(self.parts[place], new_BHTD, self.write_index_B)
+            self.parts[place] = self._scatter(self.parts[place], new_BHTD)
         key_BHLD, value_BHLD = (self.parts[place][:, :, : self.length] for place in places)
         return key_BHLD, value_BHLD
 
@@ -183,17 +184,18 @@ class _Cache:
         """Zero: positions and mask are the caller's, so no model needs to derive them from a length."""
         return 0
 
-
-def _scatter(past_BHSD: torch.Tensor, new_BHTD: torch.Tensor, write_index_B: torch.Tensor) -> torch.Tensor:
-    if torch.compiler.is_exporting():
-        inputs = (past_BHSD, new_BHTD, write_index_B)
-        return torch.onnx.ops.symbolic(
-            "TensorScatter", inputs, {"axis": -2}, dtype=past_BHSD.dtype, shape=past_BHSD.shape, version=OPSET
-        )
-    slots_BT = write_index_B[:, None] + torch.arange(new_BHTD.shape[2], device=new_BHTD.device)
-    rows_B1 = torch.arange(len(new_BHTD), device=new_BHTD.device)[:, None]
-    past_BHSD[rows_B1, :, slots_BT] = new_BHTD.transpose(1, 2)
-    return past_BHSD
+    def _scatter(self, past_BHSD: torch.Tensor, new_BHTD: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            inputs = (past_BHSD, new_BHTD, self.write_index_B)
+            return torch.onnx.ops.symbolic(
+                "TensorScatter", inputs, {"axis": -2}, dtype=past_BHSD.dtype, shape=past_BHSD.shape, version=OPSET
+            )
+        rows, _, tokens, _ = new_BHTD.shape
+        if self.slots_BT is None:  # the same for every layer
+            self.slots_BT = self.write_index_B[:, None] + torch.arange(tokens, device=new_BHTD.device)
+        rows_B1 = torch.arange(rows, device=new_BHTD.device)[:, None]
+        past_BHSD[rows_B1, :, self.slots_BT] = new_BHTD.transpose(1, 2)
+        return past_BHSD
 
 
 def _attend(
