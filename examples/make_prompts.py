@@ -21,7 +21,7 @@ COUNT = 72
 LINES_BEFORE = 12  # lines of the file shown above a function
 MAX_CHARACTERS = 1200
 MAX_TOKENS = 64
-STOP = ["\n\n\n", "\nclass ", "\ndef "]
+STOP = ["\nclass ", "\ndef "]
 
 
 def beginnings(path: Path) -> Iterator[tuple[str, str]]:
@@ -33,7 +33,7 @@ def beginnings(path: Path) -> Iterator[tuple[str, str]]:
             continue
         docstring_end = node.body[0].end_lineno or node.lineno
         start = max(0, node.lineno - 1 - LINES_BEFORE)
-        text = "".join(lines[start:docstring_end])
+        text = "".join(lines[start:docstring_end]).rstrip("\n")
         if len(text) <= MAX_CHARACTERS:
             yield f"{path.stem}.{node.name}", text
 
