@@ -68,7 +68,9 @@ class Reference:
                 )
                 pieces.append(rest.logits[0])
             for length, logits_V in enumerate(torch.cat(pieces).float(), start=1):
-                self._known.setdefault(text[:length], logits_V)
+                if text[:length] not in self._known:
+                    # A view would keep the logits of the whole text alive.
+                    self._known[text[:length]] = logits_V.clone()
         return self._known[text]
 
 
