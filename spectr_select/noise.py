@@ -1,9 +1,9 @@
 """Randomness as a pure function of (row seed, text position, role, node): no generator and no state."""
 
-# B rows, C numbers, K candidates, V vocabulary.
+# B rows, N tags, C numbers, K candidates, V vocabulary.
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 
@@ -13,10 +13,13 @@ from spectr_select.law import sample
 from spectr_select.philox import halves, philox
 
 _NODE_BITS = 24
+# Small numbers of a round are made together: Philox is some 150 tensor operations, whatever their size.
+_TABLE_NODES = 32
+_TABLE_COUNT = 8
 
 
 class Role(IntEnum):
-    """What a number is used for; numbers of different roles are independent."""
+    """What a number is used for; numbers of different roles are independent. The race comes last."""
 
     DRAFT = 0
     ACCEPT = 1
@@ -40,6 +43,7 @@ class Noise:
 
     seed_B: torch.Tensor
     position_B: torch.Tensor
+    _tables: list[torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         seeds, positions = self.seed_B, self.position_B
@@ -53,8 +57,9 @@ class Noise:
 
     def uniform(self, role: Role, node: int, count: int) -> torch.Tensor:
         """Uniform numbers in [0, 1) of 53 random bits; float64 [B, C]."""
-        high, low = self._words(role, node, count)
-        return ((high >> 5) * 2**26 + (low >> 6)).double() * 2.0**-53
+        if role is Role.RACE or node >= _TABLE_NODES or count > _TABLE_COUNT:
+            return _uniform(*self._words(role, node, count))
+        return self._table()[:, role * _TABLE_NODES + node, :count]
 
     def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
         """Exponential numbers of mean 1, positive and precise where small; float64 [B, C].
@@ -83,19 +88,38 @@ class Noise:
         """Draw ``count`` independent drafts, ``node`` the first of them, from every row's law; int64 [B, C]."""
         return sample(law_BV, self.uniform(Role.DRAFT, node, count))
 
+    def _table(self) -> torch.Tensor:
+        """Numbers of the first nodes of every role but the race; float64 [B, roles * nodes, C]."""
+        if not self._tables:
+            device = self.seed_B.device
+            role_R1 = torch.arange(Role.RACE, device=device)[:, None]
+            tag_N1 = (role_R1 << _NODE_BITS | torch.arange(_TABLE_NODES, device=device)).flatten()[:, None]
+            self._tables.append(_uniform(*self._words_at(self.position_B, tag_N1, _TABLE_COUNT)))
+        return self._tables[0]
+
     def _words(self, role: Role, node: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         if not 0 <= node < 2**_NODE_BITS:
             raise ValueError(f"Node {node} has no noise; nodes are 0 to {2**_NODE_BITS - 1}.")
         position_B = self.position_B + node if role is Role.RACE else self.position_B
         tag = role << _NODE_BITS | (0 if role is Role.RACE else node)
+        high_BNC, low_BNC = self._words_at(position_B, torch.full((1, 1), tag, device=self.seed_B.device), count)
+        return high_BNC[:, 0], low_BNC[:, 0]
+
+    def _words_at(
+        self, position_B: torch.Tensor, tag_N1: torch.Tensor, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two words for each of ``count`` numbers of every tag; [B, N, C] each."""
         block_C = torch.arange((count + 1) // 2, device=self.seed_B.device)
+        low_position, _ = halves(position_B[:, None, None])
         zero = torch.zeros_like(block_C)
-        low_key, high_key = halves(self.seed_B[:, None])
-        low_position, _ = halves(position_B[:, None])
-        words = philox((low_position, zero + tag, block_C, zero), (low_key, high_key))
-        high = torch.stack((words[0], words[2]), -1).flatten(1)[:, :count]
-        low = torch.stack((words[1], words[3]), -1).flatten(1)[:, :count]
+        words = philox((low_position, tag_N1, block_C, zero), halves(self.seed_B[:, None, None]))
+        high = torch.stack((words[0], words[2]), -1).flatten(-2)[..., :count]
+        low = torch.stack((words[1], words[3]), -1).flatten(-2)[..., :count]
         return high, low
+
+
+def _uniform(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    return ((high >> 5) * 2**26 + (low >> 6)).double() * 2.0**-53
 
 
 def seed_of(run_seed: int, key: str, sample: int = 0) -> int:
