@@ -1,4 +1,4 @@
-"""A decoder without models for the tests of jobs: its text is a hash of seed, id and prompt.
+"""A decoder without models for the tests of jobs (its text is a hash of seed, id and prompt), a bundle for it, lines.
 
 Run as a script it is ``spectr-batch`` with that decoder in the place of the real one, for tests that kill it.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from spectr_runtime import (
     Manifest,
     ModelSpec,
     Outcome,
-    Plan,
     Request,
     RequestError,
     RowError,
@@ -102,16 +101,27 @@ def write_bundle(folder: Path, *, tag: str = "") -> Path:
     return folder
 
 
+def write_lines(path: Path, records: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
 def main() -> None:
     """``spectr-batch`` with the stub; the first argument is its pause per row in seconds."""
-    from spectr_jobs import cli, run
+    from spectr_jobs import cli
+    from spectr_jobs import setup as seam
+    from spectr_jobs.setup import RunDecoder, Setup
 
     pause = float(sys.argv.pop(1))
 
-    def open_decoder(bundle: Bundle, plan: Plan, *, batch_size: int, seed: int, **_: Any) -> StubDecoder:
-        return StubDecoder(batch_size=batch_size, seed=seed, pause=pause)
+    def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
+        return StubDecoder(batch_size=setup.batch_size, seed=seed, pause=pause)
 
-    run.open_decoder = open_decoder
+    seam.open_decoder = open_decoder
     cli.main()
 
 

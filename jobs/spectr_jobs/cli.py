@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from spectr_jobs import config, duration
 
 EXIT_CODES = """
 \b
@@ -16,7 +20,21 @@ Exit codes:
    2  wrong usage or configuration
    3  finished, some records failed (see errors.jsonl)
   42  the input or the bundle can never work
+  75  interrupted; run the same command again to go on
 """
+
+
+class Duration(click.ParamType[float]):
+    """A duration as an option."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        try:
+            return duration.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -26,25 +44,26 @@ def cli() -> None:
 
 
 @cli.command(
+    context_settings={"auto_envvar_prefix": "SPECTR"},
     epilog=f"""
 \b
 Example:
   spectr-batch run build/demo/bundle examples/prompts.jsonl -o build/demo/run
 
-{EXIT_CODES}"""
+Every option can also be set by a variable like SPECTR_BATCH_SIZE, or in a TOML file; the command line comes first,
+then the variables, then the file.
+{EXIT_CODES}""",
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
-    "run_dir",
     metavar="RUN_DIR",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Run directory to make.",
+    help="Run directory to make or to go on with; - writes rows to stdout and keeps nothing.",
 )
-@click.option("--rule", help="Selection rule of speculative decoding.  [default: kseq]")
+@click.option("--rule", metavar="NAME", help="Selection rule of speculative decoding.  [default: kseq]")
 @click.option("--drafts", metavar="K", type=click.IntRange(min=1), help="Draft paths per round.  [default: 4]")
 @click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens of a draft path.  [default: 4]")
 @click.option(
@@ -53,6 +72,7 @@ Example:
 @click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
 @click.option(
     "--seed",
+    metavar="S",
     default=0,
     type=click.IntRange(min=0, max=2**63 - 1),
     help="Run seed; with the record's id it fixes the row.",
@@ -60,42 +80,132 @@ Example:
 @click.option(
     "--backend", default="onnxruntime", type=click.Choice(["onnxruntime", "torch"]), help="What runs the models."
 )
-@click.option("--device", default="cpu", help="Where they run, as torch names it: cpu, cuda, cuda:1.")
-@click.option("--max-tokens", default=128, help="Most tokens to write, for records that do not say.")
-@click.option("--temperature", default=1.0, help="Temperature, for records that do not say.")
-@click.option("--top-p", default=1.0, help="Nucleus probability, for records that do not say.")
-@click.option("--top-k", default=0, help="Most probable tokens kept, for records that do not say; 0 keeps all.")
+@click.option("--device", metavar="NAME", default="cpu", help="Where they run, as torch names it: cpu, cuda, cuda:1.")
+@click.option("--max-tokens", metavar="N", default=128, help="Most tokens to write, for records that do not say.")
+@click.option("--temperature", metavar="T", default=1.0, help="Temperature, for records that do not say.")
+@click.option("--top-p", metavar="P", default=1.0, help="Nucleus probability, for records that do not say.")
+@click.option(
+    "--top-k", metavar="N", default=0, help="Most probable tokens kept, for records that do not say; 0 keeps all."
+)
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Take only the first N records.")
-def run(bundle: Path, inputs: tuple[str, ...], run_dir: Path, **options: Any) -> int:
-    """Decode the records of INPUT... with BUNDLE into RUN_DIR.
+@click.option(
+    "--shard-size",
+    metavar="N",
+    default=1000,
+    type=click.IntRange(min=1),
+    help="Records per shard, the unit that ranks share out.",
+)
+@click.option(
+    "--rank",
+    metavar="R",
+    type=click.IntRange(min=0),
+    help="Decode the shards of rank R of --world; told by Slurm, Kubernetes and SkyPilot by themselves.",
+)
+@click.option("--world", metavar="W", type=click.IntRange(min=1), help="Number of ranks; it may change between runs.")
+@click.option(
+    "--drain-timeout",
+    metavar="TIME",
+    default="20s",
+    type=Duration(),
+    help="After a signal, time for the rows in flight.",
+)
+@click.option(
+    "--time-limit",
+    metavar="TIME",
+    type=Duration(),
+    help="Stop in time to be out after this long, for instance 3h50m; exit code 75.",
+)
+@click.option("--retry-errors", is_flag=True, help="Decode records again whose failure may not come again.")
+@click.option(
+    "--max-error-rate",
+    metavar="SHARE",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    help="Share of failed records up to which the exit code is 0.",
+)
+@click.option("--print-config", is_flag=True, help="Show every option as TOML and where its value comes from, and end.")
+@config.option
+@click.pass_context
+def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: str, **options: Any) -> int:
+    """Decode the records of INPUT... with BUNDLE into RUN_DIR. The same command goes on after an interruption.
 
-    Inputs are JSON Lines: OpenAI batch requests, or plain objects with "prompt", "messages" or "token_ids", an optional
+    An INPUT is a file of JSON Lines (.gz and .zst too), a folder of them, a pattern, a URL that fsspec opens, or - for
+    stdin. Records are OpenAI batch requests, or plain objects with "prompt", "messages" or "token_ids", an optional
     "id" and sampling fields; what else they hold is carried into the output.
     """
-    from spectr_jobs.run import execute, make_defaults, make_plan
+    from spectr_jobs.rank import detect
+    from spectr_jobs.run import execute
+    from spectr_jobs.setup import Setup, make_defaults, make_plan
+    from spectr_jobs.stop import Stop
 
-    plan = make_plan(*(options.pop(name) for name in ("plan", "rule", "drafts", "length")))
-    defaults = make_defaults(*(options.pop(name) for name in ("max_tokens", "temperature", "top_p", "top_k")))
-    return execute(bundle, inputs, run_dir, plan=plan, defaults=defaults, shard_size=SHARD_SIZE, **options)
+    if options.pop("print_config"):
+        click.echo(config.render(ctx))
+        return 0
+
+    def take(*names: str) -> list[Any]:
+        return [options.pop(name) for name in names]
+
+    plan = make_plan(*take("plan", "rule", "drafts", "length"))
+    sampling = make_defaults(*take("max_tokens", "temperature", "top_p", "top_k"))
+    stop = ctx.find_object(Stop) or Stop()
+    stop.arm(*take("drain_timeout", "time_limit"))
+    return execute(
+        bundle,
+        inputs,
+        output,
+        how=Setup(plan, *take("batch_size", "backend", "device")),
+        sampling=sampling,
+        rank=detect(options.pop("rank"), options.pop("world"), os.environ),
+        stop=stop,
+        **options,
+    )
 
 
-SHARD_SIZE = 10_000
+@cli.command(
+    epilog="""
+\b
+Exit codes:
+   0  sound
+   1  broken
+  75  nothing is wrong, but some records are still to be decoded
+"""
+)
+@click.argument("run_dir", type=click.Path(path_type=Path))
+def verify(run_dir: Path) -> int:
+    """Check that every record has exactly one row in RUN_DIR.
+
+    Looks for missing, repeated, foreign and altered rows, and for inputs that are not the ones that were decoded.
+    """
+    from spectr_jobs.run_directory import RunDirectory
+    from spectr_jobs.verify import report
+
+    return report(RunDirectory.open(run_dir))
 
 
 def main() -> None:
     """Run the command and leave with its exit code."""
-    sys.exit(call(sys.argv[1:]))
+    from spectr_jobs.stop import Stop
+
+    stop = Stop()
+    stop.install()
+    sys.exit(call(sys.argv[1:], stop))
 
 
-def call(arguments: list[str]) -> int:
-    """Run the command and return its exit code; errors that a user can cause become one message on stderr."""
+def call(arguments: Sequence[str], stop: object = None) -> int:
+    """Run the command and return its exit code; errors that a user can cause become one message on stderr.
+
+    Args:
+        arguments: Those of the command line.
+        stop: Listens to signals; a ``spectr_jobs.stop.Stop``.
+    """
     try:
-        return int(cli.main(arguments, prog_name="spectr-batch", standalone_mode=False) or 0)
+        return int(cli.main(arguments, prog_name="spectr-batch", standalone_mode=False, obj=stop) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
-        return _complain("interrupted", 1)
+    except BrokenPipeError:
+        sys.stdout = None  # the interpreter must not flush it again
+        return 1
     except OSError as error:
         return _complain(str(error), 1)
     except Exception as error:

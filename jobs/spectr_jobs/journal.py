@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from spectr_jobs.rows import Row
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+_STEP = 1 << 16
 
 
 class Journal:
     """Rows that are appended one write each.
 
-    Opening cuts a torn last line back to the last newline.
+    Attributes:
+        path: The file.
+        damaged: Lines that had to be taken out when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or make it."""
+        """Open the file, or make it; what a kill or a power cut left of a line is taken out."""
         self.path = path
+        self.damaged = mend(path)
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        os.ftruncate(self._file, whole(path))
 
     def append(self, line: bytes) -> None:
         """Append a line; after a failed write, for instance on a full disk, nothing of it stays."""
@@ -48,11 +52,10 @@ class Journal:
 
 def whole(path: Path) -> int:
     """Bytes up to and with the last newline of a file."""
-    step = 1 << 16
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
-            start = max(0, end - step)
+            start = max(0, end - _STEP)
             file.seek(start)
             newline = file.read(end - start).rfind(b"\n")
             if newline >= 0:
@@ -62,44 +65,63 @@ def whole(path: Path) -> int:
 
 
 def rows(path: Path) -> Iterator[tuple[int, bytes, Row]]:
-    """Offset, line and row of every line of a journal; nothing where there is no file.
+    """Offset, line and row of every whole and sound line of a journal; nothing where there is no file."""
+    for offset, line in _lines(path):
+        if (row := _row(line)) is not None:
+            yield offset, line, row
 
-    Raises:
-        ValueError: A line is damaged; the message names file and line.
+
+def mend(path: Path) -> int:
+    """Cut a torn last line back to the last newline, and take out lines that are not rows, as a power cut leaves them.
+
+    Returns:
+        How many of the latter there were.
     """
+    if path.exists() and (end := whole(path)) < path.stat().st_size:
+        os.truncate(path, end)
+    damaged = sum(_row(line) is None for _, line in _lines(path))
+    if damaged:
+        replace(path, (line for _, line, _ in rows(path)))
+    return damaged
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if not path.exists():
         return
     offset = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: damaged: {error}") from error
-            yield offset, line, row
+        for line in file:
+            yield offset, line
             offset += len(line)
 
 
-def replace(path: Path, parts: Iterator[bytes]) -> None:
-    """Write a file so that it has either its old content or the new, whatever happens.
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
-    Args:
-        path: The file.
-        parts: Its new content, piece by piece.
-    """
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of another when the block ends, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with partial.open("wb") as file:
-            file.writelines(parts)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+        partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def replace(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file so that it has either its old content or the new, whatever happens."""
+    with replacing(path) as file:
+        file.writelines(pieces)
 
 
 def sync_folder(folder: Path) -> None:

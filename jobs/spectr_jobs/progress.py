@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TextIO
 
+from spectr_jobs import duration
 from spectr_jobs.tally import Tally
 
 BAR_SECONDS = 0.2
@@ -44,6 +46,11 @@ class Progress:
         self._stream.flush()
         self._drawn = self._terminal
 
+    def say(self, text: str) -> None:
+        """Tell the user something between two drawings of the line."""
+        self.clear()
+        say(text, self._stream)
+
     def clear(self) -> None:
         """Take the bar away, so that other lines can follow."""
         if self._drawn:
@@ -62,17 +69,12 @@ class Progress:
         if tally.block_efficiency is not None:
             parts.append(f"block efficiency {tally.block_efficiency:.2f}")
         if now_done:
-            parts.append(f"{duration((self._total - done) * seconds / now_done)} left")
+            parts.append(f"{duration.shown((self._total - done) * seconds / now_done)} left")
         full = round(share * BAR_WIDTH)
         bar = "━" * full + "─" * (BAR_WIDTH - full) + " " if self._terminal else ""
-        return f"{bar}{share:4.0%} · " + " · ".join(parts)
+        return f"{bar}{share:.0%} · " + " · ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """Seconds for reading: ``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Tell the user on stderr; stdout carries data only."""
+    print(f"spectr-batch: {text}", file=stream or sys.stderr, flush=True)

@@ -62,6 +62,12 @@ def content(row: Row) -> Mapping[str, Any]:
     return body
 
 
+def is_retryable(row: Row) -> bool:
+    """Whether a row of the errors file may turn out well when its record is decoded again."""
+    error = content(row).get("error")
+    return error is not None and error["type"] == RETRYABLE
+
+
 def _openai_row(origin: Origin, status: int, body: Mapping[str, Any], seed: int) -> Row:
     name = _request_name(origin, seed)
     return {

@@ -2,106 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import BinaryIO
 
-from spectr_jobs import sources, summary
-from spectr_jobs.progress import Progress
-from spectr_jobs.run_directory import Manifest, RunDirectory
+from spectr_jobs import setup, summary
+from spectr_jobs.errors import Interrupted
+from spectr_jobs.lock import held, is_free
+from spectr_jobs.manifest import Manifest, Terms
+from spectr_jobs.progress import Progress, say
+from spectr_jobs.rank import Rank
+from spectr_jobs.run_directory import RunDirectory
 from spectr_jobs.session import Session
-from spectr_jobs.survey import Survey, survey
+from spectr_jobs.setup import Setup
+from spectr_jobs.shard import reopen
+from spectr_jobs.sources import Source
+from spectr_jobs.stdin import named
+from spectr_jobs.stop import CONTINUE, Stop
+from spectr_jobs.survey import InputFile, Survey, survey
 from spectr_jobs.worker import Worker
-from spectr_runtime import Bundle, Plan
-from spectr_runtime.errors import RequestError, UsageError
-from spectr_runtime.request import Outcome, Request, SamplingParams
-from spectr_runtime.timing import Timing
+from spectr_runtime import Bundle
+from spectr_runtime.request import SamplingParams
 
-Backend = Literal["onnxruntime", "torch"]
 ALL_DONE, SOME_FAILED = 0, 3
+SHAPES = {"openai": "OpenAI batch records", "simple": "simple records"}
 
 
-class RunDecoder(Protocol):
-    """What a run needs of the decoder."""
-
-    timing: Timing
-
-    def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
-        """Decode; pulls requests lazily and yields rows as they finish, in any order."""
-        ...
-
-
-def open_decoder(
-    bundle: Bundle, plan: Plan, *, batch_size: int, seed: int, backend: Backend, device: str
-) -> RunDecoder:
-    """Load the models of a bundle. Tests put another decoder in this place."""
-    from spectr_runtime import Decoder  # loads torch
-
-    return Decoder(bundle, plan=plan, batch_size=batch_size, seed=seed, backend=backend, device=device)
-
-
-def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: int | None) -> Plan:
-    """The plan that the command's options name.
+def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) -> RunDirectory:
+    """Make the run directory, or open it and check that it was started with the same terms and inputs.
 
     Raises:
-        UsageError: They exclude each other, or the rule does not go with K and L.
+        UsageError: It was started with others.
+        InputError: The inputs hold no record, or an id twice.
     """
-    if plan is None:
-        return Plan(rule or "kseq", 4 if drafts is None else drafts, 4 if length is None else length)
-    given = [
-        f"--{name}" for name, value in (("rule", rule), ("drafts", drafts), ("length", length)) if value is not None
-    ]
-    if given:
-        raise UsageError(f"--plan {plan} and {', '.join(given)} exclude each other.", hint="Leave one of them out.")
-    return Plan.plain()
 
+    def make() -> Manifest:
+        found = survey(inputs, terms.sampling, shard_size=terms.shard_size, limit=terms.limit)
+        _report(found)
+        return Manifest(
+            created=int(time.time()),
+            bundle=str(bundle.path),
+            terms=terms,
+            files=found.files,
+            records=found.records,
+            bad=found.bad,
+            shards=found.shards,
+            versions=summary.versions(),
+        )
 
-def make_defaults(max_tokens: int, temperature: float, top_p: float, top_k: int) -> SamplingParams:
-    """Sampling parameters of records that do not say.
-
-    Raises:
-        UsageError: A value is out of range.
-    """
-    try:
-        return SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k)
-    except RequestError as error:
-        option = (error.param or "").replace("_", "-")
-        raise UsageError(f"--{option}: {error.message}") from error
-
-
-def execute(
-    bundle_path: Path,
-    inputs: Sequence[str],
-    run_path: Path,
-    *,
-    plan: Plan,
-    defaults: SamplingParams,
-    batch_size: int,
-    seed: int,
-    backend: Backend,
-    device: str,
-    limit: int | None,
-    shard_size: int,
-) -> int:
-    """Decode the inputs into a new run directory.
-
-    Returns:
-        The exit code: 0 if every record was completed, 3 if some failed.
-
-    Raises:
-        SpectrError: The run cannot start or cannot go on; it owns the exit code.
-    """
-    files = sources.resolve(inputs)
-    bundle = Bundle.open(bundle_path)
-    found = survey(files, defaults, shard_size=shard_size, limit=limit)
-    _report(found)
-    run = RunDirectory.create(run_path, _manifest(bundle, found, defaults, seed, limit, shard_size))
-    decoder = open_decoder(bundle, plan, batch_size=batch_size, seed=seed, backend=backend, device=device)
-    facts = {"plan": str(plan), "batch_size": batch_size, "backend": backend, "device": device}
-    _decode(run, decoder, facts)
-    return _conclude(run)
+    run, made = RunDirectory.start(path, make)
+    if not made:
+        files = tuple(InputFile.of(source, "simple", {}) for source in inputs)
+        run.manifest.check(terms, files)
+    return run
 
 
 def _report(found: Survey) -> None:
@@ -114,50 +71,118 @@ def _report(found: Survey) -> None:
         say(f"{found.bad:,} of {found.records:,} records cannot be decoded; they go to errors.jsonl")
 
 
-SHAPES = {"openai": "OpenAI batch records", "simple": "simple records"}
+def decode(run: RunDirectory, bundle: Bundle, how: Setup, rank: Rank, stop: Stop, echo: BinaryIO | None = None) -> None:
+    """Decode what is left of a rank's shards.
 
+    Args:
+        run: The run directory.
+        bundle: Its bundle.
+        how: How to decode.
+        rank: Which shards are this process's.
+        stop: Says when to stop.
+        echo: Where every row goes beside its shard, if anywhere.
 
-def _manifest(
-    bundle: Bundle, found: Survey, defaults: SamplingParams, seed: int, limit: int | None, shard_size: int
-) -> Manifest:
-    return Manifest(
-        created=int(time.time()),
-        bundle=str(bundle.path),
-        bundle_sha256=bundle.sha256,
-        seed=seed,
-        sampling=defaults,
-        files=found.files,
-        limit=limit,
-        records=found.records,
-        bad=found.bad,
-        shard_size=shard_size,
-        shards=found.shards,
-        versions=summary.versions(),
-    )
-
-
-def _decode(run: RunDirectory, decoder: RunDecoder, facts: dict[str, Any]) -> None:
-    progress = Progress(sys.stderr, run.manifest.records)
+    Raises:
+        Interrupted: The worker was stopped, or another process has some of the shards.
+    """
+    mine = rank.shards(len(run.shards))
+    left = [number for number in mine if not run.is_sealed(number)]
+    if not left:
+        return
+    if not any(is_free(run.shard(number)) for number in left):
+        raise Interrupted(f"another process is at work on {run.path}.", hint=f"When it has ended: {CONTINUE}")
+    run.summary.unlink(missing_ok=True)
+    decoder = setup.open_decoder(bundle, how, seed=run.manifest.terms.seed)
+    total, remaining = (sum(map(run.manifest.size_of, numbers)) for numbers in (mine, left))
+    progress = Progress(sys.stderr, total)
+    progress.skip(total - remaining)
     say(
-        f"decoding {run.manifest.records:,} records: {facts['plan']}, batch {facts['batch_size']}, "
-        f"{facts['backend']} on {facts['device']}"
+        f"decoding {remaining:,} records, {rank}: {how}" if rank.world > 1 else f"decoding {remaining:,} records: {how}"
     )
-    session = Session(run.sessions, facts | summary.machine(), progress, decoder.timing)
+    facts = how.to_json() | {"rank": rank.index, "world": rank.world} | summary.machine()
+    session = Session(run.sessions, facts, progress, decoder.timing, echo)
+    worker = Worker(run, decoder, session, stop)
     try:
-        Worker(run, decoder, session).decode(range(len(run.manifest.shards)))
+        worker.decode(left)
     except BaseException as error:
         session.close(type(error).__name__)
         raise
-    session.close("done")
+    session.close(stop.reason or "done")
+    if stop.reason is not None:
+        raise Interrupted(f"stopped by {stop.reason} after {session.tally.rows:,} rows.", hint=CONTINUE)
+    if any(not run.is_sealed(number) for number in worker.busy):
+        raise Interrupted(f"another process has some shards of {run.path}.", hint=f"When it has ended: {CONTINUE}")
 
 
-def _conclude(run: RunDirectory) -> int:
-    run.merge()
-    figures = summary.write(run)
-    say("done\n" + summary.render(figures, run))
-    return SOME_FAILED if figures["failed"] else ALL_DONE
+def retry(run: RunDirectory, rank: Rank) -> None:
+    """Take the failures of a rank's shards that may not come again back, so that they are decoded again."""
+    count = sum(reopen(run.shard(number)) for number in rank.shards(len(run.shards)))
+    say(f"{count:,} failed records are tried again")
 
 
-def say(text: str) -> None:
-    """Tell the user on stderr; stdout carries data only."""
-    print(f"spectr-batch: {text}", file=sys.stderr, flush=True)
+def conclude(run: RunDirectory, rank: Rank, max_error_rate: float, *, keep: bool) -> int:
+    """Merge if this was the last rank, tell how it went, and give the exit code.
+
+    Args:
+        run: The run directory.
+        rank: Whose shards count for the exit code.
+        max_error_rate: Share of failed records up to which the run has gone well.
+        keep: Whether the run directory stays.
+    """
+    tally = summary.total(run, rank.shards(len(run.shards)))
+    if all(map(run.is_sealed, run.shards)):
+        with held(run.path / "lock"):
+            if not run.summary.exists():
+                run.merge()
+            run.merge_events()
+            figures = summary.write(run)
+        say("done\n" + summary.render(figures, run.files if keep else {}))
+    else:
+        say(f"{rank}: done, {tally.rows:,} rows, {tally.failed:,} failed; the last rank merges")
+    records = tally.rows + tally.failed
+    return SOME_FAILED if records and tally.failed / records > max_error_rate else ALL_DONE
+
+
+def execute(
+    bundle_path: Path,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    how: Setup,
+    seed: int,
+    sampling: SamplingParams,
+    limit: int | None,
+    shard_size: int,
+    rank: Rank,
+    stop: Stop,
+    retry_errors: bool,
+    max_error_rate: float,
+) -> int:
+    """Decode the inputs into a run directory, or go on with one.
+
+    Returns:
+        The exit code: 0 if every record was completed, 3 if too many failed.
+
+    Raises:
+        SpectrError: The run cannot start or cannot go on; it owns the exit code.
+    """
+    with _place(output) as (path, echo):
+        bundle = Bundle.open(bundle_path)
+        RunDirectory.reserve(path)
+        terms = Terms(bundle.sha256, seed, sampling, limit, shard_size)
+        with named(inputs, path, rank) as files:
+            run = prepare(path, bundle, files, terms)
+        if retry_errors:
+            retry(run, rank)
+        decode(run, bundle, how, rank, stop, echo)
+        return conclude(run, rank, max_error_rate, keep=echo is None)
+
+
+@contextlib.contextmanager
+def _place(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
+    """The run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
+    if output != "-":
+        yield Path(output), None
+        return
+    with tempfile.TemporaryDirectory(prefix="spectr-") as folder:
+        yield Path(folder), sys.stdout.buffer

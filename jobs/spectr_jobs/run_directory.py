@@ -1,11 +1,13 @@
 """The run directory: its manifest, the places of its files, and the merge when all shards are sealed.
 
-RUN/manifest.json                            what fixes every row: inputs, bundle, seed, sampling, shards
-RUN/shards/00012/{output,errors}.jsonl       journals while the shard is decoded; in input order once it is sealed
-RUN/shards/00012/sealed.json                 the shard's counts, written when it is sealed
-RUN/sessions/*.jsonl                         events, one file per process
-RUN/output.jsonl, errors.jsonl               everything, in input order
-RUN/events.jsonl, summary.json
+    RUN/manifest.json                            what fixes every row: inputs, bundle, seed, sampling, shards
+    RUN/shards/00012/{output,errors}.jsonl       journals while the shard is decoded; in input order once it is sealed
+    RUN/shards/00012/sealed.json                 the shard's counts, written when it is sealed
+    RUN/sessions/*.jsonl                         events, one file per process
+    RUN/output.jsonl, errors.jsonl               everything, in input order
+    RUN/events.jsonl, summary.json
+
+The shards are the truth; what is merged from them can be made again at any time.
 """
 
 from __future__ import annotations
@@ -13,92 +15,34 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from spectr_jobs import journal, rows, survey
+from spectr_jobs import journal
+from spectr_jobs.lock import held
+from spectr_jobs.manifest import Manifest
+from spectr_jobs.reader import Reader
 from spectr_jobs.records import BadRecord, Record
-from spectr_jobs.sources import Source
-from spectr_jobs.survey import InputFile, Position
+from spectr_jobs.rows import Row
 from spectr_runtime.errors import UsageError
-from spectr_runtime.request import SamplingParams
 
-FORMAT_VERSION = 1
-DEFAULTS = ("max_tokens", "temperature", "top_p", "top_k")
 PARTS = ("output.jsonl", "errors.jsonl")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Manifest:
-    """What fixes every row of a run.
+class ShardReader:
+    """Reads the records of shards again; in ascending order it reads a compressed input once."""
 
-    Attributes:
-        created: When the run was started, in seconds since 1970.
-        bundle: Folder of the bundle.
-        bundle_sha256: Its hash.
-        seed: The run seed.
-        sampling: Parameters of records that do not say.
-        files: The inputs.
-        limit: Records taken from them; all if there is none.
-        records: Records in all.
-        bad: Records among them that cannot be decoded.
-        shard_size: Records per shard.
-        shards: Where every shard starts.
-        versions: Versions of the tools, when the run was started.
-    """
+    def __init__(self, manifest: Manifest) -> None:
+        """Prepare; inputs are opened as they are needed."""
+        self._manifest = manifest
+        inputs = [file.source for file in manifest.files]
+        self._reader = Reader(inputs, [file.shape for file in manifest.files], manifest.terms.sampling)
 
-    created: int
-    bundle: str
-    bundle_sha256: str
-    seed: int
-    sampling: SamplingParams
-    files: tuple[InputFile, ...]
-    limit: int | None
-    records: int
-    bad: int
-    shard_size: int
-    shards: tuple[Position, ...]
-    versions: Mapping[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON values."""
-        return {
-            "format_version": FORMAT_VERSION,
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
-            "sampling": {name: getattr(self.sampling, name) for name in DEFAULTS},
-            "files": [dataclasses.asdict(file) for file in self.files],
-            "shards": [list(dataclasses.astuple(shard)) for shard in self.shards],
-            "versions": dict(self.versions),
-        }
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Manifest:
-        """Read a manifest.
-
-        Raises:
-            UsageError: It was written by another version.
-        """
-        fields = dict(value)
-        if (version := fields.pop("format_version", None)) != FORMAT_VERSION:
-            raise UsageError(
-                f"The run directory's format_version is {version!r}; this spectr reads {FORMAT_VERSION}.",
-                hint="Take a new run directory.",
-            )
-        return Manifest(
-            **fields
-            | {
-                "sampling": SamplingParams(**fields["sampling"]),
-                "files": tuple(InputFile(**file) for file in fields["files"]),
-                "shards": tuple(Position(*shard) for shard in fields["shards"]),
-            }
-        )
-
-    def size_of(self, shard: int) -> int:
-        """Records of a shard."""
-        return min(self.shard_size, self.records - shard * self.shard_size)
+    def read(self, shard: int) -> Iterator[Record | BadRecord]:
+        """The records of a shard."""
+        for item in self._reader.read(self._manifest.shards[shard], self._manifest.size_of(shard)):
+            yield item.record
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,60 +53,94 @@ class RunDirectory:
     manifest: Manifest
 
     @staticmethod
-    def create(path: Path, manifest: Manifest) -> RunDirectory:
-        """Write the manifest.
+    def open(path: Path) -> RunDirectory:
+        """Open a run directory.
 
         Raises:
-            UsageError: The folder holds something else.
+            UsageError: It is none.
         """
-        if path.is_dir() and any(path.iterdir()):
-            raise UsageError(f"{path} is not empty.", hint="Take a new run directory.")
+        if not (path / "manifest.json").is_file():
+            raise UsageError(
+                f"{path} is not a run directory: no manifest.json in it.",
+                hint="Name a folder that `spectr-batch run` made.",
+            )
+        return RunDirectory(path, Manifest.read(path / "manifest.json"))
+
+    @staticmethod
+    def reserve(path: Path) -> None:
+        """Make the folder of a run directory, unless it is there.
+
+        Raises:
+            UsageError: It holds something else.
+        """
         path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(manifest.to_json(), ensure_ascii=False, indent=2) + "\n"
-        journal.replace(path / "manifest.json", iter([text.encode()]))
-        return RunDirectory(path, manifest)
+        lock = path / "lock"
+        if not lock.exists() and any(path.iterdir()):
+            raise UsageError(f"{path} is not empty and is not a run directory.", hint="Take a new run directory.")
+        lock.touch()
+
+    @staticmethod
+    def start(path: Path, make: Callable[[], Manifest]) -> tuple[RunDirectory, bool]:
+        """Write the manifest, or read the one that is there; of several processes one writes it and the others wait.
+
+        Args:
+            path: The folder, reserved.
+            make: Makes the manifest.
+
+        Returns:
+            The run directory, and whether it is new.
+        """
+        file = path / "manifest.json"
+        with held(path / "lock"):
+            new = not file.exists()
+            if new:
+                text = json.dumps(make().to_json(), indent=2) + "\n"
+                journal.replace(file, [text.encode()])
+        return RunDirectory.open(path), new
 
     @property
     def sessions(self) -> Path:
         """Folder of the events, one file per process."""
         return self.path / "sessions"
 
+    @property
+    def summary(self) -> Path:
+        """The summary; it is there when everything is merged."""
+        return self.path / "summary.json"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What is merged, by name."""
+        return {name.partition(".")[0]: self.path / name for name in PARTS} | {"summary": self.summary}
+
+    @property
+    def shards(self) -> range:
+        """Numbers of all shards."""
+        return range(len(self.manifest.shards))
+
     def shard(self, number: int) -> Path:
         """Folder of a shard."""
         return self.path / "shards" / f"{number:05d}"
 
-    def records(self, shard: int) -> Iterator[Record | BadRecord]:
-        """The records of a shard, read again from the inputs as they are asked for."""
-        inputs = [Source(Path(file.path), file.label) for file in self.manifest.files]
-        shapes = [file.shape for file in self.manifest.files]
-        items = survey.read(inputs, shapes, self.manifest.shards[shard], self.manifest.sampling)
-        for _, item in zip(range(self.manifest.size_of(shard)), items, strict=False):
-            yield item.record
-
-    def is_sealed(self, shard: int) -> bool:
+    def is_sealed(self, number: int) -> bool:
         """Whether a shard is complete."""
-        return (self.shard(shard) / "sealed.json").exists()
+        return (self.shard(number) / "sealed.json").exists()
 
     def merge(self) -> None:
-        """Write ``output.jsonl``, ``errors.jsonl`` and ``events.jsonl`` from the sealed shards and the sessions."""
+        """Write ``output.jsonl`` and ``errors.jsonl`` from the sealed shards."""
         for name in PARTS:
-            _concatenate([self.shard(shard) / name for shard in range(len(self.manifest.shards))], self.path / name)
+            parts = [self.shard(number) / name for number in self.shards]
+            with journal.replacing(self.path / name) as whole:
+                for part in parts:
+                    with part.open("rb") as piece:
+                        shutil.copyfileobj(piece, whole, 1 << 20)
+
+    def merge_events(self) -> None:
+        """Write ``events.jsonl`` from the sessions, by time."""
         streams = [journal.rows(path) for path in sorted(self.sessions.glob("*.jsonl"))]
-        events = heapq.merge(*streams, key=_time_of)
-        journal.replace(self.path / "events.jsonl", (line for _, line, _ in events))
+        with journal.replacing(self.path / "events.jsonl") as whole:
+            whole.writelines(line for _, line, _ in heapq.merge(*streams, key=_time_of))
 
 
-def _time_of(event: tuple[int, bytes, rows.Row]) -> float:
+def _time_of(event: tuple[int, bytes, Row]) -> float:
     return float(event[2]["time"])
-
-
-def _concatenate(parts: list[Path], whole: Path) -> None:
-    partial = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        for part in parts:
-            with part.open("rb") as piece:
-                shutil.copyfileobj(piece, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(whole)
-    journal.sync_folder(whole.parent)

@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from spectr_jobs import rows
 from spectr_jobs.journal import Journal
 from spectr_jobs.progress import Progress
+from spectr_jobs.shard import Shard
 from spectr_jobs.tally import Tally
 from spectr_runtime.timing import Timing
 
@@ -25,7 +26,9 @@ class Session:
         tally: Counts over the rows of this session.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], progress: Progress, timing: Timing) -> None:
+    def __init__(
+        self, folder: Path, facts: Mapping[str, Any], progress: Progress, timing: Timing, echo: BinaryIO | None
+    ) -> None:
         """Start the clock.
 
         Args:
@@ -33,11 +36,13 @@ class Session:
             facts: What the first event says: plan, batch size, backend, machine.
             progress: The progress line.
             timing: The decoder's stage times, which it keeps up to date.
+            echo: Where every row goes beside its shard, if anywhere.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.tally = Tally()
         self._progress = progress
         self._timing = timing
+        self._echo = echo
         self._started = self._ticked = time.monotonic()
         self._events = Journal(folder / f"{time.time_ns()}-{os.getpid()}.jsonl")
         self._write("start", facts)
@@ -47,17 +52,23 @@ class Session:
         """Seconds since the session started."""
         return time.monotonic() - self._started
 
-    def row(self, row: rows.Row) -> None:
+    def row(self, row: rows.Row, line: bytes) -> None:
         """Count a row that was written."""
         self.tally.add(row)
+        if self._echo is not None:
+            self._echo.write(line)
+            self._echo.flush()
         self._progress.show(self.tally, self.seconds)
         if time.monotonic() - self._ticked >= TICK_SECONDS:
             self._ticked = time.monotonic()
             self._write("tick", self._state())
 
-    def found(self, tally: Tally) -> None:
-        """Tell the progress line of rows that an earlier session left."""
-        self._progress.skip(tally.rows + tally.failed)
+    def found(self, shard: Shard) -> None:
+        """Take note of a shard that was opened, and of what an earlier session left in it."""
+        self._progress.skip(shard.tally.rows + shard.tally.failed)
+        if shard.damaged:
+            self._progress.say(f"{shard.folder}: {shard.damaged} damaged lines; their records are decoded again")
+            self.event("mended", shard=shard.folder.name, lines=shard.damaged)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Write an event."""

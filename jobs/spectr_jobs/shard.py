@@ -9,37 +9,46 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from spectr_jobs import journal, rows
 from spectr_jobs.journal import Journal
+from spectr_jobs.lock import Lock
 from spectr_jobs.run_directory import PARTS
 from spectr_jobs.tally import Tally
+from spectr_runtime.bundle import file_sha256
+from spectr_runtime.errors import SpectrError
 
 COMMIT_ROWS = 200
 COMMIT_SECONDS = 1.0
+SEAL = "sealed.json"
+FOREIGN = "Somebody changed the file or the inputs: take a new run directory."
 
 
 class Shard:
-    """A shard that is open for writing.
+    """A shard that this process alone may write.
 
     Attributes:
+        folder: Where its files are.
         done: Ids whose rows are in its files.
         tally: Counts over those rows.
+        damaged: Lines that had to be taken out when it was opened.
         waiting: Records that were handed to the decoder and have not come back.
         order: Ids of its records as far as they were read, in input order.
         exhausted: Whether all of them were read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the shard, make its folder if there is none, and read what is done."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, lock: Lock) -> None:
+        """Read what is done; use ``try_open``."""
         self.folder = folder
         self.tally = Tally()
         self.done: set[str] = set()
         self.waiting = 0
         self.order: list[str] = []
         self.exhausted = False
+        self._lock = lock
         self._output, self._errors = (Journal(folder / name) for name in PARTS)
+        self.damaged = self._output.damaged + self._errors.damaged
         self._uncommitted = 0
         self._committed_at = time.monotonic()
         for name in PARTS:
@@ -47,44 +56,88 @@ class Shard:
                 self.done.add(rows.key(row))
                 self.tally.add(row)
 
+    @staticmethod
+    def try_open(folder: Path) -> Shard | None:
+        """Open a shard for writing, or nothing if another process has it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock.try_take(folder / "lock")
+        if lock is None:
+            return None
+        shard = Shard(folder, lock)
+        journal.sync_folder(folder)
+        journal.sync_folder(folder.parent)
+        return shard
+
     @property
     def complete(self) -> bool:
         """Whether every record of the shard has its row."""
         return self.exhausted and self.waiting == 0
 
-    def add(self, row: rows.Row, *, failed: bool) -> None:
+    def add(self, row: rows.Row, line: bytes, *, failed: bool) -> None:
         """Append a row, and commit now and then."""
-        (self._errors if failed else self._output).append(rows.encode(row))
+        (self._errors if failed else self._output).append(line)
         self.done.add(rows.key(row))
         self.tally.add(row)
         self._uncommitted += 1
         if self._uncommitted >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
-            self.commit()
+            self._commit()
 
-    def commit(self) -> None:
-        """Wait until the rows so far are on the disk."""
+    def _commit(self) -> None:
         self._output.sync()
         self._errors.sync()
         self._uncommitted = 0
         self._committed_at = time.monotonic()
 
     def seal(self) -> None:
-        """Put the rows into input order and leave the shard's counts beside them."""
-        self.close()
+        """Put the rows into input order, leave their counts and hashes beside them, and let the shard go."""
+        self._commit()
         place = {key: index for index, key in enumerate(self.order)}
         for name in PARTS:
-            _sort(self.folder / name, place)
-        counts = {"records": len(self.order), "tally": self.tally.to_json()}
-        journal.replace(self.folder / "sealed.json", iter([json.dumps(counts).encode() + b"\n"]))
+            if (self.folder / name).stat().st_size:
+                _sort(self.folder / name, place)
+        hashes = {name: file_sha256(self.folder / name) for name in PARTS}
+        seal = {"records": len(self.order), "tally": self.tally.to_json(), "sha256": hashes}
+        journal.replace(self.folder / SEAL, [json.dumps(seal).encode() + b"\n"])
+        self.close()
 
     def close(self) -> None:
-        """Sync and close the files."""
+        """Let the shard go, with what it has on the disk."""
         self._output.close()
         self._errors.close()
+        self._lock.release()
+
+
+def read_seal(folder: Path) -> dict[str, Any]:
+    """What ``Shard.seal`` left: records, tally, hashes."""
+    seal: dict[str, Any] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    return seal
+
+
+def reopen(folder: Path) -> int:
+    """Take the errors that may not come again out of a shard, so that their records are decoded again.
+
+    Returns:
+        How many there were; none if another process has the shard.
+    """
+    errors = folder / PARTS[1]
+    retryable = sum(rows.is_retryable(row) for _, _, row in journal.rows(errors))
+    lock = Lock.try_take(folder / "lock") if retryable else None
+    if lock is None:
+        return 0
+    (folder / SEAL).unlink(missing_ok=True)
+    journal.replace(errors, (line for _, line, row in journal.rows(errors) if not rows.is_retryable(row)))
+    lock.release()
+    return retryable
 
 
 def _sort(path: Path, place: Mapping[str, int]) -> None:
-    found = {place[rows.key(row)]: (offset, len(line)) for offset, line, row in journal.rows(path)}
+    found: dict[int, tuple[int, int]] = {}
+    for offset, line, row in journal.rows(path):
+        if (key := rows.key(row)) not in place:
+            raise SpectrError(
+                f"{path} holds a row with the id {key!r}, which no record of the shard has.", hint=FOREIGN
+            )
+        found.setdefault(place[key], (offset, len(line)))
     with path.open("rb") as file:
 
         def pieces() -> Iterator[bytes]:

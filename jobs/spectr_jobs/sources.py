@@ -1,17 +1,27 @@
-"""Sources: input files as numbered lines, read one at a time."""
+"""Sources: what the command line names, resolved to files, and files as numbered lines.
+
+A source is a local file or anything that fsspec opens by URL, plain or compressed as ``.gz`` or ``.zst``.
+"""
 
 from __future__ import annotations
 
 import codecs
+import collections
 import dataclasses
+import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
+from spectr_jobs.compression import Damaged, decompress, skip
 from spectr_jobs.errors import InputError
+from spectr_jobs.extras import load
+from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import UsageError
 
 LONGEST_LINE = 64 * 2**20
+SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 _OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
@@ -20,11 +30,11 @@ class Source:
     """An input file.
 
     Attributes:
-        path: Where it is.
+        path: A local path or a URL.
         label: How messages and ids of records without one name it; its file name where no other input has the same.
     """
 
-    path: Path
+    path: str
     label: str
 
 
@@ -37,36 +47,96 @@ class Line:
     text: bytes
 
 
-def resolve(paths: Sequence[str]) -> tuple[Source, ...]:
-    """The inputs that a command line names, in its order.
+def resolve(names: Sequence[str]) -> tuple[Source, ...]:
+    """The inputs that a command line names, in its order; folders and patterns in alphabetical order.
 
     Raises:
-        UsageError: A file is missing, is no file, or is named twice.
+        UsageError: One is missing, is no file, holds none, or is named twice.
     """
-    files = [Path(path) for path in paths]
-    for file in files:
-        if not file.is_file():
-            what = "it is not a file" if file.exists() else "there is no such file"
-            raise UsageError(f"Input {file}: {what}.", hint="Name files of JSON Lines.")
-    _refuse_repeated(files)
-    names = [file.name for file in files]
-    shared = os.path.commonpath([os.path.abspath(file.parent) for file in files]) if files else ""
-    return tuple(Source(file, file.name if names.count(file.name) == 1 else _below(file, shared)) for file in files)
+    paths = [path for name in names for path in _expand(name)]
+    _refuse_repeated(paths)
+    return tuple(Source(path, label) for path, label in zip(paths, _labels(paths), strict=True))
 
 
-def _refuse_repeated(files: Iterable[Path]) -> None:
-    seen: dict[Path, Path] = {}
-    for file in files:
-        if (first := seen.setdefault(file.resolve(), file)) is not file:
-            raise UsageError(f"Input {file} is the same file as {first}.", hint="Name it once.")
+def _labels(paths: Sequence[str]) -> list[str]:
+    """The ends of the paths, each as short as still tells it from the others."""
+    parts = [os.fsencode(_full(path)).decode("utf-8", "replace").split("/") for path in paths]
+    labels: dict[int, str] = {}
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        ends = ["/".join(part[-length:]) for part in parts]
+        once = {end for end, times in collections.Counter(ends).items() if times == 1}
+        labels = {index: end for index, end in enumerate(ends) if end in once} | labels
+        if len(labels) == len(paths):
+            break
+    return [labels[index] for index in range(len(paths))]
 
 
-def _below(file: Path, folder: str) -> str:
-    return Path(os.path.relpath(file, folder)).as_posix()
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL."""
+    return "://" in path
+
+
+def _expand(name: str) -> list[str]:
+    if is_remote(name):
+        return _expand_remote(name)
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(str(file) for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+        return found or _refuse(name, f"the folder holds no file that ends in {', '.join(SUFFIXES)}")
+    if path.is_file():
+        return [name]
+    if glob.has_magic(name):
+        found = sorted(file for file in glob.glob(name, recursive=True) if Path(file).is_file())
+        return found or _refuse(name, "no file matches the pattern")
+    return _refuse(name, "it is not a file" if path.exists() else "there is no such file")
+
+
+def _expand_remote(url: str) -> list[str]:
+    filesystem, path = _filesystem(url)
+    if glob.has_magic(path):
+        found = sorted(filesystem.glob(path))
+    elif filesystem.isdir(path):
+        found = sorted(file for file in filesystem.find(path) if file.endswith(SUFFIXES))
+    else:
+        found = [path] if filesystem.isfile(path) else []
+    return [filesystem.unstrip_protocol(file) for file in found] or _refuse(url, "there is no such file")
+
+
+def _refuse(name: str, why: str) -> list[str]:
+    raise UsageError(f"Input {name}: {why}.", hint="Name files of JSON Lines, or folders of them.")
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    core: Any = load("fsspec.core", "remote", f"Reading {url}")
+    try:
+        filesystem, path = core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"Input {url} cannot be opened: {error}.") from error
+    return filesystem, path
+
+
+def _refuse_repeated(paths: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for path in paths:
+        first = seen.setdefault(_full(path), path)
+        if first is not path:
+            raise UsageError(f"Input {path} is the same file as {first}.", hint="Name it once.")
+
+
+def _full(path: str) -> str:
+    return path if is_remote(path) else Path(path).resolve().as_posix()
+
+
+def fingerprint(source: Source) -> str:
+    """A text that differs when the content does: a hash, or what the remote store tells of its object."""
+    if not is_remote(source.path):
+        return f"sha256:{file_sha256(Path(source.path))}"
+    filesystem, path = _filesystem(source.path)
+    return f"version:{filesystem.ukey(path)}"
 
 
 def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
-    """Lines that are not blank, from a byte offset on.
+    """Lines that are not blank, from a byte offset (of the content, after decompression) on.
 
     Args:
         source: The file.
@@ -74,20 +144,35 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
         number: Number of that line.
 
     Raises:
-        InputError: A line is too long to be a record, or the file is UTF-16 or UTF-32.
+        InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
     """
-    with source.path.open("rb") as file:
-        file.seek(offset)
-        while text := file.readline(LONGEST_LINE + 1):
-            if len(text) > LONGEST_LINE:
-                raise InputError(
-                    f"{source.label}:{number}: line: got more than {LONGEST_LINE >> 20} MiB, allowed one record.",
-                    hint="The input must be JSON Lines.",
-                )
+    with _open(source) as file:
+        skip(file, offset)
+        while text := _readline(file, source, number):
             if stripped := (_without_bom(source, text) if offset == 0 else text).strip():
                 yield Line(number, offset, stripped)
             offset += len(text)
             number += 1
+
+
+def _open(source: Source) -> BinaryIO:
+    if not is_remote(source.path):
+        return decompress(Path(source.path).open("rb"), source.path)
+    filesystem, path = _filesystem(source.path)
+    return decompress(filesystem.open(path, "rb"), source.path)
+
+
+def _readline(file: BinaryIO, source: Source, number: int) -> bytes:
+    try:
+        text = file.readline(LONGEST_LINE + 1)
+    except Damaged as error:
+        raise InputError(f"{source.label}:{number}: damaged: {error}.", hint="Copy the file again.") from error
+    if len(text) > LONGEST_LINE:
+        raise InputError(
+            f"{source.label}:{number}: line: got more than {LONGEST_LINE >> 20} MiB, allowed one record.",
+            hint="The input must be JSON Lines.",
+        )
+    return text
 
 
 def _without_bom(source: Source, text: bytes) -> bytes:

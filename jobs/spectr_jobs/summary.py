@@ -7,12 +7,13 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from spectr_jobs import journal
-from spectr_jobs.progress import duration
-from spectr_jobs.run_directory import PARTS, RunDirectory
+from spectr_jobs import duration, journal
+from spectr_jobs.run_directory import RunDirectory
+from spectr_jobs.shard import read_seal
 from spectr_jobs.tally import Tally
 
 _PACKAGES = ("spectr", "torch", "onnxruntime", "onnxruntime-gpu", "transformers", "tokenizers", "numpy")
@@ -39,12 +40,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def total(run: RunDirectory) -> Tally:
-    """Counts over all sealed shards."""
+def total(run: RunDirectory, shards: Iterable[int]) -> Tally:
+    """Counts over sealed shards."""
     tally = Tally()
-    for shard in range(len(run.manifest.shards)):
-        sealed = json.loads((run.shard(shard) / "sealed.json").read_text(encoding="utf-8"))
-        tally.merge(Tally.from_json(sealed["tally"]))
+    for number in shards:
+        tally.merge(Tally.from_json(read_seal(run.shard(number))["tally"]))
     return tally
 
 
@@ -53,7 +53,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
 
     Seconds and rates are those of decoding, summed over the processes that decoded: loading is not in them.
     """
-    tally, manifest = total(run), run.manifest
+    tally, manifest = total(run, run.shards), run.manifest
     sessions = [_session(path) for path in sorted(run.sessions.glob("*.jsonl"))]
     seconds = sum(session["last"].get("seconds", 0.0) for session in sessions)
     decoded = sum(session["last"].get("tally", {}).get("completion_tokens", 0) for session in sessions)
@@ -70,15 +70,15 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "rounds": tally.rounds,
         "timing": _timing([session["last"] for session in sessions], seconds),
         "sessions": [session["start"] for session in sessions],
-        "bundle": {"path": manifest.bundle, "sha256": manifest.bundle_sha256},
-        "seed": manifest.seed,
+        "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
+        "seed": manifest.terms.seed,
         "versions": dict(manifest.versions),
         "started": _date(manifest.created),
         "finished": _date(max(session["last"]["time"] for session in sessions)),
     }
 
 
-def _session(path: Any) -> dict[str, Any]:
+def _session(path: Path) -> dict[str, Any]:
     """The first event of a session, and the last one that tells its state."""
     events = [row for _, _, row in journal.rows(path)]
     states = [event for event in events if "tally" in event]
@@ -107,27 +107,27 @@ def _date(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def render(summary: Mapping[str, Any], run: RunDirectory) -> str:
-    """The summary as a small aligned table."""
-    rows = [
-        ("rows", f"{summary['rows']:,} completed" + (f", {summary['failed']:,} failed" if summary["failed"] else ""))
+def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
+    """The summary as a small aligned table.
+
+    Args:
+        summary: What ``write`` returned.
+        files: What the reader may want to open, by name; empty ones are left out.
+    """
+    failed = f", {summary['failed']:,} failed" if summary["failed"] else ""
+    lines = [
+        ("rows", f"{summary['rows']:,} completed{failed}"),
+        ("tokens", f"{summary['prompt_tokens']:,} read, {summary['completion_tokens']:,} written"),
     ]
-    rows.append(("tokens", f"{summary['prompt_tokens']:,} read, {summary['completion_tokens']:,} written"))
     if summary["tokens_per_second"] is not None:
-        rows.append(
-            ("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {duration(summary['seconds'])} of decoding")
-        )
-    rows += _speculation(summary)
+        spent = duration.shown(summary["seconds"])
+        lines.append(("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {spent} of decoding"))
+    lines += _speculation(summary)
     shares = {stage: value["share"] for stage, value in summary["timing"].items() if value["share"] >= 0.005}
-    rows.append(("time", ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())))
-    rows += [
-        ("output" if name == PARTS[0] else "errors", str(run.path / name))
-        for name in PARTS
-        if (run.path / name).stat().st_size
-    ]
-    rows.append(("summary", str(run.path / "summary.json")))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
+    lines.append(("time", ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())))
+    lines += [(name, str(path)) for name, path in files.items() if path.stat().st_size]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
 
 
 def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -144,5 +144,5 @@ def write(run: RunDirectory) -> dict[str, Any]:
     """Summarize a complete run, write ``summary.json`` and return it."""
     summary = summarize(run)
     text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
-    journal.replace(run.path / "summary.json", iter([text.encode()]))
+    journal.replace(run.summary, [text.encode()])
     return summary

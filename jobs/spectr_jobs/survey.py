@@ -11,12 +11,10 @@ import itertools
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 
-from spectr_jobs import records, sources
 from spectr_jobs.errors import InputError
-from spectr_jobs.records import BadRecord, Record, Shape
-from spectr_jobs.sources import Source
-from spectr_runtime.bundle import file_sha256
-from spectr_runtime.errors import RequestError
+from spectr_jobs.reader import START, Position, Reader, shape_of
+from spectr_jobs.records import BadRecord, Origin, Shape
+from spectr_jobs.sources import Source, fingerprint
 from spectr_runtime.request import SamplingParams
 
 SHOWN_REFUSALS = 5
@@ -30,26 +28,25 @@ class InputFile:
         path: Where it is.
         label: How messages name it.
         shape: Shape of its first record.
-        bytes: Its size.
-        sha256: Hash of its content.
+        fingerprint: Differs when its content does.
         records: Records by shape.
     """
 
     path: str
     label: str
     shape: Shape
-    bytes: int
-    sha256: str
+    fingerprint: str
     records: Mapping[Shape, int]
 
+    @staticmethod
+    def of(source: Source, shape: Shape, records: Mapping[Shape, int]) -> InputFile:
+        """Describe a source that was read."""
+        return InputFile(source.path, source.label, shape, fingerprint(source), records)
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Position:
-    """Where a shard starts: index of the source, byte offset of a line, number of that line."""
-
-    source: int
-    offset: int
-    line: int
+    @property
+    def source(self) -> Source:
+        """The source, to be read again."""
+        return Source(self.path, self.label)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,39 +68,6 @@ class Survey:
     refusals: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Item:
-    """A record with the place where its line starts."""
-
-    record: Record | BadRecord
-    position: Position
-
-
-def shape_of(source: Source) -> Shape:
-    """The shape of a file, told by its first record that tells; lines of the other shape may stand among the others."""
-    for line in sources.lines(source):
-        try:
-            shape = records.detect(records.load(line.text))
-        except RequestError:
-            continue
-        if shape is not None:
-            return shape
-    return "simple"
-
-
-def read(
-    inputs: Sequence[Source], shapes: Sequence[Shape], start: Position, defaults: SamplingParams
-) -> Iterator[Item]:
-    """Every record from a position on, read as it is asked for."""
-    offset, number = start.offset, start.line
-    for index in range(start.source, len(inputs)):
-        source, shape = inputs[index], shapes[index]
-        for line in sources.lines(source, offset, number):
-            record = records.parse(line.text, f"{source.label}:{line.number}", shape, defaults)
-            yield Item(record, Position(index, line.offset, line.number))
-        offset, number = 0, 1
-
-
 def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: int, limit: int | None) -> Survey:
     """Check all records and cut them into shards.
 
@@ -118,36 +82,31 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
     """
     shapes = [shape_of(source) for source in inputs]
     counts: list[dict[Shape, int]] = [{} for _ in inputs]
-    starts: list[Position] = []
+    shards: list[Position] = []
     refusals: list[str] = []
-    bad = 0
+    total = bad = 0
     keys = _Keys()
-    for number, item in enumerate(itertools.islice(read(inputs, shapes, Position(0, 0, 1), defaults), limit)):
-        if number % shard_size == 0:
-            starts.append(item.position)
+    for item in Reader(inputs, shapes, defaults).read(START, limit):
+        if total % shard_size == 0:
+            shards.append(item.position)
+        total += 1
         origin, count = item.record.origin, counts[item.position.source]
         count[origin.shape] = count.get(origin.shape, 0) + 1
         keys.add(origin.key)
         if isinstance(item.record, BadRecord):
             bad += 1
             refusals += [str(item.record.error)] if bad <= SHOWN_REFUSALS else []
-    if not starts:
+    if not total:
         raise InputError(f"{_listed(inputs)}: no record.", hint="The input must be JSON Lines, one record per line.")
-    total = sum(sum(count.values()) for count in counts)
     if repeated := keys.repeated():
-        items = itertools.islice(read(inputs, shapes, starts[0], defaults), total)
-        _refuse_duplicates((item.record for item in items), repeated)
-    files = tuple(_file(source, shape, count) for source, shape, count in zip(inputs, shapes, counts, strict=True))
-    return Survey(files, tuple(starts), total, bad, tuple(refusals))
+        again = Reader(inputs, shapes, defaults).read(START, total)
+        _refuse_duplicates((item.record.origin for item in again), repeated)
+    files = zip(inputs, shapes, counts, strict=True)
+    return Survey(tuple(InputFile.of(*file) for file in files), tuple(shards), total, bad, tuple(refusals))
 
 
 def _listed(inputs: Sequence[Source]) -> str:
-    return ", ".join(str(source.path) for source in inputs)
-
-
-def _file(source: Source, shape: Shape, count: Mapping[Shape, int]) -> InputFile:
-    size = source.path.stat().st_size
-    return InputFile(str(source.path), source.label, shape, size, file_sha256(source.path), count)
+    return ", ".join(source.path for source in inputs)
 
 
 class _Keys:
@@ -169,17 +128,15 @@ def _hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
-def _refuse_duplicates(found: Iterator[Record | BadRecord], suspects: set[int]) -> None:
+def _refuse_duplicates(found: Iterator[Origin], suspects: set[int]) -> None:
     first: dict[str, str] = {}
     pairs: list[str] = []
-    for record in found:
-        origin = record.origin
+    for origin in found:
         if _hash(origin.key) not in suspects:
             continue
         if (place := first.setdefault(origin.key, origin.place)) != origin.place:
             pairs.append(f"{origin.key!r} at {place} and {origin.place}")
     if pairs:
-        shown = "; ".join(pairs[:SHOWN_REFUSALS]) + (
-            f"; and {len(pairs) - SHOWN_REFUSALS} more" if len(pairs) > SHOWN_REFUSALS else ""
-        )
+        more = [f"and {len(pairs) - SHOWN_REFUSALS:,} more"] if len(pairs) > SHOWN_REFUSALS else []
+        shown = "; ".join(pairs[:SHOWN_REFUSALS] + more)
         raise InputError(f"Ids occur twice: {shown}.", hint="Give every record an id of its own.")

@@ -11,9 +11,10 @@ from typing import Protocol
 
 from spectr_jobs import rows
 from spectr_jobs.records import BadRecord, Record, at_place
-from spectr_jobs.run_directory import RunDirectory
+from spectr_jobs.run_directory import RunDirectory, ShardReader
 from spectr_jobs.session import Session
 from spectr_jobs.shard import Shard
+from spectr_jobs.stop import Stop
 from spectr_runtime.request import Completion, Outcome, Request
 
 
@@ -26,67 +27,98 @@ class Generator(Protocol):
 
 
 class Worker:
-    """Decodes shards of a run."""
+    """Decodes shards of a run.
 
-    def __init__(self, run: RunDirectory, decoder: Generator, session: Session) -> None:
+    Attributes:
+        busy: Shards that were left out because another process has them.
+    """
+
+    def __init__(self, run: RunDirectory, decoder: Generator, session: Session, stop: Stop) -> None:
         """Prepare.
 
         Args:
             run: The run directory.
             decoder: Opened for the run's bundle and seed.
             session: Counts and reports.
+            stop: Says when to take no more records.
         """
+        self.busy: list[int] = []
         self._run = run
         self._decoder = decoder
         self._session = session
+        self._stop = stop
+        self._open: set[Shard] = set()
         self._waiting: dict[str, tuple[Record, Shard]] = {}
 
     def decode(self, shards: Iterable[int]) -> None:
-        """Decode shards and seal each when its last row is there.
+        """Decode shards and seal each when its last row is there, until all are or the worker is to stop.
 
         Args:
-            shards: Their numbers.
+            shards: Their numbers, ascending.
         """
-        for outcome in self._decoder.generate(self._requests(shards)):
-            record, shard = self._waiting.pop(outcome.id)
-            shard.waiting -= 1
-            self._finish(record, shard, outcome)
-            self._seal_if_complete(shard)
+        try:
+            with self._stop.gently():
+                for outcome in self._decoder.generate(self._requests(shards)):
+                    self._take(outcome)
+        finally:
+            for shard in self._open:
+                shard.close()
 
-    def _requests(self, shards: Iterable[int]) -> Iterator[Request]:
-        for number in shards:
+    def _requests(self, numbers: Iterable[int]) -> Iterator[Request]:
+        reader = ShardReader(self._run.manifest)
+        for number in numbers:
             if self._run.is_sealed(number):
                 continue
-            shard = Shard(self._run.shard(number))
-            self._session.found(shard.tally)
-            for record in self._run.records(number):
+            if (shard := self._opened(number)) is None:
+                continue
+            for record in reader.read(number):
+                if self._stop.reason is not None:
+                    return
                 shard.order.append(record.origin.key)
-                if record.origin.key in shard.done:
-                    continue
-                if isinstance(record, BadRecord):
-                    self._fail(record, shard)
-                    continue
-                self._waiting[record.origin.key] = (record, shard)
-                shard.waiting += 1
-                yield record.request
+                if record.origin.key not in shard.done:
+                    yield from self._admit(record, shard)
             shard.exhausted = True
             self._seal_if_complete(shard)
 
-    def _finish(self, record: Record, shard: Shard, outcome: Outcome) -> None:
-        if not isinstance(outcome, Completion):
-            self._fail(BadRecord(record.origin, at_place(outcome.error, record.origin.place)), shard)
+    def _opened(self, number: int) -> Shard | None:
+        shard = Shard.try_open(self._run.shard(number))
+        if shard is None:
+            self.busy.append(number)
+            return None
+        self._open.add(shard)
+        self._session.found(shard)
+        return shard
+
+    def _admit(self, record: Record | BadRecord, shard: Shard) -> Iterator[Request]:
+        """The request of a record, or its line in the errors file if it cannot be decoded."""
+        if isinstance(record, BadRecord):
+            self._fail(record, shard)
             return
-        manifest = self._run.manifest
-        row = rows.completion_row(record, outcome, seed=manifest.seed, created=manifest.created)
-        shard.add(row, failed=False)
-        self._session.row(row)
+        self._waiting[record.origin.key] = (record, shard)
+        shard.waiting += 1
+        yield record.request
+
+    def _take(self, outcome: Outcome) -> None:
+        record, shard = self._waiting.pop(outcome.id)
+        shard.waiting -= 1
+        if isinstance(outcome, Completion):
+            manifest = self._run.manifest
+            row = rows.completion_row(record, outcome, seed=manifest.terms.seed, created=manifest.created)
+            self._write(row, shard, failed=False)
+        else:
+            self._fail(BadRecord(record.origin, at_place(outcome.error, record.origin.place)), shard)
+        self._seal_if_complete(shard)
 
     def _fail(self, bad: BadRecord, shard: Shard) -> None:
-        row = rows.error_row(bad, seed=self._run.manifest.seed)
-        shard.add(row, failed=True)
-        self._session.row(row)
+        self._write(rows.error_row(bad, seed=self._run.manifest.terms.seed), shard, failed=True)
+
+    def _write(self, row: rows.Row, shard: Shard, *, failed: bool) -> None:
+        line = rows.encode(row)
+        shard.add(row, line, failed=failed)
+        self._session.row(row, line)
 
     def _seal_if_complete(self, shard: Shard) -> None:
         if shard.complete:
+            self._open.discard(shard)
             shard.seal()
             self._session.event("sealed", shard=shard.folder.name, records=len(shard.order))

@@ -1,0 +1,79 @@
+"""Configuration: options from a TOML file, and where every option's value comes from."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+_SOURCES = {
+    ParameterSource.COMMANDLINE: "command line",
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT_MAP: "file",
+    ParameterSource.DEFAULT: "default",
+}
+
+
+def option(command: Decorated) -> Decorated:
+    """Add ``--config FILE``: a TOML file with a table named after the command, of options without their dashes."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_read,
+        help="TOML file with a table [run] of options, for instance batch-size = 32.",
+    )(command)
+
+
+def _read(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    if value is None:
+        return
+    try:
+        tables = tomllib.loads(value.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{value} is not TOML: {error}.", ctx, param) from error
+    name = ctx.info_name or ""
+    table = tables.pop(name, {})
+    if tables or not isinstance(table, dict):
+        found = ", ".join(tables) or type(table).__name__
+        raise click.BadParameter(f"{value}: got {found}, allowed is one table [{name}].", ctx, param)
+    ctx.default_map = _options(ctx, param, value, table)
+
+
+def _options(ctx: click.Context, param: click.Parameter, file: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    known = {_name(one): one.name for one in _configurable(ctx)}
+    values = {}
+    for key, item in table.items():
+        name = known.get(key.replace("_", "-"))
+        if name is None:
+            raise click.BadParameter(f"{file}: got {key}, allowed are {', '.join(known)}.", ctx, param)
+        values[name] = item
+    return values
+
+
+def _configurable(ctx: click.Context) -> list[click.Option]:
+    options = (one for one in ctx.command.params if isinstance(one, click.Option))
+    return [one for one in options if one.expose_value and one.name != "print_config"]
+
+
+def _name(one: click.Option) -> str:
+    return max(one.opts, key=len).removeprefix("--")
+
+
+def render(ctx: click.Context) -> str:
+    """Every option of a command as TOML, and where its value comes from."""
+    lines = [f"[{ctx.info_name}]"]
+    for one in _configurable(ctx):
+        source = _SOURCES[ctx.get_parameter_source(one.name or "") or ParameterSource.DEFAULT]
+        value = ctx.params[one.name or ""]
+        text = f"# {_name(one)} is not set" if value is None else f"{_name(one)} = {json.dumps(value)}  # {source}"
+        lines.append(text)
+    return "\n".join(lines)

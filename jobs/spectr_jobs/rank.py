@@ -1,0 +1,128 @@
+"""The rank: which part of the shards this process decodes, told by options or by the scheduler's environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from spectr_runtime.errors import UsageError
+
+Environment = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rank:
+    """One of several processes at work on a run.
+
+    Attributes:
+        index: From 0.
+        world: How many there are. It may change between runs: ids are the unit of work, not ranks.
+        source: What told.
+
+    Raises:
+        UsageError: The index lies outside the world.
+    """
+
+    index: int
+    world: int
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.world < 1 or not 0 <= self.index < self.world:
+            raise UsageError(
+                f"Rank {self.index} of {self.world} (told by {self.source}); allowed are ranks from 0 to world - 1.",
+                hint="Pass --rank and --world.",
+            )
+
+    def shards(self, count: int) -> range:
+        """The shards of this rank."""
+        return range(self.index, count, self.world)
+
+    def __str__(self) -> str:
+        return f"rank {self.index} of {self.world} (told by {self.source})"
+
+
+def detect(rank: int | None, world: int | None, environment: Environment) -> Rank:
+    """The rank of this process.
+
+    The first that speaks wins: the options or ``SPECTR_RANK`` and ``SPECTR_WORLD`` (which reach here as options), a
+    Slurm array, a Slurm step, a Kubernetes Indexed Job, SkyPilot; else 0 of 1.
+
+    Args:
+        rank: ``--rank``.
+        world: ``--world``; beside a Kubernetes index, which does not come with one, it is used without ``--rank``.
+        environment: Variables of the process.
+
+    Raises:
+        UsageError: A variable is not a number, or one of a pair is missing.
+    """
+    if rank is not None:
+        if world is None:
+            raise UsageError("--rank came without --world.", hint="Pass both.")
+        return Rank(rank, world, "--rank and --world")
+    for source in _SOURCES:
+        if (found := source(environment, world)) is not None:
+            return found
+    if world not in (None, 1):
+        raise UsageError(f"--world {world} came without --rank, and no scheduler told one.", hint="Pass both.")
+    return Rank(0, 1, "default")
+
+
+def _slurm_array(environment: Environment, world: int | None) -> Rank | None:
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        return None
+    task, first = (_number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "MIN"))
+    count = _number(environment, "SLURM_ARRAY_TASK_COUNT")
+    step = _number(environment, "SLURM_ARRAY_TASK_STEP", default=1)
+    process, processes = _slurm_process(environment) or (0, 1)
+    index = (task - first) // step * processes + process
+    return Rank(index, count * processes, "SLURM_ARRAY_TASK_ID")
+
+
+def _slurm_step(environment: Environment, world: int | None) -> Rank | None:
+    process = _slurm_process(environment)
+    return None if process is None else Rank(*process, "SLURM_PROCID")
+
+
+def _slurm_process(environment: Environment) -> tuple[int, int] | None:
+    """Index and number of the tasks of a step; a batch script without srun is one process, whatever was allocated."""
+    if "SLURM_STEP_ID" not in environment or "SLURM_PROCID" not in environment:
+        return None
+    tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+    return _number(environment, "SLURM_PROCID"), _number(environment, tasks)
+
+
+def _kubernetes(environment: Environment, world: int | None) -> Rank | None:
+    if "JOB_COMPLETION_INDEX" not in environment:
+        return None
+    if world is None:
+        raise UsageError(
+            "JOB_COMPLETION_INDEX tells the rank of this pod, but not how many there are.",
+            hint="Set SPECTR_WORLD to the job's `completions`.",
+        )
+    return Rank(_number(environment, "JOB_COMPLETION_INDEX"), world, "JOB_COMPLETION_INDEX")
+
+
+def _skypilot(environment: Environment, world: int | None) -> Rank | None:
+    if "SKYPILOT_NODE_RANK" not in environment:
+        return None
+    return Rank(
+        _number(environment, "SKYPILOT_NODE_RANK"), _number(environment, "SKYPILOT_NUM_NODES"), "SKYPILOT_NODE_RANK"
+    )
+
+
+_SOURCES: tuple[Callable[[Environment, int | None], Rank | None], ...] = (
+    _slurm_array,
+    _slurm_step,
+    _kubernetes,
+    _skypilot,
+)
+
+
+def _number(environment: Environment, name: str, default: int | None = None) -> int:
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdecimal():
+        raise UsageError(f"{name} is {text!r}; it must be a number.", hint="Pass --rank and --world.")
+    return int(text)

@@ -1,0 +1,102 @@
+"""The setup of a session: how rows are decoded. It may differ between sessions; the manifest may not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol
+
+from spectr_runtime import Bundle, Plan
+from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.request import Outcome, Request, SamplingParams
+from spectr_runtime.timing import Timing
+
+Backend = Literal["onnxruntime", "torch"]
+
+
+class RunDecoder(Protocol):
+    """What a run needs of the decoder."""
+
+    timing: Timing
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+        """Decode; pulls requests lazily and yields rows as they finish, in any order."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setup:
+    """How a session decodes.
+
+    Attributes:
+        plan: Rule, drafts and length.
+        batch_size: Rows decoded together.
+        backend: What runs the models.
+        device: Where they run.
+    """
+
+    plan: Plan
+    batch_size: int
+    backend: Backend
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The setup as JSON values; ``plan`` is for reading, the three fields after it for reading back."""
+        return {
+            "plan": str(self.plan),
+            **dataclasses.asdict(self.plan),
+            "batch_size": self.batch_size,
+            "backend": self.backend,
+            "device": self.device,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Setup:
+        """Read what ``to_json`` wrote."""
+        plan = Plan(value["rule"], value["drafts"], value["length"])
+        return Setup(plan, value["batch_size"], value["backend"], value["device"])
+
+
+def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
+    """Load the models of a bundle. Tests put another decoder in this place."""
+    from spectr_runtime import Decoder  # loads torch
+
+    return Decoder(
+        bundle,
+        plan=setup.plan,
+        batch_size=setup.batch_size,
+        seed=seed,
+        backend=setup.backend,
+        device=setup.device,
+    )
+
+
+def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: int | None) -> Plan:
+    """The plan that the command's options name.
+
+    Raises:
+        UsageError: They exclude each other, or the rule does not go with K and L.
+    """
+    options = {"--rule": rule, "--drafts": drafts, "--length": length}
+    given = [name for name, value in options.items() if value is not None]
+    if plan is None:
+        return Plan(rule or "kseq", 4 if drafts is None else drafts, 4 if length is None else length)
+    if given:
+        raise UsageError(f"--plan {plan} and {', '.join(given)} exclude each other.", hint="Leave one of them out.")
+    return Plan.plain()
+
+
+def make_defaults(max_tokens: int, temperature: float, top_p: float, top_k: int) -> SamplingParams:
+    """Sampling parameters of records that do not say.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+    try:
+        return SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k)
+    except RequestError as error:
+        option = (error.param or "").replace("_", "-")
+        raise UsageError(f"--{option}: {error.message}") from error

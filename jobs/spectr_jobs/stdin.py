@@ -1,0 +1,58 @@
+"""Standard input as an input: kept in the run directory, since records are read more than once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from spectr_jobs import sources
+from spectr_jobs.rank import Rank
+from spectr_jobs.sources import Source
+from spectr_runtime.errors import UsageError
+
+NAME = "-"
+KEPT = "stdin.jsonl"
+
+
+@contextlib.contextmanager
+def named(names: Sequence[str], folder: Path, rank: Rank) -> Iterator[tuple[Source, ...]]:
+    """The inputs that a command line names; ``-`` is standard input.
+
+    A run that goes on must be given the same standard input again; what the first reading kept is what is decoded.
+
+    Args:
+        names: Paths, folders, patterns, URLs.
+        folder: The run directory.
+        rank: Of this process.
+
+    Raises:
+        UsageError: One cannot be read; or standard input is named twice, or by one of several ranks.
+    """
+    if NAME not in names:
+        yield sources.resolve(names)
+        return
+    if rank.world > 1 or list(names).count(NAME) > 1:
+        raise UsageError("Standard input can be read once, by one process.", hint="Write it to a file first.")
+    place = list(names).index(NAME)
+    before, after = sources.resolve(names[:place]), sources.resolve(names[place + 1 :])
+    with _spooled(folder) as path:
+        yield (*before, Source(str(path), KEPT), *after)
+
+
+@contextlib.contextmanager
+def _spooled(folder: Path) -> Iterator[Path]:
+    partial, kept = folder / f".{KEPT}.{os.getpid()}.tmp", folder / KEPT
+    try:
+        with partial.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        if (folder / "manifest.json").exists():
+            yield partial
+        else:
+            partial.replace(kept)
+            yield kept
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs_stub import StubDecoder, write_bundle, write_lines
+
+from spectr_jobs import cli
+from spectr_jobs import setup as seam
+from spectr_jobs.setup import Setup
+from spectr_jobs.stop import Stop
+from spectr_runtime import Bundle
+
+
+@dataclasses.dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+    decoder: StubDecoder | None
+
+
+Batch = Callable[..., Result]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Batch:
+    """Runs ``spectr-batch`` in this process with the stub decoder; keywords go to the decoder."""
+
+    def run(*arguments: object, stop: Stop | None = None, **options: Any) -> Result:
+        opened: list[StubDecoder] = []
+
+        def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> StubDecoder:
+            opened.append(StubDecoder(batch_size=setup.batch_size, seed=seed, **options))
+            return opened[-1]
+
+        monkeypatch.setattr(seam, "open_decoder", open_decoder)
+        capsys.readouterr()
+        code = cli.call([str(argument) for argument in arguments], stop)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err, opened[-1] if opened else None)
+
+    return run
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Twenty simple records, one of them without an id."""
+    records: list[dict[str, Any]] = [
+        {"id": f"row-{n}", "prompt": f"Say {n}", "max_tokens": 5, "n_th": n} for n in range(20)
+    ]
+    del records[7]["id"]
+    return write_lines(tmp_path / "prompts.jsonl", records)

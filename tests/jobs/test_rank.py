@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from spectr_jobs.rank import Rank, detect
+from spectr_runtime import UsageError
+
+ARRAY = {
+    "SLURM_ARRAY_TASK_ID": "7",
+    "SLURM_ARRAY_TASK_MIN": "3",
+    "SLURM_ARRAY_TASK_COUNT": "4",
+    "SLURM_ARRAY_TASK_STEP": "2",
+}
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "5"}
+KUBERNETES = {"JOB_COMPLETION_INDEX": "2"}
+SKYPILOT = {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2"}
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "environment", "expected"),
+    [
+        (None, None, {}, Rank(0, 1, "default")),
+        (None, 1, {}, Rank(0, 1, "default")),
+        (1, 3, ARRAY | STEP | KUBERNETES | SKYPILOT, Rank(1, 3, "--rank and --world")),
+        (None, None, ARRAY | KUBERNETES | SKYPILOT, Rank(2, 4, "SLURM_ARRAY_TASK_ID")),
+        (None, None, ARRAY | STEP, Rank(11, 20, "SLURM_ARRAY_TASK_ID")),
+        (None, None, STEP | SKYPILOT, Rank(1, 5, "SLURM_PROCID")),
+        (None, None, STEP | {"SLURM_STEP_NUM_TASKS": "2"}, Rank(1, 2, "SLURM_PROCID")),
+        (None, 8, KUBERNETES | SKYPILOT, Rank(2, 8, "JOB_COMPLETION_INDEX")),
+        (None, None, SKYPILOT, Rank(1, 2, "SKYPILOT_NODE_RANK")),
+        (None, None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Rank(0, 1, "default")),
+    ],
+)
+def test_the_first_that_tells_a_rank_wins(
+    rank: int | None, world: int | None, environment: dict[str, str], expected: Rank
+):
+    assert detect(rank, world, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "environment", "message"),
+    [
+        (1, None, {}, "--rank came without --world"),
+        (None, 3, {}, "--world 3 came without --rank"),
+        (3, 3, {}, r"Rank 3 of 3 \(told by --rank and --world\)"),
+        (None, None, KUBERNETES, "Set SPECTR_WORLD"),
+        (None, 2, KUBERNETES, "Rank 2 of 2"),
+        (None, None, SKYPILOT | {"SKYPILOT_NUM_NODES": "two"}, "SKYPILOT_NUM_NODES is 'two'"),
+        (None, None, {"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_MIN is None"),
+        (None, None, ARRAY | {"SLURM_ARRAY_TASK_ID": "30"}, "Rank 13 of 4"),
+    ],
+)
+def test_half_a_rank_is_refused(rank: int | None, world: int | None, environment: dict[str, str], message: str):
+    with pytest.raises(UsageError, match=message):
+        detect(rank, world, environment)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7, 20])
+def test_ranks_share_out_every_shard_once(world: int):
+    taken = [shard for index in range(world) for shard in Rank(index, world, "test").shards(10)]
+    assert sorted(taken) == list(range(10))

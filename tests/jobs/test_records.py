@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from spectr_jobs.records import CHAT, COMPLETIONS, BadRecord, Record, Shape, detect, parse
+from spectr_runtime import Chat, SamplingParams
+
+DEFAULTS = SamplingParams(max_tokens=64, temperature=0.5, top_k=9)
+
+
+def read(value: Any, shape: Shape = "simple") -> Record | BadRecord:
+    line = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return parse(line, "in.jsonl:3", shape, DEFAULTS)
+
+
+def good(value: Any) -> Record:
+    record = read(value)
+    assert isinstance(record, Record), record
+    return record
+
+
+def error_of(value: Any) -> tuple[str | None, str, str]:
+    record = read(value)
+    assert isinstance(record, BadRecord), record
+    return record.error.param, record.error.code, str(record.error)
+
+
+def openai(body: dict[str, Any], url: str = COMPLETIONS, **envelope: Any) -> dict[str, Any]:
+    return {"custom_id": "a", "method": "POST", "url": url, "body": body} | envelope
+
+
+def test_a_simple_record_carries_what_it_does_not_know():
+    record = good({"id": "x", "prompt": "Hi", "top_p": 0.5, "gold": [1, {"a": None}], "model": "m"})
+    assert record.request.id == "x"
+    assert record.request.prompt == "Hi"
+    assert record.request.params == SamplingParams(max_tokens=64, temperature=0.5, top_k=9, top_p=0.5)
+    assert record.origin.carried == {"gold": [1, {"a": None}], "model": "m"}
+
+
+def test_an_integer_id_keeps_its_type_and_reaches_the_decoder_as_text():
+    record = good({"id": 7, "prompt": "Hi"})
+    assert (record.origin.id, record.request.id) == (7, "7")
+
+
+def test_a_record_without_id_is_named_by_its_place():
+    assert good({"prompt": "Hi"}).request.id == "in.jsonl:3"
+    assert good({"id": None, "prompt": "Hi"}).request.id == "in.jsonl:3"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"prompt": "Hi"}, "simple"),
+        ({"messages": [], "custom_id": "a"}, "simple"),
+        ({"token_ids": [1], "body": "carried"}, "simple"),
+        ({"custom_id": "a"}, "openai"),
+        ({"body": {}}, "openai"),
+        ({"id": "a"}, None),
+    ],
+)
+def test_the_shape_is_told_by_its_fields(value: dict[str, Any], expected: str | None):
+    assert detect(value) == expected
+
+
+def test_lines_that_do_not_tell_their_shape_take_that_of_the_file():
+    assert read(b"{", "openai").origin.shape == "openai"
+    assert read(b"{", "simple").origin.shape == "simple"
+    assert read({"prompt": "Hi"}, "openai").origin.shape == "simple"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"max_tokens": 3}, {"max_tokens": 3}),
+        ({"max_completion_tokens": 3}, {"max_tokens": 3}),
+        ({"max_tokens": 3, "max_completion_tokens": 3}, {"max_tokens": 3}),
+        ({"max_tokens": None}, {}),
+        ({"temperature": 0}, {"temperature": 0}),
+        ({"top_k": -1}, {"top_k": 0}),
+        ({"stop": "a"}, {"stop": ("a",)}),
+        ({"stop": ["a", "b", "c", "d", "e"]}, {"stop": ("a", "b", "c", "d", "e")}),
+        ({"stop": []}, {"stop": ()}),
+        ({"seed": 2**63 - 1}, {"seed": 2**63 - 1}),
+        ({"stop_token_ids": [0, 5]}, {"stop_token_ids": (0, 5)}),
+        ({"ignore_eos": True}, {"ignore_eos": True}),
+        ({"n": 1, "stream": False, "logprobs": None, "min_p": 0.0, "logit_bias": {}, "echo": False}, {}),
+        ({"tools": [], "response_format": {"type": "text"}, "repetition_penalty": 1.0, "suffix": ""}, {}),
+    ],
+)
+def test_sampling_fields_are_read_alike_in_both_shapes(fields: dict[str, Any], expected: dict[str, Any]):
+    base = {"max_tokens": 64, "temperature": 0.5, "top_k": 9}
+    params = SamplingParams(**(base | expected))
+    assert good({"prompt": "Hi"} | fields).request.params == params
+    assert good(openai({"prompt": "Hi"} | fields)).request.params == params
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("max_tokens", 0, "invalid_value"),
+        ("max_tokens", True, "invalid_value"),
+        ("max_tokens", "5", "invalid_value"),
+        ("max_tokens", 5.0, "invalid_value"),
+        ("temperature", -0.1, "invalid_value"),
+        ("temperature", "hot", "invalid_value"),
+        ("top_p", 0, "invalid_value"),
+        ("top_p", 1.01, "invalid_value"),
+        ("top_k", -2, "invalid_value"),
+        ("stop", "", "invalid_value"),
+        ("stop", ["a", ""], "invalid_value"),
+        ("stop", 3, "invalid_value"),
+        ("seed", -1, "invalid_value"),
+        ("seed", 2**63, "invalid_value"),
+        ("stop_token_ids", [1, -1], "invalid_value"),
+        ("stop_token_ids", 1, "invalid_value"),
+        ("ignore_eos", 1, "invalid_value"),
+        ("stream", True, "unsupported_parameter"),
+        ("n", 2, "unsupported_parameter"),
+        ("n", True, "unsupported_parameter"),
+        ("logprobs", 0, "unsupported_parameter"),
+        ("logit_bias", {"5": 1}, "unsupported_parameter"),
+        ("presence_penalty", 0.1, "unsupported_parameter"),
+        ("frequency_penalty", -1, "unsupported_parameter"),
+        ("echo", True, "unsupported_parameter"),
+        ("tools", [{}], "unsupported_parameter"),
+        ("response_format", {"type": "json_object"}, "unsupported_parameter"),
+        ("min_p", 0.1, "unsupported_parameter"),
+        ("repetition_penalty", 1.1, "unsupported_parameter"),
+        ("min_tokens", 1, "unsupported_parameter"),
+        ("best_of", 2, "unsupported_parameter"),
+        ("suffix", "end", "unsupported_parameter"),
+    ],
+)
+def test_a_field_out_of_range_or_not_supported_is_refused_in_both_shapes(field: str, value: Any, code: str):
+    for record in ({"id": "a", "prompt": "Hi", field: value}, openai({"prompt": "Hi", field: value})):
+        param, found, message = error_of(record)
+        assert (param, found) == (field, code)
+        assert message.startswith(f"in.jsonl:3: {field}: got {json.dumps(value)}, allowed ")
+
+
+def test_the_two_names_of_the_token_limit_must_agree():
+    param, _, message = error_of({"prompt": "Hi", "max_tokens": 3, "max_completion_tokens": 4})
+    assert param == "max_completion_tokens"
+    assert message == "in.jsonl:3: max_completion_tokens: got 4, allowed 3, as max_tokens says, or one of the two."
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({}, "prompt", "missing_required_parameter"),
+        ({"prompt": ""}, "prompt", "invalid_value"),
+        ({"prompt": []}, "prompt", "invalid_value"),
+        ({"prompt": 5}, "prompt", "invalid_value"),
+        ({"prompt": [1, -1]}, "prompt", "invalid_value"),
+        ({"prompt": [1, True]}, "prompt", "invalid_value"),
+        ({"prompt": ["a", "b"]}, "prompt", "unsupported_parameter"),
+        ({"prompt": [[1], [2]]}, "prompt", "unsupported_parameter"),
+        ({"token_ids": []}, "token_ids", "invalid_value"),
+        ({"token_ids": "Hi"}, "token_ids", "invalid_value"),
+        ({"prompt": "Hi", "token_ids": [1]}, "token_ids", "invalid_value"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": "Hi"}, "messages", "invalid_value"),
+        ({"messages": ["Hi"]}, "messages[0]", "invalid_value"),
+        ({"messages": [{"content": "Hi"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "invalid_value"),
+        (
+            {"messages": [{"role": "user", "content": "Hi", "tool_calls": [{}]}]},
+            "messages[0].tool_calls",
+            "unsupported_parameter",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content",
+            "unsupported_parameter",
+        ),
+        ({"prompt": "Hi", "id": ""}, "id", "invalid_value"),
+        ({"prompt": "Hi", "id": 1.5}, "id", "invalid_value"),
+        ({"prompt": "Hi", "id": True}, "id", "invalid_value"),
+        ({"prompt": "Hi", "text": "gold"}, "text", "reserved_field"),
+        ({"prompt": "Hi", "custom_id": "b"}, "custom_id", "reserved_field"),
+    ],
+)
+def test_a_simple_record_without_one_good_prompt_is_refused(fields: dict[str, Any], param: str, code: str):
+    assert error_of({"id": "a"} | fields)[:2] == (param, code)
+
+
+def test_prompts_may_be_text_token_ids_or_messages():
+    assert good({"prompt": [1, 2]}).request.prompt == (1, 2)
+    assert good({"token_ids": [1, 2]}).request.prompt == (1, 2)
+    assert good(openai({"prompt": [1, 2]})).request.prompt == (1, 2)
+    said = [
+        {"role": "system", "content": "Be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    ]
+    chat = Chat(({"role": "system", "content": "Be brief"}, {"role": "user", "content": "ab"}))
+    assert good({"messages": said}).request.prompt == chat
+    assert (
+        good(openai({"messages": said, "model": "m", "user": "u", "metadata": {"k": "v"}}, CHAT)).request.prompt == chat
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "param", "code"),
+    [
+        ({"custom_id": "a", "method": "POST", "url": COMPLETIONS}, "body", "missing_required_parameter"),
+        (openai({"prompt": "Hi"}, custom_id=None), "custom_id", "missing_required_parameter"),
+        (openai({"prompt": "Hi"}, custom_id=5), "custom_id", "invalid_value"),
+        (openai({"prompt": "Hi"}, method="GET"), "method", "invalid_value"),
+        (openai({"prompt": "Hi"}, "/v1/embeddings"), "url", "invalid_value"),
+        (openai({"prompt": "Hi"}, CHAT), "prompt", "unsupported_parameter"),
+        (openai({"messages": []}), "messages", "unsupported_parameter"),
+        (openai({}), "prompt", "missing_required_parameter"),
+        (openai({"prompt": "Hi"}, priority=1), "priority", "unsupported_parameter"),
+        (openai({"prompt": "Hi", "max_token": 5}), "max_token", "unsupported_parameter"),
+    ],
+)
+def test_an_openai_record_with_a_wrong_envelope_or_body_is_refused(record: dict[str, Any], param: str, code: str):
+    assert error_of(record)[:2] == (param, code)
+
+
+def test_a_misspelt_field_is_answered_with_the_right_one():
+    assert error_of(openai({"prompt": "Hi", "max_token": 5}))[2].endswith("Did you mean max_tokens?")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b'{"prompt": "a"', "invalid_json"),
+        (b'["prompt"]', "invalid_json"),
+        (b"null", "invalid_json"),
+        (b'{"prompt": "a", "x": NaN}', "invalid_json"),
+        (b'{"prompt": "a", "x": 1e999}', "invalid_json"),
+        (b"[" * 100_000, "invalid_json"),
+        (b'{"prompt": "\xff"}', "invalid_encoding"),
+        (b'{"prompt": "\\ud800"}', "invalid_encoding"),
+    ],
+)
+def test_a_line_that_is_not_a_json_object_in_utf8_is_refused(line: bytes, code: str):
+    param, found, message = error_of(line)
+    assert (param, found) == (None, code)
+    assert message.startswith("in.jsonl:3: line: got ")
+
+
+def test_a_bad_record_keeps_the_id_and_the_fields_that_it_has():
+    record = read({"id": "x", "prompt": "", "gold": 1})
+    assert (record.origin.id, record.origin.carried) == ("x", {"gold": 1})
+    assert read(openai({"prompt": ""}, custom_id="b")).origin.id == "b"
