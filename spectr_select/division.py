@@ -7,7 +7,10 @@ import torch
 
 from spectr_select.law import normalised
 
-_PASSES = 20
+_PASSES = 16
+_START = 1e-3
+_BEYOND = 0.1
+_TINY = 1e-9
 
 
 def some_of(beta_B: torch.Tensor, k_B: torch.Tensor) -> torch.Tensor:
@@ -35,16 +38,35 @@ def division_factor(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int | to
 def division_of(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> torch.Tensor:
     """``division_factor`` of normalised float64 laws; 1 for rows of fewer than two drafts.
 
-    rho is the fixed point of ``G(rho) = some_of(beta(rho), k)``, which grows with rho and lies above it left of the
-    fixed point and below it on the right. So an evaluation at rho bounds the answer by G(rho), from the side on which
-    rho lies. Bisection of the logarithm narrows the bracket, a fixed number of times: the host never waits.
+    The root is the fixed point of ``G(rho) = some_of(beta(rho), k)``, which grows with rho and exceeds it on the left
+    of the fixed point alone: every evaluation bounds the root by G, from the side on which rho lies. Newton's method
+    picks the places, on ``k log(1 - beta) - log(1 - rho beta)``, whose root is the same and simple even where d = t.
+    The number of passes is fixed, for the host to wait for nothing; what is left of the bracket costs acceptance alone.
     """
     k_B = k_B.clamp(min=1)
+    ratio_BV = target_BV / draft_BV
     low_B, high_B = torch.ones_like(k_B), k_B
-    for _ in range(3 * _PASSES):
-        rho_B = (low_B * high_B).sqrt()
-        tests_B = some_of(torch.minimum(draft_BV, target_BV / rho_B[:, None]).sum(1), k_B)
-        above_B = tests_B <= rho_B
-        high_B = torch.where(above_B, tests_B.clamp(min=1).minimum(high_B), high_B)
-        low_B = torch.where(above_B, low_B, tests_B.maximum(low_B))
-    return (high_B * (1 + 1e-13)).minimum(k_B)
+    rho_B = 1 + (k_B - 1) * _START
+    for _ in range(_PASSES):
+        scaled_BV = ratio_BV < rho_B[:, None]
+        scaled_B = torch.where(scaled_BV, target_BV, 0).sum(1)
+        whole_B = torch.where(scaled_BV, 0, draft_BV).sum(1)
+        beta_B = whole_B + scaled_B / rho_B
+        fixed_B = some_of(beta_B, k_B)
+        above_B = fixed_B <= rho_B
+        high_B = torch.where(above_B, fixed_B.maximum(low_B).minimum(high_B), high_B)
+        low_B = torch.where(above_B, low_B, fixed_B.maximum(low_B).minimum(high_B))
+        rho_B = _next(rho_B, beta_B, whole_B, scaled_B, k_B).nan_to_num(0)
+        outside_B = (rho_B < low_B) | (rho_B > high_B)
+        rho_B = torch.where(outside_B, 1 + ((low_B - 1 + _TINY) * (high_B - 1 + _TINY)).sqrt(), rho_B)
+    return (high_B * (1 + 1e-14)).minimum(k_B)
+
+
+def _next(
+    rho_B: torch.Tensor, beta_B: torch.Tensor, whole_B: torch.Tensor, scaled_B: torch.Tensor, k_B: torch.Tensor
+) -> torch.Tensor:
+    miss_B, left_B = (1 - beta_B).clamp(min=1e-300), (1 - rho_B * beta_B).clamp(min=1e-300)
+    slope_B = k_B * scaled_B / (rho_B**2 * miss_B) + whole_B / left_B
+    step_B = (left_B.log() - k_B * miss_B.log()) / slope_B
+    # Newton's steps approach the root from one side; a little further is what moves the upper end of the bracket too.
+    return rho_B + step_B + _BEYOND * step_B.abs()

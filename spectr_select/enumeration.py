@@ -70,7 +70,7 @@ def sequence_law(rule: str, tree: DraftTree, target: TextLaw, draft: TextLaw) ->
         return found.select(Round(tree, tokens_RN[row_R], laws_RNV[row_R], drafts_RPV[row_R]), chance)
 
     chosen, branches = every_branch(len(weight_R), select)
-    node_R = torch.cat([torch.zeros_like(chosen.accepted_BD[:, :1]), chosen.accepted_BD], 1).amax(1)
+    node_R = torch.cat([torch.zeros_like(chosen.count_B[:, None]), chosen.accepted_BD], 1).amax(1)
     code_R = code_RN[branches.row_R, node_R] * len(targets[0][0]) + chosen.token_B
     return _completed(targets, code_R, chosen.count_B + 1, weight_R[branches.row_R] * branches.weight_R)
 
