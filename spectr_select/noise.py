@@ -13,9 +13,11 @@ from spectr_select.law import sample
 from spectr_select.philox import halves, philox
 
 _NODE_BITS = 24
-# Small numbers of a round are made together: Philox is some 150 tensor operations, whatever their size.
+# The first numbers of a round are made together: Philox is some 150 tensor operations, and a batch so small pays for
+# their number, not for their size.
 _TABLE_NODES = 32
 _TABLE_COUNT = 8
+_TABLE_ROWS = 512
 
 
 class Role(IntEnum):
@@ -57,9 +59,10 @@ class Noise:
 
     def uniform(self, role: Role, node: int, count: int) -> torch.Tensor:
         """Uniform numbers in [0, 1) of 53 random bits; float64 [B, C]."""
-        if role is Role.RACE or node >= _TABLE_NODES or count > _TABLE_COUNT:
-            return _uniform(*self._words(role, node, count))
-        return self._table()[:, role * _TABLE_NODES + node, :count]
+        small = role is not Role.RACE and 0 <= node < _TABLE_NODES and count <= _TABLE_COUNT
+        if small and len(self.seed_B) <= _TABLE_ROWS:
+            return self._table()[:, role * _TABLE_NODES + node, :count]
+        return _uniform(*self._words(role, node, count))
 
     def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
         """Exponential numbers of mean 1, positive and precise where small; float64 [B, C].

@@ -55,6 +55,13 @@ def test_numbers_are_a_function_of_seed_position_role_and_node_alone() -> None:
     torch.testing.assert_close(noise.uniform(Role.DRAFT, 2, 9)[:, :4], noise.uniform(Role.DRAFT, 2, 4), rtol=0, atol=0)
 
 
+def test_numbers_made_together_are_those_made_alone() -> None:
+    few, many = noise_of(3, position=5), noise_of(600, position=5)
+    for role in (Role.DRAFT, Role.ACCEPT, Role.EMIT):
+        for node, count in ((0, 1), (31, 8), (32, 8), (31, 9)):
+            assert torch.equal(few.uniform(role, node, count), many.uniform(role, node, count)[:3])
+
+
 def test_numbers_of_different_keys_are_different_and_uncorrelated() -> None:
     count = 4000
     streams = [
@@ -126,6 +133,8 @@ def test_ill_shaped_seeds_are_refused() -> None:
 def test_a_node_beyond_the_counter_is_refused() -> None:
     with pytest.raises(ValueError, match="Node 16777216 has no noise"):
         noise_of(1).uniform(Role.DRAFT, 2**24, 1)
+    with pytest.raises(ValueError, match="Node -1 has no noise"):
+        noise_of(1).uniform(Role.DRAFT, -1, 1)
 
 
 def test_numbers_made_together_are_the_numbers_made_alone() -> None:
