@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from spectr_select.division import division_of, some_of
+from spectr_select.division import division_factor, some_of
 from spectr_select.law import normalised
 
 
@@ -35,7 +35,7 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
 
 def _kseq(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
     k_B = torch.full_like(target_BV[:, 0], k)
-    rho_B = division_of(target_BV, draft_BV, k_B)
+    rho_B = division_factor(target_BV, draft_BV, k_B)
     beta_B = torch.minimum(draft_BV, target_BV / rho_B[:, None]).sum(1)
     return beta_B * some_of(beta_B, k_B)
 

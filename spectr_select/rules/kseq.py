@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from spectr_select.division import division_of, some_of
+from spectr_select.division import PASSES_IN_A_ROUND, division_of, some_of
 from spectr_select.drawing import draw_iid
 from spectr_select.plan import Plan, ratio, token_rule
 from spectr_select.rule import Rule
@@ -20,7 +20,7 @@ def kseq_plan(
 ) -> Plan:
     """Coins and residual of K-SEQ for as many candidates as are active in the row."""
     k_B = active_BK.sum(1).double()
-    rho_B = division_of(target_BV, draft_BV, k_B)
+    rho_B = division_of(target_BV, draft_BV, k_B, PASSES_IN_A_ROUND)
     share_BV = torch.minimum(draft_BV, target_BV / rho_B[:, None])
     # Each of the k tests removes its share of the target, weighted by the chance that it is reached at all.
     tests_B = some_of(share_BV.sum(1), k_B)

@@ -9,7 +9,7 @@ import torch
 
 from spectr_select import RULES, Rule, output_law
 from spectr_select.chance import Chance
-from spectr_select.division import division_of, some_of
+from spectr_select.division import division_factor, some_of
 from spectr_select.drawing import draw_iid
 from spectr_select.law import excess, normalised
 from spectr_select.noise import Role
@@ -36,7 +36,7 @@ def broken(plan_of: PlanOf) -> Rule:
 def kseq_with(change: Callable[[torch.Tensor], torch.Tensor]) -> PlanOf:
     def plan_of(target_BV, draft_BV, tokens_BK, active_BK) -> Plan:
         k_B = active_BK.sum(1).double()
-        rho_B1 = change(division_of(target_BV, draft_BV, k_B))[:, None]
+        rho_B1 = change(division_factor(target_BV, draft_BV, k_B.clamp(min=1)))[:, None]
         share_BV = torch.minimum(draft_BV, target_BV / rho_B1)
         residual_BV = (target_BV - share_BV * some_of(share_BV.sum(1), k_B)[:, None]).clamp(min=0)
         accept_BK = ratio(share_BV.gather(1, tokens_BK), draft_BV.gather(1, tokens_BK)) * active_BK
