@@ -24,6 +24,21 @@ Exit codes:
 """
 
 
+class Column(click.ParamType[tuple[str, str]]):
+    """A field and the column that holds it."""
+
+    name = "column"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Both sides of the equals sign."""
+        if isinstance(value, tuple | list) and len(value) == 2:
+            return str(value[0]), str(value[1])
+        field, equals, column = str(value).partition("=")
+        if not (field and equals and column):
+            self.fail(f"got {value!r}, allowed FIELD=COLUMN, for instance prompt=question", param, ctx)
+        return field, column
+
+
 class Duration(click.ParamType[float]):
     """A duration as an option."""
 
@@ -87,6 +102,13 @@ then the variables, then the file.
 @click.option(
     "--top-k", metavar="N", default=0, help="Most probable tokens kept, for records that do not say; 0 keeps all."
 )
+@click.option(
+    "--column",
+    metavar="FIELD=COLUMN",
+    multiple=True,
+    type=Column(),
+    help="For tables: the column that holds a field, where their names differ. May be repeated.",
+)
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Take only the first N records.")
 @click.option(
     "--shard-size",
@@ -129,9 +151,9 @@ then the variables, then the file.
 def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: str, **options: Any) -> int:
     """Decode the records of INPUT... with BUNDLE into RUN_DIR. The same command goes on after an interruption.
 
-    An INPUT is a file of JSON Lines (.gz and .zst too), a folder of them, a pattern, a URL that fsspec opens, or - for
-    stdin. Records are OpenAI batch requests, or plain objects with "prompt", "messages" or "token_ids", an optional
-    "id" and sampling fields; what else they hold is carried into the output.
+    An INPUT is a file of JSON Lines or CSV (.gz and .zst too) or Parquet, a folder of them, a pattern, a URL that
+    fsspec opens, or - for stdin. Records are OpenAI batch requests, or plain objects with "prompt", "messages" or
+    "token_ids", an optional "id" and sampling fields; what else they hold is carried into the output.
     """
     from spectr_jobs.rank import detect
     from spectr_jobs.run import execute
@@ -157,6 +179,7 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
         sampling=sampling,
         rank=detect(options.pop("rank"), options.pop("world"), os.environ),
         stop=stop,
+        columns=dict(options.pop("column")),
         **options,
     )
 
@@ -180,6 +203,29 @@ def verify(run_dir: Path) -> int:
     from spectr_jobs.verify import report
 
     return report(RunDirectory.open(run_dir))
+
+
+@cli.command(
+    epilog="""
+\b
+Example:
+  spectr-batch replay build/demo/run --id bisect.insort_right
+
+\b
+Exit codes:
+   0  the same row
+   1  another row
+"""
+)
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--id", "key", metavar="ID", required=True, help="Id of the record.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle is now.  [default: where it was]")
+def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
+    """Decode one record of RUN_DIR again, alone, write its row to stdout, and compare it with the row of the run."""
+    from spectr_jobs import replay as module
+    from spectr_jobs.run_directory import RunDirectory
+
+    return module.replay(RunDirectory.open(run_dir), key, bundle, sys.stdout.buffer)
 
 
 def main() -> None:

@@ -141,7 +141,11 @@ def _from_fields(fields: dict[str, Any]) -> Manifest:
 
 
 def _fingerprints(files: tuple[InputFile, ...]) -> dict[str, object]:
-    return {f"input {file.label}": file.fingerprint for file in files} | {"inputs": [file.label for file in files]}
+    return {
+        **{f"input {file.label}": file.fingerprint for file in files},
+        **{f"--column of {file.label}": dict(file.columns) for file in files},
+        "inputs": [file.label for file in files],
+    }
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:

@@ -42,9 +42,12 @@ class Progress:
             return
         self._due = now + (BAR_SECONDS if self._terminal else LINE_SECONDS)
         text = self._text(tally, seconds)
-        self._stream.write(f"\r{text}\x1b[K" if self._terminal else f"{text}\n")
+        if not self._terminal:
+            say(text, self._stream)
+            return
+        self._stream.write(f"\r{text}\x1b[K")
         self._stream.flush()
-        self._drawn = self._terminal
+        self._drawn = True
 
     def say(self, text: str) -> None:
         """Tell the user something between two drawings of the line."""

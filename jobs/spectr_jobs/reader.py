@@ -10,6 +10,7 @@ from spectr_jobs import records, sources
 from spectr_jobs.compression import is_compressed
 from spectr_jobs.records import BadRecord, Record, Shape
 from spectr_jobs.sources import Line, Source
+from spectr_jobs.tables import is_csv
 from spectr_runtime.errors import RequestError
 from spectr_runtime.request import SamplingParams
 
@@ -46,8 +47,13 @@ def shape_of(source: Source) -> Shape:
     return "simple"
 
 
+def _only_forward(path: str) -> bool:
+    """Whether a place in a file can be reached only by reading up to it."""
+    return is_compressed(path) or is_csv(path)
+
+
 class Reader:
-    """Reads records forward. Asked for shards in ascending order, it reads a compressed file once."""
+    """Reads records forward. Asked for shards in ascending order, it reads a compressed file or a CSV once."""
 
     def __init__(self, inputs: Sequence[Source], shapes: Sequence[Shape], defaults: SamplingParams) -> None:
         """Prepare; files are opened as they are needed.
@@ -89,7 +95,7 @@ class Reader:
     def _leads_to(self, here: Position, start: Position) -> bool:
         """Whether reading on is the way there; a plain file is left, to be opened again at the right offset."""
         forward = here.source == start.source and here <= start
-        return here == start or (forward and is_compressed(self._inputs[start.source].path))
+        return here == start or (forward and _only_forward(self._inputs[start.source].path))
 
     def _advance(self) -> None:
         self._next = next(self._stream, None)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -148,6 +148,7 @@ def execute(
     inputs: Sequence[str],
     output: str,
     *,
+    columns: Mapping[str, str],
     how: Setup,
     seed: int,
     sampling: SamplingParams,
@@ -170,7 +171,7 @@ def execute(
         bundle = Bundle.open(bundle_path)
         RunDirectory.reserve(path)
         terms = Terms(bundle.sha256, seed, sampling, limit, shard_size)
-        with named(inputs, path, rank) as files:
+        with named(inputs, path, rank, columns) as files:
             run = prepare(path, bundle, files, terms)
         if retry_errors:
             retry(run, rank)

@@ -1,6 +1,7 @@
 """Sources: what the command line names, resolved to files, and files as numbered lines.
 
-A source is a local file or anything that fsspec opens by URL, plain or compressed as ``.gz`` or ``.zst``.
+A source is a local file or anything that fsspec opens by URL, plain or compressed as ``.gz`` or ``.zst``,
+JSON Lines or a table.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import collections
 import dataclasses
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from spectr_jobs import tables
 from spectr_jobs.compression import Damaged, decompress, skip
 from spectr_jobs.errors import InputError
 from spectr_jobs.extras import load
+from spectr_jobs.tables import is_table
 from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import UsageError
 
 LONGEST_LINE = 64 * 2**20
-SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
+SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst", ".parquet")
 _OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
@@ -32,30 +35,42 @@ class Source:
     Attributes:
         path: A local path or a URL.
         label: How messages and ids of records without one name it; its file name where no other input has the same.
+        columns: For a table, columns by the fields that they stand for, where their names differ.
     """
 
     path: str
     label: str
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """A line that is not blank: its number from 1, the byte offset where it starts, its text without its end."""
+    """A line that is not blank: its number from 1, the byte offset where it starts, its text without its end.
+
+    A row of a table is a line too: its offset is its number from 0, its text the row as JSON.
+    """
 
     number: int
     offset: int
     text: bytes
 
 
-def resolve(names: Sequence[str]) -> tuple[Source, ...]:
+def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> tuple[Source, ...]:
     """The inputs that a command line names, in its order; folders and patterns in alphabetical order.
+
+    Args:
+        names: Paths, folders, patterns, URLs.
+        columns: Columns of tables by the fields that they stand for.
 
     Raises:
         UsageError: One is missing, is no file, holds none, or is named twice.
     """
     paths = [path for name in names for path in _expand(name)]
     _refuse_repeated(paths)
-    return tuple(Source(path, label) for path, label in zip(paths, _labels(paths), strict=True))
+    return tuple(
+        Source(path, label, (columns or {}) if is_table(path) else {})
+        for path, label in zip(paths, _labels(paths), strict=True)
+    )
 
 
 def _labels(paths: Sequence[str]) -> list[str]:
@@ -103,7 +118,7 @@ def _expand_remote(url: str) -> list[str]:
 
 
 def _refuse(name: str, why: str) -> list[str]:
-    raise UsageError(f"Input {name}: {why}.", hint="Name files of JSON Lines, or folders of them.")
+    raise UsageError(f"Input {name}: {why}.", hint="Name files of JSON Lines, CSV or Parquet, or folders of them.")
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -146,6 +161,9 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
     Raises:
         InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
     """
+    if is_table(source.path):
+        yield from _table_lines(source, offset)
+        return
     with _open(source) as file:
         skip(file, offset)
         while text := _readline(file, source, number):
@@ -153,6 +171,15 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
                 yield Line(number, offset, stripped)
             offset += len(text)
             number += 1
+
+
+def _table_lines(source: Source, start: int) -> Iterator[Line]:
+    try:
+        with _open(source) as file:
+            for index, text in tables.rows(file, source.label, source.columns, start):
+                yield Line(index + 1, index, text)
+    except Damaged as error:
+        raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
 
 
 def _open(source: Source) -> BinaryIO:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spectr_jobs import sources
@@ -19,7 +19,7 @@ KEPT = "stdin.jsonl"
 
 
 @contextlib.contextmanager
-def named(names: Sequence[str], folder: Path, rank: Rank) -> Iterator[tuple[Source, ...]]:
+def named(names: Sequence[str], folder: Path, rank: Rank, columns: Mapping[str, str]) -> Iterator[tuple[Source, ...]]:
     """The inputs that a command line names; ``-`` is standard input.
 
     A run that goes on must be given the same standard input again; what the first reading kept is what is decoded.
@@ -28,17 +28,18 @@ def named(names: Sequence[str], folder: Path, rank: Rank) -> Iterator[tuple[Sour
         names: Paths, folders, patterns, URLs.
         folder: The run directory.
         rank: Of this process.
+        columns: Columns of tables by the fields that they stand for.
 
     Raises:
         UsageError: One cannot be read; or standard input is named twice, or by one of several ranks.
     """
     if NAME not in names:
-        yield sources.resolve(names)
+        yield sources.resolve(names, columns)
         return
     if rank.world > 1 or list(names).count(NAME) > 1:
         raise UsageError("Standard input can be read once, by one process.", hint="Write it to a file first.")
     place = list(names).index(NAME)
-    before, after = sources.resolve(names[:place]), sources.resolve(names[place + 1 :])
+    before, after = (sources.resolve(part, columns) for part in (names[:place], names[place + 1 :]))
     with _spooled(folder) as path:
         yield (*before, Source(str(path), KEPT), *after)
 

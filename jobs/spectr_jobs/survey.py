@@ -30,6 +30,7 @@ class InputFile:
         shape: Shape of its first record.
         fingerprint: Differs when its content does.
         records: Records by shape.
+        columns: For a table, columns by the fields that they stand for.
     """
 
     path: str
@@ -37,16 +38,17 @@ class InputFile:
     shape: Shape
     fingerprint: str
     records: Mapping[Shape, int]
+    columns: Mapping[str, str]
 
     @staticmethod
     def of(source: Source, shape: Shape, records: Mapping[Shape, int]) -> InputFile:
         """Describe a source that was read."""
-        return InputFile(source.path, source.label, shape, fingerprint(source), records)
+        return InputFile(source.path, source.label, shape, fingerprint(source), records, source.columns)
 
     @property
     def source(self) -> Source:
         """The source, to be read again."""
-        return Source(self.path, self.label)
+        return Source(self.path, self.label, self.columns)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

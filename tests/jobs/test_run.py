@@ -256,7 +256,7 @@ def test_elsewhere_a_plain_line_comes_now_and_then(monkeypatch: pytest.MonkeyPat
     line = Progress(stream, 40)
     line.show(Tally(10), 10.0)
     line.clear()
-    assert stream.getvalue() == "25% · 10/40 rows · 0 tokens/s · 30.0 s left\n"
+    assert stream.getvalue() == "spectr-batch: 25% · 10/40 rows · 0 tokens/s · 30.0 s left\n"
 
 
 def test_another_bundle_has_another_hash(tmp_path: Path):

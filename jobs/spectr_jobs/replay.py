@@ -1,0 +1,108 @@
+"""Replay: one record of a run decoded again, alone, and compared with its row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from spectr_jobs import journal, rows, setup
+from spectr_jobs.progress import say
+from spectr_jobs.records import BadRecord, Record, at_place
+from spectr_jobs.rows import Row
+from spectr_jobs.run_directory import PARTS, RunDirectory, ShardReader
+from spectr_jobs.setup import Setup
+from spectr_runtime import Bundle
+from spectr_runtime.errors import BundleError, UsageError
+from spectr_runtime.request import Completion
+
+SAME, DIFFERENT = 0, 1
+
+
+def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO) -> int:
+    """Decode one record alone, write its row, and tell whether it is the row of the run.
+
+    Args:
+        run: The run directory.
+        key: The record's id.
+        bundle_path: Where the bundle is now; none for where it was.
+        out: Where the row goes.
+
+    Returns:
+        The exit code: 0 if both rows are the same.
+
+    Raises:
+        UsageError: No record has the id, or it has no row yet.
+        BundleError: The bundle is not the one of the run.
+    """
+    shard, record = _find_record(run, key)
+    kept = _find_row(run.shard(shard), key)
+    bundle = Bundle.open(bundle_path or run.manifest.bundle)
+    if bundle.sha256 != run.manifest.terms.bundle_sha256:
+        raise BundleError(f"{bundle.path} is not the bundle of {run.path}.", hint="Name the right one with --bundle.")
+    row: Row = {}
+    for how in _setups(run):
+        row = _decode(run, bundle, how, record)
+        if row == kept:
+            break
+    out.write(rows.encode(row))
+    out.flush()
+    say(f"{key}: the same row" if row == kept else f"{key}: another row; {_difference(kept, row)}")
+    return SAME if row == kept else DIFFERENT
+
+
+def _find_record(run: RunDirectory, key: str) -> tuple[int, Record | BadRecord]:
+    reader = ShardReader(run.manifest)
+    for number in run.shards:
+        for record in reader.read(number):
+            if record.origin.key == key:
+                return number, record
+    raise UsageError(
+        f"No record of {run.path} has the id {key!r}.", hint="Ids are those of output.jsonl and errors.jsonl."
+    )
+
+
+def _find_row(folder: Path, key: str) -> Row:
+    for name in PARTS:
+        for _, _, row in journal.rows(folder / name):
+            if rows.key(row) == key:
+                return row
+    raise UsageError(f"{key!r} has no row in {folder} yet.", hint="Run the run's command again first.")
+
+
+def _setups(run: RunDirectory) -> Iterator[Setup]:
+    """Every way in which sessions of the run decoded, the latest first, with one row in the batch."""
+    seen: set[Setup] = set()
+    for path in sorted(run.sessions.glob("*.jsonl"), reverse=True):
+        for _, _, event in journal.rows(path):
+            how = dataclasses.replace(Setup.from_json(event), batch_size=1)
+            if how not in seen:
+                yield how
+            seen.add(how)
+            break
+
+
+def _decode(run: RunDirectory, bundle: Bundle, how: Setup, record: Record | BadRecord) -> Row:
+    terms = run.manifest.terms
+    if isinstance(record, BadRecord):
+        return rows.error_row(record, seed=terms.seed)
+    (outcome,) = setup.open_decoder(bundle, how, seed=terms.seed).generate([record.request])
+    if isinstance(outcome, Completion):
+        return rows.completion_row(record, outcome, seed=terms.seed, created=run.manifest.created)
+    return rows.error_row(BadRecord(record.origin, at_place(outcome.error, record.origin.place)), seed=terms.seed)
+
+
+def _difference(kept: Row, row: Row) -> str:
+    """The first field in which two rows differ, with both values."""
+    before, now = dict(_fields(kept)), dict(_fields(row))
+    name = next(name for name in (*before, *now) if before.get(name) != now.get(name))
+    return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
+
+
+def _fields(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _fields(item, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, value
