@@ -24,7 +24,7 @@ class Text:
     """
 
     def __init__(self, folder: Path, vocabulary: int) -> None:
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._vocabulary = vocabulary
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
