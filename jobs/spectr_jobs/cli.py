@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-from spectr_jobs import config, duration
+from spectr_jobs import config
+from spectr_jobs.options import Column, Duration
+from spectr_jobs.submit.command import submit
 
 EXIT_CODES = """
 \b
@@ -22,34 +24,6 @@ Exit codes:
   42  the input or the bundle can never work
   75  interrupted; run the same command again to go on
 """
-
-
-class Column(click.ParamType[tuple[str, str]]):
-    """A field and the column that holds it."""
-
-    name = "column"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Both sides of the equals sign."""
-        if isinstance(value, tuple | list) and len(value) == 2:
-            return str(value[0]), str(value[1])
-        field, equals, column = str(value).partition("=")
-        if not (field and equals and column):
-            self.fail(f"got {value!r}, allowed FIELD=COLUMN, for instance prompt=question", param, ctx)
-        return field, column
-
-
-class Duration(click.ParamType[float]):
-    """A duration as an option."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of the text."""
-        try:
-            return duration.parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -226,6 +200,9 @@ def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
     from spectr_jobs.run_directory import RunDirectory
 
     return module.replay(RunDirectory.open(run_dir), key, bundle, sys.stdout.buffer)
+
+
+cli.add_command(submit)
 
 
 def main() -> None:

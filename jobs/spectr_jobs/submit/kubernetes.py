@@ -1,0 +1,93 @@
+"""A Kubernetes Indexed Job: one index per rank, replaced when it was interrupted, given up when it can never work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+MARGIN = 20  # seconds between the end of the drain and the kill, for the last writes
+RETRIES = 10
+CONTAINER = "spectr"
+# 2 and 42 can never work, 3 is finished with failed records: another try of any would end alike.
+FINAL = [2, 3, 42]
+INTERRUPTED = [75]
+
+
+def manifest(
+    command: Sequence[str],
+    *,
+    name: str,
+    image: str,
+    claim: str,
+    mount: str,
+    ranks: int,
+    gpus: int,
+    cpus: int,
+    memory: str | None,
+    drain_timeout: float,
+) -> str:
+    """The Job as YAML.
+
+    Args:
+        command: ``spectr-batch run`` with its arguments.
+        name: Name of the job.
+        image: Container image with spectr in it.
+        claim: Volume claim that holds bundle, inputs and run directory.
+        mount: Where it is mounted.
+        ranks: Indexes of the job.
+        gpus: GPUs of a pod.
+        cpus: Processors of a pod.
+        memory: Memory of a pod, as Kubernetes writes it; none for no request.
+        drain_timeout: Seconds that the command needs to stop.
+    """
+    requests = {"cpu": str(cpus)} | ({"memory": memory} if memory else {})
+    limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    container = {
+        "name": CONTAINER,
+        "image": image,
+        "command": list(command),
+        "workingDir": mount,
+        "env": [{"name": "SPECTR_WORLD", "value": str(ranks)}],
+        "resources": {"requests": requests} | ({"limits": limits} if limits else {}),
+        "volumeMounts": [{"name": "work", "mountPath": mount}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": round(drain_timeout) + MARGIN,
+        "containers": [container],
+        "volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+    job = {
+        "completions": ranks,
+        "parallelism": ranks,
+        "completionMode": "Indexed",
+        "backoffLimitPerIndex": RETRIES,
+        "podFailurePolicy": {"rules": [*map(_rule, ("FailIndex", "Ignore"), (FINAL, INTERRUPTED)), _DISRUPTED]},
+        "template": {"spec": pod},
+    }
+    whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": job}
+    return "\n".join(_yaml(whole)) + "\n"
+
+
+_DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
+def _rule(action: str, codes: list[int]) -> dict[str, Any]:
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
+
+
+def _yaml(value: Any, indent: str = "") -> list[str]:
+    """Block style for mappings and lists of mappings, JSON (which is YAML too) for the rest."""
+    lines: list[str] = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{indent}{key}:", *_yaml(item, indent + "  ")]
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            lines.append(f"{indent}{key}:")
+            for one in item:
+                first, *rest = _yaml(one, indent + "    ")
+                lines += [f"{indent}  - {first.lstrip()}", *rest]
+        else:
+            lines.append(f"{indent}{key}: {json.dumps(item, ensure_ascii=False)}")
+    return lines
