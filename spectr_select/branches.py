@@ -52,6 +52,29 @@ class Branches:
         """See ``Chance``."""
         return torch.stack([self.pick(Role.DRAFT, node, law_BV) for _ in range(count)], 1)
 
+    def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
+        """See ``Chance``. Arrivals of exponential races follow the law without the tokens before them."""
+        tokens, left_BV = [], torch.ones_like(law_BV)
+        for _ in range(count):
+            rest_BV = law_BV * left_BV
+            # The first of the remaining tokens, where all of them have weight zero.
+            filler_BV = torch.zeros_like(law_BV).scatter(1, left_BV.argmax(1, keepdim=True), 1)
+            rest_BV = torch.where((rest_BV > 0).any(1, keepdim=True), rest_BV, filler_BV)
+            tokens.append(self.pick(Role.DRAFT, node, rest_BV))
+            left_BV = left_BV.scatter(1, tokens[-1][:, None], 0)
+        return torch.stack(tokens, 1)
+
+    def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
+        """Refused: the outcomes of a race are not finitely many.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "A race cannot be enumerated: its outcomes are real numbers. The law of what it emits is the target's by "
+            "the theorem of the exponential race; test it by sampling."
+        )
+
     def split(self, law_RX: torch.Tensor) -> Branches:
         """Every branch once for each outcome that the next decision can have."""
         branch_S, outcome_S = law_RX.nonzero(as_tuple=True)

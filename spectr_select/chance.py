@@ -11,7 +11,7 @@ from spectr_select.noise import Role
 
 
 class Chance(Protocol):
-    """Random decisions with finitely many outcomes, of which a rule takes a fixed number in a fixed order."""
+    """Random decisions, of which a rule takes a fixed number in a fixed order."""
 
     def first(self, node: int, accept_BK: torch.Tensor) -> torch.Tensor:
         """Toss a coin for every candidate: index of the first success, K where none succeeds; int64 [B]."""
@@ -23,4 +23,15 @@ class Chance(Protocol):
 
     def picks(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
         """Draw ``count`` independent drafts, ``node`` the first of them, from every row's law; int64 [B, C]."""
+        ...
+
+    def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
+        """Draw ``count`` distinct drafts one after the other, ``node`` the first of them; int64 [B, C].
+
+        Once the law is used up the rest are the first tokens of weight zero.
+        """
+        ...
+
+    def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
+        """Exponential numbers of mean 1; float64 [B, C]. Not enumerable."""
         ...

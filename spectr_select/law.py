@@ -34,6 +34,17 @@ def _integers(law_BV: torch.Tensor) -> torch.Tensor:
     return (law_BV * torch.exp2((bits - exponent_B1).double())).round().long()
 
 
+def arrivals(law_BV: torch.Tensor, time_BV: torch.Tensor, count: int) -> torch.Tensor:
+    """The first tokens to arrive, at times ``time / law``; int64 [B, C].
+
+    With independent exponential times this draws without replacement. Tokens of weight zero never arrive; they stand
+    at the end in their order, for a node to have a token even where the law has too few.
+    """
+    never_V = 1e300 * (1 + torch.arange(law_BV.shape[1], dtype=torch.float64, device=law_BV.device) / law_BV.shape[1])
+    arrival_BV = torch.where(law_BV > 0, time_BV / law_BV.double(), never_V)
+    return arrival_BV.topk(count, largest=False, sorted=True).indices
+
+
 def normalised(law_BV: torch.Tensor) -> torch.Tensor:
     """The law in float64 with sum 1: float32 laws miss 1 by more than an exactness test allows."""
     law_BV = law_BV.double()
@@ -48,6 +59,12 @@ def excess(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:
     """
     over_BV = (target_BV - draft_BV).clamp(min=0)
     return torch.where((over_BV > 0).any(1, keepdim=True), over_BV, target_BV)
+
+
+def without(law_BV: torch.Tensor, token_B1: torch.Tensor) -> torch.Tensor:
+    """The law once a token is gone, normalised; all zero where it was the last."""
+    rest_BV = law_BV.scatter(1, token_B1, 0)
+    return rest_BV / rest_BV.sum(1, keepdim=True).clamp(min=torch.finfo(law_BV.dtype).tiny)
 
 
 def check_laws(law_BNV: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import torch
 
-from spectr_select.law import sample
+from spectr_select.law import arrivals, sample
 from spectr_select.philox import halves, philox
 
 _NODE_BITS = 24
@@ -90,6 +90,13 @@ class Noise:
     def picks(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
         """Draw ``count`` independent drafts, ``node`` the first of them, from every row's law; int64 [B, C]."""
         return sample(law_BV, self.uniform(Role.DRAFT, node, count))
+
+    def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
+        """Draw ``count`` distinct drafts one after the other, ``node`` the first of them; int64 [B, C].
+
+        Once the law is used up the rest are the first tokens of weight zero.
+        """
+        return arrivals(law_BV, self.exponential(Role.DRAFT, node, law_BV.shape[1]), count)
 
     def _table(self) -> torch.Tensor:
         """Numbers of the first nodes of every role but the race; float64 [B, roles * nodes, C]."""

@@ -44,6 +44,11 @@ def token_rule(plan_of: PlanOf) -> TokenRule:
     return TokenRule(emit, bonus_by_pick)
 
 
+def columns(some_BK: torch.Tensor) -> list[torch.Tensor]:
+    """One [B, 1] for every candidate."""
+    return [some_BK[:, place : place + 1] for place in range(some_BK.shape[1])]
+
+
 def ratio(wanted_BK: torch.Tensor, offered_BK: torch.Tensor) -> torch.Tensor:
     """Acceptance probability ``min(1, wanted / offered)``; 0 for what is not offered."""
     return torch.where(offered_BK > 0, wanted_BK / offered_BK, 0).clamp(max=1)

@@ -86,10 +86,19 @@ def draw_level(rule: Rule, tree: DraftTree, depth: int, draft_BMV: torch.Tensor,
     for place, parent in enumerate(above):
         children = tuple(node for node in level if tree.parents[node] == parent)
         if children:
+            _check_enough(rule, len(children), draft_BMV.shape[2])
             drawn.append(rule.draw(Siblings(draft_BMV[:, place], children, depth), chance))
             order += children
     places = as_index((order.index(node) for node in level), draft_BMV.device)
     return torch.cat(drawn, 1)[:, places]
+
+
+def _check_enough(rule: Rule, siblings: int, vocabulary: int) -> None:
+    if rule.drawing != "iid" and siblings > vocabulary:
+        raise ValueError(
+            f"Rule {rule.name!r} draws distinct siblings; got {siblings} of them and {vocabulary} tokens. "
+            "Use a narrower tree, or a rule that draws them independently."
+        )
 
 
 def _check_laws_shape(name: str, law_BNV: torch.Tensor, rows: int, nodes: int) -> None:

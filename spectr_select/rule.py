@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -54,14 +55,14 @@ class Rule:
         drawing: How siblings are drawn: ``iid``, ``without-replacement``, ``top`` or ``race``.
         draw: Draws the children of one node, ``(siblings, chance) -> tokens_BC``.
         select: Selects, ``(round, chance) -> Selection``.
-        chains_only: Whether it takes one path alone.
+        trees: Which trees it takes: ``any``, ``paths`` that meet at the root, or a single ``chain``.
     """
 
     name: str
     drawing: str
     draw: Callable[[Siblings, Chance], torch.Tensor]
     select: Callable[[Round, Chance], Selection]
-    chains_only: bool = False
+    trees: Literal["any", "paths", "chain"] = "any"
 
     def check_tree(self, tree: DraftTree) -> None:
         """Refuse a tree that the rule cannot select from.
@@ -69,8 +70,13 @@ class Rule:
         Raises:
             ValueError: Naming the tree and the way out.
         """
-        if self.chains_only and not tree.is_chain:
+        if self.trees == "chain" and not tree.is_chain:
             raise ValueError(
                 f"Rule {self.name!r} takes a single chain of drafts; got the tree {tree.parents}. "
                 "Use DraftTree.chain, or a rule of many drafts."
+            )
+        if self.trees == "paths" and not (tree.is_paths or tree.is_chain):
+            raise ValueError(
+                f"Rule {self.name!r} takes paths of one length that meet at the root; got the tree {tree.parents}. "
+                "Use DraftTree.paths, or a rule that takes any tree."
             )

@@ -81,6 +81,11 @@ class DraftTree:
         """Whether no node has two children."""
         return self.depth == self.drafts
 
+    @property
+    def is_paths(self) -> bool:
+        """Whether this is ``paths(count, length)`` for some count and length."""
+        return self.depth > 0 and self == DraftTree.paths(len(self.levels[1]), self.depth)
+
     def path(self, node: int) -> tuple[int, ...]:
         """Nodes from the root's child down to ``node``, both included; empty for the root."""
         return _path(self.parents, node)

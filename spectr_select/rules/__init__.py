@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from spectr_select.rule import Rule
+from spectr_select.rules.gls import GLS
+from spectr_select.rules.greedy import GREEDY
 from spectr_select.rules.kseq import KSEQ
+from spectr_select.rules.race import RACE
+from spectr_select.rules.rrs import RRS
+from spectr_select.rules.rrsw import RRSW
 from spectr_select.rules.single import SINGLE
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (SINGLE, KSEQ)}
+RULES: dict[str, Rule] = {rule.name: rule for rule in (SINGLE, KSEQ, RRS, RRSW, GREEDY, RACE, GLS)}
 
 
 def rule_named(name: str) -> Rule:

@@ -9,4 +9,4 @@ from spectr_select.drawing import draw_iid
 from spectr_select.rule import Rule
 from spectr_select.rules.kseq import KSEQ_TOKEN
 
-SINGLE = Rule(name="single", drawing="iid", draw=draw_iid, select=KSEQ_TOKEN.select, chains_only=True)
+SINGLE = Rule(name="single", drawing="iid", draw=draw_iid, select=KSEQ_TOKEN.select, trees="chain")

@@ -10,7 +10,13 @@ from spectr_select import RULES, DraftTree, Noise, draw, seed_of, select
 
 RAGGED = DraftTree((-1, 0, 0, 0, 1, 1, 3, 6))
 TREES = {"chain": DraftTree.chain(3), "paths": DraftTree.paths(3, 2), "ragged": RAGGED, "root": DraftTree.chain(0)}
-PAIRS = [(rule, tree) for rule in RULES for tree in TREES if TREES[tree].is_chain or not RULES[rule].chains_only]
+
+
+def accepts(rule: str, tree: DraftTree) -> bool:
+    return tree.is_chain or RULES[rule].trees == "any" or (RULES[rule].trees == "paths" and tree.is_paths)
+
+
+PAIRS = [(rule, tree) for rule in RULES for tree in TREES if accepts(rule, TREES[tree])]
 
 
 def noise_of(rows: int, first: int = 0, position: int = 9) -> Noise:
@@ -152,7 +158,7 @@ def test_a_coin_of_zero_accepts_nothing_impossible(rule: str, monkeypatch) -> No
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_large_vocabulary(rule: str) -> None:
-    tree, vocabulary = DraftTree.chain(2) if RULES[rule].chains_only else DraftTree.paths(2, 2), 128_000
+    tree, vocabulary = DraftTree.chain(2) if RULES[rule].trees == "chain" else DraftTree.paths(2, 2), 128_000
     target_BNV, draft_BPV = (
         laws_of(2, tree.size, vocabulary, sharpness=4),
         laws_of(2, tree.inner, vocabulary, sharpness=4),
@@ -193,6 +199,11 @@ def test_what_does_not_fit_is_refused(change, message: str) -> None:
     call()
     with pytest.raises(ValueError, match=message):
         call(**change)
+
+
+def test_more_distinct_siblings_than_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="distinct siblings; got 3 of them and 2 tokens"):
+        draw("rrsw", DraftTree.paths(3, 1), 1, laws_of(1, 1, 2), noise_of(1))
 
 
 def test_levels_that_do_not_exist_are_refused() -> None:

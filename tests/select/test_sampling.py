@@ -65,7 +65,7 @@ def chances(text_B2: torch.Tensor, chains: Chains) -> list[float]:
 @pytest.mark.parametrize("rule", RULES)
 def test_rows_follow_the_law_of_their_temperature(rule: str) -> None:
     chains = Chains()
-    tree = DraftTree.chain(3) if RULES[rule].chains_only else DraftTree.paths(3, 2)
+    tree = DraftTree.chain(3) if RULES[rule].trees == "chain" else DraftTree.paths(3, 2)
     assert min(chances(first_two(rule, tree, chains), chains)) > BIASED
 
 

@@ -1,0 +1,35 @@
+"""Gumbel-max list sampling (GLS, arXiv 2506.05632): one exponential race for every draft.
+
+Draft n is the first token to arrive at ``S_n / d``; the emitted token is the first at ``min_n S_n / t`` over the active
+drafts. With one draft this is the drafter-invariant coupling of arXiv 2408.07978.
+"""
+
+# B rows, C children, V vocabulary.
+from __future__ import annotations
+
+import torch
+
+from spectr_select.chance import Chance
+from spectr_select.law import arrivals
+from spectr_select.noise import Role
+from spectr_select.plan import columns
+from spectr_select.recursion import Step, TokenRule, bonus_by_pick
+from spectr_select.rule import Rule, Siblings
+
+
+def _draw(siblings: Siblings, chance: Chance) -> torch.Tensor:
+    draft_BV = siblings.draft_BV
+    races = (chance.exponential(Role.DRAFT, node, draft_BV.shape[1]) for node in siblings.nodes)
+    return torch.cat([arrivals(draft_BV, time_BV, 1) for time_BV in races], 1)
+
+
+def _emit(step: Step, chance: Chance) -> torch.Tensor:
+    time_BV = torch.full_like(step.target_BV, torch.inf, dtype=torch.float64)
+    for place, active_B1 in enumerate(columns(step.active_BK)):
+        race_BV = chance.exponential(Role.DRAFT, step.first + place, time_BV.shape[1])
+        time_BV = torch.where(active_B1, torch.minimum(time_BV, race_BV), time_BV)
+    winner_B = (time_BV / step.target_BV.double()).argmin(1)
+    return torch.where(step.active_BK.any(1), winner_B, bonus_by_pick(step.target_BV, step.depth, chance))
+
+
+GLS = Rule(name="gls", drawing="iid", draw=_draw, select=TokenRule(_emit, bonus_by_pick).select)

@@ -1,0 +1,34 @@
+"""Exponential races (ERSD, arXiv 2504.15475): draft and target run on the same noise.
+
+Every text position has one exponential time E for each token. Siblings are the first tokens to arrive at ``E / d``,
+the emitted token is the first at ``E / t``, which is Gumbel-max sampling of the target: whatever the draft, the tree
+and the batch, the text is the one that plain decoding with this noise writes. There is no ratio test and no residual.
+"""
+
+# B rows, C children, V vocabulary.
+from __future__ import annotations
+
+import torch
+
+from spectr_select.chance import Chance
+from spectr_select.law import arrivals
+from spectr_select.noise import Role
+from spectr_select.recursion import Step, TokenRule
+from spectr_select.rule import Rule, Siblings
+
+
+def _draw(siblings: Siblings, chance: Chance) -> torch.Tensor:
+    time_BV = chance.exponential(Role.RACE, siblings.depth, siblings.draft_BV.shape[1])
+    return arrivals(siblings.draft_BV, time_BV, len(siblings.nodes))
+
+
+def _winner(target_BV: torch.Tensor, depth: int, chance: Chance) -> torch.Tensor:
+    time_BV = chance.exponential(Role.RACE, depth, target_BV.shape[1])
+    return (time_BV / target_BV.double()).argmin(1)
+
+
+def _emit(step: Step, chance: Chance) -> torch.Tensor:
+    return _winner(step.target_BV, step.depth, chance)
+
+
+RACE = Rule(name="race", drawing="race", draw=_draw, select=TokenRule(_emit, _winner).select)
