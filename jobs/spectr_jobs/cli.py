@@ -202,6 +202,19 @@ def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
     return module.replay(RunDirectory.open(run_dir), key, bundle, sys.stdout.buffer)
 
 
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+def report(run_dir: Path) -> None:
+    """Write RUN_DIR/report.html, a page with pictures: speed, acceptance, time, lengths, failures.
+
+    The run may be incomplete, and still be going on.
+    """
+    from spectr_jobs.report import write
+    from spectr_jobs.run_directory import RunDirectory
+
+    click.echo(f"spectr-batch: wrote {write(RunDirectory.open(run_dir))}", err=True)
+
+
 cli.add_command(submit)
 
 

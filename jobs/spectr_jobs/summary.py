@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spectr_jobs import duration, journal
-from spectr_jobs.run_directory import RunDirectory
+from spectr_jobs.run_directory import PARTS, RunDirectory
 from spectr_jobs.shard import read_seal
 from spectr_jobs.tally import Tally
 
@@ -41,15 +41,21 @@ def machine() -> dict[str, Any]:
 
 
 def total(run: RunDirectory, shards: Iterable[int]) -> Tally:
-    """Counts over sealed shards."""
+    """Counts over shards; over the rows so far where one is not sealed."""
     tally = Tally()
     for number in shards:
-        tally.merge(Tally.from_json(read_seal(run.shard(number))["tally"]))
+        folder = run.shard(number)
+        if run.is_sealed(number):
+            tally.merge(Tally.from_json(read_seal(folder)["tally"]))
+            continue
+        for name in PARTS:
+            for _, _, row in journal.rows(folder / name):
+                tally.add(row)
     return tally
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
-    """The summary of a run whose shards are all sealed.
+    """The summary of a run, as far as it is.
 
     Seconds and rates are those of decoding, summed over the processes that decoded: loading is not in them.
     """
@@ -73,8 +79,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
         "seed": manifest.terms.seed,
         "versions": dict(manifest.versions),
-        "started": _date(manifest.created),
-        "finished": _date(max(session["last"]["time"] for session in sessions)),
+        "started": date(manifest.created),
+        "finished": date(max((session["last"]["time"] for session in sessions), default=manifest.created)),
     }
 
 
@@ -103,7 +109,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _date(seconds: float) -> str:
+def date(seconds: float) -> str:
+    """Seconds since 1970 as a date and time in UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 

@@ -1,0 +1,139 @@
+"""Charts as inline SVG, for a page that needs no network and no script."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
+COLOURS = ("#2f6fde", "#1b9e8a", "#d98e04", "#c8456c", "#7b5bd6", "#4d8f2f", "#64748b")
+Point = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Axis:
+    """One direction of a chart.
+
+    Attributes:
+        label: What it shows, with its unit.
+        low: Value at its start.
+        high: Value at its end.
+    """
+
+    label: str
+    low: float
+    high: float
+
+    @staticmethod
+    def up_to(label: str, values: Sequence[float]) -> Axis:
+        """An axis from 0 to a round number that no value exceeds."""
+        step = _step(max(values, default=0.0))
+        return Axis(label, 0.0, step * max(1, math.ceil(max(values, default=0.0) / step)))
+
+    def place(self, value: float, start: float, end: float) -> float:
+        """Where a value lies between two places."""
+        return start + (value - self.low) / (self.high - self.low) * (end - start)
+
+    def ticks(self) -> list[float]:
+        """Round values along the axis."""
+        step = _step(self.high - self.low)
+        first = math.ceil(self.low / step)
+        return [step * number for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def _step(span: float) -> float:
+    """A round distance that divides a span into four to nine parts."""
+    if span <= 0:
+        return 1.0
+    rough = 10.0 ** math.floor(math.log10(span / 4))
+    return next(rough * factor for factor in (1, 2, 5, 10) if span / (rough * factor) < 9)
+
+
+def number(value: float) -> str:
+    """A value as short as it is exact enough for a tick."""
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:,.3g}"
+
+
+def line(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
+    """A line through points that are sorted by x."""
+    path = " ".join(f"{_x(x, a):.1f},{_y(y, b):.1f}" for a, b in points)
+    shape = f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="2" stroke-linejoin="round"/>'
+    return _framed(shape, x, y, title)
+
+
+def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
+    """One dot per point."""
+    dots = "".join(f'<circle cx="{_x(x, a):.1f}" cy="{_y(y, b):.1f}" r="2.5"/>' for a, b in points)
+    return _framed(f'<g fill="{COLOURS[0]}" fill-opacity="0.35">{dots}</g>', x, y, title)
+
+
+def bars(values: Mapping[str, float], y: Axis, title: str) -> str:
+    """One upright bar per value, with the value on it as a percentage."""
+    room = (WIDTH - LEFT - RIGHT) / max(1, len(values))
+    width = min(48.0, room * 0.7)
+    parts = []
+    for index, (name, value) in enumerate(values.items()):
+        middle, top = LEFT + (index + 0.5) * room, _y(y, value)
+        parts.append(
+            f'<rect x="{middle - width / 2:.1f}" y="{top:.1f}" width="{width:.1f}" '
+            f'height="{HEIGHT - BOTTOM - top:.1f}" rx="2" fill="{COLOURS[0]}"/>'
+            f'<text x="{middle:.1f}" y="{top - 5:.1f}" text-anchor="middle">{value:.0%}</text>'
+            f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{html.escape(name)}</text>'
+        )
+    return _framed("".join(parts), None, y, title)
+
+
+def shares(values: Mapping[str, float], title: str) -> str:
+    """One lying bar cut into shares of a whole, and what they are below it."""
+    parts, start = [], 0.0
+    for index, (name, value) in enumerate(values.items()):
+        colour, label = COLOURS[index % len(COLOURS)], f"{html.escape(name)} {value:.0%}"
+        row, column = divmod(index, 4)
+        at, down = column * WIDTH / 4, 60 + row * 22
+        parts.append(
+            f'<rect x="{start * WIDTH:.1f}" y="0" width="{value * WIDTH:.1f}" height="36" fill="{colour}">'
+            f"<title>{label}</title></rect>"
+            f'<rect x="{at:.1f}" y="{down - 11}" width="12" height="12" rx="2" fill="{colour}"/>'
+            f'<text x="{at + 18:.1f}" y="{down}">{label}</text>'
+        )
+        start += value
+    height = 60 + (len(values) - 1) // 4 * 22 + 8
+    return _svg("".join(parts), title, height)
+
+
+def _x(axis: Axis, value: float) -> float:
+    return axis.place(value, LEFT, WIDTH - RIGHT)
+
+
+def _y(axis: Axis, value: float) -> float:
+    return axis.place(value, HEIGHT - BOTTOM, TOP)
+
+
+def _framed(shape: str, x: Axis | None, y: Axis, title: str) -> str:
+    """A shape with its axes, their ticks and their labels."""
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = [
+        f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{_y(y, tick):.1f}" y2="{_y(y, tick):.1f}"/>'
+        f'<text x="{LEFT - 6}" y="{_y(y, tick) + 4:.1f}" text-anchor="end">{number(tick)}</text>'
+        for tick in y.ticks()
+    ]
+    middle = f"translate(12 {(TOP + bottom) / 2}) rotate(-90)"
+    parts.append(f'<text transform="{middle}" text-anchor="middle">{html.escape(y.label)}</text>')
+    if x is not None:
+        parts += [
+            f'<text x="{_x(x, tick):.1f}" y="{bottom + 16}" text-anchor="middle">{number(tick)}</text>'
+            for tick in x.ticks()
+        ]
+        at = f'x="{(LEFT + right) / 2}" y="{HEIGHT - 6}"'
+        parts.append(f'<text {at} text-anchor="middle">{html.escape(x.label)}</text>')
+    return _svg("".join(parts) + shape, title, HEIGHT)
+
+
+def _svg(content: str, title: str, height: float) -> str:
+    said = html.escape(title)
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{said}"><title>{said}</title>{content}</svg>'
+    )

@@ -1,0 +1,184 @@
+"""The report of a run: one HTML page with pictures, readable without network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spectr_jobs import charts, duration, journal, rows, summary, timeline
+from spectr_jobs.charts import Axis
+from spectr_jobs.run_directory import PARTS, RunDirectory
+
+DOTS = 2000
+SHOWN_MESSAGE = 200
+NONE = "-"
+
+Figures = Mapping[str, Any]
+
+
+def write(run: RunDirectory) -> Path:
+    """Write ``report.html``; the run may be incomplete."""
+    path = run.path / "report.html"
+    journal.replace(path, [page(run).encode("utf-8")])
+    return path
+
+
+def page(run: RunDirectory) -> str:
+    """The page's HTML."""
+    figures = summary.summarize(run)
+    sections = [
+        _head(run, figures),
+        _tiles(figures),
+        '<div class="charts">',
+        *_over_time(run),
+        _figure("Drafts accepted by depth", _acceptance(figures)),
+        _figure("Where the time went", _time(figures)),
+        _figure("Lengths of prompts and completions", _lengths(run, figures["rows"])),
+        "</div>",
+        _failures(run),
+        _sessions(figures),
+    ]
+    title = html.escape(f"spectr: {run.path.name}")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        + "\n".join(section for section in sections if section)
+    )
+
+
+def _head(run: RunDirectory, figures: Figures) -> str:
+    done = figures["rows"] + figures["failed"]
+    state = "complete" if done == run.manifest.records else f"{done:,} of {run.manifest.records:,} records so far"
+    facts = [
+        state,
+        figures["plan"] or "not started",
+        f"seed {figures['seed']}",
+        f"bundle {figures['bundle']['path']}",
+        figures["started"],
+    ]
+    return f"<h1>{html.escape(str(run.path))}</h1><p>{html.escape(' · '.join(facts))}</p>"
+
+
+def _tiles(figures: Figures) -> str:
+    speed, efficiency = figures["tokens_per_second"], figures["block_efficiency"]
+    tiles = {
+        "rows": f"{figures['rows']:,}",
+        "failed": f"{figures['failed']:,}",
+        "tokens read": f"{figures['prompt_tokens']:,}",
+        "tokens written": f"{figures['completion_tokens']:,}",
+        "tokens per second": NONE if speed is None else f"{speed:,.1f}",
+        "block efficiency": NONE if efficiency is None else f"{efficiency:.2f}",
+        "time of decoding": duration.shown(figures["seconds"]),
+    }
+    boxes = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in tiles.items())
+    return f'<div class="tiles">{boxes}</div>'
+
+
+def _figure(caption: str, chart: str) -> str:
+    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{chart}</figure>" if chart else ""
+
+
+def _over_time(run: RunDirectory) -> list[str]:
+    bins = timeline.bins(timeline.spans(run.sessions))
+    if not bins:
+        return []
+    minutes = Axis("minutes", 0.0, max(bins[-1].minute, 1e-9))
+    speed = [(one.minute, one.tokens_per_second) for one in bins]
+    efficiency = [(one.minute, one.block_efficiency) for one in bins if one.block_efficiency is not None]
+    pictures = {
+        "Tokens per second over time": ("tokens/s", speed),
+        "Block efficiency over time": ("tokens per target pass", efficiency),
+    }
+    return [
+        _figure(title, charts.line(points, minutes, Axis.up_to(label, [value for _, value in points]), title))
+        for title, (label, points) in pictures.items()
+        if points
+    ]
+
+
+def _acceptance(figures: Figures) -> str:
+    values = {str(depth): share for depth, share in enumerate(figures["acceptance_by_depth"], 1)}
+    return charts.bars(values, Axis("share of rounds", 0.0, 1.0), "Drafts accepted by depth") if values else ""
+
+
+def _time(figures: Figures) -> str:
+    values = {stage: value["share"] for stage, value in figures["timing"].items() if value["share"] > 0}
+    return charts.shares(values, "Where the time went") if values else ""
+
+
+def _lengths(run: RunDirectory, completed: int) -> str:
+    """A dot per row, or per so many rows that there are not too many dots."""
+    points = []
+    for index, line in enumerate(_lines(run.shard(number) / PARTS[0] for number in run.shards)):
+        if index % (completed // DOTS + 1) == 0:
+            usage = rows.content(json.loads(line))["usage"]
+            points.append((usage["prompt_tokens"], usage["completion_tokens"]))
+    if not points:
+        return ""
+    x, y = ([float(point[side]) for point in points] for side in (0, 1))
+    axes = Axis.up_to("tokens of the prompt", x), Axis.up_to("tokens of the completion", y)
+    return charts.scatter(list(zip(x, y, strict=True)), *axes, "Lengths of prompts and completions")
+
+
+def _lines(paths: Iterable[Path]) -> Iterable[bytes]:
+    for path in paths:
+        if path.exists():
+            with path.open("rb") as file:
+                yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _failures(run: RunDirectory) -> str:
+    counts: dict[str, int] = {}
+    first: dict[str, str] = {}
+    for line in _lines(run.shard(number) / PARTS[1] for number in run.shards):
+        error = rows.content(json.loads(line))["error"]
+        counts[error["code"]] = counts.get(error["code"], 0) + 1
+        first.setdefault(error["code"], error["message"][:SHOWN_MESSAGE])
+    cells = [(code, f"{count:,}", first[code]) for code, count in sorted(counts.items(), key=lambda item: -item[1])]
+    return _table("Failures", ("code", "records", "the first of them"), cells)
+
+
+def _sessions(figures: Figures) -> str:
+    names = ("started", "host", "rank", "plan", "batch", "backend", "device")
+    cells = [
+        (
+            summary.date(session["time"]),
+            session["host"],
+            f"{session['rank']} of {session['world']}",
+            session["plan"],
+            session["batch_size"],
+            session["backend"],
+            session["device"],
+        )
+        for session in figures["sessions"]
+    ]
+    return _table("Sessions", names, cells)
+
+
+def _table(title: str, names: Sequence[str], cells: Sequence[Sequence[object]]) -> str:
+    if not cells:
+        return ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells)
+    return f"<h2>{html.escape(title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+p { margin: .2rem 0 1.2rem; opacity: .75; }
+.tiles { display: flex; flex-wrap: wrap; gap: .6rem; }
+.tiles div { background: var(--soft); border-radius: 8px; padding: .6rem .9rem; font-size: .85rem; }
+.tiles b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
+.charts { gap: 1.2rem; margin-top: 1.5rem; }
+figure { margin: 0; border: 1px solid var(--line); border-radius: 8px; padding: .8rem; }
+figcaption { font-weight: 600; margin-bottom: .4rem; }
+svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; } .grid { stroke: var(--line); }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+"""

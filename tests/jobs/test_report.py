@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import re
+import xml.dom.minidom
+from pathlib import Path
+
+import pytest
+from jobs_stub import read_lines, write_lines
+
+from spectr_jobs import report as module
+from spectr_jobs.charts import Axis, bars, line, number, scatter, shares
+from spectr_jobs.run_directory import RunDirectory
+from spectr_jobs.timeline import Span, bins, spans
+
+
+@pytest.fixture
+def run_dir(batch, bundle: Path, tmp_path: Path) -> Path:
+    records = [{"id": one, "prompt": "x" * one} for one in range(1, 30)]
+    bad = [{"id": "<script>", "prompt": "x", "stop": "<b>", "n": "<i>&"}, {"id": "long", "prompt": "x"}]
+    path = write_lines(tmp_path / "in.jsonl", records + bad)
+    batch("run", bundle, path, "-o", tmp_path / "run", "--shard-size", 8, pause=0.001)
+    return tmp_path / "run"
+
+
+def test_the_page_shows_the_run_in_pictures_that_need_no_network(batch, run_dir: Path):
+    result = batch("report", run_dir)
+    assert (result.code, result.err) == (0, f"spectr-batch: wrote {run_dir}/report.html\n")
+    page = (run_dir / "report.html").read_text()
+    pictures = re.findall(r"<svg.*?</svg>", page, re.S)
+    assert [xml.dom.minidom.parseString(one).documentElement.getAttribute("aria-label") for one in pictures] == [
+        "Tokens per second over time",
+        "Block efficiency over time",
+        "Drafts accepted by depth",
+        "Where the time went",
+        "Lengths of prompts and completions",
+    ]
+    assert re.search(r"(src|href|url\(|@import|<script)", page) is None
+    assert "<b>29</b>rows" in page
+    assert "<b>2</b>failed" in page
+    assert "complete · kseq K=4 L=4 · seed 0" in page
+
+
+def test_failures_are_counted_by_their_code_and_shown_as_text(run_dir: Path):
+    page = module.page(RunDirectory.open(run_dir))
+    assert "<td>context_length_exceeded</td><td>1</td><td>in.jsonl:31: The prompt is too long.</td>" in page
+    assert "<td>unsupported_parameter</td><td>1</td><td>in.jsonl:30: n: got &quot;&lt;i&gt;&amp;&quot;, allowed" in page
+
+
+def test_an_incomplete_run_has_a_report_too(batch, bundle: Path, prompts: Path, tmp_path: Path):
+    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2)
+    assert "8 of 20 records so far" in module.page(RunDirectory.open(tmp_path / "run"))
+
+
+def test_many_rows_become_few_dots(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    assert module.page(RunDirectory.open(run_dir)).count("<circle") == 29
+    monkeypatch.setattr(module, "DOTS", 10)
+    assert module.page(RunDirectory.open(run_dir)).count("<circle") == 10
+
+
+def test_the_timeline_loses_no_token(run_dir: Path):
+    pieces = spans(run_dir / "sessions")
+    written = sum(row["usage"]["completion_tokens"] for row in read_lines(run_dir / "output.jsonl"))
+    assert sum(piece.tokens for piece in pieces) == written
+    found = bins([Span(100, 160, 600, 100, 50), Span(130, 190, 300, 50, 0), Span(150, 150, 0, 0, 0)])
+    width = 90 / len(found)
+    assert sum(one.tokens_per_second * width for one in found) == pytest.approx(900)
+    assert [found[index].tokens_per_second for index in (0, 60, -1)] == pytest.approx([10, 15, 5])
+    assert [found[index].block_efficiency for index in (0, 60, -1)] == pytest.approx([1.5, 4 / 3, 1.0])
+    assert (found[0].minute, found[-1].minute) == pytest.approx((width / 120, 1.5 - width / 120))
+
+
+def test_a_run_without_sessions_has_no_timeline():
+    assert bins([]) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "high", "ticks"),
+    [
+        ([], 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        ([0.0], 1, None),
+        ([7.2], 8, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ([430], 500, [0, 100, 200, 300, 400, 500]),
+        ([0.013], 0.014, None),
+    ],
+)
+def test_axes_end_at_round_numbers(values: list[float], high: float, ticks: list[float] | None):
+    axis = Axis.up_to("x", values)
+    assert axis.high == pytest.approx(high)
+    assert ticks is None or axis.ticks() == pytest.approx(ticks)
+    assert 2 <= len(axis.ticks()) <= 11
+
+
+def test_numbers_are_short():
+    assert [number(value) for value in (0.0, 0.25, 12.0, 1234.5, 0.1 + 0.2)] == ["0", "0.25", "12", "1,234", "0.3"]
+
+
+def test_names_in_charts_are_text():
+    axis = Axis("<tokens>", 0, 1)
+    for chart in (
+        line([(0, 0), (1, 1)], axis, axis, "<a>"),
+        scatter([(0, 1)], axis, axis, "<a>"),
+        bars({"<1>": 0.5}, axis, "<a>"),
+        shares({"<draft>": 1.0}, "<a>"),
+    ):
+        xml.dom.minidom.parseString(chart)
+
+
+def test_places_of_a_line_follow_its_axes():
+    drawn = line([(0, 0), (10, 5)], Axis("x", 0, 10), Axis("y", 0, 10), "a")
+    assert 'points="56.0,200.0 548.0,106.0"' in drawn
