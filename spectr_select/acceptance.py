@@ -1,6 +1,6 @@
 """How often a token rule accepts, exactly."""
 
-# B rows, V vocabulary.
+# B rows, J and V vocabulary, Q nodes of a quadrature.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,29 +8,36 @@ from collections.abc import Callable
 import torch
 
 from spectr_select.division import division_factor, some_of
-from spectr_select.law import normalised
+from spectr_select.law import excess, normalised, outside
+from spectr_select.quadrature import add_coin, times
 
 
 def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
     """Probability that the emitted token is one of the k drafts.
 
     Args:
-        rule: A name of ``ACCEPTANCE``: rules, and ``optimal``, the best that any rule can do with independent drafts.
+        rule: A name of ``ACCEPTANCE``: rules, and ``optimal`` and ``optimal-swor``, the best that any rule can do with
+            independent drafts and with drafts without replacement.
         target_BV: The target's laws t; weights of any float dtype.
         draft_BV: The draft's laws d.
-        k: Number of drafts, at least 1.
+        k: Number of drafts, at least 1. Drafts without replacement are the support of d where that has fewer tokens.
 
     Returns:
-        alpha, float64 [B].
+        alpha, float64 [B]. ``race`` and ``optimal-swor`` are integrals and take time V^2 and V; the others are sums.
 
     Raises:
-        ValueError: Nothing is known of the rule's acceptance, or k is not positive or not 1 for ``single``.
+        ValueError: Nothing is known of the rule's acceptance, or k is not positive or not 1 for a rule of one path.
     """
     if rule not in ACCEPTANCE:
         raise ValueError(f"The acceptance of {rule!r} is not known in closed form; it is of {', '.join(ACCEPTANCE)}.")
-    if k < 1 or (rule == "single" and k != 1):
-        raise ValueError(f"k = {k} drafts for rule {rule!r}, which takes {'1' if rule == 'single' else '1 or more'}.")
+    one = rule in ("single", "block")
+    if k < 1 or (one and k != 1):
+        raise ValueError(f"k = {k} drafts for rule {rule!r}, which takes {'1' if one else '1 or more'}.")
     return ACCEPTANCE[rule](normalised(target_BV), normalised(draft_BV), k)
+
+
+def _single(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    return torch.minimum(target_BV, draft_BV).sum(1)
 
 
 def _kseq(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
@@ -40,15 +47,79 @@ def _kseq(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tens
     return beta_B * some_of(beta_B, k_B)
 
 
+def _rrs(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    """``1 - prod (1 - sum min(r_i, d))`` over what is left of the target after i rejections."""
+    missed_B = torch.ones_like(target_BV[:, 0])
+    for _ in range(k):
+        missed_B = missed_B * (1 - torch.minimum(target_BV, draft_BV).sum(1)).clamp(min=0)
+        target_BV = normalised(excess(target_BV, draft_BV))
+    return 1 - missed_B
+
+
+def _greedy(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    """``t(T) + sum min(t, d')`` outside the k - 1 most probable drafts T."""
+    top_BC = draft_BV.topk(k - 1).indices
+    chosen_BV = torch.zeros_like(draft_BV, dtype=torch.bool).scatter(1, top_BC, True)
+    return torch.where(chosen_BV, target_BV, torch.minimum(target_BV, outside(draft_BV, chosen_BV))).sum(1)
+
+
+def _race(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    """Probability that fewer than k tokens are drafted before the token that the target's race emits.
+
+    Given that j wins the target's race at time s, token i comes before j in the draft's race with probability
+    ``1 - exp(-s (t_j d_i / d_j - t_i)+)``, independently of the others; s is exponential of mean 1.
+    """
+    time_Q, weight_Q = times(1.0, target_BV.device)
+    fewer_BJQK = time_Q.new_zeros((*target_BV.shape, len(time_Q), k))
+    fewer_BJQK[..., 0] = 1
+    speed_BJ = target_BV / draft_BV
+    for target_B, draft_B in zip(target_BV.unbind(1), draft_BV.unbind(1), strict=True):
+        lead_BJ = (speed_BJ * draft_B[:, None] - target_B[:, None]).clamp(min=0).nan_to_num(0, posinf=0)
+        fewer_BJQK = add_coin(fewer_BJQK, -torch.expm1(-lead_BJ[..., None] * time_Q))
+    won_BJ = (fewer_BJQK.sum(3) * (time_Q.neg().exp() * weight_Q)).sum(2)
+    return (target_BV * won_BJ * (draft_BV > 0)).sum(1)
+
+
 def _optimal(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
     """Min cut: ``1 + min over H of t(H) - d(H)^k``, where the best H is a prefix of the tokens sorted by t / d."""
-    order_BV = (target_BV / draft_BV).nan_to_num(torch.inf).argsort(1)
+    order_BV = _by_ratio(target_BV, draft_BV)
     cut_BV = target_BV.gather(1, order_BV).cumsum(1) - draft_BV.gather(1, order_BV).cumsum(1) ** k
     return 1 + cut_BV.amin(1).clamp(max=0)
 
 
+def _optimal_swor(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    """As ``_optimal``, with the probability that the first k arrivals of d's race are all in H.
+
+    They are if k tokens of H arrive before the first of the others, whose time is exponential of rate ``1 - d(H)``.
+    """
+    order_BV = _by_ratio(target_BV, draft_BV)
+    target_BV, draft_BV = target_BV.gather(1, order_BV), draft_BV.gather(1, order_BV)
+    # Summed from the end, for the mass outside of H to keep its precision where it is small.
+    outside_BV = torch.cat([draft_BV.flip(1).cumsum(1).flip(1)[:, 1:], torch.zeros_like(draft_BV[:, :1])], 1)
+    least_rate = float(torch.where(outside_BV > 0, outside_BV, 1).min())
+    time_Q, weight_Q = times(least_rate, target_BV.device)
+    fewer_BQK = time_Q.new_zeros((len(draft_BV), len(time_Q), k))
+    fewer_BQK[..., 0] = 1
+    cuts = []
+    for draft_B, rate_B in zip(draft_BV.unbind(1), outside_BV.unbind(1), strict=True):
+        fewer_BQK = add_coin(fewer_BQK, -torch.expm1(-draft_B[:, None] * time_Q))
+        rate_B1 = rate_B[:, None]
+        inside_B = ((1 - fewer_BQK.sum(2)) * rate_B1 * (-rate_B1 * time_Q).exp() * weight_Q).sum(1)
+        cuts.append(torch.where(rate_B > 0, inside_B, 1))
+    cut_BV = target_BV.cumsum(1) - torch.stack(cuts, 1)
+    return 1 + cut_BV.amin(1).clamp(max=0)
+
+
+def _by_ratio(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:
+    return (target_BV / draft_BV).nan_to_num(torch.inf).argsort(1)
+
+
 ACCEPTANCE: dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]] = {
-    "single": _kseq,
+    "single": _single,
     "kseq": _kseq,
+    "rrs": _rrs,
+    "greedy": _greedy,
+    "race": _race,
     "optimal": _optimal,
+    "optimal-swor": _optimal_swor,
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 
 from spectr_select.chance import Chance
+from spectr_select.law import outside
 from spectr_select.noise import Role
 from spectr_select.rule import Siblings
 
@@ -23,8 +24,6 @@ def draw_distinct(siblings: Siblings, chance: Chance) -> torch.Tensor:
 def draw_top(siblings: Siblings, chance: Chance) -> torch.Tensor:
     """The most probable tokens, and one drawn from the rest of the law as the last. [B, C]."""
     top_BC = siblings.draft_BV.topk(len(siblings.nodes) - 1).indices
-    left_BV = torch.ones_like(siblings.draft_BV).scatter(1, top_BC, 0)
-    rest_BV = siblings.draft_BV * left_BV
-    # Any other token does where the law has no more: selection does not accept it for being drawn.
-    rest_BV = torch.where((rest_BV > 0).any(1, keepdim=True), rest_BV, left_BV)
-    return torch.cat([top_BC, chance.pick(Role.DRAFT, siblings.nodes[-1], rest_BV)[:, None]], 1)
+    chosen_BV = torch.zeros_like(siblings.draft_BV, dtype=torch.bool).scatter(1, top_BC, True)
+    last_B = chance.pick(Role.DRAFT, siblings.nodes[-1], outside(siblings.draft_BV, chosen_BV))
+    return torch.cat([top_BC, last_B[:, None]], 1)

@@ -67,6 +67,13 @@ def without(law_BV: torch.Tensor, token_B1: torch.Tensor) -> torch.Tensor:
     return rest_BV / rest_BV.sum(1, keepdim=True).clamp(min=torch.finfo(law_BV.dtype).tiny)
 
 
+def outside(law_BV: torch.Tensor, chosen_BV: torch.Tensor) -> torch.Tensor:
+    """The law outside chosen tokens, float64 with sum 1; uniform there where it has no weight."""
+    rest_BV = torch.where(chosen_BV, 0, law_BV)
+    rest_BV = torch.where((rest_BV > 0).any(1, keepdim=True), rest_BV, (~chosen_BV).to(law_BV.dtype))
+    return normalised(rest_BV)
+
+
 def check_laws(law_BNV: torch.Tensor) -> None:
     """Refuse laws that hold a non-finite or negative weight or no positive one. Waits for the device.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from spectr_select.drawing import draw_top
-from spectr_select.law import excess
+from spectr_select.law import excess, outside
 from spectr_select.plan import Plan, ratio, token_rule
 from spectr_select.rule import Rule
 
@@ -23,10 +23,9 @@ def greedy_plan(
     count_B1 = active_BK.sum(1, keepdim=True)
     last_BK = active_BK & (active_BK.cumsum(1) == count_B1)
     chosen_BV = torch.zeros_like(draft_BV).scatter_add(1, tokens_BK, (active_BK & ~last_BK).double()) > 0
-    rest_BV = torch.where(chosen_BV | (count_B1 == 0), 0, draft_BV)
-    rest_BV = rest_BV / rest_BV.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    rest_BV = outside(draft_BV, chosen_BV)
     accept_BK = ratio(target_BV.gather(1, tokens_BK), rest_BV.gather(1, tokens_BK)) * last_BK
-    return Plan(accept_BK, excess(target_BV, rest_BV))
+    return Plan(accept_BK, excess(target_BV, torch.where(count_B1 > 0, rest_BV, 0)))
 
 
 GREEDY = Rule(name="greedy", drawing="top", draw=draw_top, select=token_rule(greedy_plan).select)

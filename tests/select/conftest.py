@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from spectr_select import RULES, DraftTree
+from spectr_select.branches import every_branch
+from spectr_select.round import draw_level
+from spectr_select.rule import Round
+
 Laws = tuple[torch.Tensor, torch.Tensor]
 TextLaw = Callable[[tuple[int, ...]], torch.Tensor]
 
@@ -107,3 +112,23 @@ def models() -> Callable[..., tuple[TextLaw, TextLaw]]:
 def distance() -> Callable[[torch.Tensor, torch.Tensor], float]:
     """Total variation of two laws of one shape."""
     return lambda first, second: 0.5 * math.fsum((first - second).abs().flatten().tolist())
+
+
+@pytest.fixture
+def enumerated() -> Callable[[str, torch.Tensor, torch.Tensor, int], torch.Tensor]:
+    """``enumerated(rule, target_BV, draft_BV, k)``: probability that a draft is accepted, by every draft and coin."""
+
+    def accepted(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+        tree, found, rows = DraftTree.paths(k, 1), RULES[rule], len(target_BV)
+        drawn_RK, drawing = every_branch(rows, lambda c: draw_level(found, tree, 1, draft_BV[c.row_R][:, None], c))
+        tokens_RN = torch.cat([torch.zeros_like(drawn_RK[:, :1]), drawn_RK], 1)
+        target_RNV = target_BV[drawing.row_R][:, None].expand(-1, tree.size, -1)
+        draft_RPV = draft_BV[drawing.row_R][:, None]
+        chosen, choosing = every_branch(
+            len(tokens_RN),
+            lambda c: found.select(Round(tree, tokens_RN[c.row_R], target_RNV[c.row_R], draft_RPV[c.row_R]), c),
+        )
+        weight_R = drawing.weight_R[choosing.row_R] * choosing.weight_R * (chosen.count_B > 0)
+        return torch.zeros(rows, dtype=torch.float64).index_add(0, drawing.row_R[choosing.row_R], weight_R)
+
+    return accepted

@@ -12,28 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from spectr_select import RULES, DraftTree, acceptance
-from spectr_select.branches import every_branch
-from spectr_select.round import draw_level
-from spectr_select.rule import Round
+from spectr_select import acceptance
 
 # The least that K-SEQ accepts of the optimum: two tokens attain it.
 WORST_SHARE = {1: 1.0, 2: 8 / 9, 3: 0.865030, 4: 0.854381, 8: 0.839709}
-
-
-def enumerated_acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """Probability that a rule accepts a draft, by every draft and coin."""
-    tree, found, rows = DraftTree.paths(k, 1), RULES[rule], len(target_BV)
-    drawn_RK, drawing = every_branch(rows, lambda c: draw_level(found, tree, 1, draft_BV[c.row_R][:, None], c))
-    tokens_RN = torch.cat([torch.zeros_like(drawn_RK[:, :1]), drawn_RK], 1)
-    target_RNV = target_BV[drawing.row_R][:, None].expand(-1, tree.size, -1)
-    draft_RPV = draft_BV[drawing.row_R][:, None]
-    chosen, choosing = every_branch(
-        len(tokens_RN),
-        lambda c: found.select(Round(tree, tokens_RN[c.row_R], target_RNV[c.row_R], draft_RPV[c.row_R]), c),
-    )
-    weight_R = drawing.weight_R[choosing.row_R] * choosing.weight_R * (chosen.count_B > 0)
-    return torch.zeros(rows, dtype=torch.float64).index_add(0, drawing.row_R[choosing.row_R], weight_R)
 
 
 def optimum_by_transport(target_V: torch.Tensor, tuples: dict[tuple[int, ...], float]) -> float:
@@ -47,13 +29,27 @@ def optimum_by_transport(target_V: torch.Tensor, tuples: dict[tuple[int, ...], f
     return -float(solution.fun)
 
 
-@pytest.mark.parametrize(("rule", "k"), [("single", 1), ("kseq", 1), ("kseq", 2), ("kseq", 3)])
-def test_closed_form_is_what_the_rule_does(rule, k, kind, laws) -> None:
+@pytest.mark.parametrize(
+    ("rule", "k"),
+    [("single", 1), *((rule, k) for rule in ("kseq", "rrs", "greedy") for k in (1, 2, 3))],
+)
+def test_closed_form_is_what_the_rule_does(rule, k, kind, laws, enumerated) -> None:
     target_BV, draft_BV = laws(kind, 3, 4)
     closed_B = acceptance(rule, target_BV, draft_BV, k)
-    done_B = enumerated_acceptance(rule, target_BV, draft_BV, k)
+    done_B = enumerated(rule, target_BV, draft_BV, k)
     # A round searches the division factor less long than the closed form does.
     torch.testing.assert_close(done_B, closed_B, rtol=0, atol=1e-5 if rule == "kseq" and k > 1 else 1e-12)
+
+
+def iid(draft_V: torch.Tensor, drafts: tuple[int, ...]) -> float:
+    return math.prod(float(draft_V[token]) for token in drafts)
+
+
+def without_replacement(draft_V: torch.Tensor, drafts: tuple[int, ...]) -> float:
+    chance, left = 1.0, 1.0
+    for token in drafts:
+        chance, left = chance * float(draft_V[token]) / left, left - float(draft_V[token])
+    return chance
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -61,12 +57,45 @@ def test_optimum_is_the_transport_s(k, kind, laws) -> None:
     target_BV, draft_BV = laws(kind, 2, 3)
     for target_V, draft_V in zip(target_BV, draft_BV, strict=True):
         target_V, draft_V = target_V / target_V.sum(), draft_V / draft_V.sum()
-        tuples = {
-            drafts: math.prod(float(draft_V[token]) for token in drafts)
-            for drafts in itertools.product(range(3), repeat=k)
-        }
+        tuples = {drafts: iid(draft_V, drafts) for drafts in itertools.product(range(3), repeat=k)}
         optimum = float(acceptance("optimal", target_V[None], draft_V[None], k))
         assert optimum == pytest.approx(optimum_by_transport(target_V, tuples), abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_optimum_without_replacement_is_the_transport_s(k, seed, laws) -> None:
+    (target_V,), (draft_V,) = laws("random", 1, 4, seed=seed)
+    tuples = {drafts: without_replacement(draft_V, drafts) for drafts in itertools.permutations(range(4), k)}
+    optimum = float(acceptance("optimal-swor", target_V[None], draft_V[None], k))
+    assert optimum == pytest.approx(optimum_by_transport(target_V, tuples), abs=1e-9)
+
+
+def test_draws_without_replacement_never_lower_the_optimum(laws) -> None:
+    for kind in ("random", "tied", "partial support"):
+        pair = laws(kind, 20, 5)
+        for k in (2, 3, 4):
+            better_B = acceptance("optimal-swor", *pair, k) - acceptance("optimal", *pair, k)
+            assert float(better_B.min()) >= -1e-9
+
+
+def test_greedy_is_optimal_for_its_drafting(laws) -> None:
+    (target_V,), (draft_V,) = laws("random", 1, 4)
+    top = tuple(draft_V.topk(2).indices.tolist())
+    rest = {token: float(draft_V[token]) for token in range(4) if token not in top}
+    tuples = {(*top, token): weight / sum(rest.values()) for token, weight in rest.items()}
+    optimum = optimum_by_transport(target_V, tuples)
+    assert float(acceptance("greedy", target_V[None], draft_V[None], 3)) == pytest.approx(optimum, abs=1e-9)
+
+
+def test_one_race_has_a_closed_form_between_its_bounds(laws) -> None:
+    target_BV, draft_BV = laws("random", 20, 6)
+    ratio_BJV = torch.maximum(draft_BV[:, None] / draft_BV[:, :, None], target_BV[:, None] / target_BV[:, :, None])
+    race_B = acceptance("race", target_BV, draft_BV, 1)
+    torch.testing.assert_close(race_B, (1 / ratio_BJV.sum(2)).sum(1), rtol=0, atol=1e-12)
+    strays_B = (target_BV - draft_BV).abs().sum(1) / 2
+    assert bool((race_B >= (1 - strays_B) / (1 + strays_B)).all())
+    assert bool((race_B <= 1 - strays_B).all())
 
 
 weights = st.lists(st.sampled_from([0.0, 1e-6, 0.1, 0.3, 1.0, 1.0, 2.0, 5.0, 40.0]), min_size=4, max_size=4).filter(any)

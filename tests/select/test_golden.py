@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from spectr_select import acceptance, division_factor
+from spectr_select import DraftTree, Noise, acceptance, division_factor, draw, select
 
 
 def pair(target: list[float], draft: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,18 +31,39 @@ def zipf() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch
 CLOSE, DISTANT = zipf()
 
 
-@pytest.mark.parametrize(("rule", "k", "alpha"), [("single", 1, 0.6), ("kseq", 2, 0.75), ("optimal", 2, 0.79)])
+@pytest.mark.parametrize(
+    ("rule", "k", "alpha"),
+    [
+        ("single", 1, 0.6),
+        ("kseq", 2, 0.75),
+        ("optimal", 2, 0.79),
+        ("rrs", 2, 0.72),
+        ("optimal-swor", 2, 0.834523809524),
+        ("race", 2, 0.776190476190),
+    ],
+)
 def test_golden_instance(rule: str, k: int, alpha: float) -> None:
-    assert float(acceptance(rule, *GOLDEN, k)) == pytest.approx(alpha, abs=1e-12)
+    assert float(acceptance(rule, *GOLDEN, k)) == pytest.approx(alpha, abs=1e-11)
 
 
-@pytest.mark.parametrize(("rule", "alpha"), [("optimal", 0.988871), ("kseq", 0.8827317864837)])
+@pytest.mark.parametrize(
+    ("rule", "alpha"),
+    [("optimal", 0.988871), ("kseq", 0.8827317864837), ("rrs", 169277 / 200000), ("optimal-swor", 1)],
+)
 def test_certified_instance(rule: str, alpha: float) -> None:
     assert float(acceptance(rule, *CERTIFIED, 2)) == pytest.approx(alpha, abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("rule", "k", "alpha"), [("optimal", 2, 0.6875), ("kseq", 2, 0.648268), ("optimal", 8, 1), ("kseq", 8, 0.962963)]
+    ("rule", "k", "alpha"),
+    [
+        ("optimal", 2, 0.6875),
+        ("kseq", 2, 0.648268),
+        ("rrs", 2, 0.625),
+        ("optimal", 8, 1),
+        ("kseq", 8, 0.962963),
+        ("rrs", 8, 0.933258),
+    ],
 )
 def test_bernoulli_instance(rule: str, k: int, alpha: float) -> None:
     assert float(acceptance(rule, *BERNOULLI, k)) == pytest.approx(alpha, abs=5e-7)
@@ -53,10 +74,21 @@ def test_bernoulli_instance(rule: str, k: int, alpha: float) -> None:
     [
         (CLOSE, "optimal", 2, 0.99917),
         (CLOSE, "kseq", 2, 0.92758),
+        (CLOSE, "rrs", 2, 0.89844),
+        (CLOSE, "race", 2, 0.93361),
+        (CLOSE, "greedy", 2, 0.94019),
         (DISTANT, "optimal", 4, 0.87326),
         (DISTANT, "kseq", 4, 0.78553),
+        (DISTANT, "rrs", 4, 0.74524),
+        (DISTANT, "race", 4, 0.83472),
+        (DISTANT, "greedy", 4, 0.71489),
+        (DISTANT, "optimal-swor", 4, 0.90793),
         (DISTANT, "optimal", 8, 0.99008),
         (DISTANT, "kseq", 8, 0.88505),
+        (DISTANT, "rrs", 8, 0.82169),
+        (DISTANT, "race", 8, 0.95189),
+        (DISTANT, "greedy", 8, 0.90579),
+        (DISTANT, "optimal-swor", 8, 0.99540),
     ],
 )
 def test_zipf_instances(laws: tuple[torch.Tensor, torch.Tensor], rule: str, k: int, alpha: float) -> None:
@@ -92,3 +124,19 @@ def test_uniform_laws_make_kseq_optimal(k: int) -> None:
     for rule in ("kseq", "optimal"):
         assert float(acceptance(rule, *pair(target, [1.0] * 12), k)) == pytest.approx(expected, abs=1e-12)
     assert float(division_factor(*pair(target, [1.0] * 12), k)) == pytest.approx(3 * expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("laws", "alpha"), [(GOLDEN, 0.764285714286), (CERTIFIED, 192754417 / 200130000)])
+def test_rejection_without_replacement(laws: tuple[torch.Tensor, torch.Tensor], alpha: float, enumerated) -> None:
+    assert float(enumerated("rrsw", *laws, 2)) == pytest.approx(alpha, abs=1e-12)
+
+
+@pytest.mark.parametrize(("k", "alpha"), [(4, 0.762), (8, 0.863)])
+def test_rejection_without_replacement_by_sampling(k: int, alpha: float) -> None:
+    rows, tree = 3000, DraftTree.paths(k, 1)
+    noise = Noise(torch.arange(rows), torch.zeros(rows, dtype=torch.int64))
+    target_BNV, draft_BPV = (law_BV[:, None].expand(rows, -1, -1) for law_BV in DISTANT)
+    tokens_BN = torch.cat([torch.zeros((rows, 1), dtype=torch.int64), draw("rrsw", tree, 1, draft_BPV, noise)], 1)
+    chosen = select("rrsw", tree, tokens_BN, target_BNV.expand(-1, tree.size, -1), draft_BPV, noise)
+    # Five standard deviations, and one for a value that is itself from sampling.
+    assert float(chosen.count_B.double().mean()) == pytest.approx(alpha, abs=6 * (alpha * (1 - alpha) / rows) ** 0.5)

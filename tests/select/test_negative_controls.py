@@ -11,12 +11,13 @@ from spectr_select import RULES, Rule, output_law
 from spectr_select.chance import Chance
 from spectr_select.division import division_factor, some_of
 from spectr_select.drawing import draw_iid
-from spectr_select.law import excess, normalised
+from spectr_select.law import excess, normalised, without
 from spectr_select.noise import Role
-from spectr_select.plan import Plan, ratio, token_rule
+from spectr_select.plan import Plan, columns, ratio, token_rule
 from spectr_select.recursion import Step, TokenRule, bonus_by_pick
 from spectr_select.rule import Siblings
 from spectr_select.rules.kseq import KSEQ, kseq_plan
+from spectr_select.rules.rrsw import rrsw_plan
 
 DRAFT = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
 TARGET = torch.tensor([[0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
@@ -51,6 +52,17 @@ def without_repeats(target_BV, draft_BV, tokens_BK, active_BK) -> Plan:
     return kseq_plan(target_BV, draft_BV, tokens_BK, active_BK & ~repeated_BK)
 
 
+def rrsw_testing_repeats(target_BV, draft_BV, tokens_BK, active_BK) -> Plan:
+    left_BV, accepts = target_BV, []
+    for token_B1, active_B1 in zip(columns(tokens_BK), columns(active_BK), strict=True):
+        accepts.append(
+            (left_BV.gather(1, token_B1) / draft_BV.gather(1, token_B1)).nan_to_num(0).clamp(max=1) * active_B1
+        )
+        left_BV = torch.where(active_B1, normalised(excess(left_BV, draft_BV)), left_BV)
+        draft_BV = torch.where(active_B1, without(draft_BV, token_B1), draft_BV)
+    return Plan(torch.cat(accepts, 1), left_BV)
+
+
 def drafted_or_excess(step: Step, chance: Chance) -> torch.Tensor:
     target_BV = normalised(step.target_BV)
     wish_B = chance.pick(Role.EMIT, 0, target_BV)
@@ -66,6 +78,10 @@ def test_the_same_recipe_with_the_true_factor_is_exact(monkeypatch, distance) ->
     assert bias_of(broken(kseq_with(lambda rho: rho)), monkeypatch, distance) <= 1e-12
 
 
+def test_rrsw_that_skips_repeats_is_exact_on_independent_drafts(monkeypatch, distance) -> None:
+    assert bias_of(broken(rrsw_plan), monkeypatch, distance) <= 1e-12
+
+
 def test_a_larger_division_factor_is_exact_too(monkeypatch, distance) -> None:
     assert bias_of(broken(kseq_with(lambda rho: rho + 0.05)), monkeypatch, distance) <= 1e-12
 
@@ -76,6 +92,7 @@ def test_a_larger_division_factor_is_exact_too(monkeypatch, distance) -> None:
         pytest.param(broken(kseq_with(torch.ones_like)), 0.120, id="kseq with rho 1"),
         pytest.param(broken(kseq_with(lambda rho: rho - 0.05)), 0.0089, id="kseq with rho too small"),
         pytest.param(broken(without_repeats), 0.0375, id="kseq on drafts without repeats"),
+        pytest.param(broken(rrsw_testing_repeats), 0.0375, id="rrsw that tests repeats"),
         pytest.param(
             Rule("broken", "iid", draw_iid, TokenRule(drafted_or_excess, bonus_by_pick).select),
             0.1635,
