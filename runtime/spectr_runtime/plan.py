@@ -45,7 +45,7 @@ class Plan:
             raise UsageError(f"K={self.drafts} drafts of length L={self.length}: both must be at least 1.")
         if self.drafts * self.length >= MAX_NODES:
             raise UsageError(f"K={self.drafts} times L={self.length} drafts: a round takes fewer than {MAX_NODES}.")
-        if RULES[self.rule].chains_only and self.drafts > 1:
+        if RULES[self.rule].trees == "chain" and self.drafts > 1:
             raise UsageError(
                 f"Rule {self.rule} takes one draft path; got K={self.drafts}.", hint="Use --drafts 1 or --rule kseq."
             )
