@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from spectr_jobs.progress import say
+
 
 class Lock:
     """An exclusive lock on a file; works between the processes of a machine, and over NFS between machines."""
@@ -39,7 +41,10 @@ def is_free(folder: Path) -> bool:
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
     """Hold the lock on a file, waiting for it as long as another process does."""
-    lock = _lock(path, fcntl.LOCK_EX)
+    lock = Lock.try_take(path)
+    if lock is None:
+        say(f"waiting for the process that holds {path}")
+        lock = _lock(path, fcntl.LOCK_EX)
     assert lock is not None
     try:
         yield

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from spectr_jobs import setup, summary
+from spectr_jobs import setup, sources, summary
 from spectr_jobs.errors import Interrupted
 from spectr_jobs.lock import held, is_free
 from spectr_jobs.manifest import Manifest, Terms
@@ -26,6 +26,7 @@ from spectr_jobs.stop import CONTINUE, Stop
 from spectr_jobs.survey import InputFile, Survey, survey
 from spectr_jobs.worker import Worker
 from spectr_runtime import Bundle
+from spectr_runtime.errors import UsageError
 from spectr_runtime.request import SamplingParams
 
 ALL_DONE, SOME_FAILED = 0, 3
@@ -96,9 +97,8 @@ def decode(run: RunDirectory, bundle: Bundle, how: Setup, rank: Rank, stop: Stop
     total, remaining = (sum(map(run.manifest.size_of, numbers)) for numbers in (mine, left))
     progress = Progress(sys.stderr, total)
     progress.skip(total - remaining)
-    say(
-        f"decoding {remaining:,} records, {rank}: {how}" if rank.world > 1 else f"decoding {remaining:,} records: {how}"
-    )
+    who = f", {rank}" if rank.world > 1 else ""
+    say(f"decoding {remaining:,} records{who}: {how}")
     facts = how.to_json() | {"rank": rank.index, "world": rank.world} | summary.machine()
     session = Session(run.sessions, facts, progress, decoder.timing, echo)
     worker = Worker(run, decoder, session, stop)
@@ -182,6 +182,9 @@ def execute(
 @contextlib.contextmanager
 def _place(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
     """The run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
+    if sources.is_remote(output):
+        what = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
+        raise UsageError(what, hint="Decode into a folder that all ranks share, then copy it.")
     if output != "-":
         yield Path(output), None
         return

@@ -152,6 +152,7 @@ def test_the_plan_reaches_the_summary(batch, bundle: Path, prompts: Path, run_di
         (["--temperature", "-1"], 2, "--temperature: temperature is -1.0; it must be"),
         (["--time-limit", "soon"], 2, "Invalid value for '--time-limit': got 'soon', allowed seconds, or a time like"),
         (["--rank", "2"], 2, "--rank came without --world."),
+        (["-o", "s3://bucket/run"], 2, "The run directory s3://bucket/run is a URL; it must be a folder"),
         (["nowhere.jsonl"], 2, "Input nowhere.jsonl: there is no such file."),
     ],
 )
