@@ -148,9 +148,9 @@ def test_the_number_of_threads_is_taken_over(folder: Path) -> None:
     assert engine._session.get_session_options().intra_op_num_threads == 1
 
 
-def test_threads_do_not_spin_between_calls(folder: Path) -> None:
+def test_threads_spin_for_a_moment_only(folder: Path) -> None:
     options = OnnxRuntimeEngine(folder, SPEC, rows=1, capacity=32)._session.get_session_options()
-    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "100"
 
 
 def test_a_broken_graph_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -105,8 +105,9 @@ def _open_session(path: Path, threads: int | None) -> Any:
             f"ONNX Runtime cannot be imported: {error}.", hint="Install it with `pip install 'spectr[cpu]'`."
         ) from error
     options = onnxruntime.SessionOptions()
-    # Threads spin within a call, which small models gain a third from, but not after it: between calls PyTorch samples.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Long enough to bridge the operators of a call, which small models gain a third from; by default threads spin for
+    # tens of milliseconds, and PyTorch, which samples between calls, waits for the cores.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
