@@ -149,11 +149,13 @@ def read_sampling(fields: Mapping[str, object], defaults: SamplingParams) -> Sam
     Raises:
         RequestError: A field has the wrong type, is out of range, or asks for what is not supported.
     """
-    for name, idle in UNSUPPORTED.items():
-        _refuse_unsupported(name, fields.get(name), idle)
-    given = {name: fields[name] for name in SAMPLING if fields.get(name) is not None}
-    for name, value in given.items():
-        require(name, value, SAMPLING[name])
+    given = {}
+    for name, value in fields.items():
+        if name in UNSUPPORTED:
+            _refuse_unsupported(name, value, UNSUPPORTED[name])
+        elif name in SAMPLING and value is not None:
+            require(name, value, SAMPLING[name])
+            given[name] = value
     return dataclasses.replace(defaults, **_as_params(given))
 
 

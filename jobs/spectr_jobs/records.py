@@ -34,6 +34,8 @@ HARMLESS = frozenset(
 )
 # Names that the simple shape's output line has for itself; custom_id tells the output lines of the shapes apart.
 RESERVED = frozenset({"text", "finish_reason", "usage", "speculation", "error", "custom_id"})
+_KNOWN = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | RESERVED | {"id", *PROMPTS}
+_BODY = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | HARMLESS
 _ID = fields.Check(
     lambda value: (isinstance(value, str) and value != "") or fields.is_integer(value), "a text or an integer"
 )
@@ -161,12 +163,11 @@ def _origin(value: Mapping[str, Any], origin: Origin) -> Origin:
             url=url if isinstance(url, str) else None,
             model=model if isinstance(model, str) else None,
         )
-    known = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | RESERVED | {"id", *PROMPTS}
     given = value.get("id")
     return dataclasses.replace(
         origin,
         id=given if given is not None and _ID.accepts(given) else origin.id,
-        carried={name: item for name, item in value.items() if name not in known},
+        carried={name: item for name, item in value.items() if name not in _KNOWN},
     )
 
 
@@ -195,10 +196,9 @@ def _read_one_prompt(value: Mapping[str, Any], names: tuple[str, ...]) -> Prompt
 def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[Prompt, SamplingParams]:
     body = _read_envelope(value)
     prompt = "prompt" if value["url"] == COMPLETIONS else "messages"
-    known = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | HARMLESS | {prompt}
     for name, item in body.items():
-        if name not in known and item is not None:
-            hint = fields.nearest(name, known)
+        if name not in _BODY and name != prompt and item is not None:
+            hint = fields.nearest(name, (*_BODY, prompt))
             raise RequestError(
                 f"{name}: got {fields.shown(item)}, allowed no such field at {value['url']}.{hint}",
                 param=name,
