@@ -51,14 +51,18 @@ def normalised(law_BV: torch.Tensor) -> torch.Tensor:
     return law_BV / law_BV.sum(1, keepdim=True)
 
 
-def excess(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:
-    """What the target has over the draft, ``(t - d)+``; the target itself where that is nothing.
+def or_else(law_BV: torch.Tensor, other_BV: torch.Tensor) -> torch.Tensor:
+    """The law, or the other one in rows where it has no weight.
 
-    Where nothing is left the law is asked for after an event of probability zero up to rounding; a token that the
-    target allows is then the one answer that cannot be wrong.
+    A residual has none after an event of probability zero, up to rounding. A token that the target allows is then the
+    one answer that cannot be wrong.
     """
-    over_BV = (target_BV - draft_BV).clamp(min=0)
-    return torch.where((over_BV > 0).any(1, keepdim=True), over_BV, target_BV)
+    return torch.where((law_BV > 0).any(1, keepdim=True), law_BV, other_BV)
+
+
+def excess(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:
+    """What the target has over the draft, ``(t - d)+``; the target itself where that is nothing."""
+    return or_else((target_BV - draft_BV).clamp(min=0), target_BV)
 
 
 def without(law_BV: torch.Tensor, token_B1: torch.Tensor) -> torch.Tensor:
@@ -69,9 +73,7 @@ def without(law_BV: torch.Tensor, token_B1: torch.Tensor) -> torch.Tensor:
 
 def outside(law_BV: torch.Tensor, chosen_BV: torch.Tensor) -> torch.Tensor:
     """The law outside chosen tokens, float64 with sum 1; uniform there where it has no weight."""
-    rest_BV = torch.where(chosen_BV, 0, law_BV)
-    rest_BV = torch.where((rest_BV > 0).any(1, keepdim=True), rest_BV, (~chosen_BV).to(law_BV.dtype))
-    return normalised(rest_BV)
+    return normalised(or_else(torch.where(chosen_BV, 0, law_BV), (~chosen_BV).to(law_BV.dtype)))
 
 
 def check_laws(law_BNV: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ import torch
 from spectr_select.chance import Chance
 from spectr_select.noise import Role
 from spectr_select.rule import Round
-from spectr_select.selection import Selection
+from spectr_select.selection import Selection, selection_at
 from spectr_select.tree import as_index
 
 
@@ -66,13 +66,7 @@ class TokenRule:
             # argmax returns the first of equal values: the active node with the smallest number.
             node_B = torch.where(running_B, step.first + active_BK.int().argmax(1), node_B)
         bonus_B = self.bonus(at(drawn.target_BNV, node_B), tree.depth + 1, chance)
-        return selection_at(drawn, node_B, torch.where(running_B, bonus_B, token_B))
-
-
-def selection_at(drawn: Round, node_B: torch.Tensor, token_B: torch.Tensor) -> Selection:
-    """The selection that accepts the path to a node and adds a token."""
-    accepted_BD = drawn.tree.path_table(node_B.device)[node_B]
-    return Selection(accepted_BD, (accepted_BD >= 0).sum(1), token_B)
+        return selection_at(tree, node_B, torch.where(running_B, bonus_B, token_B))
 
 
 def at(law_BNV: torch.Tensor, node_B: torch.Tensor) -> torch.Tensor:

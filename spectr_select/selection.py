@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from spectr_select.tree import DraftTree
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -21,3 +23,9 @@ class Selection:
     accepted_BD: torch.Tensor
     count_B: torch.Tensor
     token_B: torch.Tensor
+
+
+def selection_at(tree: DraftTree, node_B: torch.Tensor, token_B: torch.Tensor) -> Selection:
+    """The selection that accepts the path to a node and adds a token."""
+    accepted_BD = tree.path_table(node_B.device)[node_B]
+    return Selection(accepted_BD, (accepted_BD >= 0).sum(1), token_B)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from spectr_select.rule import Rule
+from spectr_select.rules.block import BLOCK
+from spectr_select.rules.gbv import GBV
 from spectr_select.rules.gls import GLS
 from spectr_select.rules.greedy import GREEDY
 from spectr_select.rules.kseq import KSEQ
@@ -10,8 +12,11 @@ from spectr_select.rules.race import RACE
 from spectr_select.rules.rrs import RRS
 from spectr_select.rules.rrsw import RRSW
 from spectr_select.rules.single import SINGLE
+from spectr_select.rules.traversal import TRAVERSAL
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (SINGLE, KSEQ, RRS, RRSW, GREEDY, RACE, GLS)}
+RULES: dict[str, Rule] = {
+    rule.name: rule for rule in (SINGLE, KSEQ, RRS, RRSW, GREEDY, RACE, GLS, BLOCK, GBV, TRAVERSAL)
+}
 
 
 def rule_named(name: str) -> Rule:

@@ -11,6 +11,7 @@ import torch
 
 from spectr_select.division import PASSES_IN_A_ROUND, division_of, some_of
 from spectr_select.drawing import draw_iid
+from spectr_select.law import or_else
 from spectr_select.plan import Plan, ratio, token_rule
 from spectr_select.rule import Rule
 
@@ -25,10 +26,8 @@ def kseq_plan(
     # Each of the k tests removes its share of the target, weighted by the chance that it is reached at all.
     tests_B = some_of(share_BV.sum(1), k_B)
     residual_BV = (target_BV - share_BV * tests_B[:, None]).clamp(min=0)
-    empty_B1 = ~(residual_BV > 0).any(1, keepdim=True)
     accept_BK = ratio(share_BV.gather(1, tokens_BK), draft_BV.gather(1, tokens_BK)) * active_BK
-    # An empty residual belongs to a rejection that only rounding can bring about.
-    return Plan(accept_BK, torch.where(empty_B1, target_BV, residual_BV))
+    return Plan(accept_BK, or_else(residual_BV, target_BV))
 
 
 KSEQ_TOKEN = token_rule(kseq_plan)

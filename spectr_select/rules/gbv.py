@@ -1,0 +1,126 @@
+"""Greedy multi-path block verification (arXiv 2602.16961): block verification of the best of K independent paths.
+
+From the root on, the walk goes to the child whose token has the largest ``t / d``. So the walked path is the largest of
+K independent ones in the order that compares their tokens' ranks from the first on, and its law is known: with A the
+mass of paths that rank below a prefix, x the prefix's mass, ``y = x d(tokens ranking below)`` and ``z = x d(token)``,
+
+    d_skew(token) = [(A + y + z)^K - (A + y)^K] / [(A + x)^K - A^K].
+
+Against this draft law the path is verified as a block. Tokens of equal ``t / d`` share a rank and, by their d, the mass
+that ``d_skew`` gives to all of them. The first path with one of them is then walked alone: how many of the others begin
+like it depends on how the tie was broken, but the rest of that one path is a plain draft.
+"""
+
+# B rows, K paths, L drafts, V vocabulary.
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from spectr_select.chance import Chance
+from spectr_select.drawing import draw_iid
+from spectr_select.law import normalised
+from spectr_select.noise import Role
+from spectr_select.recursion import at
+from spectr_select.rule import Round, Rule
+from spectr_select.rules.block import Link, verify_block
+from spectr_select.selection import Selection, selection_at
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Tokens in the order of ``t / d``; all [B, V].
+
+    Attributes:
+        rank_BV: How many tokens rank below.
+        under_BV: The draft's mass of those.
+        upto_BV: The same with all of the token's own rank.
+        tied_BV: Whether another token has the rank.
+    """
+
+    rank_BV: torch.Tensor
+    under_BV: torch.Tensor
+    upto_BV: torch.Tensor
+    tied_BV: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The way from the root to a node.
+
+    Attributes:
+        node_B: The node.
+        active_BK: Paths that go through it and may be walked on.
+        below_B1: Mass of the paths that rank below the walked prefix.
+        mass_B1: Mass of the prefix.
+        alone_B1: Whether a tie has left a single path.
+    """
+
+    node_B: torch.Tensor
+    active_BK: torch.Tensor
+    below_B1: torch.Tensor
+    mass_B1: torch.Tensor
+    alone_B1: torch.Tensor
+
+
+def ranks(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> Ranks:
+    """Rank the tokens by ``t / d``."""
+    ratio_BV = (target_BV / draft_BV).nan_to_num(0)
+    sorted_BV, order_BV = ratio_BV.sort(1)
+    first_BV, last_BV = torch.searchsorted(sorted_BV, ratio_BV), torch.searchsorted(sorted_BV, ratio_BV, right=True)
+    mass_BV1 = torch.nn.functional.pad(draft_BV.gather(1, order_BV).cumsum(1), (1, 0))
+    return Ranks(first_BV, mass_BV1.gather(1, first_BV), mass_BV1.gather(1, last_BV), last_BV - first_BV > 1)
+
+
+def _select(drawn: Round, chance: Chance) -> Selection:
+    tree = drawn.tree
+    one_B1 = torch.ones_like(drawn.target_BNV[:, 0, :1], dtype=torch.float64)
+    active_BK = torch.ones_like(drawn.tokens_BN[:, tree.levels[-1].start :], dtype=torch.bool)
+    walk = Walk(torch.zeros_like(drawn.tokens_BN[:, 0]), active_BK, 0 * one_B1, one_B1, one_B1 == 0)
+    path, nodes = [], [walk.node_B]
+    for level in tree.levels[1:]:
+        link, walk = _walk_on(walk, level, drawn)
+        path.append(link)
+        nodes.append(walk.node_B)
+    count_B, law_BV = verify_block(path, normalised(at(drawn.target_BNV, walk.node_B)), chance)
+    node_B = torch.stack(nodes, 1).gather(1, count_B[:, None])[:, 0]
+    return selection_at(tree, node_B, chance.pick(Role.EMIT, 0, law_BV))
+
+
+def _walk_on(walk: Walk, level: range, drawn: Round) -> tuple[Link, Walk]:
+    target_BV = normalised(at(drawn.target_BNV, walk.node_B))
+    draft_BV = normalised(at(drawn.draft_BPV, walk.node_B))
+    order = ranks(target_BV, draft_BV)
+    tokens_BK = drawn.tokens_BN[:, level.start : level.stop]
+    # argmax returns the first of equal values: the first path of the highest rank.
+    place_B1 = torch.where(walk.active_BK, order.rank_BV.gather(1, tokens_BK), -1).argmax(1, keepdim=True)
+    token_B1 = tokens_BK.gather(1, place_B1)
+    alone_B1 = walk.alone_B1 | order.tied_BV.gather(1, token_B1)
+    place_K = torch.arange(tokens_BK.shape[1], device=tokens_BK.device)
+    link = Link(target_BV, torch.where(walk.alone_B1, draft_BV, _skewed(draft_BV, order, walk)), token_B1)
+    return link, Walk(
+        node_B=level.start + place_B1[:, 0],
+        active_BK=torch.where(alone_B1, place_K == place_B1, walk.active_BK & (tokens_BK == token_B1)),
+        below_B1=walk.below_B1 + walk.mass_B1 * order.under_BV.gather(1, token_B1),
+        mass_B1=walk.mass_B1 * draft_BV.gather(1, token_B1),
+        alone_B1=alone_B1,
+    )
+
+
+def _skewed(draft_BV: torch.Tensor, order: Ranks, walk: Walk) -> torch.Tensor:
+    """Law of the walked path's next token: ``d_skew``, in sums instead of differences of powers."""
+    count, below_B1, mass_B1 = walk.active_BK.shape[1], walk.below_B1, walk.mass_B1
+    raised_BV = _power_sum(below_B1 + mass_B1 * order.upto_BV, below_B1 + mass_B1 * order.under_BV, count)
+    return draft_BV * raised_BV / _power_sum(below_B1 + mass_B1, below_B1, count)
+
+
+def _power_sum(high: torch.Tensor, low: torch.Tensor, count: int) -> torch.Tensor:
+    """``(high^K - low^K) / (high - low)``."""
+    total = torch.ones_like(high)
+    for power in range(1, count):
+        total = total * high + low**power
+    return total
+
+
+GBV = Rule(name="gbv", drawing="iid", draw=draw_iid, select=_select, trees="paths")

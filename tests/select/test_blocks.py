@@ -1,0 +1,130 @@
+"""Rules that accept several tokens together: how much they accept, and what goes wrong in copies of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from spectr_select import RULES, DraftTree, sequence_law
+from spectr_select.branches import every_branch
+from spectr_select.enumeration import text_law
+from spectr_select.law import normalised
+from spectr_select.round import draw_level
+from spectr_select.rule import Round
+from spectr_select.rules import block, gbv, traversal
+
+
+def constant(*weights: float):
+    law_V = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    return lambda text: law_V
+
+
+def tokens_per_round(rule: str, tree: DraftTree, target, draft) -> float:
+    """Expected tokens of a round, by every draft and coin."""
+    found, tokens_RN, weight_R = RULES[rule], torch.zeros((1, 1), dtype=torch.int64), torch.ones(1, dtype=torch.float64)
+
+    def laws(law, nodes: range) -> torch.Tensor:
+        texts = [[tuple(int(row[n]) for n in tree.path(node)) for node in nodes] for row in tokens_RN]
+        return torch.stack([torch.stack([law(text) for text in some]) for some in texts])
+
+    for depth in range(1, tree.depth + 1):
+        laws_RMV = laws(draft, tree.levels[depth - 1])
+        drawn, some = every_branch(
+            len(weight_R), lambda c, d=depth, some=laws_RMV: draw_level(found, tree, d, some[c.row_R], c)
+        )
+        tokens_RN = torch.cat([tokens_RN[some.row_R], drawn], 1)
+        weight_R = weight_R[some.row_R] * some.weight_R
+    target_RNV, draft_RPV = laws(target, range(tree.size)), laws(draft, range(tree.inner))
+    chosen, some = every_branch(
+        len(weight_R),
+        lambda c: found.select(Round(tree, tokens_RN[c.row_R], target_RNV[c.row_R], draft_RPV[c.row_R]), c),
+    )
+    return 1 + float((weight_R[some.row_R] * some.weight_R * chosen.count_B).sum())
+
+
+def test_a_block_accepts_more_than_its_tokens_one_by_one() -> None:
+    models = constant(1, 2), constant(2, 1)
+    assert tokens_per_round("single", DraftTree.chain(2), *models) == pytest.approx(1 + 10 / 9, abs=1e-12)
+    assert tokens_per_round("block", DraftTree.chain(2), *models) == pytest.approx(1 + 11 / 9, abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_one_path_leaves_no_choice_among_block_rules(length: int, models, distance) -> None:
+    target, draft = models("random", 3)
+    tree = DraftTree.chain(length)
+    expected = tokens_per_round("block", tree, target, draft)
+    for rule in ("gbv", "traversal"):
+        assert tokens_per_round(rule, tree, target, draft) == pytest.approx(expected, abs=1e-12)
+    assert expected >= tokens_per_round("single", tree, target, draft) - 1e-12
+
+
+def test_equal_models_accept_everything(models) -> None:
+    target, _ = models("random", 3)
+    for rule in ("block", "gbv", "traversal"):
+        tree = DraftTree.chain(2) if rule == "block" else DraftTree.paths(2, 2)
+        assert tokens_per_round(rule, tree, target, target) == pytest.approx(3, abs=1e-12)
+
+
+def test_stopping_at_the_first_failure_is_found(monkeypatch, models, distance) -> None:
+    """Passing tests in order is not what the block's coins are made for."""
+
+    def select(drawn: Round, chance):
+        class InOrder:
+            def first(self, node, deepest_first_BL):
+                failed_BL = 1 - deepest_first_BL.flip(1)
+                return deepest_first_BL.shape[1] - chance.first(node, failed_BL)
+
+            def pick(self, *arguments):
+                return chance.pick(*arguments)
+
+        return RULES["block"].select(drawn, InOrder())
+
+    monkeypatch.setitem(RULES, "broken", dataclasses.replace(RULES["block"], select=select))
+    target, draft = models("random", 3)
+    assert distance(sequence_law("broken", DraftTree.chain(2), target, draft), text_law(target, 3)) > 1e-3
+
+
+def test_traversal_with_another_parent_weight_is_found(monkeypatch, models, distance) -> None:
+    def weight(weight_B1, target_BV, draft_BV):
+        surplus_B1 = (weight_B1 * target_BV - draft_BV).clamp(min=0).sum(1, keepdim=True)
+        return (surplus_B1 / (1 - draft_BV.amax(1, keepdim=True))).clamp(max=1).nan_to_num(0)
+
+    target, draft = models("random", 3)
+    tree = DraftTree.paths(2, 2)
+    assert distance(sequence_law("traversal", tree, target, draft), text_law(target, 3)) <= 1e-12
+    monkeypatch.setattr(traversal, "pass_chance", weight)
+    assert distance(sequence_law("traversal", tree, target, draft), text_law(target, 3)) > 1e-3
+
+
+def test_ties_without_a_rank_in_common_are_found(monkeypatch, models, distance) -> None:
+    ranks = gbv.ranks
+
+    def untied(target_BV, draft_BV):
+        found = ranks(target_BV, draft_BV)
+        return dataclasses.replace(found, tied_BV=torch.zeros_like(found.tied_BV))
+
+    target, draft = constant(1, 1, 1), constant(1, 1, 2)
+    tree = DraftTree.paths(2, 2)
+    assert distance(sequence_law("gbv", tree, target, draft), text_law(target, 3)) <= 1e-12
+    monkeypatch.setattr(gbv, "ranks", untied)
+    assert distance(sequence_law("gbv", tree, target, draft), text_law(target, 3)) > 1e-3
+
+
+def test_the_skewed_law_is_the_law_of_the_walked_path() -> None:
+    """Largest of K paths by enumeration against the product of ``d_skew`` along the path."""
+    target_V, draft_V = normalised(torch.tensor([[3.0, 1.0, 1.5]])), normalised(torch.tensor([[1.0, 1.0, 2.0]]))
+    order, count = gbv.ranks(target_V, draft_V), 3
+    one = torch.ones((1, 1), dtype=torch.float64)
+    walk = gbv.Walk(torch.zeros(1), torch.ones((1, count)), 0 * one, one, one == 0)
+    first_V = gbv._skewed(draft_V, order, walk)[0]
+    by_rank = order.rank_BV[0].argsort()
+    cdf = draft_V[0, by_rank].cumsum(0) ** count
+    torch.testing.assert_close(first_V[by_rank], torch.diff(cdf, prepend=torch.zeros(1)), rtol=0, atol=1e-15)
+
+
+def test_pass_chance_of_a_whole_weight_is_one() -> None:
+    law_BV = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    assert float(block.pass_chance(torch.ones((1, 1), dtype=torch.float64), law_BV, law_BV)) == 1
+    assert float(block.pass_chance(torch.full((1, 1), 0.5, dtype=torch.float64), law_BV, law_BV)) == 0
