@@ -13,6 +13,7 @@ from spectr_runtime.request import Completion
 Row = Mapping[str, Any]
 DEFAULT_MODEL = "spectr"
 RETRYABLE = "server_error"
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON itself escapes the others
 
 
 def completion_row(record: Record, completion: Completion, *, seed: int, created: int) -> Row:
@@ -47,8 +48,9 @@ def error_row(bad: BadRecord, *, seed: int) -> Row:
 
 
 def encode(row: Row) -> bytes:
-    """A row as one line of UTF-8."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n"
+    """A row as one line of UTF-8, whichever characters its reader takes for the end of a line."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_LINE_ENDS).encode("utf-8") + b"\n"
 
 
 def key(row: Row) -> str:

@@ -4,7 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from spectr_jobs import fields, rows
 from spectr_jobs.records import CHAT, COMPLETIONS, BadRecord, Record, Shape, detect, parse
 from spectr_runtime import Chat, SamplingParams
 
@@ -248,3 +251,33 @@ def test_a_bad_record_keeps_the_id_and_the_fields_that_it_has():
     record = read({"id": "x", "prompt": "", "gold": 1})
     assert (record.origin.id, record.origin.carried) == ("x", {"gold": 1})
     assert read(openai({"prompt": ""}, custom_id="b")).origin.id == "b"
+
+
+NAMES = sorted(
+    {*fields.SAMPLING, *fields.UNSUPPORTED, "id", "prompt", "messages", "token_ids", "custom_id", "url", "body", "x"}
+)
+patient = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@patient
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6), st.sampled_from(["openai", "simple"]))
+def test_any_object_is_a_record_or_an_error_that_can_be_written(value: dict[str, Any], shape: Shape):
+    found = read(json.dumps(value).encode(), shape)
+    if isinstance(found, BadRecord):
+        row = json.loads(rows.encode(rows.error_row(found, seed=0)))
+        assert rows.key(row) == found.origin.key
+        assert rows.content(row)["error"]["message"].startswith("in.jsonl:3: ")
+    else:
+        assert found.request.id == found.origin.key
+        assert found.request.prompt
+
+
+@patient
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_record_or_an_error(line: bytes):
+    assert read(line).origin.place == "in.jsonl:3"

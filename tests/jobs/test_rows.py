@@ -88,10 +88,12 @@ def test_a_failed_row_says_what_whose_fault_and_whether_to_try_again(
     assert rows.is_retryable(row) is rows.is_retryable(simple) is retryable
 
 
-def test_a_line_is_one_line_of_utf8_without_escapes():
-    line = rows.encode({"id": "a", "text": "é\u2028\n"})
-    assert line == '{"id":"a","text":"é\u2028\\n"}\n'.encode()
-    assert rows.key(json.loads(line)) == "a"
+def test_a_line_is_one_line_of_utf8_for_every_reader():
+    row = {"id": "a", "text": "é\u2028\u2029\x85\x1c\r\n"}
+    line = rows.encode(row)
+    assert line == '{"id":"a","text":"é\\u2028\\u2029\\u0085\\u001c\\r\\n"}\n'.encode()
+    assert json.loads(line) == row
+    assert len(line.decode().splitlines()) == 1
 
 
 def test_a_tally_counts_rows_of_both_shapes_alike():

@@ -207,7 +207,7 @@ def test_stdin_and_stdout_make_a_filter(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompts.read_bytes())))
     result = batch("run", bundle, "-", "-o", "-")
     assert result.code == 0
-    rows = {row["id"]: row for row in map(json.loads, result.out.strip().split("\n"))}
+    rows = {row["id"]: row for row in map(json.loads, result.out.splitlines())}
     expected = {row["id"]: row for row in read_lines(tmp_path / "run" / "output.jsonl")}
     assert rows.keys() - expected.keys() == {"stdin.jsonl:8"}
     assert all(rows[key] == expected[key] for key in expected.keys() & rows.keys())
