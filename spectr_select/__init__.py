@@ -14,6 +14,7 @@ from spectr_select.round import draw, select
 from spectr_select.rule import Rule
 from spectr_select.rules import RULES
 from spectr_select.selection import Selection
+from spectr_select.topology import best_tree, expected_tokens, tokens_bound
 from spectr_select.tree import DraftTree
 
 __all__ = [
@@ -24,12 +25,15 @@ __all__ = [
     "Rule",
     "Selection",
     "acceptance",
+    "best_tree",
     "check_laws",
     "division_factor",
     "draw",
+    "expected_tokens",
     "output_law",
     "sample",
     "seed_of",
     "select",
     "sequence_law",
+    "tokens_bound",
 ]
