@@ -99,6 +99,8 @@ def decode(run: RunDirectory, bundle: Bundle, how: Setup, rank: Rank, stop: Stop
     progress.skip(total - remaining)
     who = f", {rank}" if rank.world > 1 else ""
     say(f"decoding {remaining:,} records{who}: {how}")
+    if others := summary.plans(run) - {str(how.plan)}:
+        say(f"earlier rows were decoded with {', '.join(sorted(others))}; they stay, since every plan has the same law")
     facts = how.to_json() | {"rank": rank.index, "world": rank.world} | summary.machine()
     session = Session(run.sessions, facts, progress, decoder.timing, echo)
     worker = Worker(run, decoder, session, stop)

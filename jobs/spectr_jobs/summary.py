@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -81,6 +82,13 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "versions": dict(manifest.versions),
         "started": date(manifest.created),
         "finished": date(max((session["last"]["time"] for session in sessions), default=manifest.created)),
+    }
+
+
+def plans(run: RunDirectory) -> set[str]:
+    """The plans of all sessions so far."""
+    return {
+        row["plan"] for path in run.sessions.glob("*.jsonl") for _, _, row in itertools.islice(journal.rows(path), 1)
     }
 
 
