@@ -52,16 +52,17 @@ def division_of(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tens
         # Tokens below the ratio rho give t / rho to beta, the others d.
         below_BV1 = (ratio_BV < rho_B[:, None]).double()[:, :, None]
         scaled_B, replaced_B = torch.bmm(laws_B2V, below_BV1)[:, :, 0].unbind(1)
-        whole_B = 1 - replaced_B
-        beta_B = (whole_B + scaled_B / rho_B).clamp(_LEAST, _MOST)
-        fixed_B = some_of(beta_B, k_B)
+        whole_B, shared_B = 1 - replaced_B, scaled_B / rho_B
+        beta_B = (whole_B + shared_B).clamp(_LEAST, _MOST)
+        missed_B = k_B * torch.log1p(-beta_B)
+        fixed_B = -torch.expm1(missed_B) / beta_B
         above_B = fixed_B <= rho_B
         high_B = torch.where(above_B, fixed_B.minimum(high_B), high_B)
         low_B = torch.where(above_B, low_B, fixed_B.maximum(low_B))
         left_B = (1 - rho_B * beta_B).clamp(min=_LEAST)
-        slope_B = k_B * scaled_B / (rho_B * rho_B * (1 - beta_B)) + whole_B / left_B
-        step_B = (left_B.log() - k_B * torch.log1p(-beta_B)) / slope_B
+        slope_B = k_B * shared_B / (rho_B * (1 - beta_B)) + whole_B / left_B
+        step_B = (left_B.log() - missed_B) / slope_B
         # Newton's steps stay on one side of the root; a little beyond it, they move the upper end of the bracket too.
-        next_B = rho_B + step_B + _BEYOND * step_B.abs()
+        next_B = rho_B + torch.add(step_B, step_B.abs(), alpha=_BEYOND)
         rho_B = torch.where((next_B > low_B) & (next_B < high_B), next_B, (low_B + high_B) / 2)
     return (high_B * (1 + 1e-13)).maximum(low_B).minimum(k_B)

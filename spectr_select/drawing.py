@@ -18,6 +18,8 @@ def draw_iid(siblings: Siblings, chance: Chance) -> torch.Tensor:
 
 def draw_distinct(siblings: Siblings, chance: Chance) -> torch.Tensor:
     """Draws without replacement, in their order. [B, C]."""
+    if len(siblings.nodes) == 1:  # one number instead of a race of the whole vocabulary
+        return draw_iid(siblings, chance)
     return chance.order(siblings.nodes[0], siblings.draft_BV, len(siblings.nodes))
 
 

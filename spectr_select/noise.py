@@ -46,6 +46,7 @@ class Noise:
     seed_B: torch.Tensor
     position_B: torch.Tensor
     _tables: list[torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=list)
+    _races: dict[tuple[int, int], torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         seeds, positions = self.seed_B, self.position_B
@@ -68,12 +69,14 @@ class Noise:
         """Exponential numbers of mean 1, positive and precise where small; float64 [B, C].
 
         For ``Role.RACE`` the node is a depth, and the numbers belong to the text position (root position + depth): the
-        race for a token is the same whichever round, tree and node it is run in.
+        race for a token is the same whichever round, tree and node it is run in. A round asks for them once for every
+        parent and once more to select, so they are kept. Not to be written to.
         """
-        high, low = self._words(role, node, count)
-        # Half a step up keeps both ends out: 0 would tie with an impossible token, 1 would be infinite.
-        centred = ((high >> 6) * 2**26 + (low >> 6)).double() * 2.0**-52 + 2.0**-53
-        return -torch.log1p(-centred)
+        if role is not Role.RACE:
+            return self._exponential(role, node, count)
+        if (node, count) not in self._races:
+            self._races[node, count] = self._exponential(role, node, count)
+        return self._races[node, count]
 
     def first(self, node: int, accept_BK: torch.Tensor) -> torch.Tensor:
         """Toss a coin for every candidate: index of the first success, K where none succeeds; int64 [B]."""
@@ -97,6 +100,12 @@ class Noise:
         Once the law is used up the rest are the first tokens of weight zero.
         """
         return arrivals(law_BV, self.exponential(Role.DRAFT, node, law_BV.shape[1]), count)
+
+    def _exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
+        high, low = self._words(role, node, count)
+        # Half a step up keeps both ends out: 0 would tie with an impossible token, 1 would be infinite.
+        centred = ((high >> 6) * 2**26 + (low >> 6)).double() * 2.0**-52 + 2.0**-53
+        return -torch.log1p(-centred)
 
     def _table(self) -> torch.Tensor:
         """Numbers of the first nodes of every role but the race; float64 [B, roles * nodes, C]."""

@@ -68,9 +68,19 @@ def ranks(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> Ranks:
     """Rank the tokens by ``t / d``."""
     ratio_BV = (target_BV / draft_BV).nan_to_num(0)
     sorted_BV, order_BV = ratio_BV.sort(1)
-    first_BV, last_BV = torch.searchsorted(sorted_BV, ratio_BV), torch.searchsorted(sorted_BV, ratio_BV, right=True)
+    place_BV = torch.arange(ratio_BV.shape[1], device=ratio_BV.device).expand_as(order_BV)
+    new_BV = torch.nn.functional.pad(sorted_BV[:, 1:] != sorted_BV[:, :-1], (1, 0), value=True)
+    last_BV = torch.nn.functional.pad(new_BV[:, 1:], (0, 1), value=True)
+    # Of each rank the first place and the one behind the last, carried from where it begins and ends to all of it.
+    start_BV = torch.where(new_BV, place_BV, 0).cummax(1).values
+    stop_BV = torch.where(last_BV, place_BV, place_BV.shape[1]).flip(1).cummin(1).values.flip(1) + 1
     mass_BV1 = torch.nn.functional.pad(draft_BV.gather(1, order_BV).cumsum(1), (1, 0))
-    return Ranks(first_BV, mass_BV1.gather(1, first_BV), mass_BV1.gather(1, last_BV), last_BV - first_BV > 1)
+
+    def by_token(sorted_BV: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(sorted_BV).scatter(1, order_BV, sorted_BV)
+
+    under_BV, upto_BV = mass_BV1.gather(1, start_BV), mass_BV1.gather(1, stop_BV)
+    return Ranks(by_token(start_BV), by_token(under_BV), by_token(upto_BV), by_token(stop_BV - start_BV > 1))
 
 
 def _select(drawn: Round, chance: Chance) -> Selection:

@@ -21,7 +21,8 @@ def kseq_plan(
 ) -> Plan:
     """Coins and residual of K-SEQ for as many candidates as are active in the row."""
     k_B = active_BK.sum(1).double()
-    rho_B = division_of(target_BV, draft_BV, k_B, PASSES_IN_A_ROUND)
+    single = tokens_BK.shape[1] == 1
+    rho_B = torch.ones_like(k_B) if single else division_of(target_BV, draft_BV, k_B, PASSES_IN_A_ROUND)
     share_BV = torch.minimum(draft_BV, target_BV / rho_B[:, None])
     # Each of the k tests removes its share of the target, weighted by the chance that it is reached at all.
     tests_B = some_of(share_BV.sum(1), k_B)
