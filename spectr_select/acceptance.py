@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from spectr_select.division import division_factor, some_of
-from spectr_select.law import excess, normalised, outside
+from spectr_select.law import check_pair, excess, normalised, outside
 from spectr_select.quadrature import add_coin, times
 
 
@@ -26,13 +26,17 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
         alpha, float64 [B]. ``race`` and ``optimal-swor`` are integrals and take time V^2 and V; the others are sums.
 
     Raises:
-        ValueError: Nothing is known of the rule's acceptance, or k is not positive or not 1 for a rule of one path.
+        ValueError: Nothing is known of the rule's acceptance, k is not positive or not 1 for ``single``, a rule of
+            distinct drafts has fewer tokens than k, or the laws are not of one shape.
     """
+    check_pair(target_BV, draft_BV)
     if rule not in ACCEPTANCE:
         raise ValueError(f"The acceptance of {rule!r} is not known in closed form; it is of {', '.join(ACCEPTANCE)}.")
-    one = rule in ("single", "block")
-    if k < 1 or (one and k != 1):
-        raise ValueError(f"k = {k} drafts for rule {rule!r}, which takes {'1' if one else '1 or more'}.")
+    most = {"single": 1, "greedy": target_BV.shape[1]}.get(rule)
+    if k < 1 or (most is not None and k > most):
+        raise ValueError(
+            f"k = {k} drafts for rule {rule!r}, which takes {'1 or more' if most is None else f'1 to {most}'}."
+        )
     return ACCEPTANCE[rule](normalised(target_BV), normalised(draft_BV), k)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from spectr_select.law import normalised
+from spectr_select.law import check_pair, normalised
 
 # Passes over the vocabulary: in a round some 1e-6 of acceptance (at worst 4e-5 in trials) is not worth more of them.
 PASSES_IN_A_ROUND = 7
@@ -32,7 +32,13 @@ def division_factor(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int | to
     Returns:
         rho in [1, k] with ``1 - (1 - beta)^k = rho * beta`` for ``beta = sum min(d, t / rho)``, rounded up: a smaller
         one would bias the output, a larger one costs acceptance alone. float64 [B].
+
+    Raises:
+        ValueError: The laws are not of one shape, or k is below 1.
     """
+    check_pair(target_BV, draft_BV)
+    if isinstance(k, int) and k < 1:
+        raise ValueError(f"k = {k} drafts; a division factor takes 1 or more.")
     k_B = torch.as_tensor(k, dtype=torch.float64, device=target_BV.device).expand(len(target_BV))
     return division_of(normalised(target_BV), normalised(draft_BV), k_B, _PASSES)
 

@@ -10,7 +10,7 @@ from itertools import product
 import torch
 
 from spectr_select.branches import Branches, every_branch
-from spectr_select.law import normalised
+from spectr_select.law import check_pair, normalised
 from spectr_select.round import draw_level
 from spectr_select.rule import Round, Rule
 from spectr_select.rules import rule_named
@@ -35,6 +35,7 @@ def output_law(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
     Raises:
         ValueError: The rule is unknown, takes no k drafts, or is a race, whose outcomes cannot be enumerated.
     """
+    check_pair(target_BV, draft_BV)
     laws = [
         sequence_law(rule, DraftTree.paths(k, 1), _constant(target_V), _constant(draft_V)).sum(1)
         for target_V, draft_V in zip(target_BV, draft_BV, strict=True)

@@ -17,13 +17,13 @@ def sample(law_BV: torch.Tensor, u_B: torch.Tensor) -> torch.Tensor:
         u_B: Uniform numbers in [0, 1), float64 [B] or [B, C] for C draws from each law.
 
     Returns:
-        Tokens, int64, in the shape of ``u_B``.
+        Tokens, int64, in the shape of ``u_B``. What is no law, as from logits that are not finite, gives some token.
     """
     running_BV = _integers(law_BV).cumsum(1)
     total_B1 = running_BV[:, -1:]
     u_BC = u_B if u_B.ndim == 2 else u_B[:, None]
     place_BC = (u_BC * total_B1).long().minimum(total_B1 - 1)
-    token_BC = torch.searchsorted(running_BV, place_BC, right=True)
+    token_BC = torch.searchsorted(running_BV, place_BC, right=True).clamp(max=law_BV.shape[1] - 1)
     return token_BC if u_B.ndim == 2 else token_BC[:, 0]
 
 
@@ -74,6 +74,20 @@ def without(law_BV: torch.Tensor, token_B1: torch.Tensor) -> torch.Tensor:
 def outside(law_BV: torch.Tensor, chosen_BV: torch.Tensor) -> torch.Tensor:
     """The law outside chosen tokens, float64 with sum 1; uniform there where it has no weight."""
     return normalised(or_else(torch.where(chosen_BV, 0, law_BV), (~chosen_BV).to(law_BV.dtype)))
+
+
+def check_pair(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> None:
+    """Refuse laws that are not two tables of floats of one shape.
+
+    Raises:
+        ValueError: Naming both shapes.
+    """
+    floats = target_BV.is_floating_point() and draft_BV.is_floating_point()
+    if not floats or target_BV.ndim != 2 or target_BV.shape != draft_BV.shape:
+        raise ValueError(
+            "Target and draft laws must be floats of one shape [B, V]; "
+            f"got {target_BV.dtype} {list(target_BV.shape)} and {draft_BV.dtype} {list(draft_BV.shape)}."
+        )
 
 
 def check_laws(law_BNV: torch.Tensor) -> None:

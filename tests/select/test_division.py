@@ -107,3 +107,12 @@ def test_a_large_vocabulary_takes_passes_not_a_sort() -> None:
     rho_B = division_factor(target_BV, draft_BV, 8)
     target_BV, draft_BV = (law_BV.double() / law_BV.double().sum() for law_BV in (target_BV, draft_BV))
     torch.testing.assert_close(rho_B, by_sorting(target_BV, draft_BV, 8), rtol=1e-10, atol=0)
+
+
+def test_ill_shaped_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one shape \[B, V\]; got torch.float64 \[1, 2\] and torch.float64 \[1, 3\]"):
+        division_factor(law(1, 1), law(1, 1, 1), 2)
+    with pytest.raises(ValueError, match="must be floats"):
+        division_factor(torch.ones((1, 2), dtype=torch.int64), law(1, 1), 2)
+    with pytest.raises(ValueError, match="k = 0 drafts"):
+        division_factor(law(1, 1), law(1, 1), 0)

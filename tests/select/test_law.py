@@ -70,3 +70,10 @@ def test_what_is_no_law_is_named(weights: list[float]) -> None:
 
 def test_laws_pass() -> None:
     check_laws(torch.tensor([[[0.0, 2.0], [1.0, 1e-30]]]))
+
+
+@pytest.mark.parametrize("weights", [[float("nan")] * 3, [1.0, float("inf"), 0.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -3.0]])
+def test_what_is_no_law_gives_some_token_of_the_vocabulary(weights: list[float]) -> None:
+    u = torch.tensor([[0.0, 0.4, LARGEST]], dtype=torch.float64)
+    tokens = sample(torch.tensor([weights]), u)
+    assert bool(((tokens >= 0) & (tokens < 3)).all())
