@@ -13,7 +13,7 @@ from spectr_export.build import build
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TOKENS = 48
+TOKENS = 32
 
 
 @pytest.fixture(scope="module")

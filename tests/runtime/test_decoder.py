@@ -41,7 +41,7 @@ def target_law(prompt: tuple[int, ...], tokens: int, temperature: float) -> torc
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_the_first_three_tokens_follow_the_target(open_decoder: OpenDecoder, plan: Plan, temperature: float) -> None:
-    rows = 12_000
+    rows = 5_000
     decoder = open_decoder(plan, batch_size=64)
     params = SamplingParams(max_tokens=3, temperature=temperature, ignore_eos=True)
     requests = (Request(f"row {row}", PROMPT, params) for row in range(rows))
