@@ -11,6 +11,7 @@ import torch
 from support import TableEngine, chi_square_p_value
 
 from spectr_runtime import Completion, Decoder, Failure, Plan, Request, SamplingParams
+from spectr_select import RULES
 
 OpenDecoder = Callable[..., Decoder]
 PLANS = [Plan.plain(), Plan("single", 1, 3), Plan("kseq", 3, 2), Plan("kseq", 2, 4)]
@@ -54,6 +55,29 @@ def test_the_first_three_tokens_follow_the_target(open_decoder: OpenDecoder, pla
     assert chi_square_p_value(counts, law) > 1e-9
     wrong = target_law(PROMPT, 3, temperature * 1.25)
     assert chi_square_p_value(counts, wrong) < 1e-9, "the test must be able to tell a wrong law"
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_decodes_the_targets_law(open_decoder: OpenDecoder, rule: str) -> None:
+    plan = Plan(rule, 1 if RULES[rule].trees == "chain" else 3, 2)
+    params = SamplingParams(max_tokens=3, ignore_eos=True)
+    requests = (Request(f"row {row}", PROMPT, params) for row in range(2_500))
+    counts = torch.zeros(125)
+    for outcome in open_decoder(plan, batch_size=64).generate(requests):
+        assert isinstance(outcome, Completion)
+        first, second, third = outcome.token_ids
+        counts[25 * first + 5 * second + third] += 1
+    assert chi_square_p_value(counts, target_law(PROMPT, 3, 1.0)) > 1e-9
+    assert chi_square_p_value(counts, target_law(PROMPT, 3, 1.4)) < 1e-9, "the test must be able to tell a wrong law"
+
+
+def test_a_race_writes_the_same_text_whatever_the_plan(open_decoder: OpenDecoder) -> None:
+    requests = [Request(str(row), PROMPT, SamplingParams(max_tokens=30)) for row in range(10)]
+    texts = [
+        [one.token_ids for _, one in sorted(by_id(open_decoder(plan, batch_size=size), requests).items())]
+        for plan, size in ((Plan("race", 1, 1), 1), (Plan("race", 3, 2), 4), (Plan("race", 2, 5), 10))
+    ]
+    assert texts[0] == texts[1] == texts[2]
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
