@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import torch
-from spectr_select import seed_of
 
 from spectr_runtime.attention import aligned
 from spectr_runtime.bundle import Bundle, Role
@@ -21,6 +20,7 @@ from spectr_runtime.sampling import Sampling
 from spectr_runtime.scheduler import Scheduler
 from spectr_runtime.text import Text
 from spectr_runtime.timing import Timing
+from spectr_select import seed_of
 
 IDLE = SamplingParams()
 

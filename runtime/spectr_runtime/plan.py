@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from spectr_select import RULES, DraftTree
-
 from spectr_runtime.errors import UsageError
+from spectr_select import RULES, DraftTree
 
 PLAIN = "plain"
 MAX_NODES = 256

@@ -6,13 +6,13 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from spectr_select import DraftTree, Noise, draw, select
 
 from spectr_runtime.attention import aligned, block_mask, triangle
 from spectr_runtime.engine import Call, Engine
 from spectr_runtime.plan import PLAIN, Plan
 from spectr_runtime.sampling import Sampling
 from spectr_runtime.timing import Timing
+from spectr_select import DraftTree, Noise, draw, select
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
