@@ -1,0 +1,259 @@
+"""The chance that each rule accepts, against the number of drafts, and the best chance that any rule has.
+
+    OMP_NUM_THREADS=1 python benchmarks/acceptance.py
+
+Exact values of ``spectr_select.acceptance`` on made-up laws and on those of the demo pair; only the races of the demo
+pair are sampled, whose integral takes time V^2. The figure needs matplotlib, which is no dependency of spectr.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from machine import machine
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from spectr_select.acceptance import ACCEPTANCE, acceptance
+
+# B laws of a family, S draws of a race, T tokens of a prompt, P positions taken of it, V vocabulary.
+EXAMPLES = Path(__file__).parent.parent / "examples"
+DRAFTS = tuple(range(1, 17))
+FEWER_DRAFTS = (1, 2, 3, 4, 6, 8, 16)  # of the integrals, which take longer
+SHOWN_DRAFTS = (1, 2, 4, 8, 16)
+INTEGRALS = ("race", "optimal-swor")
+LAWS_AT_ONCE = 32  # what an integral over all tokens keeps in the cache
+CONTEXT = 16  # tokens of a prompt before the first position taken
+STYLES = {
+    "optimal-swor": ("optimum, drafts without replacement", {"color": "black", "linestyle": (0, (4, 2))}),
+    "optimal": ("optimum, independent drafts", {"color": "black", "linewidth": 2.2}),
+    "race": ("race", {"color": "#0072b2", "marker": "o", "zorder": 10}),
+    "greedy": ("greedy", {"color": "#e69f00", "marker": "D", "markersize": 6}),
+    "kseq": ("kseq", {"color": "#d55e00", "marker": "s"}),
+    "rrs": ("rrs", {"color": "#009e73", "marker": "^"}),
+    "single": ("single (one draft)", {"color": "#888888", "linestyle": ":"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Laws:
+    """Pairs of laws over which a panel's curves are the mean, float64 [B, V].
+
+    Attributes:
+        race_draws: Races drawn for each pair of laws, or 0 to integrate.
+    """
+
+    title: str
+    target_BV: torch.Tensor
+    draft_BV: torch.Tensor
+    race_draws: int = 0
+
+    def __post_init__(self) -> None:
+        if self.target_BV.shape != self.draft_BV.shape or self.race_draws < 0:
+            raise ValueError(
+                f"{self.title}: laws {tuple(self.target_BV.shape)} and {tuple(self.draft_BV.shape)}, {self.race_draws} "
+                "races; need laws of one shape [B, V] and 0 races or more."
+            )
+
+
+def bernoulli(target: Fraction, draft: Fraction) -> Laws:
+    """Two tokens, the second with these probabilities."""
+    laws_2V = torch.tensor([[float(1 - one), float(one)] for one in (target, draft)], dtype=torch.float64)
+    title = f"t = ({1 - target}, {target}), d = ({1 - draft}, {draft})"
+    return Laws(title, laws_2V[:1], laws_2V[1:])
+
+
+def zipf() -> list[Laws]:
+    """A Zipf law of 200 tokens and two disturbed copies of it as drafts, the first also flattened."""
+    noise, logit_V = np.random.default_rng(7), -1.1 * np.log(np.arange(1, 201))
+    near_V = (logit_V + 0.5 * noise.standard_normal(200)) / 1.2
+    far_V = logit_V + noise.standard_normal(200)
+    target_BV, near_BV, far_BV = (torch.from_numpy(one)[None].softmax(1) for one in (logit_V, near_V, far_V))
+    return [
+        Laws("Zipf, V = 200, noise 0.5, flattened", target_BV, near_BV),
+        Laws("Zipf, V = 200, noise 1", target_BV, far_BV),
+    ]
+
+
+def dirichlet(count: int) -> Laws:
+    """Unrelated laws of 50 tokens, uniform on the simplex."""
+    target_BV, draft_BV = torch.from_numpy(np.random.default_rng(11).dirichlet(np.ones(50), (2, count)))
+    return Laws(f"Dirichlet, V = 50, {count} pairs", target_BV, draft_BV)
+
+
+def demo(pair: Path, prompts: Path, positions: int, race_draws: int) -> Laws:
+    """Laws of the demo pair at temperature 1 after random tokens of its held-out prompts, as many of each prompt."""
+    records = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
+    texts = [record.get("prompt") or record["body"]["prompt"] for record in records]
+    tokenizer = AutoTokenizer.from_pretrained(pair / "target")
+    models = [AutoModelForCausalLM.from_pretrained(pair / name, dtype=torch.float32) for name in ("target", "draft")]
+    chance, rows = np.random.default_rng(13), []
+    for text in texts:
+        tokens_1T = tokenizer(text, return_tensors="pt").input_ids
+        taken_P = chance.choice(np.arange(CONTEXT, tokens_1T.shape[1]), positions, replace=False)
+        with torch.inference_mode():
+            rows.append([model(tokens_1T).logits[0, taken_P].double().softmax(1) for model in models])
+    target_BV, draft_BV = (torch.cat(laws) for laws in zip(*rows, strict=True))
+    return Laws(f"Demo pair, V = {target_BV.shape[1]}, {len(target_BV)} positions", target_BV, draft_BV, race_draws)
+
+
+def curve(rule: str, laws: Laws) -> dict[int, torch.Tensor]:
+    """The rule's acceptance on every pair of laws, by number of drafts."""
+    if rule == "race" and laws.race_draws:
+        return sampled_race(laws)
+    most = {"single": 1, "greedy": laws.target_BV.shape[1]}.get(rule, DRAFTS[-1])
+    drafts = [k for k in (FEWER_DRAFTS if rule in INTEGRALS else DRAFTS) if k <= most]
+    parts = list(zip(laws.target_BV.split(LAWS_AT_ONCE), laws.draft_BV.split(LAWS_AT_ONCE), strict=True))
+    return {k: torch.cat([acceptance(rule, target_BV, draft_BV, k) for target_BV, draft_BV in parts]) for k in drafts}
+
+
+def sampled_race(laws: Laws) -> dict[int, torch.Tensor]:
+    """Share of races whose emitted token is among the first k of the draft; every k sees the same races."""
+    generator, ranks = torch.Generator().manual_seed(17), []
+    for target_V, draft_V in zip(laws.target_BV.float(), laws.draft_BV.float(), strict=True):
+        arrival_SV = torch.empty((laws.race_draws, len(target_V))).exponential_(generator=generator)
+        won_S1 = (arrival_SV / target_V).argmin(1, keepdim=True)
+        drafted_SV = arrival_SV / draft_V
+        ranks.append((drafted_SV < drafted_SV.gather(1, won_S1)).sum(1))
+    rank_BS = torch.stack(ranks)
+    return {k: (rank_BS < k).double().mean(1) for k in DRAFTS}
+
+
+def lowest_of_two_tokens(k: int) -> float:
+    """c_k: the lowest kseq / optimal over laws of two tokens for which the optimum is just 1.
+
+    Those are d = (1 - b, b) and t = ((1 - b)^k, 1 - (1 - b)^k), for the optimum is ``min(1, 2 - a - (1 - b)^k)``.
+    """
+    draft_B = torch.linspace(0, 1, 20_001, dtype=torch.float64)[1:-1]
+    missed_B = (1 - draft_B) ** k
+    target_BV, draft_BV = torch.stack([missed_B, 1 - missed_B], 1), torch.stack([1 - draft_B, draft_B], 1)
+    return float(acceptance("kseq", target_BV, draft_BV, k).min())
+
+
+def measure(laws: Laws) -> tuple[dict[str, Any], dict[int, float]]:
+    """The panel's curves for the result file, and the lowest kseq / optimal of its laws by number of drafts."""
+    by_rule = {rule: curve(rule, laws) for rule in ACCEPTANCE}
+    curves: dict[str, Any] = {
+        rule: {"k": list(by_k), "alpha": [round(float(one_B.mean()), 6) for one_B in by_k.values()]}
+        for rule, by_k in by_rule.items()
+    }
+    if laws.race_draws:
+        share_B = by_rule["race"][1]
+        error = float((share_B * (1 - share_B) / laws.race_draws).sum().sqrt()) / len(share_B)
+        curves["race"] |= {"draws_per_pair": laws.race_draws, "standard_error_at_1": round(error, 6)}
+    lowest = {k: float((by_rule["kseq"][k] / by_rule["optimal"][k]).min()) for k in DRAFTS}
+    shape = {"title": laws.title, "pairs": len(laws.target_BV), "vocabulary": laws.target_BV.shape[1]}
+    return shape | {"curves": curves}, lowest
+
+
+def bounds(lowest: dict[str, dict[int, float]]) -> list[dict[str, Any]]:
+    """For each k the lowest kseq / optimal met, where it was met, c_k, and the guarantee of the SpecTr paper."""
+    lines: list[dict[str, Any]] = []
+    for k in DRAFTS:
+        where = min(lowest, key=lambda title: lowest[title][k])
+        met, bound, paper = lowest[where][k], lowest_of_two_tokens(k), 1 - (1 - 1 / k) ** k
+        if met < bound - 1e-9:
+            raise click.ClickException(f"kseq / optimal is {met} at k = {k} on {where!r}, below c_k = {bound}")
+        figures = {"lowest": round(met, 6), "c_k": round(bound, 6), "paper": round(paper, 6)}
+        lines.append({"k": k, "where": where} | figures)
+    return lines
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """One panel for each family of laws, as PNG and SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"font.size": 10, "axes.titlesize": 10, "svg.fonttype": "path", "svg.hashsalt": "spectr"}):
+        figure = Figure(figsize=(10, 6.8), layout="constrained")
+        panels = figure.subplots(2, 3, sharex=True).T.flatten()
+        for panel, laws in zip(panels, result["laws"], strict=True):
+            draw_panel(panel, laws)
+        for panel in panels[1::2]:
+            panel.set_xlabel("drafts k")
+        for panel in panels[:2]:
+            panel.set_ylabel("acceptance probability")
+        figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def draw_panel(panel: Any, laws: dict[str, Any]) -> None:
+    """The curves of one family, the better over the worse."""
+    for depth, (rule, (label, style)) in enumerate(STYLES.items()):
+        drafts, alpha = laws["curves"][rule]["k"], laws["curves"][rule]["alpha"]
+        if rule == "single":
+            panel.axhline(alpha[0], label=label, zorder=1, **style)
+            continue
+        marked = [place for place, k in enumerate(drafts) if k in SHOWN_DRAFTS]
+        kept = {"linewidth": 1.3, "markersize": 4, "markevery": marked, "zorder": 9 - depth}
+        panel.plot(drafts, alpha, label=label, **(kept | style))
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(SHOWN_DRAFTS, labels=[str(k) for k in SHOWN_DRAFTS])
+    panel.locator_params(axis="y", nbins=6, steps=[1, 2, 5, 10])
+    panel.yaxis.set_major_formatter("{x:.2f}")
+    panel.set_title(laws["title"])
+    panel.grid(color="#dddddd", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--pair",
+    type=click.Path(path_type=Path, exists=True),
+    default=EXAMPLES / "demo_pair",
+    help="Folder with a target and a draft.",
+)
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path, exists=True),
+    default=EXAMPLES / "prompts.jsonl",
+    help="Texts that the pair reads.",
+)
+@click.option("--positions", type=click.IntRange(1), default=2, show_default=True, help="Positions taken of a prompt.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(__file__).parent / "results" / "acceptance.json",
+    help="Result file; the figure is put beside it as .png and .svg.",
+)
+def main(pair: Path, prompts: Path, positions: int, output: Path) -> None:
+    """Compute how often each rule accepts, write the result file and draw the figure."""
+    torch.set_num_threads(1)
+    families = [
+        bernoulli(Fraction(3, 4), Fraction(1, 4)),
+        bernoulli(Fraction(5, 9), Fraction(1, 3)),
+        *zipf(),
+        dirichlet(32),
+    ]
+    families.append(demo(pair, prompts, positions, race_draws=256))
+    measured, lowest = [], {}
+    for laws in families:
+        panel, lowest[laws.title] = measure(laws)
+        measured.append(panel)
+        click.echo(f"{laws.title}\n{table(panel)}\n")
+    result = machine() | {"kseq_over_optimal": bounds(lowest), "laws": measured}
+    line = "k={k:<3} lowest kseq/optimal {lowest:.6f}  c_k {c_k:.6f}  guaranteed {paper:.6f}  ({where})"
+    click.echo("\n".join(line.format(**one) for one in result["kseq_over_optimal"]))
+    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw(result, output)
+
+
+def table(panel: dict[str, Any]) -> str:
+    """A line for each rule with its acceptance at one, two, four, eight and sixteen drafts."""
+    lines = []
+    for rule, found in panel["curves"].items():
+        alpha = dict(zip(found["k"], found["alpha"], strict=True))
+        shown = (f"{alpha[k]:>9.5f}" if k in alpha else " " * 9 for k in SHOWN_DRAFTS)
+        lines.append(f"  {rule:<13}" + "".join(shown))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
