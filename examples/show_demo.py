@@ -1,6 +1,6 @@
 """Put the summaries of two runs side by side and show two completions; the end of ``make demo``.
 
-python examples/show_demo.py build/demo/run build/demo/plain
+python examples/show_demo.py build/demo/run build/demo/plain --prompts examples/prompts.jsonl
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from spectr_runtime.errors import RequestError
-from spectr_runtime.request import MAX_SEED, Chat, Prompt, SamplingParams
+from spectr_runtime.request import MAX_SEED, TEMPERATURES, Chat, Prompt, SamplingParams, is_temperature
 
 SHOWN = 60
 
@@ -63,10 +63,14 @@ def _is_token(value: object) -> bool:
     return isinstance(value, int) and is_integer(value) and value >= 0
 
 
+def _is_temperature(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_temperature(value)
+
+
 SAMPLING: Mapping[str, Check] = {
     "max_tokens": integer(1),
     "max_completion_tokens": integer(1),
-    "temperature": number(0, math.inf, "a number from 0 upwards"),
+    "temperature": Check(_is_temperature, TEMPERATURES),
     "top_p": number(0, 1, "a number above 0, at most 1", without_low=True),
     "top_k": Check(integer(-1).accepts, "an integer from 1 upwards, or 0 or -1 for all tokens"),
     "stop": Check(lambda value: _is_text(value) or _list_of(_is_text)(value), "a non-empty text or a list of them"),

@@ -47,6 +47,10 @@ class KVCache:
         """Values of a layer [rows, Hk, S, head_size]."""
         return self.buffer[2 * layer + 1]
 
+    def clear(self, row: int) -> None:
+        """Zero a row: a mask hides a slot's weight, but zero times NaN is NaN in every attention kernel."""
+        self.buffer[:, row].zero_()
+
     def keep(self, base_B: torch.Tensor, accepted_BD: torch.Tensor) -> None:
         """Move the slots of the accepted nodes to directly behind their root.
 

@@ -28,8 +28,11 @@ IDLE = SamplingParams()
 class Decoder:
     """Decodes requests with a bundle's pair of models.
 
-    A row's text depends on the bundle, the request and the run seed alone, up to the last bits of the models' logits,
-    which may differ between batch shapes.
+    A row's text depends on the bundle, the plan, the request and the run seed alone, up to the last bits of the models'
+    logits, which may differ between batch shapes.
+
+    ONNX Runtime has the cores to itself: with it, PyTorch is set to one thread, since two pools that wait for each
+    other's cores cost more than the second thread brings to what is done between the passes.
 
     Args:
         bundle: The models and their tokenizer.
@@ -40,7 +43,7 @@ class Decoder:
         seed: Run seed, for requests that bring none.
 
     Raises:
-        UsageError: The batch size is not positive.
+        UsageError: The batch size is not positive, or the backend does not run on the device.
         EngineError: The backend cannot run the bundle here.
     """
 
@@ -61,16 +64,18 @@ class Decoder:
         self.timing = Timing()
         self._seed = seed
         self._manifest = bundle.manifest
-        self._device = torch.device(device)
         self._text = Text(bundle.tokenizer, bundle.manifest.vocabulary.size)
-        self._scheduler = Scheduler(batch_size)
-        self._sampling: Sampling | None = None
 
         def engine(role: Role) -> Engine:
             slots = aligned(bundle.manifest.limits.capacity + plan.tree.size)
             return open_engine(bundle, role, backend=backend, device=device, rows=batch_size, capacity=slots)
 
         self._target = engine("target")
+        self._device = torch.device(device)
+        if backend == "onnxruntime":
+            torch.set_num_threads(1)
+        self._scheduler = Scheduler(batch_size)
+        self._sampling: Sampling | None = None
         self._draft = engine("draft") if plan.drafts else None
 
     @torch.inference_mode()
@@ -167,11 +172,17 @@ class Decoder:
         for place, (row, tokens, accepted, sound) in enumerate(places):
             if row is None:
                 continue
+            if not sound:
+                self._clear(place)
             outcome = row.extend(tokens[: accepted + 1], accepted) if sound else _not_finite(row)
             if outcome is not None:
                 self._scheduler.release(place)
                 self._sampling = None
                 yield outcome
+
+    def _clear(self, place: int) -> None:
+        for engine in filter(None, (self._draft, self._target)):
+            engine.cache.clear(place)
 
 
 def _not_finite(row: Row) -> Failure:

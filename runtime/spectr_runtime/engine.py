@@ -60,7 +60,7 @@ class Call:
 
 
 class Engine(Protocol):
-    """A compiled model with its cache."""
+    """A model with its cache."""
 
     @property
     def spec(self) -> ModelSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -11,6 +10,14 @@ from spectr_runtime.errors import RequestError
 
 FinishReason = Literal["stop", "length"]
 MAX_SEED = 2**63 - 1
+# Below, logits divided by it would leave float32.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-5, 1000
+TEMPERATURES = "0, or from 0.00001 to 1000"
+
+
+def is_temperature(value: float) -> bool:
+    """Whether a temperature is 0 or in the range that logits can be divided by."""
+    return value == 0 or MIN_TEMPERATURE <= value <= MAX_TEMPERATURE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,7 +26,7 @@ class SamplingParams:
 
     Attributes:
         max_tokens: Most tokens to write, at least 1.
-        temperature: Divides the logits; 0 takes the most probable token.
+        temperature: Divides the logits, 1e-5 to 1000; 0 takes the most probable token.
         top_k: Keep the k most probable tokens; 0 keeps all. Ties at the border are broken by the lower token id.
         top_p: Keep the smallest set of most probable tokens that holds this probability, in (0, 1].
         stop: Texts that end the completion; they are not part of its text.
@@ -42,10 +49,10 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         _require("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
-        _require("temperature", self.temperature, 0 <= self.temperature < math.inf, "a number from 0 upwards")
+        _require("temperature", self.temperature, is_temperature(self.temperature), TEMPERATURES)
         _require("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more")
         _require("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]")
-        _require("stop", list(self.stop), all(self.stop), "non-empty texts")
+        _require("stop", self.stop, isinstance(self.stop, tuple) and all(self.stop), "a tuple of non-empty texts")
         _require("seed", self.seed, self.seed is None or 0 <= self.seed <= MAX_SEED, "from 0 to 2**63 - 1")
 
 
@@ -69,7 +76,8 @@ class Request:
     """One row to decode.
 
     Attributes:
-        id: Unique in the run. With the run seed (or the row's own) and the bundle it decides the row's text.
+        id: Unique in the run. With the run seed (or the row's own), the bundle and the plan it decides the row's
+            text.
         prompt: Text, token ids or a conversation.
         params: How to sample.
     """

@@ -41,11 +41,13 @@ class Sampling:
         """Gather the parameters of the rows of a batch."""
         truncated = [row for row, one in enumerate(params) if one.top_k or one.top_p < 1]
         return Sampling(
-            temperature_B=torch.tensor([one.temperature or 1.0 for one in params], device=device),
+            temperature_B=torch.tensor([float(one.temperature or 1) for one in params], device=device),
             greedy_B=torch.tensor([one.temperature == 0 for one in params], device=device),
             truncated_C=torch.tensor(truncated, dtype=torch.int64, device=device),
             top_k_C=torch.tensor(
-                [params[row].top_k or vocabulary for row in truncated], dtype=torch.int64, device=device
+                [min(params[row].top_k or vocabulary, vocabulary) for row in truncated],
+                dtype=torch.int64,
+                device=device,
             ),
             top_p_C=torch.tensor([params[row].top_p for row in truncated], device=device),
             any_greedy=any(one.temperature == 0 for one in params),
@@ -59,8 +61,8 @@ class Sampling:
             logits_BMV: A model's logits, float32, at least as wide as the shared vocabulary. Left as they are.
 
         Returns:
-            The laws, float32 [B, M, V], and which rows are sound [B]: a row with a NaN or an infinite logit is not, and
-            gets uniform laws so that it disturbs nobody until the host drops it.
+            The laws, float32 [B, M, V], and which rows are sound [B]: a row with a logit of NaN or
+            plus infinity is not, and gets uniform laws so that it disturbs nobody until the host drops it.
         """
         logits_BMV = logits_BMV[..., : self.vocabulary]
         scaled_BMV = logits_BMV / self.temperature_B[:, None, None]

@@ -31,12 +31,13 @@ class Text:
         """Token ids of a prompt; conversations go through the tokenizer's chat template.
 
         Raises:
-            RequestError: The prompt holds no token, a token id is outside the vocabulary, or there is no chat template.
+            RequestError: The prompt holds no token, a token id is outside the vocabulary, a character is
+                half, or there is no chat template.
         """
         if isinstance(prompt, Chat):
             ids = self._tokenizer(self._render(prompt), add_special_tokens=False, verbose=False)["input_ids"]
         elif isinstance(prompt, str):
-            ids = self._tokenizer(prompt, verbose=False)["input_ids"]
+            ids = self._tokenizer(_whole(prompt), verbose=False)["input_ids"]
         else:
             ids = prompt
         if not ids:
@@ -58,7 +59,11 @@ class Text:
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         """Text that token ids add to a prompt."""
         context = list(prompt_ids[-CONTEXT_TOKENS:])
-        return self.decode([*context, *ids])[len(self.decode(context)) :]
+        return self.decode([*context, *ids])[len(self.settled(context)) :]
+
+    def settled(self, ids: Sequence[int]) -> str:
+        """Text that no further token can change."""
+        return self.decode(ids).rstrip(INCOMPLETE)
 
     def _render(self, chat: Chat) -> str:
         if not self._tokenizer.chat_template:
@@ -75,6 +80,14 @@ class Text:
             raise RequestError(f"The chat template refused the messages: {error}.", param="messages") from error
 
 
+def _whole(prompt: str) -> str:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"The prompt holds half of a character: {error}.", param="prompt") from error
+    return prompt
+
+
 class StopText:
     """Watches a completion for stop texts while its tokens arrive.
 
@@ -88,7 +101,7 @@ class StopText:
         self._text = text
         self._stops = stops
         self._ids = list(prompt_ids[-CONTEXT_TOKENS:])
-        self._shown = text.decode(self._ids)
+        self._shown = text.settled(self._ids)
         self._written = ""
         self._longest = max(map(len, stops))
 

@@ -34,6 +34,14 @@ def test_top_k_keeps_k_tokens_and_ranks_ties_by_token() -> None:
     assert law([0.0, 1.0], top_k=9) == law([0.0, 1.0])
 
 
+def test_a_huge_top_k_keeps_all() -> None:
+    assert law([0.0, 1.0], top_k=10**30) == law([0.0, 1.0])
+
+
+def test_the_smallest_temperature_is_sound() -> None:
+    assert law([1000.0, -1000.0, 999.0], temperature=1e-5) == [1, 0, 0]
+
+
 def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     logits = [math.log(p) for p in (0.1, 0.5, 0.15, 0.25)]
     assert law(logits, top_p=0.5) == pytest.approx([0, 1, 0, 0])
@@ -84,13 +92,16 @@ def test_truncation_leaves_the_kept_logits_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"temperature": -1}, "temperature is -1; it must be a number from 0 upwards."),
-        ({"temperature": math.nan}, "temperature is nan; it must be a number from 0 upwards."),
+        ({"temperature": -1}, "temperature is -1; it must be 0, or from 0.00001 to 1000."),
+        ({"temperature": math.nan}, "temperature is nan; it must be 0, or from 0.00001 to 1000."),
+        ({"temperature": 1e-6}, "temperature is 1e-06; it must be 0, or from 0.00001 to 1000."),
+        ({"temperature": 10**400}, f"temperature is {10**400}; it must be 0, or from 0.00001 to 1000."),
+        ({"stop": "ab"}, "stop is 'ab'; it must be a tuple of non-empty texts."),
         ({"top_p": 0}, "top_p is 0; it must be in (0, 1]."),
         ({"top_p": 1.5}, "top_p is 1.5; it must be in (0, 1]."),
         ({"top_k": -1}, "top_k is -1; it must be 0 (all tokens) or more."),
         ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1."),
-        ({"stop": ("a", "")}, "stop is ['a', '']; it must be non-empty texts."),
+        ({"stop": ("a", "")}, "stop is ('a', ''); it must be a tuple of non-empty texts."),
         ({"seed": -1}, "seed is -1; it must be from 0 to 2**63 - 1."),
     ],
 )

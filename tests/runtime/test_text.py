@@ -9,6 +9,7 @@ from tiny_models import VOCABULARY, byte_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from spectr_runtime import RequestError
 from spectr_runtime.text import StopText, Text
 
 
@@ -49,6 +50,18 @@ def test_the_earliest_stop_wins(text: Text) -> None:
 
 def test_the_prompt_is_not_searched(text: Text) -> None:
     assert pushed(text, "bcd", ("ab",), prompt="a") == (None, 3)
+
+
+def test_a_prompt_that_ends_inside_a_character_loses_nothing(text: Text) -> None:
+    ids = text.encode("a🎉bc")
+    assert text.completion(ids[:3], ids[3:]) == "🎉bc"
+    watcher = StopText(text, ids[:3], ("c",))
+    assert [watcher.push(token) for token in ids[3:]][-1] == "🎉b"
+
+
+def test_half_a_character_is_refused(text: Text) -> None:
+    with pytest.raises(RequestError, match="The prompt holds half of a character"):
+        text.encode("\ud83c")
 
 
 def test_bytes_that_never_become_a_character_do_not_block_a_stop(text: Text) -> None:

@@ -14,7 +14,19 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from spectr_export.build import build
-from spectr_runtime import Bundle, Chat, Completion, Decoder, Failure, Outcome, Plan, Request, SamplingParams
+from spectr_runtime import (
+    Bundle,
+    Chat,
+    Completion,
+    Decoder,
+    EngineError,
+    Failure,
+    Outcome,
+    Plan,
+    Request,
+    SamplingParams,
+    UsageError,
+)
 
 PLANS = [Plan.plain(), Plan("single", 1, 3), Plan("kseq", 3, 2), Plan("kseq", 4, 4)]
 LETTERS = 6
@@ -155,6 +167,33 @@ def test_texts_go_in_and_come_out(byte_pair: tuple[Bundle, Path]) -> None:
     assert str(found["empty"].error) == "The prompt is empty; at least one token is needed."
     assert isinstance(found["ids"], Failure)
     assert str(found["ids"].error) == "Token id 300 is outside the vocabulary; ids run from 0 to 256."
+
+
+def test_a_row_that_broke_leaves_its_place_clean(byte_pair: tuple[Bundle, Path]) -> None:
+    """A masked slot that holds NaN makes attention NaN: zero times NaN. The next row in the place must not meet it."""
+    params = SamplingParams(max_tokens=6, ignore_eos=True)
+    requests = [Request(str(row), (row, 7, 9), params) for row in range(4)]
+    sound = completions(Decoder(byte_pair[0], plan=PLANS[2], batch_size=1).generate(requests))
+    decoder = Decoder(byte_pair[0], plan=PLANS[2], batch_size=1)
+    outcomes = decoder.generate(requests)
+    first = next(outcomes)
+    decoder._target.cache.buffer[:, 0, :, 10:30] = torch.nan
+    rest = list(outcomes)
+    assert first == sound["0"]
+    assert [type(one) for one in rest] == [Failure, Completion, Completion]
+    assert rest[1:] == [sound["2"], sound["3"]]
+
+
+def test_an_unknown_device_is_refused(byte_pair: tuple[Bundle, Path]) -> None:
+    with pytest.raises(UsageError, match="Backend onnxruntime runs on device cpu; got 'gpu'"):
+        Decoder(byte_pair[0], plan=PLANS[0], device="gpu")
+    with pytest.raises(EngineError, match="'gpu'"):
+        Decoder(byte_pair[0], plan=PLANS[0], backend="torch", device="gpu")
+
+
+def test_a_batch_beyond_the_memory_is_refused(byte_pair: tuple[Bundle, Path]) -> None:
+    with pytest.raises(EngineError, match="There is no memory for a cache of 10000000000 rows"):
+        Decoder(byte_pair[0], plan=PLANS[0], batch_size=10**10)
 
 
 def test_conversations_need_a_chat_template(byte_pair: tuple[Bundle, Path], tmp_path: Path) -> None:

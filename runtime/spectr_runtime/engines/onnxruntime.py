@@ -37,10 +37,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, folder: Path, spec: ModelSpec, *, rows: int, capacity: int, threads: int | None = None) -> None:
         self.spec = spec
-        self.cache = KVCache(
-            spec.layers, rows, spec.kv_heads, capacity, spec.head_size,
-            dtype=DTYPES[spec.dtype], device=torch.device("cpu"),
-        )  # fmt: skip
+        self.cache = _allocate(spec, rows, capacity)
         self._session = _open_session(folder / "model.onnx", threads)
         self._bindings: dict[tuple[int, int], Any] = {}
         self._logits = torch.empty(0)
@@ -95,6 +92,17 @@ class OnnxRuntimeEngine:
 
 
 _ELEMENT = {torch.int64: np.int64, torch.bool: np.bool_, torch.float32: np.float32, torch.float16: np.float16}
+
+
+def _allocate(spec: ModelSpec, rows: int, capacity: int) -> KVCache:
+    sizes = (spec.layers, rows, spec.kv_heads, capacity, spec.head_size)
+    try:
+        return KVCache(*sizes, dtype=DTYPES[spec.dtype], device=torch.device("cpu"))
+    except RuntimeError as error:
+        raise EngineError(
+            f"There is no memory for a cache of {rows} rows of {capacity} slots: {_first_line(error)}",
+            hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
+        ) from error
 
 
 def _open_session(path: Path, threads: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""The reference engine: the contract's module run eagerly by PyTorch, also on GPUs without TensorRT."""
+"""The reference engine: the contract's module run eagerly by PyTorch, on the CPU or a GPU."""
 
 # B rows, M wanted positions, V vocabulary.
 from __future__ import annotations
