@@ -26,6 +26,9 @@ class LetterText:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(ord("a") + token - 1) for token in ids if token)
 
+    def settled(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)
+
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         return self.decode(ids)
 
