@@ -44,9 +44,13 @@ def completions(run: Path, prompts: Path) -> str:
     worth_showing = [name for name, text in texts.items() if len(text) >= WORTH_SHOWING] or list(texts)
     pieces = []
     for name in worth_showing[:SHOWN]:
-        end_of_prompt = textwrap.indent("\n".join(asked[name].splitlines()[-4:]), "| ")
-        pieces.append(f"--- {name}\n{end_of_prompt}\n{textwrap.indent(texts[name].strip(chr(10)), '> ')}")
+        end_of_prompt = _quoted("\n".join(asked[name].splitlines()[-4:]), "| ")
+        pieces.append(f"--- {name}\n{end_of_prompt}\n{_quoted(texts[name].strip(chr(10)), '> ')}")
     return "\n\n".join(pieces)
+
+
+def _quoted(text: str, mark: str) -> str:
+    return textwrap.indent(text, mark, lambda line: True)
 
 
 def _text(row: Mapping[str, Any]) -> str:
