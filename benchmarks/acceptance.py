@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/acceptance.py
 
 Exact values of ``spectr_select.acceptance`` on made-up laws and on those of the demo pair; only the races of the demo
-pair are sampled, whose integral takes time V^2. The figure needs matplotlib, which is no dependency of spectr.
+pair are sampled, whose integral takes time V^2. The figure needs matplotlib: `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
