@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from spectr_runtime.errors import RequestError
 from spectr_runtime.request import MAX_SEED, TEMPERATURES, Chat, Prompt, SamplingParams, is_temperature
@@ -40,15 +40,8 @@ def integer(low: int, high: float = math.inf) -> Check:
     )
 
 
-def number(low: float, high: float, allowed: str, *, without_low: bool = False) -> Check:
-    """Check for a finite number from ``low`` to ``high``."""
-
-    def accepts(value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return low <= value <= high and math.isfinite(value) and not (without_low and value == low)
-
-    return Check(accepts, allowed)
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_text(value: object) -> bool:
@@ -63,15 +56,11 @@ def _is_token(value: object) -> bool:
     return isinstance(value, int) and is_integer(value) and value >= 0
 
 
-def _is_temperature(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and is_temperature(value)
-
-
 SAMPLING: Mapping[str, Check] = {
     "max_tokens": integer(1),
     "max_completion_tokens": integer(1),
-    "temperature": Check(_is_temperature, TEMPERATURES),
-    "top_p": number(0, 1, "a number above 0, at most 1", without_low=True),
+    "temperature": Check(lambda value: _is_number(value) and is_temperature(value), TEMPERATURES),
+    "top_p": Check(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
     "top_k": Check(integer(-1).accepts, "an integer from 1 upwards, or 0 or -1 for all tokens"),
     "stop": Check(lambda value: _is_text(value) or _list_of(_is_text)(value), "a non-empty text or a list of them"),
     "seed": Check(integer(0, MAX_SEED).accepts, "an integer from 0 to 2**63 - 1"),
