@@ -62,6 +62,29 @@ def test_a_race_writes_the_text_of_plain_decoding(tree: DraftTree, draft_seed: i
     assert decode("race", tree, target_VV, table(draft_seed), 40, seed) == plain
 
 
+def test_rounds_without_drafts_between_rounds_of_a_tree_leave_the_text() -> None:
+    """A batch whose every round takes another tree, or none and then no draft laws either."""
+    rows, length, trees = 5, 30, [DraftTree.chain(0), *TREES]
+    target_VV, draft_VV = table(0).float(), table(1).float()
+    seeds = [seed_of(0, f"row {row}") for row in range(rows)]
+    texts, turn = [[0] for _ in seeds], 0
+    while min(map(len, texts)) <= length:
+        tree, turn = trees[turn % len(trees)], turn + 1
+        noise = Noise(torch.tensor(seeds), torch.tensor([len(text) - 1 for text in texts]))
+        tokens_BN = torch.tensor([text[-1:] for text in texts]).repeat(1, tree.size)
+        for depth, level in enumerate(tree.levels[1:], start=1):
+            above = tree.levels[depth - 1]
+            laws_BMV = draft_VV[tokens_BN[:, above.start : above.stop]]
+            tokens_BN[:, level.start : level.stop] = draw("race", tree, depth, laws_BMV, noise)
+        draft_BPV = draft_VV[tokens_BN[:, : tree.inner]] if tree.inner else torch.empty((rows, 0, 0))
+        chosen = select("race", tree, tokens_BN, target_VV[tokens_BN], draft_BPV, noise)
+        for row, text in enumerate(texts):
+            path = chosen.accepted_BD[row, : int(chosen.count_B[row])]
+            text += [*tokens_BN[row, path].tolist(), int(chosen.token_B[row])]
+    for seed, text in zip(seeds, texts, strict=True):
+        assert text[1 : length + 1] == gumbel_max(target_VV, length, seed)
+
+
 def test_texts_of_other_seeds_differ() -> None:
     target_VV = table(0)
     assert gumbel_max(target_VV, 40, seed_of(0, "row")) != gumbel_max(target_VV, 40, seed_of(0, "another"))
