@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spectr_runtime.bundle import MANIFEST
+from spectr_runtime.disk import sync
 from spectr_runtime.errors import UsageError
 
 
@@ -38,11 +39,11 @@ def staged(output: Path) -> Iterator[Path]:
     folder.mkdir(parents=True)
     try:
         yield folder
-        _sync(folder)
+        _sync_all(folder)
         if output.exists():
             output.rename(replaced)
         folder.rename(output)
-        _sync_entry(output.parent)
+        sync(output.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         if replaced.exists() and not output.exists():
@@ -51,14 +52,6 @@ def staged(output: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
+def _sync_all(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
-        _sync_entry(path)
-
-
-def _sync_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spectr_jobs.rows import Row
+from spectr_runtime import disk
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _STEP = 1 << 16
@@ -115,19 +116,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    disk.sync(path.parent)
 
 
 def replace(path: Path, pieces: Iterable[bytes]) -> None:
     """Write a file so that it has either its old content or the new, whatever happens."""
     with replacing(path) as file:
         file.writelines(pieces)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,6 +16,7 @@ from spectr_jobs.journal import Journal
 from spectr_jobs.lock import Lock
 from spectr_jobs.run_directory import PARTS
 from spectr_jobs.tally import Tally
+from spectr_runtime import disk
 from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import SpectrError
 
@@ -64,8 +65,8 @@ class Shard:
         if lock is None:
             return None
         shard = Shard(folder, lock)
-        journal.sync_folder(folder)
-        journal.sync_folder(folder.parent)
+        disk.sync(folder)
+        disk.sync(folder.parent)
         return shard
 
     @property
