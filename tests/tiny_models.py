@@ -14,11 +14,23 @@ from spectr_runtime import ModelSpec
 END = "<|end|>"
 VOCABULARY = 257  # all bytes and the end token
 POSITIONS = 128
+# What each architecture needs beside the sizes of ``tiny_config``.
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {},
+    "mistral": {"sliding_window": None},
     "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "gemma": {"head_dim": 8},
+    "gemma3_text": {"head_dim": 8, "sliding_window": POSITIONS},
+    "phi": {},
+    "phi3": {"sliding_window": None},
     "gpt2": {},
     "opt": {"ffn_dim": 40, "word_embed_proj_dim": 32},
+    "gpt_neox": {},
+    "stablelm": {},
+    "olmo2": {},
+    "granite": {},
+    "smollm3": {},
 }
 
 
