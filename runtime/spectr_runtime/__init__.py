@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Request,
         SamplingParams,
         SpeculationStats,
+        TokenLogprob,
         Usage,
     )
     from spectr_runtime.timing import Timing
@@ -42,6 +43,7 @@ _HOMES = {
         "Request",
         "SamplingParams",
         "SpeculationStats",
+        "TokenLogprob",
         "Usage",
     ),
     "timing": ("Timing",),
@@ -69,6 +71,7 @@ __all__ = [
     "SpectrError",
     "SpeculationStats",
     "Timing",
+    "TokenLogprob",
     "Usage",
     "UsageError",
     "open_engine",

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from spectr_runtime.adjustment import Adjustment
 from spectr_runtime.attention import aligned
 from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.engine import Engine
 from spectr_runtime.engines import Backend, open_engine
 from spectr_runtime.errors import RequestError, RowError, UsageError
+from spectr_runtime.logprobs import WantedLogprobs
 from spectr_runtime.plan import Plan
 from spectr_runtime.prefill import prefill
 from spectr_runtime.request import Failure, Outcome, Request, SamplingParams
@@ -114,7 +116,7 @@ class Decoder:
                     self._scheduler.admit(self._row(request))
                 self._sampling = None
             except RequestError as error:
-                yield Failure(request.id, error)
+                yield Failure(request.id, error, request.choice)
 
     def _row(self, request: Request) -> Row:
         params, vocabulary = request.params, self._manifest.vocabulary
@@ -127,16 +129,29 @@ class Decoder:
                 code="context_length_exceeded",
                 hint="Shorten it, or build the bundle with a larger --capacity.",
             )
+        self._check_biased(params)
         model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
         return Row(
             request=request,
             prompt=prompt,
-            seed=seed_of(self._seed if params.seed is None else params.seed, request.id),
+            seed=seed_of(self._seed if params.seed is None else params.seed, request.noise_key),
             end_tokens=frozenset((*model_ends, *params.stop_token_ids)),
             limit=min(len(prompt) + params.max_tokens, capacity),
             depth=self.plan.length,
             text=self._text,
         )
+
+    def _check_biased(self, params: SamplingParams) -> None:
+        outside = [token for token, _ in params.logit_bias if not 0 <= token < self._vocabulary]
+        if outside:
+            raise RequestError(
+                f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {self._vocabulary - 1}.",
+                param="logit_bias",
+            )
+
+    @property
+    def _vocabulary(self) -> int:
+        return self._manifest.vocabulary.size
 
     def _prefill(self) -> None:
         chunk = self._manifest.limits.tokens_per_call
@@ -148,15 +163,17 @@ class Decoder:
     def _rows(self) -> Rows:
         """The batch as tensors; a free place among the rows decodes one token that nobody reads."""
         span = self._scheduler.span
+        params, vocabulary = [IDLE if row is None else row.request.params for row in span], self._vocabulary
         if self._sampling is None:
-            params = [IDLE if row is None else row.request.params for row in span]
-            self._sampling = Sampling.of(params, self._manifest.vocabulary.size, self._device)
+            self._sampling = Sampling.of(params, vocabulary, self._device)
         length = [1 if row is None else row.length for row in span]
         return Rows(
             length_B=torch.tensor(length, device=self._device),
             last_B2=torch.tensor([(0, 0) if row is None else row.last for row in span], device=self._device),
             seed_B=torch.tensor([0 if row is None else row.seed for row in span], device=self._device),
             sampling=self._sampling,
+            adjustment=Adjustment.of(span, vocabulary, self._device),
+            logprobs=WantedLogprobs.of(params, vocabulary),
             longest=max(length),
         )
 
@@ -174,7 +191,8 @@ class Decoder:
                 continue
             if not sound:
                 self._clear(place)
-            outcome = row.extend(tokens[: accepted + 1], accepted) if sound else _not_finite(row)
+            scored = emitted.logprobs.get(place, ())
+            outcome = row.extend(tokens[: accepted + 1], accepted, scored) if sound else _not_finite(row)
             if outcome is not None:
                 self._scheduler.release(place)
                 self._sampling = None
@@ -188,6 +206,5 @@ class Decoder:
 def _not_finite(row: Row) -> Failure:
     written = row.length - len(row.prompt)
     message = f"A model returned logits that are not finite for row {row.request.id!r} after {written} written tokens."
-    return Failure(
-        row.request.id, RowError(message, code="non_finite_logits", hint="Check the bundle with `spectr-export check`.")
-    )
+    error = RowError(message, code="non_finite_logits", hint="Check the bundle with `spectr-export check`.")
+    return Failure(row.request.id, error, row.request.choice)

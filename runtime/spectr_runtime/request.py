@@ -13,6 +13,10 @@ MAX_SEED = 2**63 - 1
 # Below, logits divided by it would leave float32.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-5, 1000
 TEMPERATURES = "0, or from 0.00001 to 1000"
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100
+REPETITION_PENALTIES = "0.01 to 100"
+MAX_LOGPROBS = 20
+LOGPROBS = f"0 to {MAX_LOGPROBS}, or nothing"
 
 
 def is_temperature(value: float) -> bool:
@@ -29,10 +33,19 @@ class SamplingParams:
         temperature: Divides the logits, 1e-5 to 1000; 0 takes the most probable token.
         top_k: Keep the k most probable tokens; 0 keeps all. Ties at the border are broken by the lower token id.
         top_p: Keep the smallest set of most probable tokens that holds this probability, in (0, 1].
+        min_p: Drop tokens less probable than this share of the most probable one, 0 to 1.
+        presence_penalty: Taken from the logit of every token that was written, -2 to 2.
+        frequency_penalty: Taken from a token's logit once for every time that it was written, -2 to 2.
+        repetition_penalty: Divides the logits of tokens of prompt and completion, multiplies negative ones; 1 does
+            nothing.
+        logit_bias: Tokens and what is added to their logits, -100 to 100.
+        min_tokens: Tokens to write before an end or stop token may come.
         stop: Texts that end the completion; they are not part of its text.
         stop_token_ids: Tokens that end the completion beside the model's own end tokens.
         ignore_eos: Go on past the model's end tokens.
         seed: Replaces the run seed for this row, in [0, 2**63).
+        logprobs: Report the log-probability of every written token and of this many most probable ones, 0 to 20;
+            None reports none.
 
     Raises:
         RequestError: A value is outside its range.
@@ -42,18 +55,49 @@ class SamplingParams:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     seed: int | None = None
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _require("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
         _require("temperature", self.temperature, is_temperature(self.temperature), TEMPERATURES)
         _require("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more")
         _require("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]")
+        _require("min_p", self.min_p, 0 <= self.min_p <= 1, "0 to 1")
+        for name in ("presence_penalty", "frequency_penalty"):
+            _require(name, getattr(self, name), -2 <= getattr(self, name) <= 2, "-2 to 2")
+        _require(
+            "repetition_penalty",
+            self.repetition_penalty,
+            MIN_REPETITION_PENALTY <= self.repetition_penalty <= MAX_REPETITION_PENALTY,
+            REPETITION_PENALTIES,
+        )
+        for token, bias in self.logit_bias:
+            _require(f"logit_bias of token {token}", bias, -100 <= bias <= 100, "-100 to 100")
+        _require("min_tokens", self.min_tokens, 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens")
+        _require("logprobs", self.logprobs, self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS, LOGPROBS)
         _require("stop", self.stop, isinstance(self.stop, tuple) and all(self.stop), "a tuple of non-empty texts")
         _require("seed", self.seed, self.seed is None or 0 <= self.seed <= MAX_SEED, "from 0 to 2**63 - 1")
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether the logits are changed before they are scaled and truncated."""
+        penalties = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1
+        return bool(penalties or self.logit_bias or self.min_tokens)
+
+    @property
+    def truncates(self) -> bool:
+        """Whether improbable tokens are dropped."""
+        return bool(self.top_k or self.top_p < 1 or self.min_p)
 
 
 def _require(param: str, value: object, holds: bool, allowed: str) -> None:
@@ -80,11 +124,18 @@ class Request:
             text.
         prompt: Text, token ids or a conversation.
         params: How to sample.
+        choice: Which of several completions of the same id this is; each has noise of its own.
     """
 
     id: str
     prompt: Prompt
     params: SamplingParams = dataclasses.field(default_factory=SamplingParams)
+    choice: int = 0
+
+    @property
+    def noise_key(self) -> str:
+        """What the row's noise is keyed by, beside the seed."""
+        return f"{self.id}\0{self.choice}" if self.choice else self.id
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,6 +166,26 @@ class SpeculationStats:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and how probable the target holds it.
+
+    Attributes:
+        token_id: The token.
+        text: What it looks like behind another token; ``\ufffd`` stands for bytes that are no whole character.
+        data: Its bytes.
+        logprob: Natural logarithm of its probability under the target's logits as they are, before penalties,
+            temperature and truncation.
+        top: The most probable tokens at its place, in descending order; they hold none themselves.
+    """
+
+    token_id: int
+    text: str
+    data: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Completion:
     """A finished row.
 
@@ -125,6 +196,8 @@ class Completion:
         finish_reason: ``stop`` (end token, stop token or stop text) or ``length``.
         usage: Token counts.
         speculation: Accepted drafts.
+        choice: The request's choice.
+        logprobs: One entry per token of ``token_ids``; None unless asked for.
     """
 
     id: str
@@ -133,6 +206,8 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     speculation: SpeculationStats
+    choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,6 +216,7 @@ class Failure:
 
     id: str
     error: RequestError
+    choice: int = 0
 
 
 Outcome = Completion | Failure

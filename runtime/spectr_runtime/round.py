@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
+from spectr_runtime.adjustment import Adjustment
 from spectr_runtime.attention import aligned, block_mask, triangle
 from spectr_runtime.engine import Call, Engine
+from spectr_runtime.logprobs import Scored, WantedLogprobs
 from spectr_runtime.plan import PLAIN, Plan
 from spectr_runtime.sampling import Sampling
 from spectr_runtime.timing import Timing
@@ -26,6 +29,8 @@ class Rows:
         last_B2: The last two tokens, the root second; a text of one token repeats it.
         seed_B: Seeds of the rows' noise; int64.
         sampling: Sampling parameters.
+        adjustment: What the rows' texts do to the logits, if anything.
+        logprobs: Which rows want log-probabilities, if any.
         longest: The largest length, known to the host.
     """
 
@@ -33,12 +38,22 @@ class Rows:
     last_B2: torch.Tensor
     seed_B: torch.Tensor
     sampling: Sampling
+    adjustment: Adjustment | None
+    logprobs: WantedLogprobs | None
     longest: int
 
     @property
     def root_B(self) -> torch.Tensor:
         """Slot and position of each row's root."""
         return self.length_B - 1
+
+    def laws(
+        self, logits_BMV: torch.Tensor, tokens_BN: torch.Tensor, sees_MN: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The laws of the tokens behind M nodes; see ``Adjustment.apply`` and ``Sampling.laws``."""
+        if self.adjustment is not None:
+            logits_BMV = self.adjustment.apply(logits_BMV, tokens_BN, sees_MN)
+        return self.sampling.laws(logits_BMV)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,11 +64,13 @@ class Emitted:
         tokens_BD1: Accepted drafts, then the correction or bonus token; places behind it are -1.
         accepted_B: Accepted drafts of each row.
         sound_B: False where a model's logits were not finite; such a row's tokens mean nothing.
+        logprobs: Of the rows that want them, per token: itself, then the most probable ones.
     """
 
     tokens_BD1: torch.Tensor
     accepted_B: torch.Tensor
     sound_B: torch.Tensor
+    logprobs: Mapping[int, list[list[Scored]]]
 
 
 def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timing: Timing) -> Emitted:
@@ -70,7 +87,7 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
     with timing.measure("draft"):
         tokens_BN, draft_BPV, drafted_B = grow(plan.rule, tree, draft, rows, noise)
     with timing.measure("verify"):
-        target_BNV, verified_B = verify(tree, target, rows, tokens_BN)
+        logits_BNV, target_BNV, verified_B = verify(tree, target, rows, tokens_BN)
     with timing.measure("select"):
         rule = "single" if plan.rule == PLAIN else plan.rule
         chosen = select(rule, tree, tokens_BN, target_BNV, draft_BPV, noise)
@@ -81,7 +98,8 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
         drafts_BD = tokens_BN.gather(1, chosen.accepted_BD.clamp(min=0)).masked_fill(chosen.accepted_BD < 0, -1)
         tokens_BD1 = torch.cat([drafts_BD, torch.full_like(chosen.token_B[:, None], -1)], 1)
         tokens_BD1.scatter_(1, chosen.count_B[:, None], chosen.token_B[:, None])
-    return Emitted(tokens_BD1, chosen.count_B, drafted_B & verified_B)
+        logprobs = rows.logprobs.gather(logits_BNV, chosen.accepted_BD, tokens_BD1) if rows.logprobs else {}
+    return Emitted(tokens_BD1, chosen.count_B, drafted_B & verified_B, logprobs)
 
 
 def grow(
@@ -100,26 +118,32 @@ def grow(
     if draft is None:
         return tokens_BN, torch.empty((len(tokens_BN), 0, 0), device=tokens_BN.device), sound_B
     sees_NN = tree.ancestors(tokens_BN.device)
-    law_BWV, sound_B = rows.sampling.laws(draft.forward(_catch_up(draft, rows)))
+    law_BWV, sound_B = rows.laws(draft.forward(_catch_up(draft, rows)), tokens_BN[:, :1], sees_NN[:1, :1])
     laws = [law_BWV]
     for depth, level in enumerate(tree.levels[1:], start=1):
         nodes = slice(level.start, level.stop)
         tokens_BN[:, nodes] = draw(rule, tree, depth, law_BWV, noise)
         if depth == tree.depth:
             break
-        call = _tree_call(
-            draft, rows, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_NN[nodes, : level.stop]
-        )
-        law_BWV, sound_level_B = rows.sampling.laws(draft.forward(call))
+        sees_WN = sees_NN[nodes, : level.stop]
+        call = _tree_call(draft, rows, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_WN)
+        law_BWV, sound_level_B = rows.laws(draft.forward(call), tokens_BN[:, : level.stop], sees_WN)
         laws.append(law_BWV)
         sound_B &= sound_level_B
     return tokens_BN, torch.cat(laws, 1)[:, : tree.inner], sound_B
 
 
-def verify(tree: DraftTree, target: Engine, rows: Rows, tokens_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score the root and every node in one pass; laws [B, N, V] and which rows' logits were finite [B]."""
-    call = _tree_call(target, rows, tokens_BN, tree.depths, 0, tree.ancestors(tokens_BN.device))
-    return rows.sampling.laws(target.forward(call))
+def verify(
+    tree: DraftTree, target: Engine, rows: Rows, tokens_BN: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Score the root and every node in one pass.
+
+    Returns:
+        Logits and laws [B, N, V], and which rows' logits were finite [B].
+    """
+    sees_NN = tree.ancestors(tokens_BN.device)
+    logits_BNV = target.forward(_tree_call(target, rows, tokens_BN, tree.depths, 0, sees_NN))
+    return logits_BNV, *rows.laws(logits_BNV, tokens_BN, sees_NN)
 
 
 def _catch_up(draft: Engine, rows: Rows) -> Call:

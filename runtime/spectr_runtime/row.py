@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from spectr_runtime.request import Completion, FinishReason, Request, SpeculationStats, Usage
+from spectr_runtime.logprobs import Scored
+from spectr_runtime.request import Completion, FinishReason, Request, SpeculationStats, TokenLogprob, Usage
 from spectr_runtime.text import StopText, Text
 
 
@@ -35,6 +37,7 @@ class Row:
     _stopped_text: str | None = dataclasses.field(init=False, default=None)
     _rounds: int = dataclasses.field(init=False, default=0)
     _accepted_at_depth: list[int] = dataclasses.field(init=False)
+    _logprobs: list[TokenLogprob] = dataclasses.field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -48,20 +51,39 @@ class Row:
         return len(self.tokens)
 
     @property
+    def written(self) -> int:
+        """Tokens of the completion."""
+        return len(self.tokens) - len(self.prompt)
+
+    @property
+    def written_counts(self) -> Mapping[int, int]:
+        """How often each token stands in the completion."""
+        return Counter(self.tokens[len(self.prompt) :])
+
+    @property
     def last(self) -> tuple[int, int]:
         """The last two tokens; a text of one token repeats it."""
         return self.tokens[-2:][0], self.tokens[-1]
 
-    def extend(self, emitted: Sequence[int], accepted: int) -> Completion | None:
+    def extend(
+        self, emitted: Sequence[int], accepted: int, scored: Sequence[Sequence[Scored]] = ()
+    ) -> Completion | None:
         """Take the tokens of a round one by one; the completion if one of them ends the row.
 
         Tokens behind the one that ends the row are dropped. A stop wins over the token limit where both fall together.
+
+        Args:
+            emitted: Accepted drafts, then one more token.
+            accepted: Accepted drafts.
+            scored: Per token, itself and the most probable ones with log-probabilities, if the row wants them.
         """
         self._rounds += 1
         for depth in range(accepted):
             self._accepted_at_depth[depth] += 1
-        for token in emitted:
+        for place, token in enumerate(emitted):
             self.tokens.append(token)
+            if scored:
+                self._logprobs.append(self._logprob(*scored[place]))
             reason = self._end(token)
             if reason:
                 return self._completion(reason)
@@ -76,6 +98,12 @@ class Row:
                 return "stop"
         return "length" if self.length >= self.limit else None
 
+    def _logprob(self, own: Scored, *top: Scored) -> TokenLogprob:
+        def scored(token: int, logprob: float, most: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+            return TokenLogprob(token, *self.text.piece(token), logprob, most)
+
+        return scored(*own, tuple(scored(*one) for one in top[: self.request.params.logprobs]))
+
     def _completion(self, reason: FinishReason) -> Completion:
         written = tuple(self.tokens[len(self.prompt) :])
         text = self.text.completion(self.prompt, written) if self._stopped_text is None else self._stopped_text
@@ -86,4 +114,6 @@ class Row:
             finish_reason=reason,
             usage=Usage(len(self.prompt), len(written)),
             speculation=SpeculationStats(self._rounds, tuple(self._accepted_at_depth)),
+            choice=self.request.choice,
+            logprobs=tuple(self._logprobs) if self.request.params.logprobs is not None else None,
         )

@@ -1,4 +1,4 @@
-"""From logits to the law that a token is drawn from: temperature, top-k, top-p, per row.
+"""From logits to the law that a token is drawn from: temperature, top-k, top-p, min-p, per row.
 
 Draft and target go through the same function, and the law that it returns is both drawn from and tested against.
 """
@@ -21,9 +21,10 @@ class Sampling:
     Attributes:
         temperature_B: Temperatures, with 1 in place of 0.
         greedy_B: Rows of temperature 0.
-        truncated_C: Rows that use top-k or top-p.
+        truncated_C: Rows that drop improbable tokens.
         top_k_C: Their k, with the vocabulary's size in place of 0.
         top_p_C: Their p.
+        min_p_C: Their smallest share of the most probable token's probability.
         any_greedy: Whether some row is greedy; known to the host, so that nothing waits for the device.
         vocabulary: Tokens that draft and target share; logits behind them are left out.
     """
@@ -33,13 +34,14 @@ class Sampling:
     truncated_C: torch.Tensor
     top_k_C: torch.Tensor
     top_p_C: torch.Tensor
+    min_p_C: torch.Tensor
     any_greedy: bool
     vocabulary: int
 
     @staticmethod
     def of(params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> Sampling:
         """Gather the parameters of the rows of a batch."""
-        truncated = [row for row, one in enumerate(params) if one.top_k or one.top_p < 1]
+        truncated = [row for row, one in enumerate(params) if one.truncates]
         return Sampling(
             temperature_B=torch.tensor([float(one.temperature or 1) for one in params], device=device),
             greedy_B=torch.tensor([one.temperature == 0 for one in params], device=device),
@@ -50,6 +52,7 @@ class Sampling:
                 device=device,
             ),
             top_p_C=torch.tensor([params[row].top_p for row in truncated], device=device),
+            min_p_C=torch.tensor([float(params[row].min_p) for row in truncated], device=device),
             any_greedy=any(one.temperature == 0 for one in params),
             vocabulary=vocabulary,
         )
@@ -67,7 +70,8 @@ class Sampling:
         logits_BMV = logits_BMV[..., : self.vocabulary]
         scaled_BMV = logits_BMV / self.temperature_B[:, None, None]
         if len(self.truncated_C):
-            scaled_BMV[self.truncated_C] = truncate(scaled_BMV[self.truncated_C], self.top_k_C, self.top_p_C)
+            kept_CMV = truncate(scaled_BMV[self.truncated_C], self.top_k_C, self.top_p_C)
+            scaled_BMV[self.truncated_C] = drop_below(kept_CMV, self.min_p_C)
         law_BMV = scaled_BMV.softmax(-1)
         sound_B = law_BMV[:, :, 0].isfinite().all(-1)
         law_BMV.nan_to_num_(nan=1 / law_BMV.shape[-1])
@@ -91,3 +95,12 @@ def truncate(logits_CMV: torch.Tensor, top_k_C: torch.Tensor, top_p_C: torch.Ten
     before_CMV = law_CMV.cumsum(-1) - law_CMV
     outside_CMV = (before_CMV >= top_p_C[:, None, None]) & (rank_V > 0)
     return torch.empty_like(logits_CMV).scatter_(-1, token_CMV, ordered_CMV.masked_fill(outside_CMV, -torch.inf))
+
+
+def drop_below(logits_CMV: torch.Tensor, min_p_C: torch.Tensor) -> torch.Tensor:
+    """Set the logits of tokens less probable than a share of the most probable one to minus infinity.
+
+    Min-p sampling (Nguyen et al., arXiv 2407.01082).
+    """
+    least_CM1 = logits_CMV.amax(-1, keepdim=True) + min_p_C.log()[:, None, None]
+    return logits_CMV.masked_fill(logits_CMV < least_CM1, -torch.inf)

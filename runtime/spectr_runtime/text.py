@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from spectr_runtime.errors import RequestError
 from spectr_runtime.request import Chat, Prompt
 
 INCOMPLETE = "\ufffd"  # what a decoder shows for bytes that wait for the next token
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece vocabularies spell a lone byte
 CONTEXT_TOKENS = 8  # prompt tokens decoded before a completion, so that its first token keeps its space
 
 
@@ -26,6 +30,7 @@ class Text:
     def __init__(self, folder: Path, vocabulary: int) -> None:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._vocabulary = vocabulary
+        self.piece = functools.cache(self._piece)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt; conversations go through the tokenizer's chat template.
@@ -61,6 +66,13 @@ class Text:
         context = list(prompt_ids[-CONTEXT_TOKENS:])
         return self.decode([*context, *ids])[len(self.settled(context)) :]
 
+    def _piece(self, token: int) -> tuple[str, bytes]:
+        """What one token looks like behind another one, special tokens too, and its bytes."""
+        before = list(self._tokenizer("a", add_special_tokens=False)["input_ids"])
+        text = str(self._tokenizer.decode([*before, token]))[len(str(self._tokenizer.decode(before))) :]
+        name = self._tokenizer.convert_ids_to_tokens(token)
+        return text, _raw_bytes(name) if INCOMPLETE in text else text.encode()
+
     def settled(self, ids: Sequence[int]) -> str:
         """Text that no further token can change."""
         return self.decode(ids).rstrip(INCOMPLETE)
@@ -86,6 +98,20 @@ def _whole(prompt: str) -> str:
     except UnicodeEncodeError as error:
         raise RequestError(f"The prompt holds half of a character: {error}.", param="prompt") from error
     return prompt
+
+
+def _raw_bytes(name: str) -> bytes:
+    """Bytes of a token of a byte-level or a SentencePiece vocabulary from its name there."""
+    if spelled := BYTE_TOKEN.fullmatch(name):
+        return bytes.fromhex(spelled[1])
+    alphabet = _byte_alphabet()
+    return b"".join(bytes([alphabet[letter]]) if letter in alphabet else letter.encode() for letter in name)
+
+
+@functools.cache
+def _byte_alphabet() -> dict[str, int]:
+    letters: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+    return {letter: byte for byte, letter in letters.items()}
 
 
 class StopText:

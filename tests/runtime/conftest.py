@@ -26,6 +26,10 @@ class LetterText:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(ord("a") + token - 1) for token in ids if token)
 
+    def piece(self, token: int) -> tuple[str, bytes]:
+        text = self.decode([token])
+        return text, text.encode()
+
     def settled(self, ids: Sequence[int]) -> str:
         return self.decode(ids)
 

@@ -102,6 +102,12 @@ def test_truncation_leaves_the_kept_logits_as_they_are() -> None:
         ({"top_k": -1}, "top_k is -1; it must be 0 (all tokens) or more."),
         ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1."),
         ({"stop": ("a", "")}, "stop is ('a', ''); it must be a tuple of non-empty texts."),
+        ({"min_p": 1.5}, "min_p is 1.5; it must be 0 to 1."),
+        ({"presence_penalty": 2.5}, "presence_penalty is 2.5; it must be -2 to 2."),
+        ({"frequency_penalty": math.nan}, "frequency_penalty is nan; it must be -2 to 2."),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; it must be 0.01 to 100."),
+        ({"min_tokens": 200}, "min_tokens is 200; it must be 0 to max_tokens."),
+        ({"logprobs": 21}, "logprobs is 21; it must be 0 to 20, or nothing."),
         ({"seed": -1}, "seed is -1; it must be from 0 to 2**63 - 1."),
     ],
 )
@@ -110,3 +116,11 @@ def test_values_outside_their_range_are_refused(params: dict[str, object], messa
         SamplingParams(**params)  # type: ignore[arg-type]
     assert str(caught.value) == message
     assert caught.value.param == next(iter(params))
+
+
+def test_min_p_drops_what_is_improbable_beside_the_best() -> None:
+    logits = [math.log(p) for p in (0.5, 0.3, 0.15, 0.05)]
+    assert law(logits, min_p=0.5) == pytest.approx([5 / 8, 3 / 8, 0, 0])
+    assert law(logits, min_p=1) == pytest.approx([1, 0, 0, 0])
+    assert law(logits, min_p=0.0) == law(logits)
+    assert law(logits, min_p=0.2, top_k=1) == pytest.approx([1, 0, 0, 0])

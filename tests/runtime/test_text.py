@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from spectr_runtime import RequestError
-from spectr_runtime.text import StopText, Text
+from spectr_runtime.text import INCOMPLETE, StopText, Text
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,20 @@ def test_a_tokenizer_that_marks_words_keeps_the_first_space(tmp_path: Path) -> N
     assert text.decode((1, 2)) == "one two"
     assert text.completion((1,), (2, 1)) == " two one"
     assert pushed(text, "two one", (" one",), prompt="one") == (" two", 2)
+
+
+def test_pieces_of_a_character_keep_their_bytes(text: Text) -> None:
+    pieces = [text.piece(token) for token in text.encode("é!")]
+    assert [piece for piece, _ in pieces] == [INCOMPLETE, INCOMPLETE, "!"]
+    assert b"".join(data for _, data in pieces) == "é!".encode()
+
+
+def test_a_lone_byte_of_a_sentencepiece_vocabulary_is_read_from_its_name(tmp_path: Path) -> None:
+    words = {"<unk>": 0, "\u2581the": 1, "<0xC3>": 2, "\u2581a": 3}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path)
+    text = Text(tmp_path, 4)
+    assert text.piece(2) == (INCOMPLETE, b"\xc3")
+    assert text.piece(1) == (" the", b" the")
