@@ -129,6 +129,8 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
     fsspec opens, or - for stdin. Records are OpenAI batch requests, or plain objects with "prompt", "messages" or
     "token_ids", an optional "id" and sampling fields; what else they hold is carried into the output.
     """
+    from spectr_jobs.drivers.local import Local
+    from spectr_jobs.drivers.ray import Cluster
     from spectr_jobs.rank import detect
     from spectr_jobs.run import execute
     from spectr_jobs.setup import Setup, make_defaults, make_plan
@@ -143,6 +145,7 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
 
     plan = make_plan(*take("plan", "rule", "drafts", "length"))
     sampling = make_defaults(*take("max_tokens", "temperature", "top_p", "top_k"))
+    rank, world = take("rank", "world")
     stop = ctx.find_object(Stop) or Stop()
     stop.arm(*take("drain_timeout", "time_limit"))
     return execute(
@@ -151,7 +154,7 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
         output,
         how=Setup(plan, *take("batch_size", "backend", "device")),
         sampling=sampling,
-        rank=detect(options.pop("rank"), options.pop("world"), os.environ),
+        driver=ctx.find_object(Cluster) or Local(detect(rank, world, os.environ)),
         stop=stop,
         columns=dict(options.pop("column")),
         **options,

@@ -10,21 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from spectr_jobs import setup, sources, summary
-from spectr_jobs.errors import Interrupted
-from spectr_jobs.lock import held, is_free
+from spectr_jobs import sources, summary
+from spectr_jobs.drivers.driver import Driver
+from spectr_jobs.lock import held
 from spectr_jobs.manifest import Manifest, Terms
-from spectr_jobs.progress import Progress, say
+from spectr_jobs.progress import say
 from spectr_jobs.rank import Rank
 from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.session import Session
 from spectr_jobs.setup import Setup
 from spectr_jobs.shard import reopen
 from spectr_jobs.sources import Source
 from spectr_jobs.stdin import named
-from spectr_jobs.stop import CONTINUE, Stop
+from spectr_jobs.stop import Stop
 from spectr_jobs.survey import InputFile, Survey, survey
-from spectr_jobs.worker import Worker
 from spectr_runtime import Bundle
 from spectr_runtime.errors import UsageError
 from spectr_runtime.request import SamplingParams
@@ -72,50 +70,6 @@ def _report(found: Survey) -> None:
         say(f"{found.bad:,} of {found.records:,} records cannot be decoded; they go to errors.jsonl")
 
 
-def decode(run: RunDirectory, bundle: Bundle, how: Setup, rank: Rank, stop: Stop, echo: BinaryIO | None = None) -> None:
-    """Decode what is left of a rank's shards.
-
-    Args:
-        run: The run directory.
-        bundle: Its bundle.
-        how: How to decode.
-        rank: Which shards are this process's.
-        stop: Says when to stop.
-        echo: Where every row goes beside its shard, if anywhere.
-
-    Raises:
-        Interrupted: The worker was stopped, or another process has some of the shards.
-    """
-    mine = rank.shards(len(run.shards))
-    left = [number for number in mine if not run.is_sealed(number)]
-    if not left:
-        return
-    if not any(is_free(run.shard(number)) for number in left):
-        raise Interrupted(f"another process is at work on {run.path}.", hint=f"When it has ended: {CONTINUE}")
-    run.summary.unlink(missing_ok=True)
-    decoder = setup.open_decoder(bundle, how, seed=run.manifest.terms.seed)
-    total, remaining = (sum(map(run.manifest.size_of, numbers)) for numbers in (mine, left))
-    progress = Progress(sys.stderr, total)
-    progress.skip(total - remaining)
-    who = f", {rank}" if rank.world > 1 else ""
-    say(f"decoding {remaining:,} records{who}: {how}")
-    if others := summary.plans(run) - {str(how.plan)}:
-        say(f"earlier rows were decoded with {', '.join(sorted(others))}; they stay, since every plan has the same law")
-    facts = how.to_json() | {"rank": rank.index, "world": rank.world} | summary.machine()
-    session = Session(run.sessions, facts, progress, decoder.timing, echo)
-    worker = Worker(run, decoder, session, stop)
-    try:
-        worker.decode(left)
-    except BaseException as error:
-        session.close(type(error).__name__)
-        raise
-    session.close(stop.reason or "done")
-    if stop.reason is not None:
-        raise Interrupted(f"stopped by {stop.reason} after {session.tally.rows:,} rows.", hint=CONTINUE)
-    if any(not run.is_sealed(number) for number in worker.busy):
-        raise Interrupted(f"another process has some shards of {run.path}.", hint=f"When it has ended: {CONTINUE}")
-
-
 def retry(run: RunDirectory, rank: Rank) -> None:
     """Take the failures of a rank's shards that may not come again back, so that they are decoded again."""
     count = sum(reopen(run.shard(number)) for number in rank.shards(len(run.shards)))
@@ -156,7 +110,7 @@ def execute(
     sampling: SamplingParams,
     limit: int | None,
     shard_size: int,
-    rank: Rank,
+    driver: Driver,
     stop: Stop,
     retry_errors: bool,
     max_error_rate: float,
@@ -173,12 +127,12 @@ def execute(
         bundle = Bundle.open(bundle_path)
         RunDirectory.reserve(path)
         terms = Terms(bundle.sha256, seed, sampling, limit, shard_size)
-        with named(inputs, path, rank, columns) as files:
+        with named(inputs, path, driver.rank, columns) as files:
             run = prepare(path, bundle, files, terms)
         if retry_errors:
-            retry(run, rank)
-        decode(run, bundle, how, rank, stop, echo)
-        return conclude(run, rank, max_error_rate, keep=echo is None)
+            retry(run, driver.rank)
+        driver.decode(run, bundle, how, stop, echo)
+        return conclude(run, driver.rank, max_error_rate, keep=echo is None)
 
 
 @contextlib.contextmanager

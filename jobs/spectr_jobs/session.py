@@ -7,16 +7,31 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from spectr_jobs import rows
 from spectr_jobs.journal import Journal
-from spectr_jobs.progress import Progress
 from spectr_jobs.shard import Shard
 from spectr_jobs.tally import Tally
 from spectr_runtime.timing import Timing
 
 TICK_SECONDS = 10.0
+
+
+class Display(Protocol):
+    """Where a session shows how far it is; ``spectr_jobs.progress.Progress`` in the process that the user started."""
+
+    def skip(self, records: int) -> None:
+        """Count records that were done before."""
+
+    def show(self, tally: Tally, seconds: float) -> None:
+        """Show the counts, if it is time."""
+
+    def say(self, text: str) -> None:
+        """Tell the user something."""
+
+    def clear(self) -> None:
+        """Make room for other lines; no counts follow."""
 
 
 class Session:
@@ -27,7 +42,7 @@ class Session:
     """
 
     def __init__(
-        self, folder: Path, facts: Mapping[str, Any], progress: Progress, timing: Timing, echo: BinaryIO | None
+        self, folder: Path, facts: Mapping[str, Any], progress: Display, timing: Timing, echo: BinaryIO | None
     ) -> None:
         """Start the clock.
 

@@ -1,4 +1,4 @@
-"""The commands ``spectr-batch submit slurm`` and ``spectr-batch submit kubernetes``."""
+"""The commands ``spectr-batch submit slurm``, ``kubernetes`` and ``ray``."""
 
 from __future__ import annotations
 
@@ -19,31 +19,39 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 @click.group()
 def submit() -> None:
-    """Write the job that decodes a run's shards on many machines.
+    """Write the job that decodes a run's shards on many machines; for Ray, run it.
 
     The arguments of `spectr-batch run` come after `--`; they are checked as that command would.
     """
 
 
-def _shared(command: Decorated) -> Decorated:
-    """Options of every queue, and the arguments of the run."""
-    options = (
-        click.argument("arguments", metavar="-- BUNDLE INPUT... -o RUN_DIR [RUN OPTIONS]", nargs=-1, required=True),
-        click.option(
-            "--ranks",
-            metavar="N",
-            required=True,
-            type=click.IntRange(min=1),
-            help="Processes that share the run's shards.",
-        ),
-        click.option("--gpus", metavar="N", default=1, type=click.IntRange(min=0), help="GPUs of a rank."),
-        click.option("--cpus", metavar="N", default=8, type=click.IntRange(min=1), help="Processors of a rank."),
-        click.option("--memory", metavar="SIZE", help="Memory of a rank, as the queue writes it."),
-        click.option("--name", default="spectr", help="Name of the job."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _options(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """Options in the order in which ``--help`` shows them."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_shared = _options(
+    click.argument("arguments", metavar="-- BUNDLE INPUT... -o RUN_DIR [RUN OPTIONS]", nargs=-1, required=True),
+    click.option(
+        "--ranks",
+        metavar="N",
+        required=True,
+        type=click.IntRange(min=1),
+        help="Processes that share the run's shards.",
+    ),
+    click.option("--gpus", metavar="N", default=1, type=click.IntRange(min=0), help="GPUs of a rank."),
+    click.option("--cpus", metavar="N", default=8, type=click.IntRange(min=1), help="Processors of a rank."),
+)
+_job = _options(
+    click.option("--memory", metavar="SIZE", help="Memory of a rank, as the queue writes it."),
+    click.option("--name", default="spectr", help="Name of the job."),
+)
 
 
 @submit.command(
@@ -54,6 +62,7 @@ Example:
 """
 )
 @_shared
+@_job
 @click.option(
     "--time",
     "time_limit",
@@ -92,6 +101,7 @@ Example:
 """
 )
 @_shared
+@_job
 @click.option("--image", required=True, help="Container image with spectr in it.")
 @click.option(
     "--claim",
@@ -111,6 +121,44 @@ def kubernetes(ctx: click.Context, /, arguments: tuple[str, ...], to: Path, **op
     _write(to, text, f"kubectl apply -f {to}")
 
 
+@submit.command(
+    epilog="""
+\b
+Examples:
+  spectr-batch submit ray --ranks 2 --cpus 4 -- bundle prompts.jsonl -o run
+  spectr-batch submit ray --ranks 8 --address auto -- bundle prompts.jsonl -o run --device cuda
+"""
+)
+@_shared
+@click.option(
+    "--address",
+    default="local",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="The cluster: HOST:PORT, auto for the one that this machine is part of, local for a new one on this machine.",
+)
+@click.pass_context
+def ray(ctx: click.Context, /, arguments: tuple[str, ...], address: str, ranks: int, cpus: int, gpus: int) -> int:
+    """Decode with Ray actors, one per rank, and stay until they have ended.
+
+    An actor that is lost is replaced, and its shards are taken up again. GPUs are reserved with --device cuda. All
+    machines must see the bundle, the inputs and the run directory under the same paths. Signals and exit codes are
+    those of `spectr-batch run`, and any way of running goes on with a run that this one began.
+    """
+    from spectr_jobs.drivers.ray import Cluster
+
+    _checked(ctx, arguments)
+    command = _run_command(ctx)
+    with command.make_context("run", list(arguments), parent=ctx, obj=Cluster(address, ranks, cpus, gpus)) as run:
+        return int(command.invoke(run))
+
+
+def _run_command(ctx: click.Context) -> click.Command:
+    root = ctx.find_root().command
+    assert isinstance(root, click.Group)
+    return root.commands["run"]
+
+
 def _here() -> str:
     """The command as it was called, so that a job needs no environment to find it."""
     called = Path(sys.argv[0])
@@ -119,10 +167,7 @@ def _here() -> str:
 
 def _checked(ctx: click.Context, arguments: Sequence[str]) -> dict[str, Any]:
     """The values of the run's command; refused like there, and what a job cannot do."""
-    root = ctx.find_root().command
-    assert isinstance(root, click.Group)
-    command = root.commands["run"]
-    values = command.make_context("run", list(arguments)).params
+    values = _run_command(ctx).make_context("run", list(arguments)).params
     if "-" in (*values["inputs"], values["output"]):
         raise click.UsageError("A job has no stdin or stdout to read or write; name files.")
     for name in ("rank", "world"):

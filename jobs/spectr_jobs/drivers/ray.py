@@ -1,0 +1,131 @@
+"""Ray: actors on the machines of a cluster take shards from a desk; a lost actor's shards go to the others.
+
+Bundle, inputs and run directory lie on a file system that all of these machines share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from spectr_jobs import setup, summary
+from spectr_jobs.drivers.team import Team, first_line
+from spectr_jobs.drivers.work import announce, begin, conclude
+from spectr_jobs.errors import Interrupted
+from spectr_jobs.extras import load
+from spectr_jobs.progress import Progress, say
+from spectr_jobs.rank import Rank
+from spectr_jobs.run_directory import RunDirectory
+from spectr_jobs.setup import Setup
+from spectr_jobs.stop import CONTINUE, Stop
+from spectr_runtime import Bundle
+from spectr_runtime.errors import UsageError
+
+LOCAL = "local"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cluster:
+    """Decodes all shards with actors of a Ray cluster.
+
+    Attributes:
+        address: Of the cluster, as Ray knows it; ``local`` for one of its own on this machine.
+        actors: How many there are at a time.
+        cpus: Processors of an actor.
+        gpus: GPUs of an actor, if the device is one.
+    """
+
+    address: str
+    actors: int
+    cpus: int
+    gpus: int
+
+    @property
+    def rank(self) -> Rank:
+        """All shards."""
+        return Rank(0, 1, "Ray")
+
+    def decode(self, run: RunDirectory, bundle: Bundle, how: Setup, stop: Stop, echo: BinaryIO | None) -> None:
+        """Decode what is left; see ``Driver``.
+
+        Raises:
+            UsageError: Ray is not installed, or has no cluster there; or the device is one GPU by its number.
+            EngineError: Actors were lost again and again.
+        """
+        assert echo is None
+        needs = self._needs(how)
+        if not (numbers := begin(run, run.shards)):
+            return
+        remaining = sum(map(run.manifest.size_of, numbers))
+        before = summary.total(run, numbers)
+        progress = Progress(sys.stderr, run.manifest.records)
+        progress.skip(run.manifest.records - remaining + before.rows + before.failed)
+        announce(run, how, remaining, f"{self.actors} Ray actors")
+        with self._joined(needs, stop) as ray:
+            try:
+                team = Team(ray, run, numbers, self.actors, needs, (run.path, bundle.path, how, setup.open_decoder))
+                rows = _oversee(team, progress, stop)
+            except ray.exceptions.RayError as error:
+                raise Interrupted(f"Ray failed: {first_line(error)}.", hint=CONTINUE) from error
+        conclude(run, team.busy, stop, rows)
+
+    def _needs(self, how: Setup) -> dict[str, int]:
+        """What Ray is to reserve for an actor."""
+        if how.device.startswith("cuda:"):
+            what = f"--device {how.device} names one GPU, but Ray gives every actor one of its own."
+            raise UsageError(what, hint="Write --device cuda.")
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus if how.device == "cuda" else 0}
+
+    @contextlib.contextmanager
+    def _joined(self, needs: dict[str, int], stop: Stop) -> Iterator[Any]:
+        """Ray, connected; signals stay ours."""
+        ray: Any = load("ray", "ray", "submit ray")
+        own = {"num_cpus": self.actors * self.cpus, "include_dashboard": False} if self.address == LOCAL else {}
+        if own:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **own)
+        except (ConnectionError, ValueError) as error:
+            raise UsageError(f"--address {self.address}: {first_line(error)}.", hint="Is the cluster up?") from error
+        try:
+            stop.install()
+            for message in _lacks(ray.cluster_resources(), needs):
+                say(message)
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _lacks(there: dict[str, float], needs: dict[str, int]) -> Iterator[str]:
+    for name, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        if needs[name] > there.get(resource, 0):
+            yield (
+                f"warning: an actor needs {needs[name]} {resource}, the cluster has {there.get(resource, 0):g} in all; "
+                "waiting for it to grow"
+            )
+
+
+def _oversee(team: Team, progress: Progress, stop: Stop) -> int:
+    """Watch the actors until no shard is outstanding, or the time to drain is over.
+
+    Returns:
+        Rows that they have told of.
+    """
+    started = time.monotonic()
+    state = team.state()
+    with stop.gently():
+        while state.outstanding:
+            if stop.reason is not None:
+                team.close(stop.reason)
+            team.wait()
+            state = team.state()
+            for note in state.notes:
+                progress.say(note)
+            progress.show(state.tally, time.monotonic() - started)
+    progress.clear()
+    return state.tally.rows + state.tally.failed
