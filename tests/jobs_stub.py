@@ -33,13 +33,14 @@ from spectr_runtime.bundle import Limits, Vocabulary
 def _digest(seed: int, request: Request) -> str:
     params = request.params
     own = seed if params.seed is None else params.seed
-    return hashlib.sha256(f"{own}|{request.id}|{request.prompt}|{params}".encode()).hexdigest()
+    return hashlib.sha256(f"{own}|{request.noise_key}|{request.prompt}|{params}".encode()).hexdigest()
 
 
 class StubDecoder:
     """Finishes rows out of order, and looks ahead by its batch size.
 
-    Ids that begin with ``long`` fail for their length, ids that begin with ``flaky`` fail while ``flaky`` is on.
+    Ids that begin with ``long`` fail for their length, ids that begin with ``flaky`` fail while ``flaky`` is on; of the
+    completions of an id that begins with ``half`` the odd ones fail.
     """
 
     def __init__(self, *, batch_size: int = 4, seed: int = 0, pause: float = 0.0, flaky: bool = True) -> None:
@@ -69,10 +70,11 @@ class StubDecoder:
             yield self._outcome(request)
 
     def _outcome(self, request: Request) -> Outcome:
-        if request.id.startswith("long"):
-            return Failure(request.id, RequestError("The prompt is too long.", code="context_length_exceeded"))
+        if request.id.startswith("long") or (request.id.startswith("half") and request.choice % 2):
+            error = RequestError("The prompt is too long.", code="context_length_exceeded")
+            return Failure(request.id, error, request.choice)
         if request.id.startswith("flaky") and self._flaky:
-            return Failure(request.id, RowError("Logits are not finite.", code="non_finite_logits"))
+            return Failure(request.id, RowError("Logits are not finite.", code="non_finite_logits"), request.choice)
         digest = _digest(self._seed, request)
         tokens = tuple(bytes.fromhex(digest))[: min(request.params.max_tokens, 1 + int(digest[:2], 16) % 8)]
         return Completion(
@@ -82,6 +84,7 @@ class StubDecoder:
             finish_reason="length" if len(tokens) == request.params.max_tokens else "stop",
             usage=Usage(prompt_tokens=len(str(request.prompt)), completion_tokens=len(tokens)),
             speculation=SpeculationStats(rounds=2, accepted_at_depth=(2, 1)),
+            choice=request.choice,
         )
 
 

@@ -9,13 +9,24 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from spectr_runtime.errors import RequestError
-from spectr_runtime.request import MAX_SEED, TEMPERATURES, Chat, Prompt, SamplingParams, is_temperature
+from spectr_runtime.request import (
+    MAX_LOGPROBS,
+    MAX_REPETITION_PENALTY,
+    MAX_SEED,
+    MIN_REPETITION_PENALTY,
+    REPETITION_PENALTIES,
+    TEMPERATURES,
+    SamplingParams,
+    is_temperature,
+)
 
 SHOWN = 60
+MAX_COMPLETIONS = 128
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,28 +55,65 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_text(value: object) -> bool:
+def number(low: float, high: float, allowed: str = "") -> Check:
+    """Check for a number from ``low`` to ``high``, both allowed."""
+    return Check(lambda value: _is_number(value) and low <= value <= high, allowed or f"a number from {low} to {high}")
+
+
+def is_text(value: object) -> bool:
+    """Whether a JSON value is a text of at least one character."""
     return isinstance(value, str) and value != ""
 
 
-def _list_of(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
+def list_of(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Whether a JSON value is a list, maybe empty, of what is accepted."""
     return lambda value: isinstance(value, list) and all(map(accepts, value))
 
 
-def _is_token(value: object) -> bool:
+def is_token(value: object) -> bool:
+    """Whether a JSON value may be a token id."""
     return isinstance(value, int) and is_integer(value) and value >= 0
 
 
+_BIAS = number(-100, 100)
+_TOKEN = re.compile("0|[1-9][0-9]{0,9}")
+
+
+def _is_bias(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        _TOKEN.fullmatch(token) and _BIAS.accepts(bias) for token, bias in value.items()
+    )
+
+
+BOOLEAN = Check(lambda value: isinstance(value, bool), "true or false")
+TOP_LOGPROBS = integer(0, MAX_LOGPROBS)
+# What is understood, by name. The last ones say how many completions are wanted and what their rows hold.
 SAMPLING: Mapping[str, Check] = {
     "max_tokens": integer(1),
     "max_completion_tokens": integer(1),
     "temperature": Check(lambda value: _is_number(value) and is_temperature(value), TEMPERATURES),
     "top_p": Check(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
     "top_k": Check(integer(-1).accepts, "an integer from 1 upwards, or 0 or -1 for all tokens"),
-    "stop": Check(lambda value: _is_text(value) or _list_of(_is_text)(value), "a non-empty text or a list of them"),
+    "min_p": number(0, 1),
+    "presence_penalty": number(-2, 2),
+    "frequency_penalty": number(-2, 2),
+    "repetition_penalty": number(
+        MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY, f"a number from {REPETITION_PENALTIES}"
+    ),
+    "logit_bias": Check(_is_bias, "an object of token ids and numbers from -100 to 100"),
+    "min_tokens": integer(0),
+    "stop": Check(lambda value: is_text(value) or list_of(is_text)(value), "a non-empty text or a list of them"),
     "seed": Check(integer(0, MAX_SEED).accepts, "an integer from 0 to 2**63 - 1"),
-    "stop_token_ids": Check(_list_of(_is_token), "a list of token ids"),
-    "ignore_eos": Check(lambda value: isinstance(value, bool), "true or false"),
+    "stop_token_ids": Check(list_of(is_token), "a list of token ids"),
+    "ignore_eos": BOOLEAN,
+    "logprobs": Check(
+        lambda value: isinstance(value, bool) or TOP_LOGPROBS.accepts(value), f"true, false or {TOP_LOGPROBS.allowed}"
+    ),
+    "top_logprobs": TOP_LOGPROBS,
+    "n": integer(1, MAX_COMPLETIONS),
+    "best_of": integer(1),
+    "echo": BOOLEAN,
+    "return_token_ids": BOOLEAN,
 }
 
 # Fields of the OpenAI API and of its common extensions that are not honoured, with the values that ask for nothing.
@@ -73,11 +121,8 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "allowed_token_ids": (),
     "audio": (),
     "bad_words": ([],),
-    "best_of": (1,),
     "chat_template": (),
     "chat_template_kwargs": ({},),
-    "echo": (False,),
-    "frequency_penalty": (0,),
     "function_call": ("none",),
     "functions": ([],),
     "guided_choice": (),
@@ -86,16 +131,9 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "guided_regex": (),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "min_p": (0,),
-    "min_tokens": (0,),
     "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0,),
     "prompt_logprobs": (),
     "reasoning_effort": (),
-    "repetition_penalty": (1,),
     "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
     "stream": (False,),
@@ -104,7 +142,6 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "suffix": ("",),
     "tool_choice": ("none",),
     "tools": ([],),
-    "top_logprobs": (0,),
     "typical_p": (1,),
     "use_beam_search": (False,),
 }
@@ -136,20 +173,41 @@ def require(name: str, value: object, check: Check) -> None:
         raise refusal(name, value, check.allowed)
 
 
-def read_sampling(fields: Mapping[str, object], defaults: SamplingParams) -> SamplingParams:
-    """The sampling parameters of a record; a field that is absent or null takes its default.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a record asks for beside its prompt.
+
+    Attributes:
+        params: How its completions are sampled.
+        n: Completions of every prompt.
+        echo: Whether their texts begin with the prompt.
+        token_ids: Whether its row holds the token ids that were written.
+    """
+
+    params: SamplingParams
+    n: int = 1
+    echo: bool = False
+    token_ids: bool = True
+
+
+def read_wanted(record: Mapping[str, object], defaults: SamplingParams) -> Wanted:
+    """The sampling fields of a record; a field that is absent or null takes its default.
 
     Raises:
         RequestError: A field has the wrong type, is out of range, or asks for what is not supported.
     """
-    given = {}
-    for name, value in fields.items():
+    given: dict[str, Any] = {}
+    for name, value in record.items():
         if name in UNSUPPORTED:
             _refuse_unsupported(name, value, UNSUPPORTED[name])
         elif name in SAMPLING and value is not None:
             require(name, value, SAMPLING[name])
             given[name] = value
-    return dataclasses.replace(defaults, **_as_params(given))
+    n = given.pop("n", 1)
+    if given.pop("best_of", n) != n:
+        raise refusal("best_of", record["best_of"], f"{n}, as n says: every completion is returned")
+    echo, token_ids = given.pop("echo", False), given.pop("return_token_ids", True)
+    return Wanted(dataclasses.replace(defaults, **_as_params(given, defaults)), n, echo, token_ids)
 
 
 def _refuse_unsupported(name: str, value: object, idle: tuple[object, ...]) -> None:
@@ -163,83 +221,36 @@ def _same(value: object, other: object) -> bool:
     return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _as_params(given: Mapping[str, Any]) -> dict[str, Any]:
+def _as_params(given: Mapping[str, Any], defaults: SamplingParams) -> dict[str, Any]:
     params = dict(given)
     limit = params.pop("max_completion_tokens", None)
     if limit is not None and params.setdefault("max_tokens", limit) != limit:
         raise refusal(
             "max_completion_tokens", limit, f"{shown(given['max_tokens'])}, as max_tokens says, or one of the two"
         )
+    most = params.get("max_tokens", defaults.max_tokens)
+    if params.get("min_tokens", 0) > most:
+        raise refusal("min_tokens", params["min_tokens"], f"at most {most}, the largest number of tokens")
     if params.get("top_k") == -1:
         params["top_k"] = 0
-    if "stop" in params:
-        stop = params["stop"]
-        params["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-    if "stop_token_ids" in params:
-        params["stop_token_ids"] = tuple(params["stop_token_ids"])
+    if isinstance(params.get("stop"), str):
+        params["stop"] = [params["stop"]]
+    for name in ("stop", "stop_token_ids"):
+        if name in params:
+            params[name] = tuple(params[name])
+    if "logit_bias" in params:
+        params["logit_bias"] = tuple(sorted((int(token), float(bias)) for token, bias in params["logit_bias"].items()))
+    params["logprobs"] = _logprobs(params.get("logprobs", False), params.pop("top_logprobs", 0))
     return params
 
 
-def read_prompt(name: str, value: object) -> Prompt:
-    """A prompt: a text or a list of token ids.
-
-    Raises:
-        RequestError: It is empty, of another type, or holds several prompts.
-    """
-    if isinstance(value, list) and value and all(isinstance(item, str | list) for item in value):
-        raise refusal(name, value, "one prompt per record; split the list into records", "unsupported_parameter")
-    if _is_text(value):
-        return str(value)
-    if isinstance(value, list) and value and all(map(_is_token, value)):
-        return tuple(value)
-    raise refusal(name, value, "a non-empty text or a non-empty list of token ids")
-
-
-def read_token_ids(value: object) -> Prompt:
-    """A prompt that is given as token ids.
-
-    Raises:
-        RequestError: It is not a non-empty list of token ids.
-    """
-    if not (isinstance(value, list) and value and all(map(_is_token, value))):
-        raise refusal("token_ids", value, "a non-empty list of token ids")
-    return tuple(value)
-
-
-def read_messages(value: object) -> Chat:
-    """A conversation. Lists of text parts are joined; tools, images and sound are refused.
-
-    Raises:
-        RequestError: It is empty or malformed, or asks for more than text.
-    """
-    if not isinstance(value, list) or not value:
-        raise refusal("messages", value, "a non-empty list of messages")
-    return Chat(tuple(_read_message(f"messages[{index}]", item) for index, item in enumerate(value)))
-
-
-def _read_message(name: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise refusal(name, value, 'an object like {"role": "user", "content": "..."}')
-    if not _is_text(value.get("role")):
-        raise refusal(f"{name}.role", value.get("role"), "a non-empty text")
-    beyond = [key for key, item in value.items() if key not in ("role", "content", "name") and item not in (None, [])]
-    if beyond:
-        raise refusal(f"{name}.{beyond[0]}", value[beyond[0]], "role, content and name", "unsupported_parameter")
-    kept = {key: value[key] for key in ("role", "name") if value.get(key) is not None}
-    return {**kept, "content": _read_content(f"{name}.content", value.get("content"))}
-
-
-def _read_content(name: str, value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise refusal(name, value, "a text or a list of text parts")
-    parts = []
-    for part in value:
-        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-            raise refusal(name, part, 'parts like {"type": "text", "text": "..."}', "unsupported_parameter")
-        parts.append(part["text"])
-    return "".join(parts)
+def _logprobs(logprobs: bool | int, top: int) -> int | None:
+    """How many most probable tokens are reported: completions name the number, conversations say true beside it."""
+    if top and logprobs is not True:
+        raise refusal("top_logprobs", top, "this field only beside logprobs: true")
+    if logprobs is True:
+        return top
+    return None if logprobs is False else logprobs
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

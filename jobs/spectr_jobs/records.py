@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from spectr_jobs import fields
+from spectr_jobs import fields, prompts
+from spectr_jobs.fields import Wanted
 from spectr_runtime.errors import RequestError
 from spectr_runtime.request import Prompt, Request, SamplingParams
 
@@ -33,7 +34,7 @@ HARMLESS = frozenset(
     }
 )
 # Names that the simple shape's output line has for itself; custom_id tells the output lines of the shapes apart.
-RESERVED = frozenset({"text", "finish_reason", "usage", "speculation", "error", "custom_id"})
+RESERVED = frozenset({"text", "completions", "finish_reason", "usage", "speculation", "error", "custom_id"})
 _KNOWN = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | RESERVED | {"id", *PROMPTS}
 _BODY = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | HARMLESS
 _ID = fields.Check(
@@ -69,10 +70,30 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """A record that can be decoded."""
+    """A record that can be decoded.
+
+    Attributes:
+        origin: Where it came from.
+        prompts: Its prompts.
+        wanted: What it asks for.
+    """
 
     origin: Origin
-    request: Request
+    prompts: tuple[Prompt, ...]
+    wanted: Wanted
+
+    @property
+    def size(self) -> int:
+        """Completions that its row holds."""
+        return len(self.prompts) * self.wanted.n
+
+    @property
+    def requests(self) -> Iterator[Request]:
+        """Its requests, those of one prompt after those of the other, as the API numbers its choices."""
+        for index, prompt in enumerate(self.prompts):
+            for sample in range(self.wanted.n):
+                choice = index * self.wanted.n + sample
+                yield Request(self.origin.key, prompt, self.wanted.params, choice)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,10 +161,11 @@ def parse(line: bytes, place: str, shape: Shape, defaults: SamplingParams) -> Re
     try:
         value = load(line)
         origin = _origin(value, dataclasses.replace(origin, shape=detect(value) or shape))
-        prompt, params = _read_openai(value, defaults) if origin.shape == "openai" else _read_simple(value, defaults)
+        found, wanted = _read_openai(value, defaults) if origin.shape == "openai" else _read_simple(value, defaults)
+        _check_echo(found, wanted)
     except RequestError as error:
         return BadRecord(origin, at_place(error, place))
-    return Record(origin, Request(origin.key, prompt, params))
+    return Record(origin, found, wanted)
 
 
 def at_place(error: RequestError, place: str) -> RequestError:
@@ -171,17 +193,17 @@ def _origin(value: Mapping[str, Any], origin: Origin) -> Origin:
     )
 
 
-def _read_simple(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[Prompt, SamplingParams]:
+def _read_simple(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tuple[Prompt, ...], Wanted]:
     if value.get("id") is not None:
         fields.require("id", value["id"], _ID)
     for name in RESERVED & value.keys():
         raise fields.refusal(
             name, value[name], "another name; the output line has this one for itself", "reserved_field"
         )
-    return _read_one_prompt(value, PROMPTS), fields.read_sampling(value, defaults)
+    return _read_prompts(value, PROMPTS), fields.read_wanted(value, defaults)
 
 
-def _read_one_prompt(value: Mapping[str, Any], names: tuple[str, ...]) -> Prompt:
+def _read_prompts(value: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Prompt, ...]:
     given = [name for name in names if value.get(name) is not None]
     if not given:
         raise fields.missing(names[0], f"a non-empty {' or '.join(names)}")
@@ -189,13 +211,27 @@ def _read_one_prompt(value: Mapping[str, Any], names: tuple[str, ...]) -> Prompt
         raise fields.refusal(given[1], value[given[1]], f"either {' or '.join(given)}, not both")
     name = given[0]
     if name == "messages":
-        return fields.read_messages(value[name])
-    return fields.read_token_ids(value[name]) if name == "token_ids" else fields.read_prompt(name, value[name])
+        return (prompts.read_messages(value[name]),)
+    return (prompts.read_token_ids(value[name]),) if name == "token_ids" else prompts.read_prompts(value[name])
 
 
-def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[Prompt, SamplingParams]:
+def _check_echo(found: tuple[Prompt, ...], wanted: Wanted) -> None:
+    if not wanted.echo:
+        return
+    if not all(isinstance(prompt, str) for prompt in found):
+        raise fields.refusal("echo", True, "true only beside a prompt that is text")
+    if wanted.params.logprobs is not None:
+        raise fields.refusal(
+            "echo", True, "false beside logprobs: the prompt's tokens are not scored", "unsupported_parameter"
+        )
+
+
+def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tuple[Prompt, ...], Wanted]:
     body = _read_envelope(value)
-    prompt = "prompt" if value["url"] == COMPLETIONS else "messages"
+    prompt, logprobs = ("messages", fields.BOOLEAN) if value["url"] == CHAT else ("prompt", fields.TOP_LOGPROBS)
+    asked = body.get("logprobs")
+    if asked is not None and asked is not False:
+        fields.require("logprobs", asked, logprobs)
     for name, item in body.items():
         if name not in _BODY and name != prompt and item is not None:
             hint = fields.nearest(name, (*_BODY, prompt))
@@ -204,7 +240,7 @@ def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[Pr
                 param=name,
                 code="unsupported_parameter",
             )
-    return _read_one_prompt(body, (prompt,)), fields.read_sampling(body, defaults)
+    return _read_prompts(body, (prompt,)), fields.read_wanted(body, defaults)
 
 
 def _read_envelope(value: Mapping[str, Any]) -> dict[str, Any]:

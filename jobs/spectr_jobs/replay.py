@@ -9,13 +9,12 @@ from typing import Any, BinaryIO
 
 from spectr_jobs import journal, rows, setup
 from spectr_jobs.progress import say
-from spectr_jobs.records import BadRecord, Record, at_place
+from spectr_jobs.records import BadRecord, Record
 from spectr_jobs.rows import Row
 from spectr_jobs.run_directory import PARTS, RunDirectory, ShardReader
 from spectr_jobs.setup import Setup
 from spectr_runtime import Bundle
 from spectr_runtime.errors import BundleError, UsageError
-from spectr_runtime.request import Completion
 
 SAME, DIFFERENT = 0, 1
 
@@ -87,10 +86,8 @@ def _decode(run: RunDirectory, bundle: Bundle, how: Setup, record: Record | BadR
     terms = run.manifest.terms
     if isinstance(record, BadRecord):
         return rows.error_row(record, seed=terms.seed)
-    (outcome,) = setup.open_decoder(bundle, how, seed=terms.seed).generate([record.request])
-    if isinstance(outcome, Completion):
-        return rows.completion_row(record, outcome, seed=terms.seed, created=run.manifest.created)
-    return rows.error_row(BadRecord(record.origin, at_place(outcome.error, record.origin.place)), seed=terms.seed)
+    outcomes = [*setup.open_decoder(bundle, how, seed=terms.seed).generate(record.requests)]
+    return rows.row_of(record, outcomes, seed=terms.seed, created=run.manifest.created)
 
 
 def _difference(kept: Row, row: Row) -> str:

@@ -6,16 +6,26 @@ input. A shard's last rows are decoded beside the next shard's first, so the bat
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from spectr_jobs import rows
-from spectr_jobs.records import BadRecord, Record, at_place
+from spectr_jobs.records import BadRecord, Record
 from spectr_jobs.run_directory import RunDirectory, ShardReader
 from spectr_jobs.session import Session
 from spectr_jobs.shard import Shard
 from spectr_jobs.stop import Stop
-from spectr_runtime.request import Completion, Outcome, Request
+from spectr_runtime.request import Outcome, Request
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pending:
+    """A record at the decoder: where its row belongs, and what came back so far."""
+
+    record: Record
+    shard: Shard
+    outcomes: list[Outcome] = dataclasses.field(default_factory=list)
 
 
 class Generator(Protocol):
@@ -48,7 +58,7 @@ class Worker:
         self._session = session
         self._stop = stop
         self._open: set[Shard] = set()
-        self._waiting: dict[str, tuple[Record, Shard]] = {}
+        self._waiting: dict[str, Pending] = {}
 
     def decode(self, shards: Iterable[int]) -> None:
         """Decode shards and seal each when its last row is there, until all are or the worker is to stop.
@@ -90,31 +100,30 @@ class Worker:
         return shard
 
     def _admit(self, record: Record | BadRecord, shard: Shard) -> Iterator[Request]:
-        """The request of a record, or its line in the errors file if it cannot be decoded."""
+        """The requests of a record, or its line in the errors file if it cannot be decoded."""
         if isinstance(record, BadRecord):
-            self._fail(record, shard)
+            self._write(rows.error_row(record, seed=self._run.manifest.terms.seed), shard)
             return
-        self._waiting[record.origin.key] = (record, shard)
+        self._waiting[record.origin.key] = Pending(record, shard)
         shard.waiting += 1
-        yield record.request
+        yield from record.requests
 
     def _take(self, outcome: Outcome) -> None:
-        record, shard = self._waiting.pop(outcome.id)
-        shard.waiting -= 1
-        if isinstance(outcome, Completion):
-            manifest = self._run.manifest
-            row = rows.completion_row(record, outcome, seed=manifest.terms.seed, created=manifest.created)
-            self._write(row, shard, failed=False)
-        else:
-            self._fail(BadRecord(record.origin, at_place(outcome.error, record.origin.place)), shard)
-        self._seal_if_complete(shard)
+        """Keep what came back of a record, and write its row once all of it is there."""
+        pending = self._waiting[outcome.id]
+        pending.outcomes.append(outcome)
+        if len(pending.outcomes) < pending.record.size:
+            return
+        del self._waiting[outcome.id]
+        pending.shard.waiting -= 1
+        manifest = self._run.manifest
+        row = rows.row_of(pending.record, pending.outcomes, seed=manifest.terms.seed, created=manifest.created)
+        self._write(row, pending.shard)
+        self._seal_if_complete(pending.shard)
 
-    def _fail(self, bad: BadRecord, shard: Shard) -> None:
-        self._write(rows.error_row(bad, seed=self._run.manifest.terms.seed), shard, failed=True)
-
-    def _write(self, row: rows.Row, shard: Shard, *, failed: bool) -> None:
+    def _write(self, row: rows.Row, shard: Shard) -> None:
         line = rows.encode(row)
-        shard.add(row, line, failed=failed)
+        shard.add(row, line, failed=rows.is_failure(row))
         self._session.row(row, line)
 
     def _seal_if_complete(self, shard: Shard) -> None:

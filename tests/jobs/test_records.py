@@ -37,20 +37,20 @@ def openai(body: dict[str, Any], url: str = COMPLETIONS, **envelope: Any) -> dic
 
 def test_a_simple_record_carries_what_it_does_not_know():
     record = good({"id": "x", "prompt": "Hi", "top_p": 0.5, "gold": [1, {"a": None}], "model": "m"})
-    assert record.request.id == "x"
-    assert record.request.prompt == "Hi"
-    assert record.request.params == SamplingParams(max_tokens=64, temperature=0.5, top_k=9, top_p=0.5)
+    assert record.origin.key == "x"
+    assert record.prompts[0] == "Hi"
+    assert record.wanted.params == SamplingParams(max_tokens=64, temperature=0.5, top_k=9, top_p=0.5)
     assert record.origin.carried == {"gold": [1, {"a": None}], "model": "m"}
 
 
 def test_an_integer_id_keeps_its_type_and_reaches_the_decoder_as_text():
     record = good({"id": 7, "prompt": "Hi"})
-    assert (record.origin.id, record.request.id) == (7, "7")
+    assert (record.origin.id, record.origin.key) == (7, "7")
 
 
 def test_a_record_without_id_is_named_by_its_place():
-    assert good({"prompt": "Hi"}).request.id == "in.jsonl:3"
-    assert good({"id": None, "prompt": "Hi"}).request.id == "in.jsonl:3"
+    assert good({"prompt": "Hi"}).origin.key == "in.jsonl:3"
+    assert good({"id": None, "prompt": "Hi"}).origin.key == "in.jsonl:3"
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,22 @@ def test_lines_that_do_not_tell_their_shape_take_that_of_the_file():
         ({"seed": 2**63 - 1}, {"seed": 2**63 - 1}),
         ({"stop_token_ids": [0, 5]}, {"stop_token_ids": (0, 5)}),
         ({"ignore_eos": True}, {"ignore_eos": True}),
+        ({"min_p": 0.1, "repetition_penalty": 1.2}, {"min_p": 0.1, "repetition_penalty": 1.2}),
+        ({"presence_penalty": -2, "frequency_penalty": 0.5}, {"presence_penalty": -2, "frequency_penalty": 0.5}),
+        ({"logit_bias": {"50": -100, "7": 0.5}}, {"logit_bias": ((7, 0.5), (50, -100.0))}),
+        ({"min_tokens": 3, "max_tokens": 3}, {"min_tokens": 3, "max_tokens": 3}),
+        ({"logprobs": 0}, {"logprobs": 0}),
+        ({"logprobs": 20}, {"logprobs": 20}),
         ({"n": 1, "stream": False, "logprobs": None, "min_p": 0.0, "logit_bias": {}, "echo": False}, {}),
+        ({"logprobs": False, "top_logprobs": 0, "best_of": 1, "return_token_ids": True}, {}),
         ({"tools": [], "response_format": {"type": "text"}, "repetition_penalty": 1.0, "suffix": ""}, {}),
     ],
 )
 def test_sampling_fields_are_read_alike_in_both_shapes(fields: dict[str, Any], expected: dict[str, Any]):
     base = {"max_tokens": 64, "temperature": 0.5, "top_k": 9}
     params = SamplingParams(**(base | expected))
-    assert good({"prompt": "Hi"} | fields).request.params == params
-    assert good(openai({"prompt": "Hi"} | fields)).request.params == params
+    assert good({"prompt": "Hi"} | fields).wanted.params == params
+    assert good(openai({"prompt": "Hi"} | fields)).wanted.params == params
 
 
 @pytest.mark.parametrize(
@@ -123,19 +130,28 @@ def test_sampling_fields_are_read_alike_in_both_shapes(fields: dict[str, Any], e
         ("stop_token_ids", 1, "invalid_value"),
         ("ignore_eos", 1, "invalid_value"),
         ("stream", True, "unsupported_parameter"),
-        ("n", 2, "unsupported_parameter"),
-        ("n", True, "unsupported_parameter"),
-        ("logprobs", 0, "unsupported_parameter"),
-        ("logit_bias", {"5": 1}, "unsupported_parameter"),
-        ("presence_penalty", 0.1, "unsupported_parameter"),
-        ("frequency_penalty", -1, "unsupported_parameter"),
-        ("echo", True, "unsupported_parameter"),
+        ("n", 0, "invalid_value"),
+        ("n", 129, "invalid_value"),
+        ("n", True, "invalid_value"),
+        ("best_of", 2, "invalid_value"),
+        ("logprobs", 21, "invalid_value"),
+        ("logprobs", "all", "invalid_value"),
+        ("top_logprobs", 2, "invalid_value"),
+        ("logit_bias", {"a": 1}, "invalid_value"),
+        ("logit_bias", {"05": 1}, "invalid_value"),
+        ("logit_bias", {"5": 101}, "invalid_value"),
+        ("logit_bias", {"5": True}, "invalid_value"),
+        ("logit_bias", [5], "invalid_value"),
+        ("presence_penalty", 2.1, "invalid_value"),
+        ("frequency_penalty", -3, "invalid_value"),
+        ("echo", "yes", "invalid_value"),
+        ("return_token_ids", 1, "invalid_value"),
         ("tools", [{}], "unsupported_parameter"),
         ("response_format", {"type": "json_object"}, "unsupported_parameter"),
-        ("min_p", 0.1, "unsupported_parameter"),
-        ("repetition_penalty", 1.1, "unsupported_parameter"),
-        ("min_tokens", 1, "unsupported_parameter"),
-        ("best_of", 2, "unsupported_parameter"),
+        ("min_p", 1.1, "invalid_value"),
+        ("repetition_penalty", 0, "invalid_value"),
+        ("min_tokens", -1, "invalid_value"),
+        ("min_tokens", 65, "invalid_value"),
         ("suffix", "end", "unsupported_parameter"),
     ],
 )
@@ -158,6 +174,42 @@ def test_the_two_names_of_the_token_limit_must_agree():
     assert message == "in.jsonl:3: max_completion_tokens: got 4, allowed 3, as max_tokens says, or one of the two."
 
 
+@pytest.mark.parametrize(("asked", "top"), [({"logprobs": True}, 0), ({"logprobs": True, "top_logprobs": 5}, 5)])
+def test_conversations_ask_for_logprobs_in_two_fields(asked: dict[str, Any], top: int):
+    body = {"messages": [{"role": "user", "content": "Hi"}]} | asked
+    assert good(openai(body, CHAT)).wanted.params.logprobs == good(body).wanted.params.logprobs == top
+
+
+def test_each_refusal_of_a_pair_of_fields_names_the_other():
+    assert error_of({"prompt": "Hi", "n": 2, "best_of": 3})[2] == (
+        "in.jsonl:3: best_of: got 3, allowed 2, as n says: every completion is returned."
+    )
+    assert error_of({"prompt": "Hi", "max_tokens": 4, "min_tokens": 5})[2] == (
+        "in.jsonl:3: min_tokens: got 5, allowed at most 4, the largest number of tokens."
+    )
+    assert error_of({"prompt": "Hi", "top_logprobs": 3})[2] == (
+        "in.jsonl:3: top_logprobs: got 3, allowed this field only beside logprobs: true."
+    )
+    assert error_of({"prompt": "Hi", "echo": True, "logprobs": 1})[2] == (
+        "in.jsonl:3: echo: got true, allowed false beside logprobs: the prompt's tokens are not scored."
+    )
+    assert error_of({"messages": [{"role": "user", "content": "Hi"}], "echo": True})[2] == (
+        "in.jsonl:3: echo: got true, allowed true only beside a prompt that is text."
+    )
+
+
+def test_the_requests_of_a_record_are_numbered_prompt_by_prompt():
+    record = good({"id": "x", "prompt": ["a", "b"], "n": 3})
+    assert record.size == 6
+    found = list(record.requests)
+    assert [(request.id, request.prompt, request.choice) for request in found] == [
+        ("x", "aaabbb"[choice], choice) for choice in range(6)
+    ]
+    assert len({request.noise_key for request in found}) == 6
+    assert found[0].noise_key == "x"
+    assert good({"prompt": [[1, 2], [3]]}).prompts == ((1, 2), (3,))
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
@@ -167,8 +219,11 @@ def test_the_two_names_of_the_token_limit_must_agree():
         ({"prompt": 5}, "prompt", "invalid_value"),
         ({"prompt": [1, -1]}, "prompt", "invalid_value"),
         ({"prompt": [1, True]}, "prompt", "invalid_value"),
-        ({"prompt": ["a", "b"]}, "prompt", "unsupported_parameter"),
-        ({"prompt": [[1], [2]]}, "prompt", "unsupported_parameter"),
+        ({"prompt": ["a", ""]}, "prompt", "invalid_value"),
+        ({"prompt": ["a", [1]]}, "prompt", "invalid_value"),
+        ({"prompt": ["a", 1]}, "prompt", "invalid_value"),
+        ({"prompt": [[1], []]}, "prompt", "invalid_value"),
+        ({"prompt": [[1], [True]]}, "prompt", "invalid_value"),
         ({"token_ids": []}, "token_ids", "invalid_value"),
         ({"token_ids": "Hi"}, "token_ids", "invalid_value"),
         ({"prompt": "Hi", "token_ids": [1]}, "token_ids", "invalid_value"),
@@ -192,6 +247,9 @@ def test_the_two_names_of_the_token_limit_must_agree():
         ({"prompt": "Hi", "id": True}, "id", "invalid_value"),
         ({"prompt": "Hi", "text": "gold"}, "text", "reserved_field"),
         ({"prompt": "Hi", "custom_id": "b"}, "custom_id", "reserved_field"),
+        ({"prompt": "Hi", "completions": []}, "completions", "reserved_field"),
+        ({"token_ids": [1], "echo": True}, "echo", "invalid_value"),
+        ({"prompt": ["a"], "echo": True, "logprobs": 0}, "echo", "unsupported_parameter"),
     ],
 )
 def test_a_simple_record_without_one_good_prompt_is_refused(fields: dict[str, Any], param: str, code: str):
@@ -199,18 +257,16 @@ def test_a_simple_record_without_one_good_prompt_is_refused(fields: dict[str, An
 
 
 def test_prompts_may_be_text_token_ids_or_messages():
-    assert good({"prompt": [1, 2]}).request.prompt == (1, 2)
-    assert good({"token_ids": [1, 2]}).request.prompt == (1, 2)
-    assert good(openai({"prompt": [1, 2]})).request.prompt == (1, 2)
+    assert good({"prompt": [1, 2]}).prompts[0] == (1, 2)
+    assert good({"token_ids": [1, 2]}).prompts[0] == (1, 2)
+    assert good(openai({"prompt": [1, 2]})).prompts[0] == (1, 2)
     said = [
         {"role": "system", "content": "Be brief"},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
     ]
     chat = Chat(({"role": "system", "content": "Be brief"}, {"role": "user", "content": "ab"}))
-    assert good({"messages": said}).request.prompt == chat
-    assert (
-        good(openai({"messages": said, "model": "m", "user": "u", "metadata": {"k": "v"}}, CHAT)).request.prompt == chat
-    )
+    assert good({"messages": said}).prompts[0] == chat
+    assert good(openai({"messages": said, "model": "m", "user": "u", "metadata": {"k": "v"}}, CHAT)).prompts[0] == chat
 
 
 @pytest.mark.parametrize(
@@ -225,6 +281,9 @@ def test_prompts_may_be_text_token_ids_or_messages():
         (openai({"messages": []}), "messages", "unsupported_parameter"),
         (openai({}), "prompt", "missing_required_parameter"),
         (openai({"prompt": "Hi"}, priority=1), "priority", "unsupported_parameter"),
+        (openai({"prompt": "Hi", "logprobs": True}), "logprobs", "invalid_value"),
+        (openai({"messages": [{"role": "user", "content": "Hi"}], "logprobs": 0}, CHAT), "logprobs", "invalid_value"),
+        (openai({"messages": [{"role": "user", "content": "Hi"}], "echo": True}, CHAT), "echo", "invalid_value"),
         (openai({"prompt": "Hi", "max_token": 5}), "max_token", "unsupported_parameter"),
     ],
 )
@@ -281,8 +340,8 @@ def test_any_object_is_a_record_or_an_error_that_can_be_written(value: dict[str,
         assert rows.key(row) == found.origin.key
         assert rows.content(row)["error"]["message"].startswith("in.jsonl:3: ")
     else:
-        assert found.request.id == found.origin.key
-        assert found.request.prompt
+        assert found.origin.key == found.origin.key
+        assert found.prompts[0]
 
 
 @patient

@@ -10,12 +10,13 @@ from jobs_stub import StubDecoder, read_lines, write_bundle, write_lines
 @pytest.fixture
 def run_dir(batch, bundle: Path, tmp_path: Path) -> Path:
     records = [{"id": one, "prompt": f"Say {one}"} for one in (*range(9), "long")] + [{"id": "bad", "prompt": ""}]
+    records += [{"id": one, "prompt": ["a", "b"], "n": 3} for one in ("many", "half")]
     path = write_lines(tmp_path / "in.jsonl", records)
     batch("run", bundle, path, "-o", tmp_path / "run", "--shard-size", 4, "--seed", 5)
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("key", ["0", "7", "long", "bad"])
+@pytest.mark.parametrize("key", ["0", "7", "long", "bad", "many", "half"])
 def test_a_row_decoded_alone_is_the_row_of_the_run(batch, run_dir: Path, key: str):
     result = batch("replay", run_dir, "--id", key)
     assert (result.code, result.err) == (0, f"spectr-batch: {key}: the same row\n")

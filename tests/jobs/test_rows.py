@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
@@ -8,9 +10,21 @@ import pytest
 from spectr_jobs import rows
 from spectr_jobs.records import CHAT, COMPLETIONS, BadRecord, Record, parse
 from spectr_jobs.tally import Tally
-from spectr_runtime import Completion, RequestError, RowError, SamplingParams, SpeculationStats, Usage
+from spectr_runtime import (
+    Completion,
+    Failure,
+    Outcome,
+    RequestError,
+    RowError,
+    SamplingParams,
+    SpeculationStats,
+    TokenLogprob,
+    Usage,
+)
 
 COMPLETION = Completion("a", "Hello", (5, 6), "stop", Usage(3, 2), SpeculationStats(4, (3, 1)))
+TOP = (TokenLogprob(7, "\ufffd", b"\xc3", -0.5), TokenLogprob(8, "\ufffd", b"\xc5", -1.0))
+LOGPROBS = (TokenLogprob(7, "\ufffd", b"\xc3", -0.5, TOP), TokenLogprob(9, "\ufffd", b"\xa9", -math.inf, TOP))
 
 
 @pytest.fixture
@@ -24,19 +38,28 @@ def record(value: dict[str, Any]) -> Record:
     return found
 
 
-def batch_record(url: str) -> Record:
+def batch_record(url: str, **asked: Any) -> Record:
     prompt = {"messages": [{"role": "user", "content": "Hi"}]} if url == CHAT else {"prompt": "Hi"}
-    return record({"custom_id": "a", "method": "POST", "url": url, "body": prompt | {"model": "m"}})
+    return record({"custom_id": "a", "method": "POST", "url": url, "body": prompt | {"model": "m"} | asked})
 
 
-def row_of(found: Record, *, seed: int = 0) -> Any:
-    return rows.completion_row(found, COMPLETION, seed=seed, created=1_800_000_000)
+def row_of(found: Record, *outcomes: Outcome, seed: int = 0) -> Any:
+    return rows.row_of(found, outcomes or [COMPLETION], seed=seed, created=1_800_000_000)
+
+
+def completions(count: int, **changes: Any) -> list[Completion]:
+    """Several completions of one record, the last first."""
+    return [
+        dataclasses.replace(COMPLETION, choice=choice, text=f"Hello {choice}", **changes)
+        for choice in reversed(range(count))
+    ]
 
 
 def test_a_simple_row_is_the_completion_and_what_was_carried():
     assert row_of(record({"id": 5, "prompt": "Hi", "gold": "é"})) == {
         "id": 5,
         "text": "Hello",
+        "token_ids": [5, 6],
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 3, "completion_tokens": 2},
         "speculation": {"rounds": 4, "accepted_at_depth": [3, 1]},
@@ -44,8 +67,74 @@ def test_a_simple_row_is_the_completion_and_what_was_carried():
     }
 
 
-def test_token_ids_answer_token_ids():
-    assert row_of(record({"id": 5, "token_ids": [1]}))["token_ids"] == [5, 6]
+def test_token_ids_are_left_out_on_demand():
+    assert "token_ids" not in row_of(record({"id": 5, "prompt": "Hi", "return_token_ids": False}))
+    assert "token_ids" not in str(row_of(batch_record(CHAT, return_token_ids=False)))
+
+
+def test_several_completions_make_a_list_and_count_their_prompt_once():
+    found = record({"id": 5, "prompt": ["Hi", "Ho"], "n": 2, "echo": True, "gold": 1})
+    row = row_of(found, *completions(4))
+    assert [one["text"] for one in row["completions"]] == ["HiHello 0", "HiHello 1", "HoHello 2", "HoHello 3"]
+    assert row["completions"][3] == {"text": "HoHello 3", "token_ids": [5, 6], "finish_reason": "stop"}
+    assert {name: row[name] for name in ("usage", "speculation", "gold")} == {
+        "usage": {"prompt_tokens": 6, "completion_tokens": 8},
+        "speculation": {"rounds": 16, "accepted_at_depth": [12, 4]},
+        "gold": 1,
+    }
+    assert "text" not in row
+
+
+def test_the_choices_of_the_api_keep_their_numbers(openai_types: Any):
+    found = batch_record(COMPLETIONS, prompt=["Hi", "Ho"], n=2, echo=True)
+    body = openai_types.Completion.model_validate(row_of(found, *completions(4))["response"]["body"], strict=True)
+    assert [(one.index, one.text) for one in body.choices] == [
+        (0, "HiHello 0"),
+        (1, "HiHello 1"),
+        (2, "HoHello 2"),
+        (3, "HoHello 3"),
+    ]
+    assert (body.usage.prompt_tokens, body.usage.completion_tokens, body.usage.total_tokens) == (6, 8, 14)
+
+
+def test_one_failed_completion_fails_its_record():
+    later = Failure("a", RowError("Later.", code="non_finite_logits"), choice=2)
+    never = Failure("a", RequestError("No.", code="context_length_exceeded"), choice=1)
+    row = row_of(record({"id": "a", "prompt": "Hi", "n": 3}), later, never, *completions(1))
+    assert rows.is_failure(row)
+    assert row["error"]["message"] == "in.jsonl:1, completion 1: No."
+    assert not rows.is_retryable(row)
+
+
+def test_logprobs_of_completions_read_back_with_the_types_of_openai(openai_types: Any):
+    (one,) = completions(1, logprobs=LOGPROBS)
+    row = row_of(batch_record(COMPLETIONS, logprobs=2), one)
+    body = openai_types.Completion.model_validate(row["response"]["body"], strict=True)
+    scored = body.choices[0].logprobs
+    assert scored.tokens == ["\ufffd", "\ufffd"]
+    assert scored.token_logprobs == [-0.5, -9999.0]
+    assert scored.top_logprobs == [{"\ufffd": -0.5}, {"\ufffd": -0.5}]
+    assert scored.text_offset == [0, 0]
+    assert rows.encode(row)
+
+
+def test_offsets_count_whole_characters(openai_types: Any):
+    tokens = [TokenLogprob(n, "x", data, -1.0) for n, data in enumerate([b"ab", b"\xc3", b"\xa9", b"c"])]
+    (one,) = completions(1, logprobs=tuple(tokens))
+    row = row_of(batch_record(COMPLETIONS, logprobs=0), one)
+    assert row["response"]["body"]["choices"][0]["logprobs"]["text_offset"] == [0, 2, 2, 3]
+
+
+def test_logprobs_of_a_conversation_read_back_with_the_types_of_openai(openai_types: Any):
+    (one,) = completions(1, logprobs=LOGPROBS)
+    row = row_of(batch_record(CHAT, logprobs=True, top_logprobs=2), one)
+    body = openai_types.chat.ChatCompletion.model_validate(row["response"]["body"], strict=True)
+    first, second = body.choices[0].logprobs.content
+    assert (first.token, first.bytes, first.logprob) == ("\ufffd", [0xC3], -0.5)
+    assert [(top.bytes, top.logprob) for top in first.top_logprobs] == [([0xC3], -0.5), ([0xC5], -1.0)]
+    assert second.logprob == -9999.0
+    plain = row_of(record({"prompt": "Hi", "logprobs": 2}), one)
+    assert plain["logprobs"] == row["response"]["body"]["choices"][0]["logprobs"]["content"]
 
 
 def test_a_completion_reads_back_with_the_types_of_openai(openai_types: Any):

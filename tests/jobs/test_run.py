@@ -66,7 +66,8 @@ def test_the_summary_on_stderr_reads_as_a_table(batch, bundle: Path, run_dir: Pa
     lines = batch("run", bundle, path, "-o", run_dir).err.splitlines()
     assert lines[0] == f"spectr-batch: {path}: 2 simple records"
     assert lines[1] == (
-        'spectr-batch: in.jsonl:2: prompt: got "", allowed a non-empty text or a non-empty list of token ids.'
+        'spectr-batch: in.jsonl:2: prompt: got "", '
+        "allowed a non-empty text, a non-empty list of token ids, or a list of several of either."
     )
     assert lines[2] == "spectr-batch: 1 of 2 records cannot be decoded; they go to errors.jsonl"
     assert lines[3] == "spectr-batch: decoding 2 records: kseq K=4 L=4, batch 8, onnxruntime on cpu"

@@ -36,8 +36,8 @@ def test_rows_of_parquet_are_records(tmp_path: Path):
         tmp_path / "in.parquet", [{"id": 5, "messages": said, "top_k": None, "max_tokens": 3, "day": day}]
     )
     (record,) = records(path)
-    assert (record.origin.id, record.origin.carried, record.request.params.max_tokens) == (5, {"day": "2026-01-02"}, 3)
-    assert record.request.prompt.messages == ({"role": "user", "content": "Hi"},)
+    assert (record.origin.id, record.origin.carried, record.wanted.params.max_tokens) == (5, {"day": "2026-01-02"}, 3)
+    assert record.prompts[0].messages == ({"role": "user", "content": "Hi"},)
 
 
 def test_rows_of_csv_are_records_of_the_right_types(tmp_path: Path):
@@ -47,10 +47,10 @@ def test_rows_of_csv_are_records_of_the_right_types(tmp_path: Path):
         b'7,"two\nlines, quoted",5,,"[""a"",""b""]",\r\n8,x,,0.5,a,5\r\n'
     )
     first, second = records(path)
-    assert first.request.prompt == "two\nlines, quoted"
-    assert first.request.params == SamplingParams(max_tokens=5, stop=("a", "b"))
+    assert first.prompts[0] == "two\nlines, quoted"
+    assert first.wanted.params == SamplingParams(max_tokens=5, stop=("a", "b"))
     assert (first.origin.id, first.origin.carried) == ("7", {"note": ""})
-    assert second.request.params == SamplingParams(temperature=0.5, stop=("a",))
+    assert second.wanted.params == SamplingParams(temperature=0.5, stop=("a",))
     assert second.origin.carried == {"note": "5"}
 
 
@@ -59,7 +59,7 @@ def test_an_empty_prompt_of_csv_is_a_record_error(tmp_path: Path):
     path.write_text("prompt,n\n,\nx,two\n")
     assert [str(record.error) for record in records(path)] == [
         "in.csv:1: prompt: got nothing, allowed a non-empty prompt or messages or token_ids.",
-        'in.csv:2: n: got "two", allowed 1 or null (spectr does not honour this field).',
+        'in.csv:2: n: got "two", allowed an integer from 1 to 128.',
     ]
 
 
@@ -70,7 +70,7 @@ def test_columns_stand_for_fields(tmp_path: Path):
         records(path, max_tokens="limit")
     (record,) = records(path, id="uid", prompt="question", max_tokens="cap")
     assert isinstance(record, Record)
-    assert (record.request.id, record.request.prompt, record.request.params.max_tokens) == ("a", "Why?", 3)
+    assert (record.origin.key, record.prompts[0], record.wanted.params.max_tokens) == ("a", "Why?", 3)
 
 
 def test_reading_parquet_starts_at_any_row(tmp_path: Path):
@@ -101,7 +101,7 @@ def test_a_damaged_table_is_refused(tmp_path: Path, name: str, content: bytes, m
 
 def test_a_long_cell_is_no_problem(tmp_path: Path):
     (tmp_path / "in.csv").write_text("prompt\n" + "x" * 500_000 + "\n")
-    assert len(records(tmp_path / "in.csv")[0].request.prompt) == 500_000
+    assert len(records(tmp_path / "in.csv")[0].prompts[0]) == 500_000
 
 
 def test_a_run_reads_tables_beside_lines_and_remembers_their_columns(batch, bundle: Path, tmp_path: Path):
