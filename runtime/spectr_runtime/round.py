@@ -126,7 +126,7 @@ def grow(
         if depth == tree.depth:
             break
         sees_WN = sees_NN[nodes, : level.stop]
-        call = _tree_call(draft, rows, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_WN)
+        call = tree_call(draft, rows, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_WN)
         law_BWV, sound_level_B = rows.laws(draft.forward(call), tokens_BN[:, : level.stop], sees_WN)
         laws.append(law_BWV)
         sound_B &= sound_level_B
@@ -142,7 +142,7 @@ def verify(
         Logits and laws [B, N, V], and which rows' logits were finite [B].
     """
     sees_NN = tree.ancestors(tokens_BN.device)
-    logits_BNV = target.forward(_tree_call(target, rows, tokens_BN, tree.depths, 0, sees_NN))
+    logits_BNV = target.forward(tree_call(target, rows, tokens_BN, tree.depths, 0, sees_NN))
     return logits_BNV, *rows.laws(logits_BNV, tokens_BN, sees_NN)
 
 
@@ -160,7 +160,7 @@ def _catch_up(draft: Engine, rows: Rows) -> Call:
     )
 
 
-def _tree_call(
+def tree_call(
     engine: Engine, rows: Rows, tokens_BT: torch.Tensor, depths: tuple[int, ...], first: int, sees_TN: torch.Tensor
 ) -> Call:
     """Feed consecutive nodes of the tree, ``first`` being the number of the first; node n stands at slot root + n."""
