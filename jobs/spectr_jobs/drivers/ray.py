@@ -83,7 +83,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def _joined(self, needs: dict[str, int], stop: Stop) -> Iterator[Any]:
-        """Ray, connected; signals stay ours."""
+        """Ray, connected; signals stay ours, and stdout stays free of what it tells of its troubles."""
         ray: Any = load("ray", "ray", "submit ray")
         own = {"num_cpus": self.actors * self.cpus, "include_dashboard": False} if self.address == LOCAL else {}
         if own:
@@ -96,7 +96,8 @@ class Cluster:
             stop.install()
             for message in _lacks(ray.cluster_resources(), needs):
                 say(message)
-            yield ray
+            with contextlib.redirect_stdout(sys.stderr):
+                yield ray
         finally:
             ray.shutdown()
 

@@ -1,0 +1,103 @@
+"""A real Ray on this machine, with the stub in the place of the decoder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jobs_stub
+import pytest
+from jobs_stub import write_lines
+
+pytest.importorskip("ray")
+RECORDS = 240
+BAD_EVERY = 40
+PAUSE = 0.02
+OPTIONS = ("--shard-size", "20", "--max-error-rate", "1")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Records, every fortieth of them bad, in the folder where commands are given."""
+    monkeypatch.chdir(tmp_path)
+    records = [{"id": n, "prompt": f"Say {n}" if n % BAD_EVERY else ""} for n in range(RECORDS)]
+    return write_lines(Path("in.jsonl"), records)
+
+
+@pytest.fixture
+def whole(batch, bundle: Path, inputs: Path) -> dict[str, bytes]:
+    """The merged files of a run in one process that nothing interrupted."""
+    batch("run", bundle, inputs, "-o", "whole", *OPTIONS)
+    return merged(Path("whole"))
+
+
+def merged(run_dir: Path) -> dict[str, bytes]:
+    return {name: (run_dir / name).read_bytes() for name in ("output.jsonl", "errors.jsonl")}
+
+
+def rows_of(run_dir: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in run_dir.glob("shards/*/*.jsonl"))
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not happened():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def process(bundle: Path, inputs: Path):
+    """``submit ray`` in a process of its own."""
+    command = [sys.executable, jobs_stub.__file__, str(PAUSE), "submit", "ray", "--ranks", "2", "--cpus", "1", "--"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [*command, str(bundle), str(inputs), "-o", "run", *OPTIONS],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        yield started
+        started.kill()
+
+
+def pids(run_dir: Path) -> list[int]:
+    """The processes that decode, oldest first."""
+    return [int(path.stem.partition("-")[2]) for path in sorted(run_dir.glob("sessions/*.jsonl"))]
+
+
+def test_the_shards_of_a_killed_actor_are_taken_up_by_another(
+    batch, process: subprocess.Popen[str], whole: dict[str, bytes]
+):
+    run_dir = Path("run")
+    wait_for(lambda: len(pids(run_dir)) == 2 and rows_of(run_dir) > 30, process)
+    os.kill(pids(run_dir)[0], signal.SIGKILL)
+    out, said = process.communicate()
+    assert (process.returncode, out) == (0, ""), said
+    assert "was lost; its shards are taken up again" in said
+    assert "decoding 240 records, 2 Ray actors: kseq K=4 L=4, batch 8" in said
+    assert len(pids(run_dir)) == 3
+    assert merged(run_dir) == whole
+    assert batch("verify", run_dir).code == 0
+
+
+def test_a_signal_drains_the_actors_and_another_driver_goes_on(
+    batch, bundle: Path, inputs: Path, process: subprocess.Popen[str], whole: dict[str, bytes]
+):
+    run_dir = Path("run")
+    wait_for(lambda: rows_of(run_dir) > 30, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 75, said
+    done = rows_of(run_dir)
+    assert done < RECORDS
+    assert f"spectr-batch: error: stopped by SIGTERM after {done} rows. Run the same command again" in said
+    again = batch("run", bundle, inputs, "-o", run_dir, *OPTIONS)
+    assert again.code == 0
+    assert 0 < again.decoder.finished <= RECORDS - done
+    assert merged(run_dir) == whole
