@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spectr_export.graph import export_graph
-from spectr_export.model import load_config, load_original, measure_spec, save_model
+from spectr_export.model import in_float32, load_config, load_original, load_stored, measure_spec, save_model
 from spectr_export.parity import SMALLEST_CAPACITY, check_onnxruntime
 from spectr_export.refusal import refuse_unsupported
 from spectr_export.source import fetch
@@ -151,11 +151,12 @@ def _choose_capacity(configs: Mapping[Role, Any], capacity: int | None, say: Say
 def _build_model(
     role: Role, source: Path, folder: Path, capacity: int, say: Say
 ) -> tuple[ModelSpec, Mapping[str, float]]:
-    original = load_original(source)
+    stored = load_stored(source)
+    original = in_float32(stored)
     spec = measure_spec(original)
     parameters = sum(parameter.numel() for parameter in original.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers")
-    save_model(original, folder)
+    save_model(stored, folder)
     export_graph(folder, spec)
     parity = check_onnxruntime(original, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")

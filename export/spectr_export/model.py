@@ -1,14 +1,18 @@
-"""The original model: loading it, measuring its sizes, writing its one set of weights into the bundle."""
+"""The original model: loading it where it stands, measuring its sizes, writing its weights into the bundle."""
 
 # Hk key/value heads, T tokens, D head size.
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spectr_export.weights import WEIGHTS
+from spectr_export.ondemand import Stored, load_on_demand
+from spectr_export.precision import FLOAT32, Precision, convert, distinct_weights, layouts
+from spectr_export.weights import SAFETENSORS_DTYPES, WEIGHTS, read_places, write_weights
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
 
@@ -30,8 +34,11 @@ def load_config(folder: Path) -> Any:
         ) from error
 
 
-def load_original(folder: Path) -> Any:
-    """The causal LM as transformers has it, with its own eager attention, in float32 and eval mode.
+def load_stored(folder: Path) -> Any:
+    """The causal LM as transformers has it, in eval mode, its weights mapped from the files and in their type.
+
+    Files of one floating-point type are mapped, so that the model takes memory only while it computes. What
+    transformers must put together (experts, say) is in memory, and files of several types are read in float32.
 
     Raises:
         BundleError: transformers cannot load it, or weights are missing.
@@ -41,7 +48,7 @@ def load_original(folder: Path) -> Any:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=_stored_dtype(folder),
             attn_implementation="eager",
             use_safetensors=True,
             local_files_only=True,
@@ -60,6 +67,23 @@ def load_original(folder: Path) -> Any:
             hint="Get the checkpoint again.",
         )
     return model.eval()
+
+
+def load_original(folder: Path) -> Any:
+    """The causal LM as transformers has it, with its own eager attention, computing in float32, in eval mode.
+
+    Raises:
+        BundleError: As ``load_stored``.
+    """
+    return in_float32(load_stored(folder))
+
+
+def in_float32(model: Any) -> Any:
+    """A model that computes in float32 with another's weights, which stay where they are."""
+    if all(weight.dtype == torch.float32 for weight in model.parameters()):
+        return model
+    weights = {name: Stored(tuple(weight.shape), weight.float) for name, weight in distinct_weights(model).items()}
+    return load_on_demand(model.config, weights)
 
 
 def measure_spec(model: Any) -> ModelSpec:
@@ -92,20 +116,33 @@ def measure_spec(model: Any) -> ModelSpec:
     )
 
 
-def save_model(model: Any, folder: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` in one piece, as transformers writes them.
+def save_model(model: Any, folder: Path, precision: Precision = FLOAT32) -> None:
+    """Write ``config.json`` and ``model.safetensors``, the weights one by one under transformers' names.
+
+    Args:
+        model: A causal LM, its weights in any type.
+        folder: Where to write; made if need be.
+        precision: How the weights are stored.
 
     Raises:
-        BundleError: transformers splits the weights.
+        BundleError: A weight does not fit the precision.
     """
-    from transformers import GenerationConfig
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], precision.dtype
+    config.save_pretrained(folder)
+    write_weights(folder / WEIGHTS, layouts(model, precision), convert(model, precision), {"format": "pt"})
 
-    # Many published generation settings do not pass transformers' own check when saved, and nothing reads them here.
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    model.save_pretrained(folder, max_shard_size="1000TB", save_original_format=False)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    if not (folder / WEIGHTS).is_file():
-        raise BundleError(f"transformers did not write {WEIGHTS} in one piece.", hint="Use another model.")
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    whole, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
+    try:
+        files = {WEIGHTS} if whole.is_file() else set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        found = {place.dtype for name in files for place in read_places(folder / name).values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{folder} has no readable weights: {error}.", hint="Get the checkpoint again.") from error
+    floating = [dtype for dtype, name in SAFETENSORS_DTYPES.items() if name in found and dtype.is_floating_point]
+    return floating[0] if len(floating) == 1 else torch.float32
 
 
 def _first_line(error: Exception) -> str:

@@ -92,7 +92,7 @@ def check_onnxruntime(model: Any, folder: Path, spec: ModelSpec, capacity: int, 
         EngineError: ONNX Runtime fails.
     """
     slots = min(capacity, LONGEST_TEXT + len(PARENTS) + STEPS)
-    return check_parity(model, OnnxRuntimeEngine(folder, spec, rows=3, capacity=slots), name=name)
+    return check_parity(model, OnnxRuntimeEngine(folder, spec, rows=3, capacity=slots, lean=True), name=name)
 
 
 def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float]:

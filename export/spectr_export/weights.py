@@ -1,14 +1,33 @@
-"""Where a tensor's bytes stand in a safetensors file, so that an ONNX graph can point at them."""
+"""The one file of a model's weights: writing it tensor by tensor, and where its bytes stand for an ONNX graph."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectr_runtime.errors import BundleError
 
 WEIGHTS = "model.safetensors"
+# The data begins at a multiple of this, and wider types come first, so that every tensor can be mapped as it stands.
+ALIGNMENT = 64
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,22 +38,95 @@ class Place:
         offset: First byte, from the start of the file.
         length: Number of bytes.
         shape: Sizes of the tensor, row-major.
+        dtype: Its type as safetensors names it, for instance ``BF16``.
     """
 
     offset: int
     length: int
     shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """What a tensor will be, before it is made.
+
+    Attributes:
+        dtype: Its type.
+        shape: Its sizes.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_places(path: Path) -> Mapping[str, Place]:
-    """Read the header of a safetensors file: eight bytes of length, then JSON, then the data."""
-    with path.open("rb") as file:
-        (header_length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(header_length))
-    start = 8 + header_length
-    return {name: _place(entry, start) for name, entry in header.items() if name != "__metadata__"}
+    """Read the header of a safetensors file: eight bytes of length, then JSON, then the data.
+
+    Raises:
+        BundleError: The file is no safetensors file or ends before its data does.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (header_length,) = struct.unpack("<Q", file.read(8))
+            if header_length > size:
+                raise ValueError(f"its header of {header_length} bytes is longer than the file")
+            header = json.loads(file.read(header_length))
+        start = 8 + header_length
+        places = {name: _place(entry, start) for name, entry in header.items() if name != "__metadata__"}
+    except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BundleError(f"{path} is not a safetensors file: {error}.", hint="Get the checkpoint again.") from error
+    beyond = [name for name, place in places.items() if place.offset + place.length > size]
+    if beyond:
+        raise BundleError(
+            f"{path} has {size} bytes and ends before its tensor {beyond[0]}.", hint="Get the checkpoint again."
+        )
+    return places
 
 
-def _place(entry: Mapping[str, list[int]], start: int) -> Place:
+def write_weights(
+    path: Path,
+    layouts: Mapping[str, Layout],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a safetensors file of which no more than one tensor is ever in memory.
+
+    The header is written first, from the layouts; each tensor goes to its place when it comes, in any order.
+
+    Args:
+        path: The file.
+        layouts: Every tensor of the file.
+        tensors: The same names with their data, once each.
+        metadata: The file's ``__metadata__``.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, layout in sorted(layouts.items(), key=lambda item: -item[1].dtype.itemsize):
+        begin, end = end, end + layout.length
+        dtype = SAFETENSORS_DTYPES[layout.dtype]
+        header[name] = {"dtype": dtype, "shape": list(layout.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    missing = set(layouts)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+        for name, tensor in tensors:
+            assert (tensor.dtype, tuple(tensor.shape)) == (layouts[name].dtype, layouts[name].shape), name
+            missing.remove(name)
+            file.seek(8 + len(text) + header[name]["data_offsets"][0])
+            # numpy has no bfloat16, so the bytes are handed over.
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    assert not missing, missing
+
+
+def _place(entry: Mapping[str, Any], start: int) -> Place:
     begin, end = entry["data_offsets"]
-    return Place(start + begin, end - begin, tuple(entry["shape"]))
+    return Place(start + begin, end - begin, tuple(entry["shape"]), entry["dtype"])

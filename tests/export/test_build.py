@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spectr_export import build as build_module
 from spectr_export import parity
 from spectr_export.build import Built, build, check
-from spectr_export.model import load_original, measure_spec, save_model
+from spectr_export.model import load_original, load_stored, measure_spec, save_model
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError, open_engine
 from spectr_runtime.engines import Backend
 
@@ -55,11 +55,12 @@ FILES = ("config.json", "model.onnx", "model.safetensors")
 
 
 def test_weights_of_the_half_precision_checkpoint_are_kept_exactly(bundle_path: Path, pair: tuple[Path, Path]) -> None:
-    original = load_original(pair[0]).state_dict()
+    original = load_stored(pair[0]).state_dict()
     built = AutoModelForCausalLM.from_pretrained(bundle_path / "target").state_dict()
+    assert {tensor.dtype for tensor in original.values()} == {torch.float16}
     assert {tensor.dtype for tensor in built.values()} == {torch.float32}
     assert original.keys() == built.keys()
-    assert all(torch.equal(built[name], tensor) for name, tensor in original.items())
+    assert all(torch.equal(built[name], tensor.float()) for name, tensor in original.items())
 
 
 def test_the_tokenizer_of_the_target_comes_along(bundle_path: Path) -> None:

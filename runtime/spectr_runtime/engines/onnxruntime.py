@@ -30,15 +30,26 @@ class OnnxRuntimeEngine:
         rows: Rows of the cache.
         capacity: Slots of a row.
         threads: Threads of one call; all physical cores if None.
+        lean: Compute with the weights where the file has them, for a check in little memory: nothing is folded, packed
+            or fused into a copy, and calls are slower. Quantised weights are then multiplied in the cache's type.
 
     Raises:
         EngineError: ONNX Runtime is not installed, cannot open the graph or lacks the provider.
     """
 
-    def __init__(self, folder: Path, spec: ModelSpec, *, rows: int, capacity: int, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: ModelSpec,
+        *,
+        rows: int,
+        capacity: int,
+        threads: int | None = None,
+        lean: bool = False,
+    ) -> None:
         self.spec = spec
         self.cache = _allocate(spec, rows, capacity)
-        self._session = _open_session(folder / "model.onnx", threads)
+        self._session = _open_session(folder / "model.onnx", threads, lean)
         self._bindings: dict[tuple[int, int], Any] = {}
         self._logits = torch.empty(0)
 
@@ -105,7 +116,7 @@ def _allocate(spec: ModelSpec, rows: int, capacity: int) -> KVCache:
         ) from error
 
 
-def _open_session(path: Path, threads: int | None) -> Any:
+def _open_session(path: Path, threads: int | None, lean: bool) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -118,8 +129,13 @@ def _open_session(path: Path, threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if threads is not None:
         options.intra_op_num_threads = threads
+    if lean:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    without = ["ConstantFolding"] if lean else []
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS))
+        session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS), disabled_optimizers=without)
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",
