@@ -156,6 +156,11 @@ class Bundle:
         """Folder of a model."""
         return self.path / role
 
+    def model_sha256(self, role: Role) -> str:
+        """Hash of every file of a model that the manifest lists, which is what an engine is compiled from."""
+        files = sorted((name, digest) for name, digest in self.manifest.files.items() if name.startswith(f"{role}/"))
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes in hexadecimal."""

@@ -8,7 +8,7 @@ from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.engine import Engine
 from spectr_runtime.errors import UsageError
 
-Backend = Literal["onnxruntime", "torch"]
+Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
 
 
 def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, rows: int, capacity: int) -> Engine:
@@ -17,14 +17,17 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
     Args:
         bundle: The bundle.
         role: Which of its models.
-        backend: ``onnxruntime`` or ``torch``.
+        backend: ``onnxruntime``, ``torch``, ``tensorrt`` or ``tensorrt-rtx``. TensorRT is driven directly and never
+            through ONNX Runtime's provider for it, which is tied to a release of TensorRT and, unless it is given the
+            same profiles, builds an engine again for every new shape.
         device: Where to run, as torch names it.
         rows: Rows of the cache.
         capacity: Slots of a row.
 
     Raises:
         UsageError: The backend is unknown or does not run on the device.
-        EngineError: The backend is not installed or fails to open the model.
+        EngineError: The backend is not installed, fails to open the model or has no engine for this machine.
+        BundleError: An engine of the bundle is not the one that was compiled.
     """
     folder, spec = bundle.model(role), bundle.manifest.models[role]
     if backend == "torch":
@@ -34,9 +37,17 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
     if backend == "onnxruntime":
         if device != "cpu":
             raise UsageError(
-                f"Backend onnxruntime runs on device cpu; got {device!r}.", hint="Use --backend torch on a GPU."
+                f"Backend onnxruntime runs on device cpu; got {device!r}.",
+                hint="Use --backend tensorrt, tensorrt-rtx or torch on a GPU.",
             )
         from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity)
-    raise UsageError(f"Backend {backend!r} is unknown; it must be onnxruntime or torch.")
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from spectr_runtime.compiled import find_engine
+        from spectr_runtime.engines.library import machine_key
+        from spectr_runtime.engines.tensorrt import TensorRTEngine
+
+        path, compiled = find_engine(bundle, role, machine_key(backend, device))
+        return TensorRTEngine(path, compiled, spec, rows=rows, capacity=capacity, device=device)
+    raise UsageError(f"Backend {backend!r} is unknown; it must be onnxruntime, torch, tensorrt or tensorrt-rtx.")

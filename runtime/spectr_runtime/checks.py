@@ -1,0 +1,31 @@
+"""Records that come from a file: JSON gives any type, a dataclass takes any value."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from spectr_runtime.errors import BundleError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+KINDS = {"str": str, "int": int, "bool": bool}
+LARGEST = 2**31 - 1
+
+
+def check_fields(record: DataclassInstance) -> None:
+    """Check the fields of a record whose class says that they are texts, whole numbers or truth values.
+
+    Numbers are sizes and counts: 1 to 2,147,483,647.
+
+    Raises:
+        BundleError: A field is of another type, or a number out of range.
+    """
+    for field in dataclasses.fields(record):
+        kind, value = KINDS.get(str(field.type)), getattr(record, field.name)
+        if kind is None:
+            continue
+        if type(value) is not kind or (isinstance(value, int) and kind is int and not 1 <= value <= LARGEST):
+            allowed = f"a whole number from 1 to {LARGEST}" if kind is int else f"a {kind.__name__}"
+            raise BundleError(f"{type(record).__name__}.{field.name} is {value!r}; it must be {allowed}.")

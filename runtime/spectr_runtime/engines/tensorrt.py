@@ -1,0 +1,154 @@
+"""The TensorRT engines: an engine of the bundle run on a GPU, with the cache updated in place.
+
+``tensorrt`` and ``tensorrt-rtx`` have one Python API, so this file serves both. Which engine fits which machine, and
+what is refused, is tested without a GPU; ``TensorRTEngine.forward`` has so far run against a double of the API only,
+never on a GPU.
+"""
+
+# B rows, T tokens fed, L attention length, M wanted columns, V vocabulary.
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectr_runtime.cache import KVCache
+from spectr_runtime.compiled import CompiledEngine, choose_profile
+from spectr_runtime.contract import CALL_INPUTS, DTYPES, check_call, past_names, present_names
+from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.engines.library import Log, load_tensorrt, make_logger
+from spectr_runtime.errors import EngineError
+
+
+class TensorRTEngine:
+    """Runs an engine of a bundle with TensorRT or TensorRT-RTX, on the current stream of PyTorch.
+
+    Past and present of a layer are bound to one address, that of the call's rows in the cache. Each profile of the
+    engine has an execution context of its own, so that a change of profile costs nothing. Not yet run on a GPU.
+
+    Args:
+        path: The engine.
+        compiled: Its record.
+        spec: The model's sizes.
+        rows: Rows of the cache.
+        capacity: Slots that a row needs; the cache has as many as the engine was compiled for.
+        device: A CUDA device, as torch names it.
+
+    Raises:
+        EngineError: The engine is too small for these rows or slots, or TensorRT does not open it.
+    """
+
+    def __init__(
+        self, path: Path, compiled: CompiledEngine, spec: ModelSpec, *, rows: int, capacity: int, device: str
+    ) -> None:
+        check_size(compiled, rows, capacity)
+        self.spec = spec
+        self._profiles = compiled.profiles
+        self._log = Log()
+        self._trt = load_tensorrt(compiled.key.flavour)
+        self._logger = make_logger(self._trt, self._log)
+        place = torch.device(device)
+        with torch.cuda.device(place):
+            self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
+            self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]
+        self.cache = _allocate(spec, rows, compiled.capacity, place)
+        self._logits = torch.empty(0, device=place)
+
+    def forward(self, call: Call) -> torch.Tensor:
+        """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
+
+        Raises:
+            EngineError: The call does not fit the cache or any profile, or TensorRT fails.
+        """
+        check_call(call, self.cache)
+        (rows, tokens), wanted = call.input_ids_BT.shape, call.logit_index_BM.shape[-1]
+        sizes = {"B": rows, "T": tokens, "L": call.attention_mask_B1TL.shape[-1], "M": wanted}
+        context = self._contexts[choose_profile(self._profiles, sizes)]
+        inputs = _inputs(call)
+        for name, tensor in inputs.items():
+            context.set_input_shape(name, tuple(tensor.shape))
+            context.set_tensor_address(name, tensor.data_ptr())
+        self._bind_cache(context, call.first_row, rows)
+        logits_BMV = self._logits_buffer(rows, wanted)
+        context.set_tensor_address("logits", logits_BMV.data_ptr())
+        if not context.execute_async_v3(torch.cuda.current_stream(self.cache.buffer.device).cuda_stream):
+            raise EngineError(f"TensorRT failed in a call of {sizes}: {self._log.error}")
+        return logits_BMV
+
+    def _bind_cache(self, context: Any, first_row: int, rows: int) -> None:
+        slices = self.cache.buffer[:, first_row : first_row + rows]
+        layers = self.spec.layers
+        for past, present, part in zip(past_names(layers), present_names(layers), slices, strict=True):
+            context.set_input_shape(past, tuple(part.shape))
+            context.set_tensor_address(past, part.data_ptr())
+            context.set_tensor_address(present, part.data_ptr())
+
+    def _logits_buffer(self, rows: int, wanted: int) -> torch.Tensor:
+        size = rows * wanted * self.spec.vocabulary
+        if len(self._logits) < size:
+            self._logits = torch.empty(size, device=self._logits.device)
+        return self._logits[:size].view(rows, wanted, self.spec.vocabulary)
+
+    def _deserialize(self, path: Path, *, streaming: bool) -> Any:
+        engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise EngineError(
+                f"TensorRT does not open {path.name}: {self._log.error}",
+                hint="Check the driver and the memory of the GPU, or compile the bundle again on this machine.",
+            )
+        if streaming:
+            engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
+        return engine
+
+    def _context(self, profile: int) -> Any:
+        context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE)
+        stream = torch.cuda.current_stream()
+        if context is None or not context.set_optimization_profile_async(profile, stream.cuda_stream):
+            raise EngineError(
+                f"TensorRT has no room to run profile {self._profiles[profile].name}: {self._log.error}",
+                hint="Use a GPU with more memory, or compile with a smaller --batch-size.",
+            )
+        stream.synchronize()
+        return context
+
+
+def check_size(compiled: CompiledEngine, rows: int, capacity: int) -> None:
+    """Refuse an engine that is too small for what it is opened for.
+
+    Raises:
+        EngineError: It takes fewer rows, or its rows have fewer slots.
+    """
+    if rows > compiled.rows:
+        raise EngineError(
+            f"The engine was compiled for up to {compiled.rows} rows; {rows} are asked for.",
+            hint=f"Use --batch-size {compiled.rows}, or compile the bundle with --batch-size {rows}.",
+        )
+    if capacity > compiled.capacity:
+        raise EngineError(
+            f"A row of the engine has {compiled.capacity} slots; bundle and plan need {capacity}.",
+            hint="Draft fewer tokens per round, or compile the bundle with a larger --tree-tokens.",
+        )
+
+
+def _inputs(call: Call) -> dict[str, torch.Tensor]:
+    tensors = (
+        call.input_ids_BT,
+        call.position_ids_BT,
+        call.attention_mask_B1TL,
+        call.write_index_B,
+        call.logit_index_BM,
+    )
+    return {name: tensor.contiguous() for name, tensor in zip(CALL_INPUTS, tensors, strict=True)}
+
+
+def _allocate(spec: ModelSpec, rows: int, capacity: int, device: torch.device) -> KVCache:
+    sizes = (spec.layers, rows, spec.kv_heads, capacity, spec.head_size)
+    try:
+        return KVCache(*sizes, dtype=DTYPES[spec.dtype], device=device)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EngineError(
+            f"There is no memory for a cache of {rows} rows of {capacity} slots: {reason}",
+            hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
+        ) from error

@@ -1,0 +1,321 @@
+"""The TensorRT engine against a double of the API that runs the model in PyTorch at the addresses it is given."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import save_checkpoint, tiny_model
+
+from spectr_runtime import Bundle, Call, EngineError, Manifest, ModelSpec, UsageError, open_engine
+from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.compiled import CompiledEngine, EngineKey, Profile, Span
+from spectr_runtime.contract import past_names, present_names
+from spectr_runtime.engines.library import Log, load_tensorrt, machine_key, make_logger
+from spectr_runtime.engines.tensorrt import TensorRTEngine
+from spectr_runtime.engines.torch import TorchEngine
+
+SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
+ROWS, CAPACITY, STREAM = 4, 64, 7
+KEY = EngineKey("tensorrt-rtx", "1.7.1.116", "8.9")
+PROFILES = (
+    Profile("decode", {"B": Span(1, 4, 4), "T": Span(1, 4, 4), "L": Span(1, 64, 64), "M": Span(1, 4, 4)}),
+    Profile("prefill", {"B": Span(1, 4, 4), "T": Span(1, 32, 32), "L": Span(1, 64, 64), "M": Span(1, 1, 1)}),
+)
+COMPILED = CompiledEngine(KEY, "", "", CAPACITY, PROFILES, "fused", weight_streaming=False)
+TYPES = {"attention_mask": torch.bool} | dict.fromkeys(
+    ("input_ids", "position_ids", "write_index", "logit_index"), torch.int64
+)
+
+
+def at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """The tensor at an address."""
+    size = torch.Size(shape).numel() * dtype.itemsize
+    return torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=dtype).view(*shape)
+
+
+class Context:
+    """An execution context that holds its caller to the contract before it runs the model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.profile = -1
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.calls: list[tuple[int, ...]] = []
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert stream == STREAM
+        self.profile = profile
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        self.shapes[name] = shape
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == STREAM
+        rows, tokens = self.shapes["input_ids"]
+        assert tokens <= PROFILES[self.profile].spans["T"].most
+        past = [at(self.addresses[name], self.shapes[name], torch.float32) for name in past_names(SPEC.layers)]
+        assert all(tuple(part.shape) == (rows, SPEC.kv_heads, CAPACITY, SPEC.head_size) for part in past)
+        assert [part.data_ptr() for part in past] == [self.addresses[name] for name in present_names(SPEC.layers)]
+        inputs = [at(self.addresses[name], self.shapes[name], dtype) for name, dtype in self._inputs()]
+        logits_BMV, _ = self.model(*inputs, past)
+        at(self.addresses["logits"], logits_BMV.shape, torch.float32).copy_(logits_BMV)
+        self.calls.append((rows, tokens))
+        return True
+
+    def _inputs(self) -> list[tuple[str, torch.dtype]]:
+        order = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
+        return [(name, TYPES[name]) for name in order]
+
+
+class Double:
+    """A module with the part of TensorRT's API that the engine uses."""
+
+    __version__ = "1.7.1.116"
+    ExecutionContextAllocationStrategy = SimpleNamespace(ON_PROFILE_CHANGE="on profile change")
+
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.contexts: list[Context] = []
+        self.budget: int | None = None
+        self.opened = b""
+        self.refusal = ""
+
+    def Runtime(self, logger: Any) -> Any:
+        return SimpleNamespace(deserialize_cuda_engine=lambda plan: self._open(plan, logger))
+
+    def _open(self, plan: bytes, logger: Any) -> Any:
+        self.opened = plan
+        if self.refusal:
+            logger.log(self.ILogger.Severity.ERROR, self.refusal)
+            return None
+        return self
+
+    def create_execution_context(self, strategy: str) -> Context:
+        assert strategy == "on profile change"
+        self.contexts.append(Context(self.model))
+        return self.contexts[-1]
+
+    def get_weight_streaming_automatic_budget(self) -> int:
+        return 123
+
+    @property
+    def weight_streaming_budget_v2(self) -> int | None:
+        return self.budget
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, budget: int) -> None:
+        self.budget = budget
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_checkpoint(tmp_path_factory.mktemp("tensorrt_engine"), tiny_model("llama"))
+    (folder / "llama.engine").write_bytes(b"plan")
+    return folder
+
+
+@pytest.fixture
+def reference(folder: Path) -> TorchEngine:
+    return TorchEngine(folder, SPEC, rows=ROWS, capacity=CAPACITY)
+
+
+@pytest.fixture
+def double(reference: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> Double:
+    """TensorRT's module and PyTorch's CUDA stream replaced; the memory is the CPU's."""
+    double = Double(reference._model)
+    stream = SimpleNamespace(cuda_stream=STREAM, synchronize=lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", double)
+    monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda place=None: stream)
+    return double
+
+
+Open = Callable[..., TensorRTEngine]
+
+
+@pytest.fixture
+def open_(double: Double, folder: Path) -> Open:
+    def opened(compiled: CompiledEngine = COMPILED, rows: int = ROWS, capacity: int = CAPACITY) -> TensorRTEngine:
+        path = folder / "llama.engine"
+        return TensorRTEngine(path, compiled, SPEC, rows=rows, capacity=capacity, device="cpu")
+
+    return opened
+
+
+def random_call(seed: int, rows: int, tokens: int, wanted: int, first_row: int = 0) -> Call:
+    generator = torch.Generator().manual_seed(seed)
+
+    def integers(high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(high, shape, generator=generator)
+
+    return Call(
+        integers(257, rows, tokens),
+        integers(100, rows, tokens),
+        torch.rand((rows, 1, tokens, 40), generator=generator) < 0.6,
+        integers(CAPACITY - tokens, rows),
+        integers(tokens, rows, wanted),
+        first_row,
+    )
+
+
+SHAPES = [(4, 1, 1, 0), (1, 4, 4, 3), (2, 32, 1, 1), (1, 5, 1, 0), (3, 2, 2, 1)]
+
+
+@torch.inference_mode()
+def test_calls_write_the_cache_and_score_as_the_torch_engine_does(open_: Open, reference: TorchEngine) -> None:
+    engine = open_()
+    for seed, (rows, tokens, wanted, first_row) in enumerate(SHAPES):
+        call = random_call(seed, rows, tokens, wanted, first_row)
+        torch.testing.assert_close(engine.forward(call), reference.forward(call))
+        torch.testing.assert_close(engine.cache.buffer, reference.cache.buffer)
+
+
+@torch.inference_mode()
+def test_each_profile_has_a_context_and_serves_the_calls_that_it_takes_first(open_: Open, double: Double) -> None:
+    engine = open_()
+    for seed, shape in enumerate(SHAPES):
+        engine.forward(random_call(seed, *shape))
+    assert [context.profile for context in double.contexts] == [0, 1]
+    assert [context.calls for context in double.contexts] == [[(4, 1), (1, 4), (3, 2)], [(2, 32), (1, 5)]]
+    assert double.opened == b"plan"
+
+
+@torch.inference_mode()
+def test_inputs_need_not_be_contiguous(open_: Open, reference: TorchEngine) -> None:
+    engine, call = open_(), random_call(0, 2, 3, 1)
+    strided = Call(
+        call.input_ids_BT.t().contiguous().t(),
+        call.position_ids_BT,
+        call.attention_mask_B1TL,
+        call.write_index_B,
+        call.logit_index_BM.expand(-1, 3),
+    )
+    assert not strided.input_ids_BT.is_contiguous()
+    torch.testing.assert_close(engine.forward(strided), reference.forward(strided))
+
+
+def test_the_cache_has_the_capacity_that_was_compiled(open_: Open) -> None:
+    engine = open_(rows=2, capacity=10)
+    assert (engine.cache.rows, engine.cache.capacity) == (2, CAPACITY)
+
+
+def test_calls_that_do_not_fit_are_refused(open_: Open) -> None:
+    engine = open_()
+    with pytest.raises(EngineError, match="a row has 64"):
+        engine.forward(_beyond_the_end())
+    with pytest.raises(EngineError, match=r"no profile for a call of B=1 L=40 M=2 T=5"):
+        engine.forward(random_call(0, 1, 5, 2))
+
+
+def _beyond_the_end() -> Call:
+    call = random_call(0, 1, 4, 1)
+    call.write_index_B.fill_(CAPACITY - 3)
+    return call
+
+
+def test_more_rows_or_slots_than_compiled_are_refused_with_the_option_that_helps(open_: Open) -> None:
+    with pytest.raises(EngineError, match="compiled for up to 4 rows; 5 are asked for") as caught:
+        open_(rows=5)
+    assert caught.value.hint == "Use --batch-size 4, or compile the bundle with --batch-size 5."
+    with pytest.raises(EngineError, match="has 64 slots; bundle and plan need 65") as caught:
+        open_(capacity=65)
+    assert "--tree-tokens" in caught.value.hint
+
+
+def test_weights_are_streamed_where_the_engine_was_compiled_so(open_: Open, double: Double) -> None:
+    open_()
+    assert double.budget is None
+    open_(CompiledEngine(KEY, "", "", CAPACITY, PROFILES, "fused", weight_streaming=True))
+    assert double.budget == 123
+
+
+def test_an_engine_that_does_not_open_says_what_tensorrt_said(open_: Open, double: Double) -> None:
+    double.refusal = "Version tag does not match.\nMore."
+    with pytest.raises(
+        EngineError, match=r"TensorRT does not open llama\.engine: Version tag does not match\. Check the driver"
+    ):
+        open_()
+
+
+def test_a_context_without_room_is_refused(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Context, "set_optimization_profile_async", lambda *_: False)
+    with pytest.raises(EngineError, match="no room to run profile decode"):
+        open_()
+
+
+def test_a_failed_call_is_an_engine_error(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_()
+    monkeypatch.setattr(Context, "execute_async_v3", lambda *_: False)
+    with pytest.raises(EngineError, match="TensorRT failed in a call"):
+        engine.forward(random_call(0, 1, 1, 1))
+
+
+def test_the_log_keeps_the_latest_error_but_not_the_missing_driver(double: Double) -> None:
+    log, severity = Log(), double.ILogger.Severity
+    logger = make_logger(double, log)
+    assert log.error == "it gave no reason."
+    logger.log(severity.ERROR, "No kernel.\nSee the guide.")
+    logger.log(severity.ERROR, "Cuda Runtime (cudaError 35: CUDA driver version is insufficient)")
+    logger.log(severity.WARNING, "Layers:\nName: one")
+    logger.log(severity.WARNING, "Something else")
+    assert log.error == "No kernel."
+    assert log.has_error("the guide")
+    assert not log.has_error("driver")
+    assert log.layers == "Layers:\nName: one"
+
+
+def bundle_at(path: Path) -> Bundle:
+    manifest = Manifest(
+        {"draft": SPEC, "target": SPEC}, Vocabulary(257, (256,)), Limits(32, 32), {}, {}, {"draft": {}, "target": {}}
+    )
+    return Bundle(path, manifest)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_a_device_that_is_no_gpu_is_refused(tmp_path: Path, backend: Any) -> None:
+    with pytest.raises(UsageError, match=f"Backend {backend} runs on a CUDA device; got 'cpu'"):
+        open_engine(bundle_at(tmp_path), "target", backend=backend, device="cpu", rows=1, capacity=32)
+
+
+def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flavour, module, extra in (("tensorrt", "tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(EngineError, match=f"{flavour} cannot be imported") as caught:
+            load_tensorrt(flavour)
+        assert caught.value.hint == f"Install it with `pip install 'spectr[{extra}]'`."
+
+
+def test_without_a_gpu_the_error_names_another_backend(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gpu(device: str) -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system.\nMore.")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", no_gpu)
+    with pytest.raises(EngineError, match=r"needs a GPU; PyTorch sees no 'cuda': Found no NVIDIA driver") as caught:
+        machine_key("tensorrt-rtx", "cuda")
+    assert "--backend onnxruntime --device cpu" in caught.value.hint
+
+
+def test_the_key_of_a_machine_names_the_gpu_for_tensorrt_only(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", double)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
+    assert machine_key("tensorrt-rtx", "cuda:1") == KEY
+    assert machine_key("tensorrt", "cuda") == EngineKey("tensorrt", "1.7.1.116", "8.9", "NVIDIA L4")
+    with pytest.raises(EngineError, match=r"The target has no engine for tensorrt 1\.7"):
+        open_engine(bundle_at(Path("nowhere")), "target", backend="tensorrt", device="cuda", rows=1, capacity=32)
