@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from spectr_jobs.run_directory import PARTS, RunDirectory
 from spectr_jobs.shard import read_seal
 from spectr_jobs.tally import Tally
 
+AUDIT = "audit.json"
 _PACKAGES = ("spectr", "torch", "onnxruntime", "onnxruntime-gpu", "transformers", "tokenizers", "numpy")
 
 
@@ -61,7 +62,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     Seconds and rates are those of decoding, summed over the processes that decoded: loading is not in them.
     """
     tally, manifest = total(run, run.shards), run.manifest
-    sessions = [_session(path) for path in sorted(run.sessions.glob("*.jsonl"))]
+    sessions = [*_sessions(run)]
     seconds = sum(session["last"].get("seconds", 0.0) for session in sessions)
     decoded = sum(session["last"].get("tally", {}).get("completion_tokens", 0) for session in sessions)
     return {
@@ -92,12 +93,13 @@ def plans(run: RunDirectory) -> set[str]:
     }
 
 
-def _session(path: Path) -> dict[str, Any]:
-    """The first event of a session, and the last one that tells its state."""
-    events = [row for _, _, row in journal.rows(path)]
-    states = [event for event in events if "tally" in event]
-    start = {name: value for name, value in events[0].items() if name != "event"}
-    return {"start": start, "last": states[-1] if states else {"time": events[-1]["time"]}}
+def _sessions(run: RunDirectory) -> Iterator[dict[str, Any]]:
+    """The first event of every session, and the last one that tells its state; one may have ended before its first."""
+    for path in sorted(run.sessions.glob("*.jsonl")):
+        if events := [row for _, _, row in journal.rows(path)]:
+            states = [event for event in events if "tally" in event]
+            start = {name: value for name, value in events[0].items() if name != "event"}
+            yield {"start": start, "last": states[-1] if states else {"time": events[-1]["time"]}}
 
 
 def _timing(states: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
@@ -156,8 +158,10 @@ def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def write(run: RunDirectory) -> dict[str, Any]:
-    """Summarize a complete run, write ``summary.json`` and return it."""
-    summary = summarize(run)
+    """Summarize a complete run, with its audit if there was one, write ``summary.json`` and return it."""
+    summary, audit = summarize(run), run.path / AUDIT
+    if audit.exists():
+        summary["audit"] = json.loads(audit.read_text(encoding="utf-8"))
     text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
     journal.replace(run.summary, [text.encode()])
     return summary

@@ -1,80 +1,153 @@
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jobs_stub
 import pytest
 from jobs_stub import StubDecoder, read_lines, write_lines
 
-from spectr_jobs import cli
+from spectr_jobs import cli, journal
 from spectr_jobs import setup as seam
 
 # Python warns of forks of processes with threads; the ones of torch are idle, and the children load no model.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 fork = multiprocessing.get_context("fork")
-RECORDS = 90
-PAUSE = 0.015
+RECORDS = 400
+SHARD_SIZE = 20
+PAUSE = 0.01
+LIVES = 6  # of each of two ranks; all together they are too short for a rank's records
+LIFE = 0.25
+
+Process = multiprocessing.process.BaseProcess
 
 
-def command(arguments: Sequence[object]) -> None:
-    seam.open_decoder = lambda bundle, setup, *, seed: StubDecoder(batch_size=4, seed=seed, pause=PAUSE)
-    sys.exit(cli.call([str(argument) for argument in arguments]))
+def start(*arguments: object, pause: float = PAUSE, trap: Callable[[], None] = lambda: None) -> Process:
+    """``spectr-batch`` in a fork of this process, which has everything imported."""
 
+    def command() -> None:
+        seam.open_decoder = lambda bundle, setup, *, seed: StubDecoder(batch_size=4, seed=seed, pause=pause)
+        trap()
+        sys.exit(cli.call([str(argument) for argument in arguments]))
 
-def start(*arguments: object) -> multiprocessing.process.BaseProcess:
-    process = fork.Process(target=command, args=(arguments,))
+    process = fork.Process(target=command)
     process.start()
     return process
 
 
+def code_of(process: Process) -> int | None:
+    process.join()
+    return process.exitcode
+
+
 def finished(run_dir: Path) -> dict[str, bytes]:
     """Every whole line on the disk, by its record."""
-    lines = [line for path in run_dir.glob("shards/*/output.jsonl") for line in path.read_bytes().split(b"\n")[:-1]]
+    lines = [line for path in run_dir.glob("shards/*/*.jsonl") for line in path.read_bytes().split(b"\n")[:-1]]
     return {str(json.loads(line)["id"]): line for line in lines}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_at_any_instant_nothing_is_lost_or_done_twice(bundle: Path, tmp_path: Path, seed: int):
-    chance = random.Random(seed)
-    records = [{"id": n, "prompt": f"Say {n}" if n % 10 else ""} for n in range(RECORDS)]
-    prompts = write_lines(tmp_path / "prompts.jsonl", records)
-    run_dir = tmp_path / "run"
+def merged(run_dir: Path) -> dict[str, bytes]:
+    return {name: (run_dir / name).read_bytes() for name in ("output.jsonl", "errors.jsonl")}
 
-    def ranks(world: int, output: Path = run_dir) -> list[multiprocessing.process.BaseProcess]:
-        common = ("run", bundle, prompts, "-o", output, "--shard-size", 8, "--max-error-rate", 1, "--world", world)
+
+def write_records(path: Path, count: int) -> Path:
+    """Records, every tenth of them bad."""
+    return write_lines(path, [{"id": n, "prompt": f"Say {n}" if n % 10 else ""} for n in range(count)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_at_random_instants_nothing_is_lost_or_done_twice(batch, bundle: Path, tmp_path: Path, seed: int):
+    chance = random.Random(seed)
+    prompts = write_records(tmp_path / "prompts.jsonl", RECORDS)
+    run_dir = tmp_path / "run"
+    options = ("--shard-size", SHARD_SIZE, "--max-error-rate", 1)
+
+    def ranks(world: int) -> list[Process]:
+        common = ("run", bundle, prompts, "-o", run_dir, *options, "--world", world)
         return [start(*common, "--rank", rank) for rank in range(world)]
 
     kept: dict[str, bytes] = {}
-    for attempt in range(3):
-        for process in ranks(2):
-            process.join(chance.uniform(0, 0.2))
+    for _ in range(LIVES):
+        first, second = sorted(chance.uniform(0, LIFE) for _ in range(2))
+        for process, wait in zip(chance.sample(ranks(2), 2), (first, second - first), strict=True):
+            process.join(wait)
             process.kill()
-            process.join()
-            assert attempt > 0 or process.exitcode == -signal.SIGKILL
+            assert code_of(process) == -signal.SIGKILL
         now = finished(run_dir)
         assert kept.items() <= now.items()
         kept = now
-    for process in ranks(3):
-        process.join()
-        assert process.exitcode == 0
-    assert kept.items() <= finished(run_dir).items()
+    assert [code_of(process) for process in ranks(3)] == [0, 0, 0]
 
-    (whole,) = ranks(1, tmp_path / "whole")
-    whole.join()
-    for name in ("output.jsonl", "errors.jsonl"):
-        assert (run_dir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert kept.items() <= finished(run_dir).items()
+    assert batch("run", bundle, prompts, "-o", tmp_path / "whole", *options).code == 0
+    assert merged(run_dir) == merged(tmp_path / "whole")
     assert len(read_lines(run_dir / "output.jsonl")) == RECORDS - RECORDS // 10
-    check = start("verify", run_dir)
-    check.join()
-    assert check.exitcode == 0
+    assert batch("verify", run_dir).code == 0
+
+
+class Trap:
+    """Kills this process at one of its calls that change a file; a write is torn in the middle.
+
+    Files that are written through a buffer are covered by their sync and their renaming.
+    """
+
+    CALLS = ("write", "fsync", "fdatasync", "replace", "rename", "ftruncate", "truncate", "unlink", "mkdir")
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+
+    def set(self) -> None:
+        for name in self.CALLS:
+            setattr(os, name, self._trapped(name, getattr(os, name)))
+        journal._sync = os.fdatasync
+
+    def _trapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def trapped(*arguments: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                if name == "write":
+                    call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return trapped
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch):
+    """Syncs that do not wait: a killed process leaves its writes to the kernel, only a power cut does not."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "fdatasync", lambda handle: None)
+    monkeypatch.setattr(journal, "_sync", os.fdatasync)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_killed_at_every_change_of_a_file_the_run_goes_on(batch, bundle: Path, tmp_path: Path):
+    prompts = write_records(tmp_path / "prompts.jsonl", 6)
+    options = ("--shard-size", 3, "--max-error-rate", 1)
+    batch("run", bundle, prompts, "-o", tmp_path / "whole", *options)
+    for at in itertools.count(1):
+        run_dir = tmp_path / f"run-{at}"
+        command = ("run", bundle, prompts, "-o", run_dir, *options)
+        if code_of(start(*command, pause=0, trap=Trap(at).set)) == 0:
+            break
+        kept = finished(run_dir)
+        result = batch(*command)
+        assert result.code == 0, result.err
+        assert kept.items() <= finished(run_dir).items()
+        assert merged(run_dir) == merged(tmp_path / "whole")
+    assert at > 40, at
+    assert batch("verify", run_dir).code == 0
 
 
 def test_the_command_itself_drains_on_a_signal_and_leaves_on_a_second(bundle: Path, tmp_path: Path):
