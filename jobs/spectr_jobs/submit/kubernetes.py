@@ -67,9 +67,22 @@ def manifest(
         "template": {"spec": pod},
     }
     whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": job}
-    return "\n".join(_yaml(whole)) + "\n"
+    return "\n".join([_TITLE.format(name=name), *_yaml(whole)]) + "\n"
 
 
+_TITLE = """\
+# Decodes a run's shards with the pods of an Indexed Job. Written by `spectr-batch submit kubernetes`.
+# The run directory remembers what is done: any pod may be evicted, and the job made again, also with another size.
+# Look at it: kubectl get pods -l job-name={name}, kubectl logs -f job/{name}\
+"""
+_REASONS = {
+    "completions": "One index per rank; each takes its part of the shards.",
+    "backoffLimitPerIndex": "Failures of one index leave the others alone.",
+    "podFailurePolicy": "2, 42: usage or input can never work; 3: done, some records failed; 75: interrupted, goes on.",
+    "terminationGracePeriodSeconds": "Rows in flight are finished before the pod is killed.",
+    "env": "The index is told by Kubernetes, how many there are is not.",
+    "persistentVolumeClaim": "Bundle, inputs and run directory, for all pods: ReadWriteMany.",
+}
 _DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
@@ -78,9 +91,11 @@ def _rule(action: str, codes: list[int]) -> dict[str, Any]:
 
 
 def _yaml(value: Any, indent: str = "") -> list[str]:
-    """Block style for mappings and lists of mappings, JSON (which is YAML too) for the rest."""
+    """Block style for mappings and lists of mappings, JSON (which is YAML too) for the rest; reasons above their keys."""
     lines: list[str] = []
     for key, item in value.items():
+        if key in _REASONS:
+            lines.append(f"{indent}# {_REASONS[key]}")
         if isinstance(item, dict):
             lines += [f"{indent}{key}:", *_yaml(item, indent + "  ")]
         elif isinstance(item, list) and item and isinstance(item[0], dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MARGIN = 40  # seconds between the end of the drain and Slurm's kill, for the last writes
@@ -54,16 +54,33 @@ def script(
         "open-mode": "append",
         "requeue": "",
     }
-    head = [
-        f"#SBATCH --{key}{'=' if value != '' else ''}{value}" for key, value in options.items() if value is not None
-    ]
-    return "\n".join(["#!/bin/bash", *head, "", *setup, _BODY.format(command=shlex.join(command), restarts=RESTARTS)])
+    head = [line for key, value in options.items() if value is not None for line in _option(key, value)]
+    body = _BODY.format(command=shlex.join(command), restarts=RESTARTS)
+    return "\n".join(["#!/bin/bash", _TITLE, *head, "", *setup, body])
 
 
+def _option(key: str, value: object) -> Iterator[str]:
+    """A line of sbatch, below the reason for it."""
+    if key in _REASONS:
+        yield f"# {_REASONS[key]}"
+    yield f"#SBATCH --{key}={value}" if value != "" else f"#SBATCH --{key}"
+
+
+_TITLE = """\
+# Decodes a run's shards with the tasks of a Slurm array. Written by `spectr-batch submit slurm`.
+# The run directory remembers what is done: any task may be killed, and the array started again, also with another size.
+"""
+_REASONS = {
+    "array": "One task per rank; each takes its part of the shards. Add %N to run no more than N at a time.",
+    "time": "Of one start of a task: what is left then is queued again.",
+    "signal": "The command is warned so long before: it finishes its rows in flight and ends with 75.",
+    "open-mode": "A task that was queued again goes on in its log.",
+    "requeue": "Slurm may queue a task again when its node fails or is wanted for another job.",
+}
 _BODY = """\
 srun {command}
 code=$?
-# 75: interrupted, the same command goes on. Everything else is final.
+# 75: interrupted, and the same command goes on. Every other code is final, see `spectr-batch run --help`.
 if [ "$code" -eq 75 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
