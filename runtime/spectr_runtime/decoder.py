@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 
 import torch
 
 from spectr_runtime.adjustment import Adjustment
-from spectr_runtime.attention import aligned
-from spectr_runtime.bundle import Bundle, Role
-from spectr_runtime.engine import Engine
-from spectr_runtime.engines import Backend, open_engine
-from spectr_runtime.errors import RequestError, RowError, UsageError
+from spectr_runtime.admission import make_row
+from spectr_runtime.bundle import Bundle
+from spectr_runtime.calibration import load_costs
+from spectr_runtime.costs import measure
+from spectr_runtime.engines import Backend
+from spectr_runtime.errors import RequestError, RowError, SpectrError, UsageError
 from spectr_runtime.logprobs import WantedLogprobs
-from spectr_runtime.plan import Plan
-from spectr_runtime.prefill import prefill
+from spectr_runtime.memory import is_out_of_memory
+from spectr_runtime.pair import Pair
+from spectr_runtime.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.planner import RACES, AutoPlanner, FixedPlanner, Planner
 from spectr_runtime.request import Failure, Outcome, Request, SamplingParams
 from spectr_runtime.round import Emitted, Rows, speculate
 from spectr_runtime.row import Row
@@ -22,9 +27,9 @@ from spectr_runtime.sampling import Sampling
 from spectr_runtime.scheduler import Scheduler
 from spectr_runtime.text import Text
 from spectr_runtime.timing import Timing
-from spectr_select import seed_of
 
 IDLE = SamplingParams()
+LOG = logging.getLogger(__name__)
 
 
 class Decoder:
@@ -36,9 +41,17 @@ class Decoder:
     ONNX Runtime has the cores to itself: with it, PyTorch is set to one thread, since two pools that wait for each
     other's cores cost more than the second thread brings to what is done between the passes.
 
+    Where memory runs out, the batch is halved: rows that lose their place wait and go on later from what they wrote.
+
+    Attributes:
+        batch_size: Rows decoded together.
+        timing: Where the time went.
+        rounds: Rounds of each plan.
+
     Args:
         bundle: The models and their tokenizer.
-        plan: Rule, drafts and length of a round.
+        plan: Rule, drafts and length of a round; ``auto`` lets every round take the race that promises most tokens per
+            second. Races write one text whatever they draft, so that this choice changes no row.
         backend: Which engines run the models.
         device: Where they run, as torch names it.
         batch_size: Rows decoded together.
@@ -53,7 +66,7 @@ class Decoder:
         self,
         bundle: Bundle,
         *,
-        plan: Plan,
+        plan: PlanChoice,
         backend: Backend = "onnxruntime",
         device: str = "cpu",
         batch_size: int = 8,
@@ -61,24 +74,39 @@ class Decoder:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
-        self.plan = plan
         self.batch_size = batch_size
         self.timing = Timing()
+        self.rounds: Counter[Plan] = Counter()
         self._seed = seed
         self._manifest = bundle.manifest
         self._text = Text(bundle.tokenizer, bundle.manifest.vocabulary.size)
-
-        def engine(role: Role) -> Engine:
-            slots = aligned(bundle.manifest.limits.capacity + plan.tree.size)
-            return open_engine(bundle, role, backend=backend, device=device, rows=batch_size, capacity=slots)
-
-        self._target = engine("target")
-        self._device = torch.device(device)
         if backend == "onnxruntime":
             torch.set_num_threads(1)
-        self._scheduler = Scheduler(batch_size)
+        self._pair = self._open(bundle, plan, backend, device)
+        self._device = self._pair.device
+        self._planner = self._make_planner(bundle, plan, backend)
+        self._scheduler = Scheduler(self.batch_size)
+        self._returned: deque[Row] = deque()
         self._sampling: Sampling | None = None
-        self._draft = engine("draft") if plan.drafts else None
+
+    def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str) -> Pair:
+        plans = RACES if plan == AUTO else (plan,)
+        while True:
+            try:
+                return Pair(bundle, plans, backend=backend, device=device, rows=self.batch_size)
+            except SpectrError as error:
+                if device == "cpu":  # what fits the address space may still not fit the machine
+                    raise
+                self._halve(error)
+
+    def _make_planner(self, bundle: Bundle, plan: PlanChoice, backend: Backend) -> Planner:
+        if plan != AUTO:
+            return FixedPlanner(plan)
+        costs = load_costs(bundle, backend, self._device, self.batch_size)
+        if costs is None:
+            LOG.warning("Measuring what a round costs; `spectr-export calibrate` keeps the figures in the bundle.")
+            costs = measure(self._pair, RACES, bundle.manifest, self.batch_size)
+        return AutoPlanner(costs)
 
     @torch.inference_mode()
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
@@ -87,83 +115,74 @@ class Decoder:
         One call at a time: the rows of the batch belong to the latest one.
 
         Args:
-            requests: The requests; read lazily. Their ids must be unique, which is the caller's to see to.
+            requests: The requests; read lazily. Their ids, together with their choices, must be unique, which is the
+                caller's to see to.
 
         Yields:
             A completion or a failure per request, in the order in which they end.
         """
         waiting = iter(requests)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
+        self._returned.clear()
         while True:
             yield from self._fill(waiting)
             if not self._scheduler.span:
                 return
-            with self.timing.measure("prefill"):
-                self._prefill()
-            emitted = speculate(self.plan, self._draft, self._target, self._rows(), self.timing)
+            try:
+                plan, emitted = self._round()
+            except (SpectrError, RuntimeError, MemoryError) as error:
+                self._halve(error)
+                self._start_over()
+                continue
             with self.timing.measure("host"):
-                finished = list(self._advance(emitted))
+                finished = list(self._advance(plan, emitted))
             yield from finished
 
     def _fill(self, waiting: Iterator[Request]) -> Iterator[Failure]:
-        """Admit requests while there is room; the ones that cannot be served come back as failures."""
+        """Admit rows while there is room; requests that cannot be served come back as failures."""
         while self._scheduler.has_room:
+            if self._returned:
+                self._admit(self._returned.popleft())
+                continue
             request = next(waiting, None)
             if request is None:
                 return
             try:
                 with self.timing.measure("host"):
-                    self._scheduler.admit(self._row(request))
-                self._sampling = None
+                    self._admit(make_row(request, self._manifest, self._text, self._seed))
             except RequestError as error:
                 yield Failure(request.id, error, request.choice)
 
-    def _row(self, request: Request) -> Row:
-        params, vocabulary = request.params, self._manifest.vocabulary
-        prompt = self._text.encode(request.prompt)
-        capacity = self._manifest.limits.capacity
-        if len(prompt) >= capacity:
-            raise RequestError(
-                f"The prompt has {len(prompt)} tokens; this bundle takes at most {capacity - 1}, and one to write.",
-                param="prompt",
-                code="context_length_exceeded",
-                hint="Shorten it, or build the bundle with a larger --capacity.",
-            )
-        self._check_biased(params)
-        model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
-        return Row(
-            request=request,
-            prompt=prompt,
-            seed=seed_of(self._seed if params.seed is None else params.seed, request.noise_key),
-            end_tokens=frozenset((*model_ends, *params.stop_token_ids)),
-            limit=min(len(prompt) + params.max_tokens, capacity),
-            depth=self.plan.length,
-            text=self._text,
-        )
+    def _admit(self, row: Row) -> None:
+        self._scheduler.admit(row)
+        self._sampling = None
 
-    def _check_biased(self, params: SamplingParams) -> None:
-        outside = [token for token, _ in params.logit_bias if not 0 <= token < self._vocabulary]
-        if outside:
-            raise RequestError(
-                f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {self._vocabulary - 1}.",
-                param="logit_bias",
-            )
+    def _round(self) -> tuple[Plan, Emitted]:
+        rows = self._rows()
+        plan = self._planner.choose(len(rows.length_B), rows.longest)
+        with self.timing.measure("prefill"):
+            self._pair.catch_up(plan, self._scheduler)
+        self.rounds[plan] += 1
+        return plan, speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
 
-    @property
-    def _vocabulary(self) -> int:
-        return self._manifest.vocabulary.size
+    def _halve(self, error: Exception) -> None:
+        """Take half the rows if memory ran out; raise any other error again."""
+        if not is_out_of_memory(error) or self.batch_size == 1:
+            raise error
+        LOG.warning("No memory for %d rows; going on with %d.", self.batch_size, self.batch_size // 2)
+        self.batch_size //= 2
 
-    def _prefill(self) -> None:
-        chunk = self._manifest.limits.tokens_per_call
-        for first_row, rows in self._scheduler.fresh_runs():
-            prompts = [row.prompt for row in rows]
-            for engine in filter(None, (self._draft, self._target)):
-                prefill(engine, prompts, first_row, chunk, self._device)
+    def _start_over(self) -> None:
+        """Take every row out of the caches; each goes on from what it wrote when a place is free."""
+        for row in filter(None, self._scheduler.span):
+            row.evict()
+            self._returned.append(row)
+        self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self) -> Rows:
         """The batch as tensors; a free place among the rows decodes one token that nobody reads."""
-        span = self._scheduler.span
-        params, vocabulary = [IDLE if row is None else row.request.params for row in span], self._vocabulary
+        span, vocabulary = self._scheduler.span, self._manifest.vocabulary.size
+        params = [IDLE if row is None else row.request.params for row in span]
         if self._sampling is None:
             self._sampling = Sampling.of(params, vocabulary, self._device)
         length = [1 if row is None else row.length for row in span]
@@ -177,7 +196,7 @@ class Decoder:
             longest=max(length),
         )
 
-    def _advance(self, emitted: Emitted) -> Iterator[Outcome]:
+    def _advance(self, plan: Plan, emitted: Emitted) -> Iterator[Outcome]:
         """Hand each row its tokens and take out those that end."""
         places = zip(
             self._scheduler.span,
@@ -186,25 +205,28 @@ class Decoder:
             emitted.sound_B.tolist(),
             strict=True,
         )
+        counts: list[int] = []
         for place, (row, tokens, accepted, sound) in enumerate(places):
             if row is None:
                 continue
-            if not sound:
-                self._clear(place)
-            scored = emitted.logprobs.get(place, ())
-            outcome = row.extend(tokens[: accepted + 1], accepted, scored) if sound else _not_finite(row)
-            if outcome is not None:
-                self._scheduler.release(place)
-                self._sampling = None
-                yield outcome
-
-    def _clear(self, place: int) -> None:
-        for engine in filter(None, (self._draft, self._target)):
-            engine.cache.clear(place)
+            if sound:
+                counts.append(accepted)
+                scored = emitted.logprobs.get(place, ())
+                completion = row.extend(tokens[: accepted + 1], accepted, plan.length, scored)
+                if completion is None:
+                    continue
+                yield completion
+            else:
+                self._pair.clear(place)
+                yield _not_finite(row)
+            self._scheduler.release(place)
+            self._sampling = None
+        self._planner.observe(plan, counts)
 
 
 def _not_finite(row: Row) -> Failure:
-    written = row.length - len(row.prompt)
-    message = f"A model returned logits that are not finite for row {row.request.id!r} after {written} written tokens."
+    message = (
+        f"A model returned logits that are not finite for row {row.request.id!r} after {row.written} written tokens."
+    )
     error = RowError(message, code="non_finite_logits", hint="Check the bundle with `spectr-export check`.")
     return Failure(row.request.id, error, row.request.choice)

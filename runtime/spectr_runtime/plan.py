@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final, Literal
 
 from spectr_runtime.errors import UsageError
 from spectr_select import RULES, DraftTree
 
 PLAIN = "plain"
+AUTO: Final = "auto"
+DRAFTLESS = (PLAIN, "race")
 MAX_NODES = 256
 
 
@@ -22,8 +25,8 @@ class Plan:
 
     Attributes:
         rule: A name of ``spectr_select.RULES``, or ``plain`` for decoding without a draft.
-        drafts: Paths K; 0 for plain.
-        length: Tokens L of a path; 0 for plain.
+        drafts: Paths K; 0 for plain, and for a race that writes its text without a draft.
+        length: Tokens L of a path; 0 without drafts.
 
     Raises:
         UsageError: The rule is unknown or does not go with this K and L.
@@ -36,9 +39,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.rule not in rule_names():
             raise UsageError(f"Rule {self.rule!r} is unknown; it must be one of {', '.join(rule_names())}.")
-        if self.rule == PLAIN:
-            if self.drafts or self.length:
-                raise UsageError(f"Plain decoding has no drafts; got K={self.drafts}, L={self.length}.")
+        if self.rule == PLAIN and (self.drafts or self.length):
+            raise UsageError(f"Plain decoding has no drafts; got K={self.drafts}, L={self.length}.")
+        if self.rule in DRAFTLESS and not (self.drafts or self.length):
             return
         if self.drafts < 1 or self.length < 1:
             raise UsageError(f"K={self.drafts} drafts of length L={self.length}: both must be at least 1.")
@@ -60,4 +63,7 @@ class Plan:
         return DraftTree.paths(self.drafts, self.length) if self.drafts else DraftTree.chain(0)
 
     def __str__(self) -> str:
-        return f"{self.rule} K={self.drafts} L={self.length}" if self.drafts else PLAIN
+        return f"{self.rule} K={self.drafts} L={self.length}" if self.rule != PLAIN else PLAIN
+
+
+PlanChoice = Plan | Literal["auto"]

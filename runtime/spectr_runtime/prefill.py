@@ -1,6 +1,6 @@
-"""Reading prompts into the cache."""
+"""Reading texts into the cache: prompts, and what was written while the draft stood still."""
 
-# B rows, T tokens of a chunk.
+# B rows, T tokens that are missing, C tokens of a chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,32 +11,43 @@ from spectr_runtime.attention import aligned, block_mask, triangle
 from spectr_runtime.engine import Call, Engine
 
 
-def prefill(engine: Engine, prompts: Sequence[Sequence[int]], first_row: int, chunk: int, device: torch.device) -> None:
-    """Write keys and values of all but the last token of every prompt, in chunks.
+def prefill(
+    engine: Engine,
+    texts: Sequence[Sequence[int]],
+    cached: Sequence[int],
+    first_row: int,
+    chunk: int,
+    device: torch.device,
+) -> None:
+    """Write keys and values of all but the last token of every text, in chunks.
 
-    The last token is the root of the row's first round. Rows shorter than the longest write padding behind their text,
-    where nothing looks until it is overwritten.
+    The last token is the root of the row's next round. Every row is fed as many tokens as the one that lacks most: some
+    that it has already, or padding behind a shorter text, where nothing looks until it is overwritten.
 
     Args:
         engine: The model.
-        prompts: Token ids of the rows ``first_row ..``.
+        texts: Token ids of the rows ``first_row ..``.
+        cached: Tokens of each that the cache holds from its start.
         first_row: First cache row.
         chunk: Most tokens that one call feeds to a row.
         device: Where the engine takes its inputs.
     """
-    longest = max(map(len, prompts)) - 1
-    padded_BT = torch.tensor([[*prompt, *[0] * (longest + 1 - len(prompt))] for prompt in prompts], device=device)
-    for start in range(0, longest, chunk):
-        stop = min(start + chunk, longest)
-        start_B = torch.full((len(prompts),), start, device=device)
-        position_T = torch.arange(start, stop, device=device)
+    missing = max(len(text) - 1 - held for text, held in zip(texts, cached, strict=True))
+    starts = [max(len(text) - 1 - missing, 0) for text in texts]
+    fed = [list(text[start : start + missing]) for text, start in zip(texts, starts, strict=True)]
+    tokens_BT = torch.tensor([[*tokens, *[0] * (missing - len(tokens))] for tokens in fed], device=device)
+    start_B = torch.tensor(starts, device=device)
+    for begin in range(0, missing, chunk):
+        tokens_BC = tokens_BT[:, begin : begin + chunk].contiguous()
+        size = tokens_BC.shape[1]
+        write_B = start_B + begin
         engine.forward(
             Call(
-                input_ids_BT=padded_BT[:, start:stop].contiguous(),
-                position_ids_BT=position_T.expand(len(prompts), -1).contiguous(),
-                attention_mask_B1TL=block_mask(start_B, triangle(stop - start, device), aligned(stop)),
-                write_index_B=start_B,
-                logit_index_BM=torch.zeros((len(prompts), 1), dtype=torch.int64, device=device),
+                input_ids_BT=tokens_BC,
+                position_ids_BT=write_B[:, None] + torch.arange(size, device=device),
+                attention_mask_B1TL=block_mask(write_B, triangle(size, device), aligned(max(starts) + begin + size)),
+                write_index_B=write_B,
+                logit_index_BM=torch.zeros((len(texts), 1), dtype=torch.int64, device=device),
                 first_row=first_row,
             )
         )

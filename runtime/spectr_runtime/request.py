@@ -132,11 +132,6 @@ class Request:
     params: SamplingParams = dataclasses.field(default_factory=SamplingParams)
     choice: int = 0
 
-    @property
-    def noise_key(self) -> str:
-        """What the row's noise is keyed by, beside the seed."""
-        return f"{self.id}\0{self.choice}" if self.choice else self.id
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:

@@ -78,12 +78,13 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
 
     Args:
         plan: Rule and tree. A plan without drafts feeds the root alone and samples from the target.
-        draft: The draft engine; None for a plan without drafts.
+        draft: The draft engine; a plan without drafts has no use for it.
         target: The target engine.
         rows: State of the batch.
         timing: Where the seconds of the three phases are added.
     """
     tree, noise = plan.tree, Noise(rows.seed_B, rows.length_B)
+    draft = draft if plan.drafts else None
     with timing.measure("draft"):
         tokens_BN, draft_BPV, drafted_B = grow(plan.rule, tree, draft, rows, noise)
     with timing.measure("verify"):

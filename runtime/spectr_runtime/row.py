@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from spectr_runtime.bundle import ROLES, Role
 from spectr_runtime.logprobs import Scored
 from spectr_runtime.request import Completion, FinishReason, Request, SpeculationStats, TokenLogprob, Usage
 from spectr_runtime.text import StopText, Text
@@ -21,8 +22,8 @@ class Row:
         seed: Seed of the row's noise.
         end_tokens: Tokens that end the completion.
         limit: Longest text of the row in tokens, prompt and completion together.
-        depth: Depth of the plan's draft tree.
         text: The tokenizer.
+        cached: Tokens from the start of the text that each model's cache holds.
     """
 
     request: Request
@@ -30,20 +31,20 @@ class Row:
     seed: int
     end_tokens: frozenset[int]
     limit: int
-    depth: int
     text: Text
+    cached: dict[Role, int] = dataclasses.field(init=False)
     tokens: list[int] = dataclasses.field(init=False)
     _stop_text: StopText | None = dataclasses.field(init=False)
     _stopped_text: str | None = dataclasses.field(init=False, default=None)
     _rounds: int = dataclasses.field(init=False, default=0)
-    _accepted_at_depth: list[int] = dataclasses.field(init=False)
+    _accepted_at_depth: list[int] = dataclasses.field(init=False, default_factory=list)
     _logprobs: list[TokenLogprob] = dataclasses.field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
         stops = self.request.params.stop
         self._stop_text = StopText(self.text, self.prompt, stops) if stops else None
-        self._accepted_at_depth = [0] * self.depth
+        self.evict()
 
     @property
     def length(self) -> int:
@@ -65,8 +66,12 @@ class Row:
         """The last two tokens; a text of one token repeats it."""
         return self.tokens[-2:][0], self.tokens[-1]
 
+    def evict(self) -> None:
+        """Take note that no cache holds the row any more."""
+        self.cached = dict.fromkeys(ROLES, 0)
+
     def extend(
-        self, emitted: Sequence[int], accepted: int, scored: Sequence[Sequence[Scored]] = ()
+        self, emitted: Sequence[int], accepted: int, drafted: int, scored: Sequence[Sequence[Scored]] = ()
     ) -> Completion | None:
         """Take the tokens of a round one by one; the completion if one of them ends the row.
 
@@ -75,9 +80,11 @@ class Row:
         Args:
             emitted: Accepted drafts, then one more token.
             accepted: Accepted drafts.
+            drafted: Depth of the round's draft tree.
             scored: Per token, itself and the most probable ones with log-probabilities, if the row wants them.
         """
         self._rounds += 1
+        self._accepted_at_depth += [0] * (drafted - len(self._accepted_at_depth))
         for depth in range(accepted):
             self._accepted_at_depth[depth] += 1
         for place, token in enumerate(emitted):
@@ -87,6 +94,9 @@ class Row:
             reason = self._end(token)
             if reason:
                 return self._completion(reason)
+        self.cached["target"] = self.length - 1
+        if drafted:
+            self.cached["draft"] = self.length - 2
         return None
 
     def _end(self, token: int) -> FinishReason | None:

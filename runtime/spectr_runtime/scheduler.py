@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from spectr_runtime.row import Row
 
@@ -17,7 +17,6 @@ class Scheduler:
 
     def __init__(self, rows: int) -> None:
         self._rows: list[Row | None] = [None] * rows
-        self._fresh: list[int] = []
 
     @property
     def has_room(self) -> bool:
@@ -32,17 +31,15 @@ class Scheduler:
 
     def admit(self, row: Row) -> None:
         """Put a row in the first free place."""
-        place = self._rows.index(None)
-        self._rows[place] = row
-        self._fresh.append(place)
+        self._rows[self._rows.index(None)] = row
 
     def release(self, place: int) -> None:
         """Free a place."""
         self._rows[place] = None
 
-    def fresh_runs(self) -> Iterator[tuple[int, list[Row]]]:
-        """Runs of neighbouring rows admitted since the last call: the first place and the rows."""
-        fresh, self._fresh = sorted(self._fresh), []
-        for _, run in itertools.groupby(enumerate(fresh), lambda pair: pair[1] - pair[0]):
-            places = [place for _, place in run]
-            yield places[0], [row for place in places if (row := self._rows[place]) is not None]
+    def runs(self, wanted: Callable[[Row], bool]) -> Iterator[tuple[int, list[Row]]]:
+        """Runs of neighbouring rows that are wanted: the first place and the rows."""
+        numbered = [(place, row) for place, row in enumerate(self._rows) if row is not None and wanted(row)]
+        for _, run in itertools.groupby(enumerate(numbered), lambda pair: pair[1][0] - pair[0]):
+            members = [member for _, member in run]
+            yield members[0][0], [row for _, row in members]

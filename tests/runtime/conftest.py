@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support import TableEngine
 
-from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec, Plan
+from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.plan import PlanChoice
 
 CAPACITY = 48
 
@@ -60,13 +61,22 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch) -> OpenDecoder:
     """Open a decoder over two table models; the draft's law is unrelated to the target's."""
 
     def open_(
-        plan: Plan, *, batch_size: int = 3, seed: int = 0, vocabulary: int = 5, tokens_per_call: int = 4
+        plan: PlanChoice,
+        *,
+        batch_size: int = 3,
+        seed: int = 0,
+        vocabulary: int = 5,
+        tokens_per_call: int = 4,
+        engine: type[TableEngine] = TableEngine,
+        device: str = "cpu",
     ) -> Decoder:
         def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
-            return TableEngine({"draft": 1, "target": 2}[role], vocabulary=vocabulary, rows=rows, capacity=capacity)
+            return engine({"draft": 1, "target": 2}[role], vocabulary=vocabulary, rows=rows, capacity=capacity)
 
-        monkeypatch.setattr("spectr_runtime.decoder.open_engine", open_engine)
+        monkeypatch.setattr("spectr_runtime.pair.open_engine", open_engine)
         monkeypatch.setattr("spectr_runtime.decoder.Text", LetterText)
-        return Decoder(table_bundle(vocabulary, tokens_per_call), plan=plan, batch_size=batch_size, seed=seed)
+        return Decoder(
+            table_bundle(vocabulary, tokens_per_call), plan=plan, batch_size=batch_size, seed=seed, device=device
+        )
 
     return open_

@@ -1,0 +1,58 @@
+"""From a request to a row of the batch, or to the reason why it cannot be served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spectr_runtime.bundle import Manifest
+from spectr_runtime.errors import RequestError
+from spectr_runtime.request import Request
+from spectr_runtime.row import Row
+from spectr_runtime.text import Text
+from spectr_select import seed_of
+
+
+def make_row(request: Request, manifest: Manifest, text: Text, run_seed: int) -> Row:
+    """Tokenize a request and fix its limits and its noise.
+
+    Args:
+        request: What is asked.
+        manifest: The bundle's.
+        text: The bundle's tokenizer.
+        run_seed: Seed of requests that bring none.
+
+    Raises:
+        RequestError: The prompt is too long or cannot be tokenized, or a bias names a token that there is not.
+    """
+    params, vocabulary = request.params, manifest.vocabulary
+    _check_bias([token for token, _ in params.logit_bias], vocabulary.size)
+    prompt = text.encode(request.prompt)
+    _check_length(len(prompt), manifest.limits.capacity)
+    model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
+    return Row(
+        request=request,
+        prompt=prompt,
+        seed=seed_of(run_seed if params.seed is None else params.seed, request.id, request.choice),
+        end_tokens=frozenset((*model_ends, *params.stop_token_ids)),
+        limit=min(len(prompt) + params.max_tokens, manifest.limits.capacity),
+        text=text,
+    )
+
+
+def _check_length(tokens: int, capacity: int) -> None:
+    if tokens >= capacity:
+        raise RequestError(
+            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - 1}, and one to write.",
+            param="prompt",
+            code="context_length_exceeded",
+            hint="Shorten it, or build the bundle with a larger --capacity.",
+        )
+
+
+def _check_bias(tokens: Sequence[int], vocabulary: int) -> None:
+    outside = [token for token in tokens if not 0 <= token < vocabulary]
+    if outside:
+        raise RequestError(
+            f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {vocabulary - 1}.",
+            param="logit_bias",
+        )
