@@ -91,7 +91,7 @@ def _rule(action: str, codes: list[int]) -> dict[str, Any]:
 
 
 def _yaml(value: Any, indent: str = "") -> list[str]:
-    """Block style for mappings and lists of mappings, JSON (which is YAML too) for the rest; reasons above their keys."""
+    """Block style for mappings and lists of mappings, JSON (YAML too) for the rest; reasons above their keys."""
     lines: list[str] = []
     for key, item in value.items():
         if key in _REASONS:
