@@ -152,13 +152,12 @@ def _build_model(
     role: Role, source: Path, folder: Path, capacity: int, say: Say
 ) -> tuple[ModelSpec, Mapping[str, float]]:
     stored = load_stored(source)
-    original = in_float32(stored)
-    spec = measure_spec(original)
-    parameters = sum(parameter.numel() for parameter in original.parameters())
+    spec = measure_spec(in_float32(stored))
+    parameters = sum(parameter.numel() for parameter in stored.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers")
     save_model(stored, folder)
     export_graph(folder, spec)
-    parity = check_onnxruntime(original, folder, spec, capacity, name=role)
+    parity = check_onnxruntime(load_original(folder), folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")
     return spec, parity
 

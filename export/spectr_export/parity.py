@@ -7,9 +7,10 @@ at a time. Whatever the engine is fed in batches, chunks and trees must score as
 # B rows, T tokens fed, L attention length, N nodes of a tree, V vocabulary.
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ class Fed:
 class Reference:
     """The original model's logits behind a text.
 
+    A text is read in two pieces, so that the model's own cache takes part. One that continues another is read from where
+    that ended.
+
     Args:
         model: A causal LM with its own attention and cache.
     """
@@ -55,23 +59,27 @@ class Reference:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._known: dict[Text, torch.Tensor] = {}
+        self._caches: dict[Text, Any] = {}
 
     def logits(self, text: Text) -> torch.Tensor:
         """Float32 logits [V] after a text; every beginning of the text is remembered with it."""
         if text not in self._known:
-            first = max(1, len(text) // 2)
-            start = self._model(input_ids=torch.tensor([text[:first]]), use_cache=True)
-            pieces = [start.logits[0]]
-            if text[first:]:
-                rest = self._model(
-                    input_ids=torch.tensor([text[first:]]), past_key_values=start.past_key_values, use_cache=True
-                )
-                pieces.append(rest.logits[0])
-            for length, logits_V in enumerate(torch.cat(pieces).float(), start=1):
-                if text[:length] not in self._known:
-                    # A view would keep the logits of the whole text alive.
-                    self._known[text[:length]] = logits_V.clone()
+            begun = max((known for known in self._caches if text[: len(known)] == known), key=len, default=())
+            if begun:
+                self._read(text, len(begun), copy.deepcopy(self._caches[begun]))
+            else:
+                half = len(text) // 2
+                self._caches[text] = self._read(text, half, self._read(text[:half], 0, None) if half else None)
         return self._known[text]
+
+    def _read(self, text: Text, start: int, cache: Any) -> Any:
+        """Read a text from a place on and remember its logits; returns the cache behind it."""
+        output = self._model(input_ids=torch.tensor([text[start:]]), past_key_values=cache, use_cache=True)
+        for length, logits_V in enumerate(output.logits[0].float(), start=start + 1):
+            if text[:length] not in self._known:
+                # A view would keep the logits of the whole piece alive.
+                self._known[text[:length]] = logits_V.clone()
+        return output.past_key_values
 
 
 def check_onnxruntime(model: Any, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
@@ -112,14 +120,17 @@ def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float
     reference = Reference(model)
     texts = _texts(engine)
     with torch.inference_mode():
-        stages = {
-            "prefill": _prefill(engine, texts),
-            "tree": _tree(engine, texts),
-            "steps": _steps(engine, _accept(engine, texts)),
+        for text in texts:
+            reference.logits(text[:-1])
+        # Each stage goes on where the one before it left the cache.
+        return {
+            "prefill": _compare(reference, _prefill(engine, texts), f"{name}, prefill"),
+            "tree": _compare(reference, _tree(engine, texts), f"{name}, tree"),
+            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), f"{name}, steps"),
         }
-        return {stage: _compare(reference, calls, f"{name}, {stage}") for stage, calls in stages.items()}
 
 
+# What one call scored: texts with the logits [V] behind them.
 Scored = list[tuple[Text, torch.Tensor]]
 
 
@@ -131,9 +142,8 @@ def _texts(engine: Engine) -> list[Text]:
     return [tuple(torch.randint(engine.spec.vocabulary, (n,), generator=generator).tolist()) for n in lengths]
 
 
-def _prefill(engine: Engine, texts: Sequence[Text]) -> Scored:
+def _prefill(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
     """All but the last token, in chunks: the first two rows together, the third alone."""
-    scored: Scored = []
     for first_row, rows in ((0, texts[:2]), (2, texts[2:])):
         for start in range(0, max(map(len, rows)) - 1, CHUNK):
             ends = [min(start + CHUNK, len(text) - 1) for text in rows]
@@ -141,11 +151,10 @@ def _prefill(engine: Engine, texts: Sequence[Text]) -> Scored:
                 [Fed(text[: n + 1], frozenset(range(n + 1))) for n in range(start, end)]
                 for text, end in zip(rows, ends, strict=True)
             ]
-            scored += _feed(engine, fed, [start] * len(rows), first_row)
-    return scored
+            yield _feed(engine, fed, [start] * len(rows), first_row)
 
 
-def _tree(engine: Engine, texts: Sequence[Text]) -> Scored:
+def _tree(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
     """The last committed token and the nodes that hang on it, in one pass."""
     starts = [len(text) - 1 for text in texts]
     fed = []
@@ -158,7 +167,7 @@ def _tree(engine: Engine, texts: Sequence[Text]) -> Scored:
                 for node, path in enumerate(paths)
             ]
         )
-    return _feed(engine, fed, starts, 0)
+    yield _feed(engine, fed, starts, 0)
 
 
 def _accept(engine: Engine, texts: Sequence[Text]) -> list[Text]:
@@ -168,14 +177,12 @@ def _accept(engine: Engine, texts: Sequence[Text]) -> list[Text]:
     return [text[:-1] + _paths(text, engine.spec.vocabulary)[ACCEPTED[-1]] for text in texts]
 
 
-def _steps(engine: Engine, texts: Sequence[Text]) -> Scored:
+def _steps(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
     """Single tokens behind the accepted path."""
-    scored: Scored = []
     for step in range(STEPS):
         texts = [(*text, (text[-1] + step + 1) % engine.spec.vocabulary) for text in texts]
         fed = [[Fed(text, frozenset(range(len(text))))] for text in texts]
-        scored += _feed(engine, fed, [len(text) - 1 for text in texts], 0)
-    return scored
+        yield _feed(engine, fed, [len(text) - 1 for text in texts], 0)
 
 
 def _paths(text: Text, vocabulary: int) -> list[Text]:
@@ -213,10 +220,10 @@ def _each(fed: Sequence[Sequence[Fed]]) -> list[tuple[int, int, Fed]]:
     return list(itertools.chain.from_iterable(rows))
 
 
-def _compare(reference: Reference, scored: Scored, where: str) -> float:
+def _compare(reference: Reference, calls: Iterator[Scored], where: str) -> float:
     largest = 0.0
-    # Longest first, so that the reference reads every text once.
-    for text, logits_V in sorted(scored, key=lambda pair: -len(pair[0])):
+    # Longest first, so that the reference reads every text of a call once.
+    for text, logits_V in (one for call in calls for one in sorted(call, key=lambda pair: -len(pair[0]))):
         expected_V = reference.logits(text)
         difference_V = (logits_V.cpu() - expected_V).abs()
         largest = max(largest, float(difference_V.max()))

@@ -114,3 +114,14 @@ def test_the_reference_gives_what_one_pass_of_the_model_gives() -> None:
         expected_TV = model(input_ids=torch.tensor([text])).logits[0]
         for length in range(len(text), 0, -1):
             torch.testing.assert_close(reference.logits(text[:length]), expected_TV[length - 1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_reference_continues_a_known_text_once_per_branch() -> None:
+    model = tiny_model("llama")
+    known, branches = (4, 8, 15, 16), ((23, 42), (23, 43), (108,))
+    reference = Reference(model)
+    with torch.inference_mode():
+        reference.logits(known)
+        for branch in branches:
+            expected_TV = model(input_ids=torch.tensor([known + branch])).logits[0]
+            torch.testing.assert_close(reference.logits(known + branch), expected_TV[-1], atol=1e-5, rtol=1e-4)
