@@ -1,6 +1,6 @@
-"""What is asked of every architecture: parity with transformers, and greedy texts equal to those of its ``generate``."""
+"""What is asked of every architecture: greedy texts equal to those of transformers' ``generate``."""
 
-# B rows, M wanted columns, V vocabulary.
+# B rows, T tokens fed, L attention length, M wanted columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from tiny_models import SIZES
 from spectr_runtime import Call
 from spectr_runtime.attention import aligned, block_mask, triangle
 from spectr_runtime.engine import Engine
-from spectr_runtime.prefill import prefill
 
 ARCHITECTURES = tuple(SIZES)
 CPU = torch.device("cpu")
@@ -20,20 +19,26 @@ CHUNK = 16
 
 
 def greedy(engine: Engine, prompt: Sequence[int], count: int) -> list[int]:
-    """The most likely continuation, token by token, through the cache of row 0."""
-    prefill(engine, [prompt], 0, CHUNK, CPU)
-    tokens = list(prompt)
-    for _ in range(count):
-        slot_B = torch.tensor([len(tokens) - 1])
-        call = Call(
-            input_ids_BT=torch.tensor([tokens[-1:]]),
-            position_ids_BT=slot_B[:, None],
-            attention_mask_B1TL=block_mask(slot_B, triangle(1, CPU), aligned(len(tokens))),
-            write_index_B=slot_B,
-            logit_index_BM=torch.zeros((1, 1), dtype=torch.int64),
-        )
-        tokens.append(int(engine.forward(call)[0, 0].argmax()))
-    return tokens[len(prompt) :]
+    """The most likely continuation: the prompt in chunks, then token by token."""
+    for start in range(0, len(prompt), CHUNK):
+        token = _read(engine, prompt[start : start + CHUNK], start)
+    tokens = [token]
+    while len(tokens) < count:
+        tokens.append(_read(engine, tokens[-1:], len(prompt) + len(tokens) - 1))
+    return tokens
+
+
+def _read(engine: Engine, tokens: Sequence[int], start: int) -> int:
+    """Feed tokens to row 0 behind its first ``start``; the most likely next one."""
+    start_B = torch.tensor([start])
+    call = Call(
+        input_ids_BT=torch.tensor([tokens]),
+        position_ids_BT=start_B[:, None] + torch.arange(len(tokens)),
+        attention_mask_B1TL=block_mask(start_B, triangle(len(tokens), CPU), aligned(start + len(tokens))),
+        write_index_B=start_B,
+        logit_index_BM=torch.tensor([[len(tokens) - 1]]),
+    )
+    return int(engine.forward(call)[0, 0].argmax())
 
 
 def generated(model: Any, prompt: Sequence[int], count: int) -> list[int]:

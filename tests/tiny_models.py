@@ -14,23 +14,42 @@ from spectr_runtime import ModelSpec
 END = "<|end|>"
 VOCABULARY = 257  # all bytes and the end token
 POSITIONS = 128
+WINDOW = 24  # shorter than the texts that the architectures are tested with
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": POSITIONS // 4, "rope_theta": 1e4}
 # What each architecture needs beside the sizes of ``tiny_config``.
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {},
-    "mistral": {"sliding_window": None},
-    "qwen2": {},
+    "mistral": {"sliding_window": WINDOW},
+    "qwen2": {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
     "qwen3": {"head_dim": 8},
     "gemma": {"head_dim": 8},
-    "gemma3_text": {"head_dim": 8, "sliding_window": POSITIONS},
+    "gemma2": {"head_dim": 8, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0},
+    "gemma3_text": {"head_dim": 8, "sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]},
     "phi": {},
-    "phi3": {"sliding_window": None},
+    "phi3": {"sliding_window": WINDOW},
     "gpt2": {},
     "opt": {"ffn_dim": 40, "word_embed_proj_dim": 32},
     "gpt_neox": {},
     "stablelm": {},
     "olmo2": {},
-    "granite": {},
-    "smollm3": {},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 2.0,
+    },
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "falcon": {},
+    "bloom": {},
+    "qwen3_moe": {"head_dim": 8, "moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2},
+    "mixtral": {"num_local_experts": 4},
+    "gpt_oss": {
+        "head_dim": 8,
+        "sliding_window": WINDOW,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": YARN,
+    },
 }
 
 

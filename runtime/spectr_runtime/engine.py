@@ -45,7 +45,9 @@ class Call:
     Attributes:
         input_ids_BT: Tokens fed; int64.
         position_ids_BT: Their positions in the text, which are not their slots; int64.
-        attention_mask_B1TL: True where a fed token sees a cache slot; slots L and beyond are not looked at.
+        attention_mask_B1TL: True where a fed token sees a cache slot; slots L and beyond are not looked at. In slot
+            order, the slots that a token sees hold the text that ends in it, one slot per position: windows and linear
+            biases count on it.
         write_index_B: First slot that each row writes; slots ``write_index .. write_index + T - 1`` are written; int64.
         logit_index_BM: Columns of T whose logits are wanted; int64.
         first_row: First cache row of the call.

@@ -72,6 +72,36 @@ def test_what_a_model_does_to_its_logits_still_happens() -> None:
     torch.testing.assert_close(logits_BMV[0], expected_TV, atol=1e-5, rtol=1e-4)
 
 
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.5, 1.25, 1.0, 0.75],
+    "long_factor": [8.0] * 4,
+    "rope_theta": 1e4,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": len(TEXT)}),
+        (
+            "llama",
+            {
+                "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+                "max_position_embeddings": len(TEXT),
+            },
+        ),
+    ],
+)
+def test_rotary_positions_stay_those_of_short_texts(family: str, changes: dict[str, Any]) -> None:
+    with torch.inference_mode():
+        expected_TV = tiny_model(family, **changes)(input_ids=torch.tensor([TEXT])).logits[0]
+    # As padding may stand behind a text.
+    longer = (*TEXT, 1, 2, 3)
+    logits_BMV, _ = feed(ContractModel(tiny_model(family, **changes)), empty_past(2), longer, columns=range(len(TEXT)))
+    torch.testing.assert_close(logits_BMV[0], expected_TV, atol=1e-5, rtol=1e-4)
+
+
 def test_a_slot_that_the_mask_hides_does_not_count() -> None:
     contract = ContractModel(tiny_model("llama"))
     clean = empty_past(2)
@@ -88,12 +118,6 @@ def test_other_models_of_the_process_are_left_alone() -> None:
         torch.testing.assert_close(other(input_ids=torch.tensor([TEXT])).logits, expected, atol=0, rtol=0)
     assert other.config._attn_implementation == "eager"
     assert not contract.model.get_output_embeddings()._forward_pre_hooks
-
-
-def test_attention_that_the_contract_does_not_have_is_refused() -> None:
-    contract = ContractModel(tiny_model("gemma2", head_dim=8, attn_logit_softcapping=20.0))
-    with pytest.raises(BundleError, match="soft-capped attention"):
-        feed(contract, empty_past(2), TEXT)
 
 
 def test_a_model_that_keeps_its_own_attention_is_refused() -> None:
