@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -246,7 +247,8 @@ def call(arguments: Sequence[str], stop: object = None) -> int:
         sys.stdout = None  # the interpreter must not flush it again
         return 1
     except OSError as error:
-        return _complain(str(error), 1)
+        room = ". Make room; the same command goes on." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return _complain(f"{error}{room}", 1)
     except Exception as error:
         from spectr_runtime.errors import SpectrError
 

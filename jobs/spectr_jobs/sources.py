@@ -21,7 +21,7 @@ from spectr_jobs.errors import InputError
 from spectr_jobs.extras import load
 from spectr_jobs.tables import is_table
 from spectr_runtime.bundle import file_sha256
-from spectr_runtime.errors import UsageError
+from spectr_runtime.errors import SpectrError, UsageError
 
 LONGEST_LINE = 64 * 2**20
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst", ".parquet")
@@ -150,6 +150,14 @@ def fingerprint(source: Source) -> str:
     return f"version:{filesystem.ukey(path)}"
 
 
+def stamp(source: Source) -> object:
+    """A value that differs when the content is likely to; it costs no reading."""
+    if is_remote(source.path):
+        return fingerprint(source)
+    found = Path(source.path).stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
     """Lines that are not blank, from a byte offset (of the content, after decompression) on.
 
@@ -160,6 +168,7 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
 
     Raises:
         InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
+        SpectrError: The file is gone.
     """
     if is_table(source.path):
         yield from _table_lines(source, offset)
@@ -183,10 +192,20 @@ def _table_lines(source: Source, start: int) -> Iterator[Line]:
 
 
 def _open(source: Source) -> BinaryIO:
-    if not is_remote(source.path):
-        return decompress(Path(source.path).open("rb"), source.path)
-    filesystem, path = _filesystem(source.path)
-    return decompress(filesystem.open(path, "rb"), source.path)
+    try:
+        return decompress(_open_raw(source.path), source.path)
+    except FileNotFoundError as error:
+        raise SpectrError(
+            f"Input {source.path} is gone.", hint="Put it back, then run the same command again."
+        ) from error
+
+
+def _open_raw(path: str) -> BinaryIO:
+    if not is_remote(path):
+        return Path(path).open("rb")
+    filesystem, inside = _filesystem(path)
+    file: BinaryIO = filesystem.open(inside, "rb")
+    return file
 
 
 def _readline(file: BinaryIO, source: Source, number: int) -> bytes:

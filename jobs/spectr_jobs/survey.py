@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from spectr_jobs.errors import InputError
 from spectr_jobs.reader import START, Position, Reader, shape_of
 from spectr_jobs.records import BadRecord, Origin, Shape
-from spectr_jobs.sources import Source, fingerprint
+from spectr_jobs.sources import Source, fingerprint, stamp
+from spectr_runtime.errors import SpectrError
 from spectr_runtime.request import SamplingParams
 
 SHOWN_REFUSALS = 5
@@ -81,7 +82,9 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
 
     Raises:
         InputError: There is no record, or an id occurs twice.
+        SpectrError: A file changed meanwhile.
     """
+    stamps = [stamp(source) for source in inputs]
     shapes = [shape_of(source) for source in inputs]
     counts: list[dict[Shape, int]] = [{} for _ in inputs]
     shards: list[Position] = []
@@ -103,8 +106,12 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
     if repeated := keys.repeated():
         again = Reader(inputs, shapes, defaults).read(START, total)
         _refuse_duplicates((item.record.origin for item in again), repeated)
-    files = zip(inputs, shapes, counts, strict=True)
-    return Survey(tuple(InputFile.of(*file) for file in files), tuple(shards), total, bad, tuple(refusals))
+    files = tuple(InputFile.of(*file) for file in zip(inputs, shapes, counts, strict=True))
+    for source, before in zip(inputs, stamps, strict=True):
+        if stamp(source) != before:
+            what = f"Input {source.path} changed while it was read."
+            raise SpectrError(what, hint="Wait until it is complete, then run the same command again.")
+    return Survey(files, tuple(shards), total, bad, tuple(refusals))
 
 
 def _listed(inputs: Sequence[Source]) -> str:

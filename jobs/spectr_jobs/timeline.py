@@ -60,13 +60,14 @@ def spans(sessions: Path) -> list[Span]:
 
 
 def _spans(events: Sequence[Any]) -> Iterator[Span]:
+    """Times are those since the session's start, which no setting of a clock changes."""
     states = [event for event in events if event["event"] == "start" or "tally" in event]
     for before, after in pairwise(states):
         first = Tally.from_json(before["tally"]) if "tally" in before else Tally()
         last = Tally.from_json(after["tally"])
         yield Span(
-            start=before["time"],
-            end=after["time"],
+            start=events[0]["time"] + before.get("seconds", 0.0),
+            end=events[0]["time"] + after["seconds"],
             tokens=last.completion_tokens - first.completion_tokens,
             rounds=last.rounds - first.rounds,
             accepted=sum(last.accepted_at_depth) - sum(first.accepted_at_depth),

@@ -82,7 +82,7 @@ def test_a_complete_run_merges_again_what_was_lost(run, whole: bytes, tmp_path: 
 
 def test_torn_and_damaged_lines_are_decoded_again(run, break_after, whole: bytes, tmp_path: Path):
     break_after(5)
-    run()
+    run("--batch-size", 1)
     path = tmp_path / "run" / "shards" / "00000" / "output.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b"\0" * 30 + b"\n", lines[3], lines[4][:9]]))
