@@ -28,12 +28,13 @@ from spectr_runtime import (
     Usage,
 )
 from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.score import Score, TokenScore, Written
 
 
 def _digest(seed: int, request: Request) -> str:
     params = request.params
     own = seed if params.seed is None else params.seed
-    return hashlib.sha256(f"{own}|{request.noise_key}|{request.prompt}|{params}".encode()).hexdigest()
+    return hashlib.sha256(f"{own}|{request.id}|{request.choice}|{request.prompt}|{params}".encode()).hexdigest()
 
 
 class StubDecoder:
@@ -86,6 +87,21 @@ class StubDecoder:
             speculation=SpeculationStats(rounds=2, accepted_at_depth=(2, 1)),
             choice=request.choice,
         )
+
+
+class StubScorer:
+    """Scores every token as drawn from its law; a biased one puts all of them into the lower half."""
+
+    tolerance = 0.001
+
+    def __init__(self, *, biased: bool = False) -> None:
+        self._share = 0.5 if biased else 1.0
+        self.scored: list[Written] = []
+
+    def score(self, completions: Iterable[Written]) -> Iterator[Score]:
+        for written in completions:
+            self.scored.append(written)
+            yield Score(written, (TokenScore(self._share, 0.0, 0.0, True),) * len(written.token_ids))
 
 
 def write_bundle(folder: Path, *, tag: str = "") -> Path:

@@ -206,6 +206,34 @@ def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
     return module.replay(RunDirectory.open(run_dir), key, bundle, sys.stdout.buffer)
 
 
+@cli.command(
+    epilog="""
+\b
+Example:
+  spectr-batch audit build/demo/run
+
+\b
+Exit codes:
+   0  the rows follow the target's law, as far as the sample shows
+   1  they do not; exact rows end so in at most 1 audit of 1,000
+"""
+)
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--tokens", metavar="N", default=20_000, type=click.IntRange(min=1), help="Tokens of the sample.")
+@click.option("--seed", metavar="S", default=0, type=click.IntRange(min=0), help="Seed of the sample.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle is now.  [default: where it was]")
+def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None) -> int:
+    """Test whether the rows of RUN_DIR follow the target's law.
+
+    A random sample of the rows is scored by the target alone, in one pass per row without drafts, and the places of its
+    tokens in the target's laws are tested. Writes RUN_DIR/audit.json; the run may be incomplete.
+    """
+    from spectr_jobs import audit as module
+    from spectr_jobs.run_directory import RunDirectory
+
+    return module.audit(RunDirectory.open(run_dir), bundle, tokens=tokens, seed=seed)
+
+
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def report(run_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,11 +38,9 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO)
     """
     shard, record = _find_record(run, key)
     kept = _find_row(run.shard(shard), key)
-    bundle = Bundle.open(bundle_path or run.manifest.bundle)
-    if bundle.sha256 != run.manifest.terms.bundle_sha256:
-        raise BundleError(f"{bundle.path} is not the bundle of {run.path}.", hint="Name the right one with --bundle.")
+    bundle = bundle_of(run, bundle_path)
     row: Row = {}
-    for how in _setups(run):
+    for how in dict.fromkeys(dataclasses.replace(how, batch_size=1) for how in setups(run)):
         row = _decode(run, bundle, how, record)
         if row == kept:
             break
@@ -49,6 +48,18 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO)
     out.flush()
     say(f"{key}: the same row" if row == kept else f"{key}: another row; {_difference(kept, row)}")
     return SAME if row == kept else DIFFERENT
+
+
+def bundle_of(run: RunDirectory, path: Path | None) -> Bundle:
+    """The bundle of a run, which may have moved.
+
+    Raises:
+        BundleError: There is none, or it is another one.
+    """
+    bundle = Bundle.open(path or run.manifest.bundle)
+    if bundle.sha256 != run.manifest.terms.bundle_sha256:
+        raise BundleError(f"{bundle.path} is not the bundle of {run.path}.", hint="Name the right one with --bundle.")
+    return bundle
 
 
 def _find_record(run: RunDirectory, key: str) -> tuple[int, Record | BadRecord]:
@@ -70,16 +81,11 @@ def _find_row(folder: Path, key: str) -> Row:
     raise UsageError(f"{key!r} has no row in {folder} yet.", hint="Run the run's command again first.")
 
 
-def _setups(run: RunDirectory) -> Iterator[Setup]:
-    """Every way in which sessions of the run decoded, the latest first, with one row in the batch."""
-    seen: set[Setup] = set()
+def setups(run: RunDirectory) -> Iterator[Setup]:
+    """How the sessions of the run decoded, the latest first."""
     for path in sorted(run.sessions.glob("*.jsonl"), reverse=True):
-        for _, _, event in journal.rows(path):
-            how = dataclasses.replace(Setup.from_json(event), batch_size=1)
-            if how not in seen:
-                yield how
-            seen.add(how)
-            break
+        for _, _, event in itertools.islice(journal.rows(path), 1):
+            yield Setup.from_json(event)
 
 
 def _decode(run: RunDirectory, bundle: Bundle, how: Setup, record: Record | BadRecord) -> Row:

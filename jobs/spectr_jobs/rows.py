@@ -74,6 +74,13 @@ def content(row: Row) -> Mapping[str, Any]:
     return body
 
 
+def token_ids(row: Row) -> list[Sequence[int]]:
+    """Token ids of every completion of a row of the output; nothing if it does not hold them."""
+    body = content(row)
+    said = body.get("choices" if "custom_id" in row else "completions", [body])
+    return [one["token_ids"] for one in said] if all("token_ids" in one for one in said) else []
+
+
 def is_failure(row: Row) -> bool:
     """Whether a row belongs in the errors file."""
     return content(row).get("error") is not None

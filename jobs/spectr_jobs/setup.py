@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from spectr_runtime import Bundle, Plan
 from spectr_runtime.errors import RequestError, UsageError
 from spectr_runtime.request import Outcome, Request, SamplingParams
+from spectr_runtime.score import Score, Written
 from spectr_runtime.timing import Timing
 
 Backend = Literal["onnxruntime", "torch"]
@@ -72,6 +73,23 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
         backend=setup.backend,
         device=setup.device,
     )
+
+
+class RunScorer(Protocol):
+    """What an audit needs of the scorer."""
+
+    tolerance: float
+
+    def score(self, completions: Iterable[Written]) -> Iterator[Score]:
+        """Score completions, in their order."""
+        ...
+
+
+def open_scorer(bundle: Bundle, setup: Setup) -> RunScorer:
+    """Load the models of a bundle for an audit. Tests put another scorer in this place."""
+    from spectr_runtime.scorer import Scorer  # loads torch
+
+    return Scorer(bundle, backend=setup.backend, device=setup.device, batch_size=setup.batch_size)
 
 
 def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: int | None) -> Plan:

@@ -41,7 +41,7 @@ def verify(run: RunDirectory) -> Verdict:
     Args:
         run: The run directory.
     """
-    verdict = Verdict(problems=[*_changed_sources(run)])
+    verdict = Verdict(problems=[*changed_sources(run)])
     if verdict.problems:
         return verdict
     reader = ShardReader(run.manifest)
@@ -68,7 +68,8 @@ def report(run: RunDirectory) -> int:
     return BROKEN if verdict.problems else INCOMPLETE if verdict.missing else SOUND
 
 
-def _changed_sources(run: RunDirectory) -> Iterator[str]:
+def changed_sources(run: RunDirectory) -> Iterator[str]:
+    """Inputs and bundle that are not what they were, in words."""
     for file in run.manifest.files:
         if not sources.is_remote(file.path) and not Path(file.path).is_file():
             yield f"input {file.path} is gone"

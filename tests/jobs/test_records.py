@@ -205,8 +205,6 @@ def test_the_requests_of_a_record_are_numbered_prompt_by_prompt():
     assert [(request.id, request.prompt, request.choice) for request in found] == [
         ("x", "aaabbb"[choice], choice) for choice in range(6)
     ]
-    assert len({request.noise_key for request in found}) == 6
-    assert found[0].noise_key == "x"
     assert good({"prompt": [[1, 2], [3]]}).prompts == ((1, 2), (3,))
 
 

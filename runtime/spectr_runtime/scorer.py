@@ -1,0 +1,169 @@
+"""The scorer: where written tokens stand in the laws that they should have been drawn from.
+
+Prompt and completion are fed as plain text, one chain behind the prompt: no draft, no selection rule and no branching
+tree has a part in it, so it can judge what these wrote.
+"""
+
+# B rows, N fed tokens with the last one of the prompt, M of them in a pass, V vocabulary.
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+
+from spectr_runtime.adjustment import Adjustment
+from spectr_runtime.admission import make_row
+from spectr_runtime.attention import aligned, triangle
+from spectr_runtime.bundle import Bundle, Role
+from spectr_runtime.engine import Engine
+from spectr_runtime.engines import Backend, open_engine
+from spectr_runtime.errors import RequestError
+from spectr_runtime.prefill import prefill
+from spectr_runtime.round import Rows, tree_call
+from spectr_runtime.row import Row
+from spectr_runtime.sampling import Sampling
+from spectr_runtime.score import Score, TokenScore, Written
+from spectr_runtime.text import Text
+
+TOLERANCES = {"float32": 1e-3}
+HALF_TOLERANCE = 0.25
+LAW_ENTRIES = 2**22  # entries of a law that one pass makes: 32 MB in float64, a few times over
+
+
+class Scorer:
+    """Scores completions with a bundle's pair of models.
+
+    Args:
+        bundle: The models and their tokenizer.
+        backend: Which engines run the models.
+        device: Where they run, as torch names it.
+        batch_size: Completions scored together.
+
+    Attributes:
+        tolerance: How far two passes of the target may differ in a logit.
+    """
+
+    def __init__(self, bundle: Bundle, *, backend: Backend, device: str, batch_size: int) -> None:
+        self.tolerance = TOLERANCES.get(bundle.manifest.models["target"].dtype, HALF_TOLERANCE)
+        self._batch_size = batch_size
+        self._device = torch.device(device)
+        self._manifest = bundle.manifest
+        self._vocabulary = bundle.manifest.vocabulary.size
+        self._limits = bundle.manifest.limits
+        self._text = Text(bundle.tokenizer, self._vocabulary)
+
+        def engine(role: Role) -> Engine:
+            slots = aligned(self._limits.capacity)
+            return open_engine(bundle, role, backend=backend, device=device, rows=batch_size, capacity=slots)
+
+        self._target, self._draft = engine("target"), engine("draft")
+
+    @torch.inference_mode()
+    def score(self, completions: Iterable[Written]) -> Iterator[Score]:
+        """Score completions, in their order.
+
+        Raises:
+            RequestError: A completion cannot be one of this bundle, or the logits behind it are not finite.
+        """
+        batch: list[tuple[Written, Row]] = []
+        for written in completions:
+            one = (written, self._row(written))
+            if batch and not self._fits([*batch, one]):
+                yield from self._score(batch)
+                batch = []
+            batch.append(one)
+        if batch:
+            yield from self._score(batch)
+
+    def _row(self, written: Written) -> Row:
+        row = make_row(written.request, self._manifest, self._text, run_seed=0)
+        allowed = row.limit - row.length
+        outside = [token for token in written.token_ids if not 0 <= token < self._vocabulary]
+        if outside or len(written.token_ids) > allowed:
+            what = f"token id {outside[0]}" if outside else f"{len(written.token_ids)} tokens"
+            known = f"{allowed} tokens with ids from 0 to {self._vocabulary - 1}"
+            raise RequestError(f"Row {written.request.id!r} has {what}; allowed are {known}.")
+        return row
+
+    def _fits(self, batch: Sequence[tuple[Written, Row]]) -> bool:
+        """Whether rows can stand side by side: behind every prompt goes as much as the longest completion."""
+        longest = max(row.length for _, row in batch) + max(len(written.token_ids) for written, _ in batch)
+        return len(batch) <= self._batch_size and longest <= self._limits.capacity
+
+    def _score(self, batch: Sequence[tuple[Written, Row]]) -> list[Score]:
+        rows = self._prefilled([row for _, row in batch])
+        longest = max(len(written.token_ids) for written, _ in batch)
+        padded = [[row.last[1], *written.token_ids] for written, row in batch]
+        tokens_BN = torch.tensor([[*one, *[0] * (longest + 1 - len(one))] for one in padded], device=self._device)
+        step = max(1, min(self._limits.tokens_per_call, LAW_ENTRIES // (len(batch) * self._vocabulary)))
+        scores: list[list[TokenScore]] = [[] for _ in batch]
+        for first in range(0, longest, step):
+            passed, sound_B = self._pass(rows, tokens_BN[:, : first + step + 1], first)
+            for index in (~sound_B).nonzero():
+                raise RequestError(f"The logits behind row {batch[int(index)][0].request.id!r} are not finite.")
+            for found, more in zip(scores, passed, strict=True):
+                found += more
+        return [
+            Score(written, tuple(found[: len(written.token_ids)]))
+            for (written, _), found in zip(batch, scores, strict=True)
+        ]
+
+    def _prefilled(self, span: Sequence[Row]) -> Rows:
+        prompts, cached = [row.prompt for row in span], [0] * len(span)
+        for engine in (self._draft, self._target):
+            prefill(engine, prompts, cached, 0, self._limits.tokens_per_call, self._device)
+        return Rows(
+            length_B=torch.tensor([row.length for row in span], device=self._device),
+            last_B2=torch.tensor([row.last for row in span], device=self._device),
+            seed_B=torch.zeros(len(span), dtype=torch.int64, device=self._device),
+            sampling=Sampling.of([row.request.params for row in span], self._vocabulary, self._device),
+            adjustment=Adjustment.of(span, self._vocabulary, self._device),
+            logprobs=None,
+            longest=max(row.length for row in span),
+        )
+
+    def _pass(self, rows: Rows, tokens_BN: torch.Tensor, first: int) -> tuple[list[list[TokenScore]], torch.Tensor]:
+        """Feed all tokens from ``first`` on but the last, and score those behind them."""
+        fed_BN, written_BM1 = tokens_BN[:, :-1], tokens_BN[:, first + 1 :, None]
+        places = tuple(range(first, fed_BN.shape[1]))
+        sees_MN = triangle(fed_BN.shape[1], self._device)[first:]
+
+        def logits(engine: Engine) -> torch.Tensor:
+            return engine.forward(tree_call(engine, rows, fed_BN[:, first:].contiguous(), places, first, sees_MN))
+
+        draft_BMV, drafted_B = rows.laws(logits(self._draft), fed_BN, sees_MN)
+        logits_BMV = logits(self._target)
+        target_BMV, sound_B = rows.laws(logits_BMV, fed_BN, sees_MN)
+        possible_BM = target_BMV.gather(2, written_BM1)[..., 0] > 0
+        if not possible_BM.all():
+            size = self._vocabulary
+            logits_BMV = logits_BMV[..., :size].scatter_add(
+                2, written_BM1, torch.full_like(logits_BMV[..., :1], self.tolerance).expand_as(written_BM1)
+            )
+            raised_BMV, _ = rows.laws(logits_BMV, fed_BN, sees_MN)
+            possible_BM |= raised_BMV.gather(2, written_BM1)[..., 0] > 0
+        return _scores(target_BMV, draft_BMV, written_BM1, possible_BM), sound_B & drafted_B
+
+
+def _scores(
+    target_BMV: torch.Tensor, draft_BMV: torch.Tensor, written_BM1: torch.Tensor, possible_BM: torch.Tensor
+) -> list[list[TokenScore]]:
+    target_BMV = target_BMV.double()
+    target_BMV = target_BMV / target_BMV.sum(-1, keepdim=True)
+    ratio_BMV = torch.where(target_BMV > 0, draft_BMV.double() / target_BMV, torch.inf)
+    columns = [
+        target_BMV.gather(2, written_BM1)[..., 0],
+        _below(target_BMV, ratio_BMV, written_BM1),
+        _below(target_BMV, target_BMV, written_BM1),
+        possible_BM,
+    ]
+    by_row = zip(*(column.tolist() for column in columns), strict=True)
+    return [[TokenScore(*token) for token in zip(*row, strict=True)] for row in by_row]
+
+
+def _below(target_BMV: torch.Tensor, order_BMV: torch.Tensor, written_BM1: torch.Tensor) -> torch.Tensor:
+    """Probability of the tokens that stand before the written ones in an order, ties by token id; [B, M]."""
+    mark_BM1 = order_BMV.gather(2, written_BM1)
+    lower_V = torch.arange(target_BMV.shape[2], device=target_BMV.device)
+    before_BMV = (order_BMV < mark_BM1) | ((order_BMV == mark_BM1) & (lower_V < written_BM1))
+    return (target_BMV * before_BMV).sum(-1)

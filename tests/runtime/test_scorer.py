@@ -1,0 +1,139 @@
+"""Scores of written tokens: against the table models' own laws, and uniform under exact decoding."""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from support import TableEngine
+from table_pair import VOCABULARY as V
+from table_pair import table_scorer, write
+
+from spectr_runtime import Plan, Request, RequestError, SamplingParams
+from spectr_runtime.score import Score, TokenScore, Written
+from spectr_runtime.scorer import Scorer
+
+
+@pytest.fixture
+def open_scorer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scorer]:
+    return functools.partial(table_scorer, monkeypatch)
+
+
+def scored(scorer: Scorer, *completions: Written) -> list[Score]:
+    found = list(scorer.score(completions))
+    assert [score.written for score in found] == list(completions)
+    assert all(len(score.tokens) == len(score.written.token_ids) for score in found)
+    return found
+
+
+def by_hand(request: Request, token_ids: Sequence[int]) -> list[TokenScore]:
+    """The same from the tables, token by token, for temperature alone."""
+    target, draft = TableEngine(2, vocabulary=V), TableEngine(1, vocabulary=V)
+    text, scores = tuple(request.prompt), []
+    for token in token_ids:
+        laws = [(engine.logits_after(text) / request.params.temperature).softmax(-1) for engine in (target, draft)]
+        t, d = (law.tolist() for law in laws)
+        by_ratio = sum(t[x] for x in range(V) if d[x] / t[x] < d[token] / t[token])
+        by_probability = sum(t[x] for x in range(V) if t[x] < t[token])
+        scores.append(TokenScore(t[token], by_ratio, by_probability, True))
+        text = (*text, token)
+    return scores
+
+
+def test_scores_are_those_of_the_laws_whatever_the_batch(open_scorer: Callable[..., Scorer]) -> None:
+    shuffler = random.Random(4)
+    completions = [
+        Written(
+            Request(
+                str(row),
+                tuple(shuffler.randrange(V) for _ in range(1 + row % 9)),
+                SamplingParams(temperature=(1, 0.7)[row % 2]),
+            ),
+            tuple(shuffler.randrange(V) for _ in range(1 + 5 * row % 23)),
+        )
+        for row in range(12)
+    ]
+    for scorer in (open_scorer(batch_size=1, tokens_per_call=40), open_scorer(batch_size=5, tokens_per_call=3)):
+        for score in scored(scorer, *completions):
+            expected = by_hand(score.written.request, score.written.token_ids)
+            for one, other in zip(score.tokens, expected, strict=True):
+                assert one.possible
+                assert one.probability == pytest.approx(other.probability, rel=1e-5)
+                assert one.below_by_ratio == pytest.approx(other.below_by_ratio, abs=1e-6)
+                assert one.below_by_probability == pytest.approx(other.below_by_probability, abs=1e-6)
+
+
+def test_a_row_that_fills_the_capacity_is_scored(open_scorer: Callable[..., Scorer]) -> None:
+    params = SamplingParams()
+    long, wide = Written(Request("a", (1,) * 40, params), (2,) * 8), Written(Request("b", (1,), params), (3,) * 47)
+    for score in scored(open_scorer(), long, wide):
+        expected = by_hand(score.written.request, score.written.token_ids)
+        assert [one.probability for one in score.tokens] == pytest.approx([one.probability for one in expected])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(max_tokens=20, temperature=0),
+        SamplingParams(max_tokens=20, top_k=2),
+        SamplingParams(max_tokens=20, top_p=0.6, min_tokens=9),
+        SamplingParams(max_tokens=20, presence_penalty=1.5, frequency_penalty=-0.4, repetition_penalty=1.7),
+        SamplingParams(max_tokens=20, logit_bias=((3, -100.0), (1, 2.5)), min_p=0.2),
+    ],
+)
+def test_what_the_decoder_writes_is_possible(
+    monkeypatch: pytest.MonkeyPatch, open_scorer: Callable[..., Scorer], params: SamplingParams
+) -> None:
+    requests = [Request(str(row), (1, 1 + row % 4), params) for row in range(12)]
+    rows = write(monkeypatch, Plan("kseq", 2, 3), requests, 4)
+    scores = scored(open_scorer(), *rows)
+    assert all(token.possible for score in scores for token in score.tokens)
+    assert all(token.probability > 0 for score in scores for token in score.tokens)
+    claimed = SamplingParams(max_tokens=20, top_k=1)
+    others = [Written(Request(one.request.id, one.request.prompt, claimed), one.token_ids) for one in rows]
+    wrong = [token.possible for score in scored(open_scorer(), *others) for token in score.tokens]
+    assert all(wrong) == (params.temperature == 0), "the test must be able to tell an impossible token"
+
+
+def test_a_token_within_the_tolerance_of_the_best_is_possible(open_scorer: Callable[..., Scorer]) -> None:
+    scorer = open_scorer()
+    engine = scorer._target
+    assert isinstance(engine, TableEngine)
+    engine.logits_SV[:] = torch.tensor([0.0, 1.0, 1.0009, 0.9, 0.0])
+    greedy = SamplingParams(temperature=0)
+    (near, best, far) = scored(scorer, *(Written(Request("a", (1,), greedy), (token,)) for token in (1, 2, 3)))
+    assert [score.tokens[0].possible for score in (near, best, far)] == [True, True, False]
+    assert [score.tokens[0].probability for score in (near, best, far)] == [0, 1, 0]
+    assert scorer.tolerance == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens", "message"),
+    [
+        ((1,), (2, 5), "Row 'x' has token id 5; allowed are 47 tokens with ids from 0 to 4."),
+        (
+            (1,) * 40,
+            (2,) * 9,
+            "Row 'x' has 9 tokens; allowed are 8 tokens with ids from 0 to 4.",
+        ),
+    ],
+)
+def test_a_row_of_another_bundle_is_refused(
+    open_scorer: Callable[..., Scorer], prompt: tuple[int, ...], tokens: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        scored(open_scorer(), Written(Request("x", prompt), tokens))
+    assert str(caught.value) == message
+
+
+def test_logits_that_are_not_finite_are_refused(open_scorer: Callable[..., Scorer]) -> None:
+    scorer = open_scorer()
+    engine = scorer._draft
+    assert isinstance(engine, TableEngine)
+    engine.logits_SV[:] = math.nan
+    with pytest.raises(RequestError, match=r"The logits behind row .x. are not finite\."):
+        scored(scorer, Written(Request("x", (1,)), (2,)))

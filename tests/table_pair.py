@@ -1,0 +1,70 @@
+"""A decoder and a scorer over a pair of table models, for tests that need rows with a known law and no files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support import TableEngine
+
+from spectr_runtime import Bundle, Completion, Decoder, Manifest, ModelSpec, Plan, Request
+from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.score import Written
+from spectr_runtime.scorer import Scorer
+
+VOCABULARY, CAPACITY = 5, 48
+SEEDS = {"draft": 1, "target": 2}
+
+
+class NoText:
+    """Prompts are token ids already, and nobody reads the text."""
+
+    def __init__(self, folder: Path, vocabulary: int) -> None: ...
+
+    def encode(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        return prompt
+
+    def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
+        return ""
+
+
+def table_bundle(tokens_per_call: int) -> Bundle:
+    """A bundle whose files nobody opens; token 0 is the end."""
+    spec = ModelSpec("table", 1, 1, 1, VOCABULARY, CAPACITY)
+    manifest = Manifest(
+        models={"draft": spec, "target": spec},
+        vocabulary=Vocabulary(VOCABULARY, (0,)),
+        limits=Limits(CAPACITY, tokens_per_call),
+        files={},
+        versions={},
+        parity={"draft": {}, "target": {}},
+    )
+    return Bundle(Path("nowhere"), manifest)
+
+
+def _patch(monkeypatch: pytest.MonkeyPatch, engines: str, text: str) -> None:
+    def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
+        return TableEngine(SEEDS[role], vocabulary=VOCABULARY, rows=rows, capacity=capacity)
+
+    monkeypatch.setattr(f"spectr_runtime.{engines}.open_engine", open_engine)
+    monkeypatch.setattr(f"spectr_runtime.{text}.Text", NoText)
+
+
+def table_scorer(monkeypatch: pytest.MonkeyPatch, *, batch_size: int = 4, tokens_per_call: int = 4) -> Scorer:
+    """A scorer over the pair."""
+    _patch(monkeypatch, "scorer", "scorer")
+    return Scorer(table_bundle(tokens_per_call), backend="torch", device="cpu", batch_size=batch_size)
+
+
+def write(monkeypatch: pytest.MonkeyPatch, plan: Plan, requests: Sequence[Request], batch_size: int) -> list[Written]:
+    """Decode requests; what was written, in their order."""
+    _patch(monkeypatch, "pair", "decoder")
+    decoder = Decoder(table_bundle(4), plan=plan, backend="torch", batch_size=batch_size)
+    outcomes = {one.id: one for one in decoder.generate(requests)}
+    rows = []
+    for request in requests:
+        outcome = outcomes[request.id]
+        assert isinstance(outcome, Completion)
+        rows.append(Written(request, outcome.token_ids))
+    return rows
