@@ -14,6 +14,7 @@ import click
 # torch and transformers take seconds to import, so every command imports what it runs.
 if TYPE_CHECKING:
     from spectr_runtime.bundle import Bundle
+    from spectr_runtime.engines import Backend
 
 
 def _example(*commands: str) -> str:
@@ -21,6 +22,7 @@ def _example(*commands: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
+BACKENDS = ("onnxruntime", "torch", "tensorrt", "tensorrt-rtx")
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -71,6 +73,27 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
         opened = Bundle.open(bundle)
         click.echo(json.dumps(opened.manifest.to_json(), indent=2) if as_json else _page(opened))
+
+
+@main.command(epilog=_example("spectr-export calibrate demo.bundle --batch-size 16"))
+@BUNDLE
+@click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
+@click.option("--backend", default="onnxruntime", type=click.Choice(BACKENDS), help="What runs the models.")
+@click.option("--device", metavar="NAME", default="cpu", help="Where they run, as torch names it.")
+def calibrate(bundle: Path, batch_size: int, backend: Backend, device: str) -> None:
+    """Measure what a round costs on this machine, for `spectr-batch run --plan auto`.
+
+    The figures are kept in BUNDLE, for this machine, backend and batch size, and leave the bundle's hash as it is.
+    Without them a run measures at its start.
+    """
+    with _reporting_errors():
+        from spectr_export.calibrate import calibrate as calibrate_bundle
+        from spectr_export.calibrate import render
+        from spectr_runtime.bundle import Bundle
+
+        costs, path = calibrate_bundle(Bundle.open(bundle), backend=backend, device=device, rows=batch_size)
+        click.echo(render(costs))
+        _say(f"kept in {path}")
 
 
 @main.command(epilog=_example("spectr-export check demo.bundle"))

@@ -57,7 +57,10 @@ then the variables, then the file.
 @click.option("--drafts", metavar="K", type=click.IntRange(min=1), help="Draft paths per round.  [default: 4]")
 @click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens of a draft path.  [default: 4]")
 @click.option(
-    "--plan", type=click.Choice(["plain"]), help="Decode without a draft; excludes --rule, --drafts and --length."
+    "--plan",
+    type=click.Choice(["auto", "plain"]),
+    help="auto: in every round the race that promises most tokens per second here. plain: without a draft. Excludes "
+    "--rule, --drafts and --length.",
 )
 @click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
 @click.option(
@@ -68,7 +71,10 @@ then the variables, then the file.
     help="Run seed; with the record's id it fixes the row.",
 )
 @click.option(
-    "--backend", default="onnxruntime", type=click.Choice(["onnxruntime", "torch"]), help="What runs the models."
+    "--backend",
+    default="onnxruntime",
+    type=click.Choice(["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]),
+    help="What runs the models.",
 )
 @click.option("--device", metavar="NAME", default="cpu", help="Where they run, as torch names it: cpu, cuda, cuda:1.")
 @click.option("--max-tokens", metavar="N", default=128, help="Most tokens to write, for records that do not say.")

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
-from spectr_runtime import Bundle, Plan
+from spectr_runtime import Bundle
 from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.request import Outcome, Request, SamplingParams
 from spectr_runtime.score import Score, Written
 from spectr_runtime.timing import Timing
 
-Backend = Literal["onnxruntime", "torch"]
+Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
 
 
 class RunDecoder(Protocol):
@@ -30,13 +31,13 @@ class Setup:
     """How a session decodes.
 
     Attributes:
-        plan: Rule, drafts and length.
+        plan: Rule, drafts and length, or ``auto``.
         batch_size: Rows decoded together.
         backend: What runs the models.
         device: Where they run.
     """
 
-    plan: Plan
+    plan: PlanChoice
     batch_size: int
     backend: Backend
     device: str
@@ -45,10 +46,10 @@ class Setup:
         return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"
 
     def to_json(self) -> dict[str, Any]:
-        """The setup as JSON values; ``plan`` is for reading, the three fields after it for reading back."""
+        """The setup as JSON values; ``plan`` is for reading, and a fixed plan's fields after it for reading back."""
         return {
             "plan": str(self.plan),
-            **dataclasses.asdict(self.plan),
+            **({} if self.plan == AUTO else dataclasses.asdict(self.plan)),
             "batch_size": self.batch_size,
             "backend": self.backend,
             "device": self.device,
@@ -57,7 +58,7 @@ class Setup:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Setup:
         """Read what ``to_json`` wrote."""
-        plan = Plan(value["rule"], value["drafts"], value["length"])
+        plan = AUTO if value["plan"] == AUTO else Plan(value["rule"], value["drafts"], value["length"])
         return Setup(plan, value["batch_size"], value["backend"], value["device"])
 
 
@@ -92,7 +93,7 @@ def open_scorer(bundle: Bundle, setup: Setup) -> RunScorer:
     return Scorer(bundle, backend=setup.backend, device=setup.device, batch_size=setup.batch_size)
 
 
-def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: int | None) -> Plan:
+def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: int | None) -> PlanChoice:
     """The plan that the command's options name.
 
     Raises:
@@ -104,7 +105,7 @@ def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: in
         return Plan(rule or "kseq", 4 if drafts is None else drafts, 4 if length is None else length)
     if given:
         raise UsageError(f"--plan {plan} and {', '.join(given)} exclude each other.", hint="Leave one of them out.")
-    return Plan.plain()
+    return AUTO if plan == AUTO else Plan.plain()
 
 
 def make_defaults(max_tokens: int, temperature: float, top_p: float, top_k: int) -> SamplingParams:

@@ -38,9 +38,6 @@ class Decoder:
     A row's text depends on the bundle, the plan, the request and the run seed alone, up to the last bits of the models'
     logits, which may differ between batch shapes.
 
-    ONNX Runtime has the cores to itself: with it, PyTorch is set to one thread, since two pools that wait for each
-    other's cores cost more than the second thread brings to what is done between the passes.
-
     Where memory runs out, the batch is halved: rows that lose their place wait and go on later from what they wrote.
 
     Attributes:
@@ -80,8 +77,6 @@ class Decoder:
         self._seed = seed
         self._manifest = bundle.manifest
         self._text = Text(bundle.tokenizer, bundle.manifest.vocabulary.size)
-        if backend == "onnxruntime":
-            torch.set_num_threads(1)
         self._pair = self._open(bundle, plan, backend, device)
         self._device = self._pair.device
         self._planner = self._make_planner(bundle, plan, backend)

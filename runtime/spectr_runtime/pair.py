@@ -18,6 +18,9 @@ from spectr_runtime.scheduler import Scheduler
 class Pair:
     """The engines that some plans need.
 
+    ONNX Runtime has the cores to itself: with it, PyTorch is set to one thread, since two pools that wait for each
+    other's cores cost more than the second thread brings to what is done between the passes.
+
     Args:
         bundle: The models.
         plans: Plans that will be used; the draft is opened if one of them drafts.
@@ -31,6 +34,8 @@ class Pair:
     """
 
     def __init__(self, bundle: Bundle, plans: Sequence[Plan], *, backend: Backend, device: str, rows: int) -> None:
+        if backend == "onnxruntime":
+            torch.set_num_threads(1)
         limits = bundle.manifest.limits
         slots = aligned(limits.capacity + max(plan.tree.size for plan in plans))
         self._chunk = limits.tokens_per_call
