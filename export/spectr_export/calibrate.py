@@ -1,4 +1,4 @@
-"""Measure what a round costs on this machine and keep the figures in the bundle, for ``spectr-batch run --plan auto``."""
+"""Measure what a round costs on this machine and keep the figures in the bundle, for ``--plan auto``."""
 
 from __future__ import annotations
 

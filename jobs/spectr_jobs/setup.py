@@ -58,7 +58,7 @@ class Setup:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Setup:
         """Read what ``to_json`` wrote."""
-        plan = AUTO if value["plan"] == AUTO else Plan(value["rule"], value["drafts"], value["length"])
+        plan: PlanChoice = AUTO if value["plan"] == AUTO else Plan(value["rule"], value["drafts"], value["length"])
         return Setup(plan, value["batch_size"], value["backend"], value["device"])
 
 
