@@ -49,8 +49,8 @@ class Fed:
 class Reference:
     """The original model's logits behind a text.
 
-    A text is read in two pieces, so that the model's own cache takes part. One that continues another is read from where
-    that ended.
+    A text is read in two pieces, so that the model's own cache takes part. One that continues another is read from
+    where that ended.
 
     Args:
         model: A causal LM with its own attention and cache.
