@@ -20,7 +20,8 @@ from spectr_runtime.round import Rows, speculate
 from spectr_runtime.sampling import Sampling
 from spectr_runtime.timing import Timing
 
-REPEATS = 3
+# The first round of a shape pays for what is kept for the next ones, so it counts only where a sweep takes long.
+REPEATS, LONG = 3, 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,13 +88,11 @@ def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) ->
 
     def cell(count: int, size: int) -> dict[str, float]:
         batch = _batch(count, size, manifest.vocabulary.size, pair.target.cache.buffer.device)
-        found: dict[str, list[float]] = {str(plan): [] for plan in plans}
-        for repeat in range(1 + REPEATS):  # the first round of a shape pays for what is cached afterwards
-            for plan in plans:
-                seconds = _seconds(plan, pair, batch)
-                if repeat:
-                    found[str(plan)].append(seconds)
-        return {plan: statistics.median(seconds) for plan, seconds in found.items()}
+        first = [_seconds(plan, pair, batch) for plan in plans]
+        if sum(first) > LONG:
+            return {str(plan): seconds for plan, seconds in zip(plans, first, strict=True)}
+        repeats = [[_seconds(plan, pair, batch) for plan in plans] for _ in range(REPEATS)]
+        return {str(plan): statistics.median(one) for plan, one in zip(plans, zip(*repeats, strict=True), strict=True)}
 
     cells = [[cell(count, size) for size in lengths] for count in row_counts]
     return Costs(

@@ -1,0 +1,45 @@
+"""Costs of a round, kept in the bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny_models import VOCABULARY
+
+from spectr_export.cli import main
+from spectr_runtime import Bundle, Completion, Decoder, Request, SamplingParams
+from spectr_runtime.planner import RACES
+
+
+def test_kept_costs_serve_the_automatic_plan(
+    bundle_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "bundle"
+    shutil.copytree(bundle_path, path)
+    before = Bundle.open(path).sha256
+    result = CliRunner().invoke(main, ["calibrate", str(path), "--batch-size", "2"])
+    assert result.exit_code == 0, result.output
+    assert [line.split("  ")[0] for line in result.stdout.splitlines()[2:]] == [str(plan) for plan in RACES]
+    (kept,) = (path / "calibration").iterdir()
+    assert result.stderr == f"kept in {kept}\n"
+    facts = json.loads(kept.read_text())
+    assert facts["backend"] == "onnxruntime"
+    assert facts["costs"]["rows"] == [1, 2]
+    assert Bundle.open(path).sha256 == before, "costs are no part of what a run depends on"
+    decoder = Decoder(Bundle.open(path), plan="auto", batch_size=2)
+    assert not caplog.records, "nothing is measured again"
+    prompt = tuple(range(1, min(9, VOCABULARY)))
+    (row,) = decoder.generate([Request("a", prompt, SamplingParams(max_tokens=12, ignore_eos=True))])
+    assert isinstance(row, Completion)
+    assert len(row.token_ids) == 12
+
+
+def test_a_device_that_the_backend_does_not_know_is_refused(bundle_path: Path) -> None:
+    result = CliRunner().invoke(main, ["calibrate", str(bundle_path), "--device", "cuda"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: Backend onnxruntime runs on device cpu; got 'cuda'.\n")
+    assert not (bundle_path / "calibration").exists()
