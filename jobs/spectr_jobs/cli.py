@@ -118,6 +118,11 @@ then the variables, then the file.
     type=Duration(),
     help="Stop in time to be out after this long, for instance 3h50m; exit code 75.",
 )
+@click.option(
+    "--mirror",
+    metavar="URL",
+    help="Keep a copy in an object store: shards as they are done, all at the end. A new RUN_DIR goes on from it.",
+)
 @click.option("--retry-errors", is_flag=True, help="Decode records again whose failure may not come again.")
 @click.option(
     "--max-error-rate",
@@ -138,6 +143,7 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
     """
     from spectr_jobs.drivers.local import Local
     from spectr_jobs.drivers.ray import Cluster
+    from spectr_jobs.mirror import Mirror
     from spectr_jobs.rank import detect
     from spectr_jobs.run import execute
     from spectr_jobs.setup import Setup, make_defaults, make_plan
@@ -153,6 +159,7 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
     plan = make_plan(*take("plan", "rule", "drafts", "length"))
     sampling = make_defaults(*take("max_tokens", "temperature", "top_p", "top_k"))
     rank, world = take("rank", "world")
+    url = options.pop("mirror")
     stop = ctx.find_object(Stop) or Stop()
     stop.arm(*take("drain_timeout", "time_limit"))
     return execute(
@@ -164,6 +171,7 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
         driver=ctx.find_object(Cluster) or Local(detect(rank, world, os.environ)),
         stop=stop,
         columns=dict(options.pop("column")),
+        mirror=Mirror(url) if url else None,
         **options,
     )
 

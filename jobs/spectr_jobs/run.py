@@ -14,6 +14,7 @@ from spectr_jobs import sources, summary
 from spectr_jobs.drivers.driver import Driver
 from spectr_jobs.lock import held
 from spectr_jobs.manifest import Manifest, Terms
+from spectr_jobs.mirror import Mirror
 from spectr_jobs.progress import say
 from spectr_jobs.rank import Rank
 from spectr_jobs.run_directory import RunDirectory
@@ -41,7 +42,7 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
 
     def make() -> Manifest:
         found = survey(inputs, terms.sampling, shard_size=terms.shard_size, limit=terms.limit)
-        _report(found)
+        tell(found)
         return Manifest(
             created=int(time.time()),
             bundle=str(bundle.path),
@@ -60,7 +61,8 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
     return run
 
 
-def _report(found: Survey) -> None:
+def tell(found: Survey) -> None:
+    """Tell the user what the inputs hold."""
     for file in found.files:
         counts = ", ".join(f"{count:,} {SHAPES[shape]}" for shape, count in file.records.items())
         say(f"{file.path}: {counts}" if counts else f"warning: {file.path}: no record")
@@ -114,6 +116,7 @@ def execute(
     stop: Stop,
     retry_errors: bool,
     max_error_rate: float,
+    mirror: Mirror | None,
 ) -> int:
     """Decode the inputs into a run directory, or go on with one.
 
@@ -123,16 +126,23 @@ def execute(
     Raises:
         SpectrError: The run cannot start or cannot go on; it owns the exit code.
     """
+    if output == "-" and mirror is not None:
+        raise UsageError("-o - keeps nothing that --mirror could copy.", hint="Name a run directory.")
     with _place(output) as (path, echo):
         bundle = Bundle.open(bundle_path)
         RunDirectory.reserve(path)
+        if mirror is not None:
+            with held(path / "lock"):
+                mirror.fetch(path)
         terms = Terms(bundle.sha256, seed, sampling, limit, shard_size)
         with named(inputs, path, driver.rank, columns) as files:
             run = prepare(path, bundle, files, terms)
         if retry_errors:
             retry(run, driver.rank)
-        driver.decode(run, bundle, how, stop, echo)
-        return conclude(run, driver.rank, max_error_rate, keep=echo is None)
+        mine = driver.rank.shards(len(run.shards))
+        with contextlib.nullcontext() if mirror is None else mirror.following(run, mine):
+            driver.decode(run, bundle, how, stop, echo)
+            return conclude(run, driver.rank, max_error_rate, keep=echo is None)
 
 
 @contextlib.contextmanager
@@ -140,7 +150,7 @@ def _place(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
     """The run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
     if sources.is_remote(output):
         what = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
-        raise UsageError(what, hint="Decode into a folder that all ranks share, then copy it.")
+        raise UsageError(what, hint="Decode into a folder, and keep a copy there with --mirror.")
     if output != "-":
         yield Path(output), None
         return

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import codecs
 import collections
+import contextlib
 import dataclasses
 import glob
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, BinaryIO
 from spectr_jobs import tables
 from spectr_jobs.compression import Damaged, decompress, skip
 from spectr_jobs.errors import InputError
-from spectr_jobs.extras import load
+from spectr_jobs.stores import filesystem, reaching, version
 from spectr_jobs.tables import is_table
 from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import SpectrError, UsageError
@@ -107,27 +109,23 @@ def _expand(name: str) -> list[str]:
 
 
 def _expand_remote(url: str) -> list[str]:
-    filesystem, path = _filesystem(url)
-    if glob.has_magic(path):
-        found = sorted(filesystem.glob(path))
-    elif filesystem.isdir(path):
-        found = sorted(file for file in filesystem.find(path) if file.endswith(SUFFIXES))
-    else:
-        found = [path] if filesystem.isfile(path) else []
-    return [filesystem.unstrip_protocol(file) for file in found] or _refuse(url, "there is no such file")
+    store, path = _store_of(url)
+    with reaching(url):
+        if glob.has_magic(path):
+            found = sorted(store.glob(path))
+        elif store.isdir(path):
+            found = sorted(file for file in store.find(path) if file.endswith(SUFFIXES))
+        else:
+            found = [path] if store.isfile(path) else []
+        return [store.unstrip_protocol(file) for file in found] or _refuse(url, "there is no such file")
 
 
 def _refuse(name: str, why: str) -> list[str]:
     raise UsageError(f"Input {name}: {why}.", hint="Name files of JSON Lines, CSV or Parquet, or folders of them.")
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
-    core: Any = load("fsspec.core", "remote", f"Reading {url}")
-    try:
-        filesystem, path = core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"Input {url} cannot be opened: {error}.") from error
-    return filesystem, path
+def _store_of(url: str) -> tuple[Any, str]:
+    return filesystem(url, f"Reading {url}")
 
 
 def _refuse_repeated(paths: Iterable[str]) -> None:
@@ -146,8 +144,7 @@ def fingerprint(source: Source) -> str:
     """A text that differs when the content does: a hash, or what the remote store tells of its object."""
     if not is_remote(source.path):
         return f"sha256:{file_sha256(Path(source.path))}"
-    filesystem, path = _filesystem(source.path)
-    return f"version:{filesystem.ukey(path)}"
+    return f"version:{version(source.path)}"
 
 
 def stamp(source: Source) -> object:
@@ -168,11 +165,13 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
 
     Raises:
         InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
-        SpectrError: The file is gone.
+        SpectrError: The file is gone, or its store cannot be reached.
     """
-    if is_table(source.path):
-        yield from _table_lines(source, offset)
-        return
+    with reaching(source.path) if is_remote(source.path) else contextlib.nullcontext():
+        yield from _table_lines(source, offset) if is_table(source.path) else _text_lines(source, offset, number)
+
+
+def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
     with _open(source) as file:
         skip(file, offset)
         while text := _readline(file, source, number):
@@ -203,9 +202,8 @@ def _open(source: Source) -> BinaryIO:
 def _open_raw(path: str) -> BinaryIO:
     if not is_remote(path):
         return Path(path).open("rb")
-    filesystem, inside = _filesystem(path)
-    file: BinaryIO = filesystem.open(inside, "rb")
-    return file
+    store, inside = _store_of(path)
+    return io.BufferedReader(store.open(inside, "rb"))  # fsspec's own files read no line up to a limit
 
 
 def _readline(file: BinaryIO, source: Source, number: int) -> bytes:

@@ -109,7 +109,7 @@ def test_urls_open_through_fsspec():
 
 
 def test_an_unknown_kind_of_url_is_refused():
-    with pytest.raises(UsageError, match="cannot be opened"):
+    with pytest.raises(UsageError, match="is not possible: "):
         resolve(["nowhere://in.jsonl"])
 
 
