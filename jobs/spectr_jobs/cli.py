@@ -131,6 +131,11 @@ then the variables, then the file.
     type=click.FloatRange(0, 1),
     help="Share of failed records up to which the exit code is 0.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check the records, count tokens, plan the memory, estimate the time from a pilot, and end; writes nothing.",
+)
 @click.option("--print-config", is_flag=True, help="Show every option as TOML and where its value comes from, and end.")
 @config.option
 @click.pass_context
@@ -143,6 +148,7 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
     """
     from spectr_jobs.drivers.local import Local
     from spectr_jobs.drivers.ray import Cluster
+    from spectr_jobs.dry_run import rehearse
     from spectr_jobs.mirror import Mirror
     from spectr_jobs.rank import detect
     from spectr_jobs.run import execute
@@ -162,15 +168,19 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
     url = options.pop("mirror")
     stop = ctx.find_object(Stop) or Stop()
     stop.arm(*take("drain_timeout", "time_limit"))
+    how, columns = Setup(plan, *take("batch_size", "backend", "device")), dict(options.pop("column"))
+    driver = ctx.find_object(Cluster) or Local(detect(rank, world, os.environ))
+    if options.pop("dry_run"):
+        return rehearse(bundle, inputs, columns, how, driver.rank, sampling, *take("seed", "limit", "shard_size"))
     return execute(
         bundle,
         inputs,
         output,
-        how=Setup(plan, *take("batch_size", "backend", "device")),
+        how=how,
         sampling=sampling,
-        driver=ctx.find_object(Cluster) or Local(detect(rank, world, os.environ)),
+        driver=driver,
         stop=stop,
-        columns=dict(options.pop("column")),
+        columns=columns,
         mirror=Mirror(url) if url else None,
         **options,
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from spectr_runtime import Bundle
 from spectr_runtime.errors import RequestError, UsageError
 from spectr_runtime.plan import AUTO, Plan, PlanChoice
-from spectr_runtime.request import Outcome, Request, SamplingParams
+from spectr_runtime.request import Outcome, Prompt, Request, SamplingParams
 from spectr_runtime.score import Score, Written
 from spectr_runtime.timing import Timing
+
+if TYPE_CHECKING:
+    from spectr_runtime.footprint import Footprint
 
 Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
 
@@ -74,6 +77,35 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
         backend=setup.backend,
         device=setup.device,
     )
+
+
+class Encoder(Protocol):
+    """What a dry run needs of the tokenizer."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt."""
+        ...
+
+
+def open_text(bundle: Bundle) -> Encoder:
+    """Load the tokenizer of a bundle. Tests put another one in this place."""
+    from spectr_runtime.text import Text  # loads transformers
+
+    return Text(bundle.tokenizer, bundle.manifest.vocabulary.size)
+
+
+def footprint(bundle: Bundle, setup: Setup) -> Footprint:
+    """What the session takes of the memory."""
+    from spectr_runtime.footprint import Footprint  # loads torch
+
+    return Footprint.of(bundle, setup.plan)
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that are free on a device; nothing where the system does not tell."""
+    from spectr_runtime import footprint  # loads torch
+
+    return footprint.free_memory(device)
 
 
 class RunScorer(Protocol):

@@ -1,0 +1,187 @@
+"""The dry run: what a run would read, take and last, without a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from spectr_jobs import duration, pilot, setup
+from spectr_jobs.pilot import Pilot
+from spectr_jobs.progress import say
+from spectr_jobs.rank import Rank
+from spectr_jobs.reader import START, Reader
+from spectr_jobs.records import Record
+from spectr_jobs.run import tell
+from spectr_jobs.setup import Setup
+from spectr_jobs.sources import Source
+from spectr_jobs.stdin import named
+from spectr_jobs.survey import Survey, survey
+from spectr_runtime import Bundle
+from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.request import SamplingParams
+
+COUNTED = 256  # records whose prompts are counted, at least
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+Line = tuple[str, str]
+
+
+@dataclasses.dataclass(slots=True)
+class Load:
+    """What the good records ask for.
+
+    Attributes:
+        records: How many there are.
+        completions: Completions of all.
+        most_tokens: The sum of their token limits.
+        sample: Some of the records, drawn with equal chances, in random order.
+    """
+
+    records: int = 0
+    completions: int = 0
+    most_tokens: int = 0
+    sample: list[Record] = dataclasses.field(default_factory=list)
+
+    def add(self, record: Record, size: int, generator: random.Random) -> None:
+        """Count a record, and keep it with the chance that makes all equal (Vitter, 1985, algorithm R)."""
+        self.records += 1
+        self.completions += record.size
+        self.most_tokens += record.size * record.wanted.params.max_tokens
+        if len(self.sample) < size:
+            self.sample.append(record)
+        elif (place := generator.randrange(self.records)) < size:
+            self.sample[place] = record
+
+
+def rehearse(
+    bundle_path: Path,
+    inputs: Sequence[str],
+    columns: Mapping[str, str],
+    how: Setup,
+    rank: Rank,
+    sampling: SamplingParams,
+    seed: int,
+    limit: int | None,
+    shard_size: int,
+) -> int:
+    """Tell records, tokens, memory and time of a run on stderr.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        SpectrError: The run could not start, or its batch does not fit into the memory that is free.
+    """
+    bundle = Bundle.open(bundle_path)
+    with tempfile.TemporaryDirectory(prefix="spectr-") as folder, named(inputs, Path(folder), rank, columns) as files:
+        found = survey(files, sampling, shard_size=shard_size, limit=limit)
+        tell(found)
+        load = _load(files, found, sampling, limit, max(COUNTED, 2 * pilot.GENERATIONS * how.batch_size))
+    lines = [*_input(found, load, shard_size, rank), *_prompts(bundle, load)]
+    memory = _memory(bundle, how)
+    started = time.monotonic()
+    decoder = setup.open_decoder(bundle, how, seed=seed)
+    loading = time.monotonic() - started
+    requests = itertools.chain.from_iterable(record.requests for record in load.sample)
+    flown = pilot.fly(decoder, requests, how.batch_size)
+    say(f"dry run, nothing is written: {how}\n" + _render([*lines, memory, *_time(flown, load, loading, rank)]))
+    return 0
+
+
+def _load(files: Sequence[Source], found: Survey, sampling: SamplingParams, limit: int | None, size: int) -> Load:
+    load, generator = Load(), random.Random(0)
+    for item in Reader(files, [file.shape for file in found.files], sampling).read(START, limit):
+        if isinstance(item.record, Record):
+            load.add(item.record, size, generator)
+    generator.shuffle(load.sample)
+    return load
+
+
+def _input(found: Survey, load: Load, shard_size: int, rank: Rank) -> list[Line]:
+    bad = f", {found.bad:,} of them cannot be decoded" if found.bad else ""
+    shards = len(found.shards)
+    ranks = f", {len(rank.shards(shards)):,} of them of {rank}" if rank.world > 1 else ""
+    return [
+        ("records", f"{found.records:,}{bad}"),
+        ("shards", f"{shards:,} of up to {shard_size:,} records{ranks}"),
+        ("completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"),
+    ]
+
+
+def _prompts(bundle: Bundle, load: Load) -> list[Line]:
+    """Tokens of the prompts: counted, or estimated from the sample."""
+    encoder, counts, failed = setup.open_text(bundle), [], 0
+    for record in load.sample:
+        try:
+            counts.append(sum(len(encoder.encode(prompt)) for prompt in record.prompts))
+        except RequestError:
+            failed += 1
+    if not counts:
+        return [("prompt tokens", "none: no prompt can be tokenized")]
+    share = len(counts) / len(load.sample)
+    total = round(statistics.fmean(counts) * load.records * share)
+    if len(load.sample) == load.records:
+        lines = [("prompt tokens", f"{total:,}")]
+    else:
+        error = 2 * statistics.stdev(counts) / statistics.fmean(counts) / math.sqrt(len(counts))
+        lines = [("prompt tokens", f"about {total:,} ± {error:.0%}, from {len(counts):,} records")]
+    if failed:
+        lines.append(("", f"{failed:,} of {len(load.sample):,} prompts looked at cannot be tokenized"))
+    return lines
+
+
+def _memory(bundle: Bundle, how: Setup) -> Line:
+    """What the batch takes and what there is.
+
+    Raises:
+        UsageError: It does not fit.
+    """
+    needed, free = setup.footprint(bundle, how), setup.free_memory(how.device)
+    total, rows = needed.total(how.batch_size), how.batch_size
+    parts = (
+        f"weights {_bytes(needed.weights)}, caches {_bytes(rows * needed.cache_per_row)} "
+        f"({rows:,} rows of {needed.slots:,} slots), laws {_bytes(rows * needed.laws_per_row)}"
+    )
+    if free is None:
+        return "memory", f"{_bytes(total)}: {parts}"
+    most = needed.rows_in(free)
+    if rows > most:
+        raise UsageError(
+            f"--batch-size {rows} takes {_bytes(total)} of memory on {how.device} ({parts}); {_bytes(free)} are free.",
+            hint=f"At most {most:,} rows fit." if most else "Not even one row fits.",
+        )
+    return "memory", f"{_bytes(total)} of {_bytes(free)}: {parts}; at most {most:,} rows fit"
+
+
+def _time(flown: Pilot | None, load: Load, loading: float, rank: Rank) -> list[Line]:
+    if flown is None:
+        return [("time", "unknown: none of the sampled records could be decoded")]
+    seconds = flown.seconds_per_completion * load.completions / rank.world
+    error = "too few to tell how sure" if flown.uncertainty is None else f"± {flown.uncertainty:.0%}"
+    ranks = f" on each of {rank.world:,} ranks" if rank.world > 1 else ""
+    speed = f"{flown.tokens / flown.seconds:,.0f} tokens/s, {flown.tokens / flown.completions:,.0f} tokens each"
+    return [
+        ("pilot", f"{flown.completions:,} completions in {duration.shown(flown.seconds)}: {speed}"),
+        ("time", f"about {duration.shown(seconds)} {error}{ranks}, and {duration.shown(loading)} to load the models"),
+    ]
+
+
+def _bytes(count: float) -> str:
+    """Bytes for reading: ``37.4 MB``."""
+    for unit in UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} {UNITS[-1]}"
+
+
+def _render(lines: Sequence[Line]) -> str:
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
