@@ -1,4 +1,4 @@
-"""The command `spectr-export`: build, inspect and check bundles."""
+"""The command `spectr-export`: build, compile, inspect and check bundles."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 # torch and transformers take seconds to import, so every command imports what it runs.
 if TYPE_CHECKING:
     from spectr_runtime.bundle import Bundle
+    from spectr_runtime.compiled import Flavour
     from spectr_runtime.engines import Backend
 
 
@@ -63,6 +64,74 @@ def build(target: str, draft: str, output: Path, capacity: int | None, overwrite
         )
 
 
+@main.command(
+    "compile",
+    epilog=_example(
+        "spectr-export compile demo.bundle",
+        "spectr-export compile demo.bundle --backend tensorrt-rtx --compute-capability 8.9 --compute-capability 12.0",
+    ),
+)
+@BUNDLE
+@click.option(
+    "--backend", default="tensorrt", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="What will run the engines."
+)
+@click.option(
+    "--compute-capability",
+    "compute_capabilities",
+    metavar="X.Y",
+    multiple=True,
+    help="GPUs to compile for, with TensorRT-RTX; may be repeated, and needs no GPU.  [default: this machine's GPU]",
+)
+@click.option("--batch-size", metavar="B", default=32, type=click.IntRange(min=1), help="Most rows decoded together.")
+@click.option(
+    "--tree-tokens",
+    metavar="N",
+    default=64,
+    type=click.IntRange(min=1, max=256),
+    help="Most tokens of a draft tree, its root among them: K drafts of length L need K x L + 1.",
+)
+@click.option("--memory", metavar="GIB", type=click.FloatRange(min=0, min_open=True), help="Most workspace of a layer.")
+@click.option("--weight-streaming", is_flag=True, help="Let weights that do not fit on the GPU be read from the host.")
+@click.option(
+    "--timing-cache",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep kernel timings there, so that TensorRT's next build is faster.",
+)
+def compile_engines(
+    bundle: Path,
+    backend: Flavour,
+    compute_capabilities: tuple[str, ...],
+    batch_size: int,
+    tree_tokens: int,
+    memory: float | None,
+    weight_streaming: bool,
+    timing_cache: Path | None,
+) -> None:
+    """Compile the graphs of BUNDLE to TensorRT engines.
+
+    An engine belongs to one release of TensorRT and one GPU (with TensorRT-RTX, to GPUs of some capabilities). It is
+    written into the bundle, which stays the bundle that it was: runs can go on with it.
+    """
+    with _reporting_errors():
+        from spectr_export.compile import compile_bundle
+        from spectr_export.tensorrt import BuildLimits
+        from spectr_runtime.bundle import Bundle
+
+        workspace = None if memory is None else int(memory * 2**30)
+        written = compile_bundle(
+            Bundle.open(bundle),
+            backend,
+            compute_capabilities=compute_capabilities,
+            rows=batch_size,
+            tree_tokens=tree_tokens,
+            limits=BuildLimits(workspace, weight_streaming, timing_cache),
+            say=_say,
+        )
+        for path in written:
+            click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
 @main.command(epilog=_example("spectr-export inspect demo.bundle --json | jq .limits"))
 @BUNDLE
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
@@ -103,15 +172,19 @@ def check(bundle: Path) -> None:
     with _reporting_errors():
         from spectr_export.build import check as check_bundle
         from spectr_runtime.bundle import Bundle
+        from spectr_runtime.compiled import check_engines
 
         opened = Bundle.open(bundle)
         _say(f"{len(opened.manifest.files)} files are as they were built")
+        if engines := check_engines(opened):
+            _say(f"{engines} engines are as they were compiled")
         check_bundle(opened, _say)
         click.echo(f"{bundle}: sound")
 
 
 def _page(bundle: Bundle) -> str:
     from spectr_export.build import bundle_size, describe_parity
+    from spectr_runtime.compiled import list_engines
 
     manifest = bundle.manifest
     lines = [f"{bundle.path}  ({bundle_size(bundle.path) / 1e6:.1f} MB, sha256 {bundle.sha256[:16]})"]
@@ -128,6 +201,11 @@ def _page(bundle: Bundle) -> str:
         f"{'limits':<12}{manifest.limits.capacity} tokens per text, {manifest.limits.tokens_per_call} per call",
         f"{'built with':<12}{', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}",
     ]
+    engines = [
+        (role, one) for role in sorted(manifest.models, reverse=True) for one in list_engines(bundle, role).values()
+    ]
+    for label, (role, one) in zip(("engines", *[""] * len(engines)), engines, strict=False):
+        lines.append(f"{label:<12}{role}: {one.key}, up to {one.rows} rows of {one.capacity} slots")
     return "\n".join(lines)
 
 

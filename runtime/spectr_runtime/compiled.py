@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from spectr_runtime.bundle import Bundle, Role, file_sha256
+from spectr_runtime.bundle import ROLES, Bundle, Role, file_sha256
 from spectr_runtime.checks import check_fields
 from spectr_runtime.errors import BundleError, EngineError
 
@@ -29,19 +29,19 @@ LETTERS = ("B", "T", "L", "M")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EngineKey:
-    """What an engine was compiled for; a machine has the key of the engines that it can run.
+    """What an engine was compiled for, or what a machine is: then there is one compute capability.
 
     Attributes:
         flavour: ``tensorrt`` or ``tensorrt-rtx``.
         version: Release of TensorRT, whole: engines do not carry over from one to the next.
-        compute_capability: Of the GPU, such as ``8.9``.
+        capabilities: Compute capabilities of GPUs, such as ``8.9``.
         gpu: Name of the GPU, which TensorRT tunes an engine for; empty for TensorRT-RTX, whose engines run on every GPU
-            of the capability.
+            of their capabilities.
     """
 
     flavour: str
     version: str
-    compute_capability: str
+    capabilities: tuple[str, ...]
     gpu: str = ""
 
     def __post_init__(self) -> None:
@@ -51,21 +51,26 @@ class EngineKey:
                 f"An engine of {self.flavour!r} for the GPU {self.gpu!r} cannot be; TensorRT's name a GPU, "
                 "TensorRT-RTX's name none."
             )
-        if not (re.fullmatch(r"\d+\.\d", self.compute_capability) and re.fullmatch(r"[\w.+]+", self.version)):
-            raise BundleError(
-                f"An engine cannot be of version {self.version!r} and compute capability {self.compute_capability!r}."
-            )
+        if not self.capabilities or not all(re.fullmatch(r"\d+\.\d", one) for one in self.capabilities):
+            raise BundleError(f"An engine cannot be for the compute capabilities {self.capabilities!r}.")
+        if not re.fullmatch(r"[\w.+]+", self.version):
+            raise BundleError(f"An engine cannot be of version {self.version!r}.")
 
     @property
     def name(self) -> str:
         """Name of the engine's files, without their endings."""
-        capability = f"sm{self.compute_capability.replace('.', '')}"
-        words = " ".join((self.flavour, self.version, capability, self.gpu))
+        capabilities = (f"sm{one.replace('.', '')}" for one in self.capabilities)
+        words = " ".join((self.flavour, self.version, *capabilities, self.gpu))
         return re.sub(r"[^a-z0-9.]+", "-", words.strip().lower())
+
+    def runs_on(self, machine: EngineKey) -> bool:
+        """Whether a machine can run the engine."""
+        same = (self.flavour, self.version, self.gpu) == (machine.flavour, machine.version, machine.gpu)
+        return same and set(machine.capabilities) <= set(self.capabilities)
 
     def __str__(self) -> str:
         gpu = f" ({self.gpu})" if self.gpu else ""
-        return f"{self.flavour} {self.version} on compute capability {self.compute_capability}{gpu}"
+        return f"{self.flavour} {self.version} on compute capability {', '.join(self.capabilities)}{gpu}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,9 +146,9 @@ class CompiledEngine:
         rows = {profile.spans["B"].most for profile in self.profiles}
         if len(rows) != 1:
             raise BundleError(f"The profiles of an engine must serve one number of rows; these serve {sorted(rows)}.")
-        longest = max(profile.spans["L"].most for profile in self.profiles)
+        longest = max(profile.spans[letter].most for profile in self.profiles for letter in ("T", "L"))
         if longest > self.capacity:
-            raise BundleError(f"A profile looks at {longest} slots; a row of the engine has {self.capacity}.")
+            raise BundleError(f"A profile writes or sees {longest} slots; a row of the engine has {self.capacity}.")
 
     @property
     def rows(self) -> int:
@@ -167,7 +172,9 @@ class CompiledEngine:
                 Profile(profile["name"], {letter: Span(**span) for letter, span in profile["spans"].items()})
                 for profile in fields.pop("profiles")
             ]
-            return CompiledEngine(key=EngineKey(**fields.pop("key")), profiles=tuple(profiles), **fields)
+            key = dict(fields.pop("key"))
+            capabilities = tuple(key.pop("capabilities"))
+            return CompiledEngine(key=EngineKey(capabilities=capabilities, **key), profiles=tuple(profiles), **fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"A field is missing or malformed: {error}.") from error
 
@@ -182,27 +189,27 @@ def list_engines(bundle: Bundle, role: Role) -> Mapping[Path, CompiledEngine]:
     return {record.with_suffix(".engine"): _read(record) for record in records}
 
 
-def find_engine(bundle: Bundle, role: Role, key: EngineKey) -> tuple[Path, CompiledEngine]:
+def find_engine(bundle: Bundle, role: Role, machine: EngineKey) -> tuple[Path, CompiledEngine]:
     """The engine of a model that runs on a machine.
 
     Args:
         bundle: The bundle.
         role: The model.
-        key: The machine's.
+        machine: What this machine is.
 
     Raises:
         EngineError: No engine fits; the hint is the command that makes one.
         BundleError: The engine is not the one that was compiled, or was compiled from another model.
     """
-    compile_it = f"Run `spectr-export compile {bundle.path} --backend {key.flavour}` on this machine."
+    compile_it = f"Run `spectr-export compile {bundle.path} --backend {machine.flavour}` on this machine."
     engines = list_engines(bundle, role)
     for path, compiled in engines.items():
-        if compiled.key == key:
+        if compiled.key.runs_on(machine):
             check_engine(bundle, role, path, compiled)
             return path, compiled
     held = "; ".join(str(compiled.key) for compiled in engines.values())
     raise EngineError(
-        f"The {role} has no engine for {key}, which this machine needs; it has {held or 'none'}.", hint=compile_it
+        f"The {role} has no engine for {machine}, which this machine needs; it has {held or 'none'}.", hint=compile_it
     )
 
 
@@ -222,6 +229,18 @@ def check_engine(bundle: Bundle, role: Role, path: Path, compiled: CompiledEngin
         raise BundleError(
             f"{where} is not the engine that was compiled: its SHA-256 differs from its record.", hint=hint
         )
+
+
+def check_engines(bundle: Bundle) -> int:
+    """Check every engine of a bundle, for whatever machine, and count them.
+
+    Raises:
+        BundleError: As ``check_engine`` and ``list_engines``.
+    """
+    engines = [(role, *engine) for role in ROLES for engine in list_engines(bundle, role).items()]
+    for role, path, compiled in engines:
+        check_engine(bundle, role, path, compiled)
+    return len(engines)
 
 
 def choose_profile(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:

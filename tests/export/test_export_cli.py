@@ -20,7 +20,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["inspect"], ["check"]])
+@pytest.mark.parametrize("command", [[], ["build"], ["compile"], ["inspect"], ["check"]])
 def test_help_shows_an_example(command: Any) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0

@@ -22,8 +22,9 @@ from spectr_runtime.compiled import (
     list_engines,
 )
 
-ADA = EngineKey("tensorrt-rtx", "1.7.1.116", "8.9")
-HOPPER = EngineKey("tensorrt", "10.15.1", "9.0", "NVIDIA H100 80GB HBM3")
+ADA = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
+HOPPER = EngineKey("tensorrt", "10.15.1", ("9.0",), "NVIDIA H100 80GB HBM3")
+FLEET = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.0", "8.9"))
 PROFILES = (
     Profile("decode", {"B": Span(1, 4, 8), "T": Span(1, 4, 16), "L": Span(1, 64, 192), "M": Span(1, 4, 16)}),
     Profile("prefill", {"B": Span(1, 8, 8), "T": Span(1, 32, 32), "L": Span(1, 64, 192), "M": Span(1, 1, 1)}),
@@ -64,6 +65,7 @@ def put(bundle: Bundle, compiled: CompiledEngine, engine: bytes = b"engine") -> 
 def test_names_of_engines_say_what_they_are_for() -> None:
     assert ADA.name == "tensorrt-rtx-1.7.1.116-sm89"
     assert HOPPER.name == "tensorrt-10.15.1-sm90-nvidia-h100-80gb-hbm3"
+    assert FLEET.name == "tensorrt-rtx-1.7.1.116-sm80-sm89"
     assert str(HOPPER) == "tensorrt 10.15.1 on compute capability 9.0 (NVIDIA H100 80GB HBM3)"
 
 
@@ -74,7 +76,7 @@ def test_a_record_survives_the_disk(bundle: Bundle) -> None:
 
 
 def test_the_engine_of_this_machine_is_found_among_others(bundle: Bundle) -> None:
-    others = (HOPPER, dataclasses.replace(ADA, compute_capability="12.0"), dataclasses.replace(ADA, version="1.6.0"))
+    others = (HOPPER, dataclasses.replace(ADA, capabilities=("12.0",)), dataclasses.replace(ADA, version="1.6.0"))
     for key in others:
         put(bundle, compiled_for(bundle, key))
     path = put(bundle, compiled_for(bundle))
@@ -83,11 +85,18 @@ def test_the_engine_of_this_machine_is_found_among_others(bundle: Bundle) -> Non
     assert list_engines(bundle, "draft") == {}
 
 
+def test_an_engine_for_several_capabilities_serves_each(bundle: Bundle) -> None:
+    path = put(bundle, compiled_for(bundle, FLEET))
+    assert find_engine(bundle, "target", ADA) == (path, compiled_for(bundle, FLEET))
+    assert FLEET.runs_on(dataclasses.replace(ADA, capabilities=("8.0",)))
+    assert not FLEET.runs_on(dataclasses.replace(ADA, capabilities=("8.6",)))
+
+
 @pytest.mark.parametrize(
     "held",
     [
         dataclasses.replace(ADA, version="1.7.2.5"),
-        dataclasses.replace(ADA, compute_capability="8.6"),
+        dataclasses.replace(ADA, capabilities=("8.6", "12.0")),
         HOPPER,
     ],
 )
@@ -141,7 +150,7 @@ def test_an_engine_outside_the_bundle_is_refused(bundle: Bundle, tmp_path_factor
     [
         ({"capacity": -1}, "CompiledEngine.capacity is -1; it must be a whole number"),
         ({"capacity": "192"}, "CompiledEngine.capacity is '192'"),
-        ({"capacity": 64}, "A profile looks at 192 slots; a row of the engine has 64"),
+        ({"capacity": 64}, "A profile writes or sees 192 slots; a row of the engine has 64"),
         ({"weight_streaming": 1}, "CompiledEngine.weight_streaming is 1; it must be a bool"),
         ({"sha256": None}, "CompiledEngine.sha256 is None; it must be a str"),
         ({"profiles": []}, r"must serve one number of rows; these serve \[\]"),
@@ -150,7 +159,9 @@ def test_an_engine_outside_the_bundle_is_refused(bundle: Bundle, tmp_path_factor
         ({"profiles": 3}, "missing or malformed"),
         ({"key": {"flavour": "tensorrt"}}, "missing or malformed"),
         ({"key": dataclasses.asdict(ADA) | {"gpu": "NVIDIA L4"}}, "TensorRT-RTX's name none"),
-        ({"key": dataclasses.asdict(ADA) | {"compute_capability": "../8"}}, "cannot be of version"),
+        ({"key": dataclasses.asdict(ADA) | {"capabilities": ["../8"]}}, "cannot be for the compute capabilities"),
+        ({"key": dataclasses.asdict(ADA) | {"capabilities": []}}, "cannot be for the compute capabilities"),
+        ({"key": dataclasses.asdict(ADA) | {"capabilities": [8.9]}}, "missing or malformed"),
         ({"key": dataclasses.asdict(ADA) | {"version": "1/2"}}, "cannot be of version"),
         ({"key": dataclasses.asdict(ADA) | {"version": "1.6.0"}}, "It describes tensorrt-rtx 1.6.0"),
         ({"nonsense": 1}, "missing or malformed"),

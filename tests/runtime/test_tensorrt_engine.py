@@ -24,7 +24,7 @@ from spectr_runtime.engines.torch import TorchEngine
 
 SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
 ROWS, CAPACITY, STREAM = 4, 64, 7
-KEY = EngineKey("tensorrt-rtx", "1.7.1.116", "8.9")
+KEY = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
 PROFILES = (
     Profile("decode", {"B": Span(1, 4, 4), "T": Span(1, 4, 4), "L": Span(1, 64, 64), "M": Span(1, 4, 4)}),
     Profile("prefill", {"B": Span(1, 4, 4), "T": Span(1, 32, 32), "L": Span(1, 64, 64), "M": Span(1, 1, 1)}),
@@ -316,6 +316,6 @@ def test_the_key_of_a_machine_names_the_gpu_for_tensorrt_only(double: Double, mo
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
     assert machine_key("tensorrt-rtx", "cuda:1") == KEY
-    assert machine_key("tensorrt", "cuda") == EngineKey("tensorrt", "1.7.1.116", "8.9", "NVIDIA L4")
+    assert machine_key("tensorrt", "cuda") == EngineKey("tensorrt", "1.7.1.116", ("8.9",), "NVIDIA L4")
     with pytest.raises(EngineError, match=r"The target has no engine for tensorrt 1\.7"):
         open_engine(bundle_at(Path("nowhere")), "target", backend="tensorrt", device="cuda", rows=1, capacity=32)

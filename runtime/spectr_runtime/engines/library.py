@@ -77,7 +77,7 @@ def load_tensorrt(flavour: str) -> Any:
 
 
 def machine_key(flavour: Flavour, device: str) -> EngineKey:
-    """The key of the engines that run on a device of this machine.
+    """What a device of this machine is to a flavour.
 
     Raises:
         UsageError: It is no CUDA device.
@@ -95,4 +95,4 @@ def machine_key(flavour: Flavour, device: str) -> EngineKey:
             f"Backend {flavour} needs a GPU; PyTorch sees no {device!r}: {reason}",
             hint="Use --backend onnxruntime --device cpu, or a machine with a GPU and a CUDA build of PyTorch.",
         ) from error
-    return EngineKey(flavour, version, f"{major}.{minor}", gpu)
+    return EngineKey(flavour, version, (f"{major}.{minor}",), gpu)

@@ -1,0 +1,125 @@
+"""The engines of a bundle: both models compiled, each engine with its record beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from spectr_export.profiles import make_profiles, static_capacity
+from spectr_export.progress import Progress
+from spectr_export.tensorrt import BuildLimits, build_engine, capabilities
+from spectr_runtime.bundle import ROLES, Bundle, file_sha256
+from spectr_runtime.compiled import ENGINES, CompiledEngine, EngineKey, Flavour
+from spectr_runtime.engines.library import load_tensorrt, machine_key
+from spectr_runtime.errors import EngineError, UsageError
+
+Say = Callable[[str], None]
+
+
+def compile_bundle(
+    bundle: Bundle,
+    flavour: Flavour,
+    *,
+    compute_capabilities: Sequence[str],
+    rows: int,
+    tree_tokens: int,
+    limits: BuildLimits,
+    say: Say,
+) -> list[Path]:
+    """Compile both models of a bundle, each to one engine.
+
+    Engines of the same key are replaced. The bundle's hash stays: engines are no part of it.
+
+    Args:
+        bundle: The bundle.
+        flavour: ``tensorrt`` or ``tensorrt-rtx``.
+        compute_capabilities: What TensorRT-RTX compiles for, all in one engine; empty for the GPU of this machine.
+        rows: Most rows of a call.
+        tree_tokens: Most tokens of a draft tree, its root among them.
+        limits: What a build may use.
+        say: Takes a line of progress.
+
+    Returns:
+        The engines written.
+
+    Raises:
+        UsageError: An option does not go with the flavour.
+        EngineError: The flavour is not installed, there is no GPU, or a build failed.
+        BundleError: A graph's inputs are not the contract's.
+    """
+    key = choose_key(flavour, compute_capabilities, limits)
+    profiles = make_profiles(bundle.manifest.limits, rows=rows, tree_tokens=tree_tokens)
+    capacity = static_capacity(bundle.manifest.limits, tree_tokens)
+    written = []
+    for role in ROLES:
+        say(f"{role}: {key}, up to {rows} rows of {capacity} slots")
+        built = build_engine(bundle.model(role), key, profiles, capacity, limits, Progress(role, say))
+        say(f"{role}: attention {built.attention}")
+        path = bundle.model(role) / ENGINES / f"{key.name}.engine"
+        path.with_suffix(".json").unlink(missing_ok=True)  # an interruption leaves no record of another engine
+        _write(path, built.plan)
+        compiled = CompiledEngine(
+            key=key,
+            model_sha256=bundle.model_sha256(role),
+            sha256=file_sha256(path),
+            capacity=capacity,
+            profiles=profiles,
+            attention=built.attention,
+            weight_streaming=limits.weight_streaming,
+        )
+        _write(path.with_suffix(".layers.txt"), built.layers.encode())
+        _write(path.with_suffix(".json"), json.dumps(compiled.to_json(), indent=2).encode() + b"\n")
+        written.append(path)
+    return written
+
+
+def choose_key(flavour: Flavour, compute_capabilities: Sequence[str], limits: BuildLimits) -> EngineKey:
+    """What to compile for.
+
+    Args:
+        flavour: ``tensorrt`` or ``tensorrt-rtx``.
+        compute_capabilities: As asked for; empty for the GPU of this machine.
+        limits: What a build may use.
+
+    Raises:
+        UsageError: An option does not go with the flavour, or a compute capability is not among TensorRT-RTX's.
+        EngineError: The flavour is not installed, or there is no GPU and no compute capability is named.
+    """
+    trt = load_tensorrt(flavour)
+    if flavour == "tensorrt" and compute_capabilities:
+        raise UsageError(
+            "TensorRT compiles for the GPU that it runs on; --compute-capability is for TensorRT-RTX.",
+            hint="Leave it out, or use --backend tensorrt-rtx.",
+        )
+    if flavour == "tensorrt-rtx" and limits.timing_cache is not None:
+        raise UsageError("TensorRT-RTX times no kernels; --timing-cache is for TensorRT.", hint="Leave it out.")
+    if not compute_capabilities:
+        return _this_machine(flavour)
+    allowed = capabilities(trt)
+    unknown = [asked for asked in compute_capabilities if asked not in allowed]
+    if unknown:
+        raise UsageError(
+            f"TensorRT-RTX {trt.__version__} does not compile for compute capability {unknown[0]}; "
+            f"it must be one of {', '.join(allowed)}."
+        )
+    chosen = tuple(one for one in allowed if one in compute_capabilities)
+    return EngineKey(flavour, str(trt.__version__), chosen)
+
+
+def _this_machine(flavour: Flavour) -> EngineKey:
+    try:
+        return machine_key(flavour, "cuda")
+    except EngineError as error:
+        raise EngineError(
+            f"There is no GPU to compile for: {error.message}",
+            hint="Run this where the engine is to run, or name a GPU: --backend tensorrt-rtx --compute-capability 8.9.",
+        ) from error
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that appears whole."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.write_bytes(data)
+    unfinished.replace(path)
