@@ -6,32 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import POSITIONS, VOCABULARY, byte_tokenizer, save_pair
+from eager_pair import eager_bundle
 
-from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec, Plan, footprint
-from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime import Bundle, Decoder, Plan, footprint
 from spectr_runtime.footprint import Footprint, free_memory
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Two checkpoints in the places of a bundle's models; no graphs, which PyTorch does not need."""
-    folder = tmp_path_factory.mktemp("pair")
-    save_pair(folder)
-    byte_tokenizer().save_pretrained(folder / "tokenizer")
-    specs = {
-        "target": ModelSpec("llama", 2, 2, 8, VOCABULARY + 7, POSITIONS),
-        "draft": ModelSpec("llama", 1, 2, 8, VOCABULARY, POSITIONS),
-    }
-    manifest = Manifest(
-        models=specs,  # type: ignore[arg-type]
-        vocabulary=Vocabulary(VOCABULARY, ()),
-        limits=Limits(POSITIONS, 16),
-        files={},
-        versions={},
-        parity={},
-    )
-    return Bundle(folder, manifest)
+    return eager_bundle(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.mark.parametrize("plan", [Plan.plain(), Plan("kseq", 2, 3)], ids=str)

@@ -6,14 +6,18 @@ import functools
 import math
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from eager_pair import eager_bundle
 from support import TableEngine
 from table_pair import VOCABULARY as V
 from table_pair import table_scorer, write
+from tiny_models import VOCABULARY
+from transformers import AutoModelForCausalLM
 
-from spectr_runtime import Plan, Request, RequestError, SamplingParams
+from spectr_runtime import Completion, Decoder, Plan, Request, RequestError, SamplingParams
 from spectr_runtime.score import Score, TokenScore, Written
 from spectr_runtime.scorer import Scorer
 
@@ -137,3 +141,28 @@ def test_logits_that_are_not_finite_are_refused(open_scorer: Callable[..., Score
     engine.logits_SV[:] = math.nan
     with pytest.raises(RequestError, match=r"The logits behind row .x. are not finite\."):
         scored(scorer, Written(Request("x", (1,)), (2,)))
+
+
+@torch.inference_mode()
+def test_scores_of_checkpoints_are_those_of_transformers(tmp_path: Path) -> None:
+    bundle, size = eager_bundle(tmp_path), VOCABULARY
+    params = [SamplingParams(max_tokens=40, ignore_eos=True), SamplingParams(max_tokens=40, temperature=0.7)]
+    requests = [Request(str(row), tuple(range(row, 3 * row + 2)), params[row % 2]) for row in range(8)]
+    decoder = Decoder(bundle, plan=Plan("kseq", 2, 3), backend="torch", batch_size=3)
+    tokens = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
+    models = [
+        AutoModelForCausalLM.from_pretrained(tmp_path / role, dtype=torch.float32, attn_implementation="eager")
+        for role in ("target", "draft")
+    ]
+    scorer = Scorer(bundle, backend="torch", device="cpu", batch_size=5)
+    for score in scorer.score([Written(request, tokens[request.id]) for request in requests]):
+        request, written = score.written.request, score.written.token_ids
+        text = torch.tensor([[*request.prompt, *written]])
+        laws = [model(text).logits[0, -len(written) - 1 : -1, :size].double() for model in models]
+        target_MV, draft_MV = ((logits / request.params.temperature).softmax(-1) for logits in laws)
+        ratio_MV = draft_MV / target_MV
+        for place, (token, one) in enumerate(zip(written, score.tokens, strict=True)):
+            t, ratio = target_MV[place], ratio_MV[place]
+            assert one.probability == pytest.approx(float(t[token]), rel=1e-3)
+            assert one.below_by_ratio == pytest.approx(float(t[ratio < ratio[token]].sum()), abs=1e-3)
+            assert one.below_by_probability == pytest.approx(float(t[t < t[token]].sum()), abs=1e-3)
