@@ -131,10 +131,12 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         load_contract_model(tmp_path, dtype="float32", device=torch.device("cpu"))
 
 
-def test_a_model_is_loaded_in_the_type_asked_for(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, tiny_model("llama").half())
-    loaded = load_contract_model(tmp_path, dtype="float32", device=torch.device("cpu"))
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+@pytest.mark.parametrize("family", ["llama", "gpt_oss"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_model_is_loaded_in_the_type_asked_for(tmp_path: Path, family: str, dtype: torch.dtype) -> None:
+    save_checkpoint(tmp_path, tiny_model(family).half())
+    loaded = load_contract_model(tmp_path, dtype=str(dtype).removeprefix("torch."), device=torch.device("cpu"))
+    assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
     assert not loaded.training
 
 

@@ -9,6 +9,7 @@ to its logits afterwards still happens. The same module runs eagerly and, under 
 # V vocabulary.
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from spectr_runtime.contract.call import DTYPES
 from spectr_runtime.contract.experts import EXPERTS, run_experts
 from spectr_runtime.contract.inline import ADAPTERS
 from spectr_runtime.errors import BundleError
+from spectr_runtime.weights import WEIGHTS, read_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -81,25 +83,31 @@ class ContractModel(nn.Module):
         return output.logits.float(), cache.parts
 
 
-def load_contract_model(folder: Path, *, dtype: str, device: torch.device) -> ContractModel:
+def load_contract_model(
+    folder: Path, *, dtype: str, device: torch.device, read: Callable[[Path], dict[str, torch.Tensor]] = read_weights
+) -> ContractModel:
     """Load a model folder of a bundle: ``config.json`` and ``model.safetensors``, nothing from the network.
+
+    Args:
+        folder: The folder.
+        dtype: Type to compute in.
+        device: Where the model shall be.
+        read: Reads the weights.
 
     Raises:
         BundleError: transformers cannot load the folder, weights are missing, or the model cannot take the contract's
             attention.
     """
-    from transformers import AutoModelForCausalLM
+    from safetensors import SafetensorError
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        loaded: Any = family.from_pretrained(
+            None, config=config, state_dict=read(folder / WEIGHTS), dtype=DTYPES[dtype], output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BundleError(
             f"transformers cannot load the model in {folder}: {reason}", hint="Build it again."
@@ -108,6 +116,9 @@ def load_contract_model(folder: Path, *, dtype: str, device: torch.device) -> Co
     if report["missing_keys"]:
         # transformers would go on with random ones.
         raise BundleError(f"{folder} lacks the weights {sorted(report['missing_keys'])}.", hint="Build it again.")
+    for parameter in model.parameters():
+        # Some architectures load norms in float32 whatever is asked for; the file has one type.
+        parameter.data = parameter.data.to(DTYPES[dtype])
     return ContractModel(model).to(device).eval()
 
 
