@@ -17,8 +17,17 @@ import click
 from machine import machine
 
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
+from spectr_runtime.plan import PlanChoice
 
-PLANS = (Plan.plain(), Plan("single", 1, 4), Plan("kseq", 2, 4), Plan("kseq", 4, 4), Plan("kseq", 8, 8))
+PLANS: tuple[PlanChoice, ...] = (
+    Plan.plain(),
+    "auto",
+    Plan("single", 1, 4),
+    Plan("race", 1, 4),
+    Plan("kseq", 2, 4),
+    Plan("kseq", 4, 4),
+    Plan("kseq", 8, 8),
+)
 PROMPTS = Path(__file__).parent.parent / "examples" / "prompts.jsonl"
 TOKENS = 64
 
@@ -62,7 +71,9 @@ def measure(
     return [line(plan, batch_size, run, runs[0]) for plan, run in zip(PLANS, runs, strict=True)]
 
 
-def line(plan: Plan, batch_size: int, run: list[dict[str, float]], plain: list[dict[str, float]]) -> dict[str, object]:
+def line(
+    plan: PlanChoice, batch_size: int, run: list[dict[str, float]], plain: list[dict[str, float]]
+) -> dict[str, object]:
     """Medians of a plan and its ratio to plain, repeat by repeat."""
     ratios = sorted(one["tokens_per_second"] / base["tokens_per_second"] for one, base in zip(run, plain, strict=True))
     return {
