@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 40
 COLOURS = ("#2f6fde", "#1b9e8a", "#d98e04", "#c8456c", "#7b5bd6", "#4d8f2f", "#64748b")
 Point = tuple[float, float]
 
@@ -57,11 +57,19 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:,.3g}"
 
 
-def line(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
-    """A line through points that are sorted by x."""
+def line(points: Sequence[Point], x: Axis, y: Axis, title: str, marks: Sequence[tuple[float, str]] = ()) -> str:
+    """A line through points that are sorted by x, and upright marks with a word at their tops."""
     path = " ".join(f"{_x(x, a):.1f},{_y(y, b):.1f}" for a, b in points)
     shape = f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="2" stroke-linejoin="round"/>'
-    return _framed(shape, x, y, title)
+    return _framed("".join(_mark(_x(x, at), word) for at, word in marks) + shape, x, y, title)
+
+
+def _mark(at: float, word: str) -> str:
+    side = "end" if at > WIDTH - 6 * len(word) else "middle"
+    return (
+        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{COLOURS[3]}" '
+        f'stroke-dasharray="4 3"/><text x="{at:.1f}" y="{TOP - 6}" text-anchor="{side}">{html.escape(word)}</text>'
+    )
 
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
@@ -86,22 +94,21 @@ def bars(values: Mapping[str, float], y: Axis, title: str) -> str:
     return _framed("".join(parts), None, y, title)
 
 
-def shares(values: Mapping[str, float], title: str) -> str:
-    """One lying bar cut into shares of a whole, and what they are below it."""
-    parts, start = [], 0.0
-    for index, (name, value) in enumerate(values.items()):
-        colour, label = COLOURS[index % len(COLOURS)], f"{html.escape(name)} {value:.0%}"
-        row, column = divmod(index, 4)
-        at, down = column * WIDTH / 4, 60 + row * 22
+def shares(values: Mapping[str, tuple[float, str]], title: str) -> str:
+    """One lying bar per share of a whole, with its name before it and what is said of it behind."""
+    left, right = 72, 110
+    room = (HEIGHT - TOP) / max(6, len(values))
+    parts = []
+    for index, (name, (value, said)) in enumerate(values.items()):
+        top, width = TOP / 2 + index * room, value * (WIDTH - left - right)
+        middle = f'y="{top + room * 0.35 + 4:.1f}"'
         parts.append(
-            f'<rect x="{start * WIDTH:.1f}" y="0" width="{value * WIDTH:.1f}" height="36" fill="{colour}">'
-            f"<title>{label}</title></rect>"
-            f'<rect x="{at:.1f}" y="{down - 11}" width="12" height="12" rx="2" fill="{colour}"/>'
-            f'<text x="{at + 18:.1f}" y="{down}">{label}</text>'
+            f'<text x="{left - 8}" {middle} text-anchor="end">{html.escape(name)}</text>'
+            f'<rect x="{left}" y="{top:.1f}" width="{width:.1f}" height="{room * 0.7:.1f}" rx="2" '
+            f'fill="{COLOURS[index % len(COLOURS)]}"/>'
+            f'<text x="{left + width + 8:.1f}" {middle}>{value:.0%} · {html.escape(said)}</text>'
         )
-        start += value
-    height = 60 + (len(values) - 1) // 4 * 22 + 8
-    return _svg("".join(parts), title, height)
+    return _svg("".join(parts), title, HEIGHT)
 
 
 def _x(axis: Axis, value: float) -> float:

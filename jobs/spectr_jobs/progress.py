@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
@@ -11,7 +12,8 @@ from spectr_jobs.tally import Tally
 
 BAR_SECONDS = 0.2
 LINE_SECONDS = 30.0
-BAR_WIDTH = 24
+BAR_WIDTH = 20
+WIDE = 120
 
 
 class Progress:
@@ -41,11 +43,11 @@ class Progress:
         if now < self._due:
             return
         self._due = now + (BAR_SECONDS if self._terminal else LINE_SECONDS)
-        text = self._text(tally, seconds)
+        parts = self._parts(tally, seconds)
         if not self._terminal:
-            say(text, self._stream)
+            say(" · ".join(parts), self._stream)
             return
-        self._stream.write(f"\r{text}\x1b[K")
+        self._stream.write(f"\r{self._bar(tally)} {_fitted(parts, _columns(self._stream) - BAR_WIDTH - 2)}\x1b[K")
         self._stream.flush()
         self._drawn = True
 
@@ -61,21 +63,44 @@ class Progress:
             self._stream.flush()
             self._drawn = False
 
-    def _text(self, tally: Tally, seconds: float) -> str:
-        now_done = tally.rows + tally.failed
-        done = now_done + self._skipped
-        share = done / self._total
-        parts = [f"{done:,}/{self._total:,} rows"]
+    def _done(self, tally: Tally) -> int:
+        return tally.rows + tally.failed + self._skipped
+
+    def _bar(self, tally: Tally) -> str:
+        full = round(self._done(tally) / self._total * BAR_WIDTH)
+        return "━" * full + "─" * (BAR_WIDTH - full)
+
+    def _parts(self, tally: Tally, seconds: float) -> list[str]:
+        """What is known, the most wanted first."""
+        done, now_done = self._done(tally), tally.rows + tally.failed
+        parts = [f"{done / self._total:.0%}", f"{done:,}/{self._total:,} rows"]
+        if not now_done or not seconds:
+            return [*parts, "starting"]
         if tally.failed:
             parts.append(f"{tally.failed:,} failed")
-        parts.append(f"{tally.completion_tokens / seconds:,.0f} tokens/s" if seconds > 0 else "starting")
+        parts.append(f"{duration.shown((self._total - done) * seconds / now_done)} left")
+        parts.append(f"{tally.completion_tokens / seconds:,.0f} tokens/s")
         if tally.block_efficiency is not None:
             parts.append(f"block efficiency {tally.block_efficiency:.2f}")
-        if now_done:
-            parts.append(f"{duration.shown((self._total - done) * seconds / now_done)} left")
-        full = round(share * BAR_WIDTH)
-        bar = "━" * full + "─" * (BAR_WIDTH - full) + " " if self._terminal else ""
-        return f"{bar}{share:.0%} · " + " · ".join(parts)
+        return parts
+
+
+def _columns(stream: TextIO) -> int:
+    """Width of the terminal; a line that is longer than it could not be drawn over."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or WIDE
+    except (OSError, ValueError):
+        return WIDE
+
+
+def _fitted(parts: list[str], room: int) -> str:
+    """As many of the parts as there is room for."""
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + 3 + len(part) > room:
+            break
+        text += f" · {part}"
+    return text
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -14,6 +14,9 @@ from spectr_jobs.run_directory import PARTS, RunDirectory
 
 DOTS = 2000
 SHOWN_MESSAGE = 200
+SHOWN_MARKS = 8
+DONE = "done"
+UNKNOWN_END = "killed or running"
 NONE = "-"
 
 Figures = Mapping[str, Any]
@@ -33,12 +36,12 @@ def page(run: RunDirectory) -> str:
         _head(run, figures),
         _tiles(figures),
         '<div class="charts">',
-        *_over_time(run),
+        *_over_time(run, figures["sessions"]),
         _figure("Drafts accepted by depth", _acceptance(figures)),
         _figure("Where the time went", _time(figures)),
         _figure("Lengths of prompts and completions", _lengths(run, figures["rows"])),
         "</div>",
-        _failures(run),
+        _failures(run, figures["failures"]),
         _sessions(figures),
     ]
     title = html.escape(f"spectr: {run.path.name}")
@@ -50,13 +53,14 @@ def page(run: RunDirectory) -> str:
 
 def _head(run: RunDirectory, figures: Figures) -> str:
     done = figures["rows"] + figures["failed"]
-    state = "complete" if done == run.manifest.records else f"{done:,} of {run.manifest.records:,} records so far"
+    total = run.manifest.records
+    state = "complete" if done == total else f"{done:,} of {total:,} records so far ({done / total:.0%})"
     facts = [
         state,
         figures["plan"] or "not started",
         f"seed {figures['seed']}",
         f"bundle {figures['bundle']['path']}",
-        figures["started"],
+        f"started {_moment(run.manifest.created)}",
     ]
     return f"<h1>{html.escape(str(run.path))}</h1><p>{html.escape(' · '.join(facts))}</p>"
 
@@ -80,22 +84,41 @@ def _figure(caption: str, chart: str) -> str:
     return f"<figure><figcaption>{html.escape(caption)}</figcaption>{chart}</figure>" if chart else ""
 
 
-def _over_time(run: RunDirectory) -> list[str]:
+def _over_time(run: RunDirectory, sessions: Sequence[Figures]) -> list[str]:
     bins = timeline.bins(timeline.spans(run.sessions))
     if not bins:
         return []
-    minutes = Axis("minutes", 0.0, max(bins[-1].minute, 1e-9))
-    speed = [(one.minute, one.tokens_per_second) for one in bins]
-    efficiency = [(one.minute, one.block_efficiency) for one in bins if one.block_efficiency is not None]
+    unit, size = unit_of(bins[-1].at)
+    time = Axis(unit, 0.0, max(bins[-1].at / size, 1e-9))
+    marks = [(at / size, word) for at, word in _interruptions(sessions)]
+    speed = [(one.at / size, one.tokens_per_second) for one in bins]
+    efficiency = [(one.at / size, one.block_efficiency) for one in bins if one.block_efficiency is not None]
     pictures = {
-        "Tokens per second over time": ("tokens/s", speed),
-        "Block efficiency over time": ("tokens per target pass", efficiency),
+        "Tokens per second over time": ("tokens/s", speed, marks),
+        "Block efficiency over time": ("tokens per target pass", efficiency, []),
     }
     return [
-        _figure(title, charts.line(points, minutes, Axis.up_to(label, [value for _, value in points]), title))
-        for title, (label, points) in pictures.items()
+        _figure(title, charts.line(points, time, Axis.up_to(label, [value for _, value in points]), title, marks))
+        for title, (label, points, marks) in pictures.items()
         if points
     ]
+
+
+def unit_of(seconds: float) -> tuple[str, float]:
+    """The unit that a time of so many seconds is told in, and its seconds."""
+    units = (("seconds", 1.0), ("minutes", 60.0), ("hours", 3600.0))
+    return next((unit for unit in units if seconds < 180 * unit[1]), units[-1])
+
+
+def _interruptions(sessions: Sequence[Figures]) -> list[tuple[float, str]]:
+    """Seconds since the first session's start, and why a session ended; none if there are too many to be read."""
+    first = min(session["time"] for session in sessions)
+    found = [
+        (session["time"] + session["seconds"] - first, session["ended"] or UNKNOWN_END)
+        for session in sessions
+        if session["ended"] != DONE
+    ]
+    return found if len(found) <= SHOWN_MARKS else []
 
 
 def _acceptance(figures: Figures) -> str:
@@ -104,7 +127,11 @@ def _acceptance(figures: Figures) -> str:
 
 
 def _time(figures: Figures) -> str:
-    values = {stage: value["share"] for stage, value in figures["timing"].items() if value["share"] > 0}
+    values = {
+        stage: (value["share"], duration.shown(value["seconds"]))
+        for stage, value in figures["timing"].items()
+        if value["share"] > 0
+    }
     return charts.shares(values, "Where the time went") if values else ""
 
 
@@ -129,32 +156,60 @@ def _lines(paths: Iterable[Path]) -> Iterable[bytes]:
                 yield from (line for line in file if line.endswith(b"\n"))
 
 
-def _failures(run: RunDirectory) -> str:
-    counts: dict[str, int] = {}
-    first: dict[str, str] = {}
+def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
+    first: dict[str, Figures] = {}
     for line in _lines(run.shard(number) / PARTS[1] for number in run.shards):
-        error = rows.content(json.loads(line))["error"]
-        counts[error["code"]] = counts.get(error["code"], 0) + 1
-        first.setdefault(error["code"], error["message"][:SHOWN_MESSAGE])
-    cells = [(code, f"{count:,}", first[code]) for code, count in sorted(counts.items(), key=lambda item: -item[1])]
-    return _table("Failures", ("code", "records", "the first of them"), cells)
+        row = json.loads(line)
+        first.setdefault(rows.content(row)["error"]["code"], row)
+    cells = [
+        (
+            code,
+            f"{count:,}",
+            "yes" if rows.is_retryable(first[code]) else "no",
+            rows.content(first[code])["error"]["message"][:SHOWN_MESSAGE],
+        )
+        for code, count in counts.items()
+    ]
+    return _table("Failures", ("code", "records", "--retry-errors may help", "the first of them"), cells)
 
 
 def _sessions(figures: Figures) -> str:
-    names = ("started", "host", "rank", "plan", "batch", "backend", "device")
+    names = (
+        "started",
+        "host",
+        "rank",
+        "plan",
+        "batch",
+        "backend",
+        "device",
+        "rows",
+        "failed",
+        "tokens/s",
+        "for",
+        "ended",
+    )
     cells = [
         (
-            summary.date(session["time"]),
+            _moment(session["time"]),
             session["host"],
             f"{session['rank']} of {session['world']}",
             session["plan"],
             session["batch_size"],
             session["backend"],
             session["device"],
+            f"{session['rows']:,}",
+            f"{session['failed']:,}",
+            f"{session['tokens'] / session['seconds']:,.1f}" if session["seconds"] else NONE,
+            duration.shown(session["seconds"]),
+            session["ended"] or UNKNOWN_END,
         )
         for session in figures["sessions"]
     ]
     return _table("Sessions", names, cells)
+
+
+def _moment(seconds: float) -> str:
+    return summary.date(seconds).replace("T", " ").replace("+00:00", " UTC")
 
 
 def _table(title: str, names: Sequence[str], cells: Sequence[Sequence[object]]) -> str:

@@ -15,7 +15,8 @@ from spectr_jobs.shard import Shard
 from spectr_jobs.tally import Tally
 from spectr_runtime.timing import Timing
 
-TICK_SECONDS = 10.0
+TICKS = 30  # per so far run time, so that the pictures of a short run show something too
+FASTEST, SLOWEST = 0.5, 10.0  # seconds between two
 
 
 class Display(Protocol):
@@ -58,7 +59,8 @@ class Session:
         self._progress = progress
         self._timing = timing
         self._echo = echo
-        self._started = self._ticked = time.monotonic()
+        self._started = time.monotonic()
+        self._due = FASTEST
         self._events = Journal(folder / f"{time.time_ns()}-{os.getpid()}.jsonl")
         self._write("start", facts)
 
@@ -74,8 +76,8 @@ class Session:
             self._echo.write(line)
             self._echo.flush()
         self._progress.show(self.tally, self.seconds)
-        if time.monotonic() - self._ticked >= TICK_SECONDS:
-            self._ticked = time.monotonic()
+        if self.seconds >= self._due:
+            self._due = self.seconds + min(max(self.seconds / TICKS, FASTEST), SLOWEST)
             self._write("tick", self._state())
 
     def found(self, shard: Shard) -> None:

@@ -6,18 +6,22 @@ import datetime
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from spectr_jobs import duration, journal
+from spectr_jobs.rows import content
 from spectr_jobs.run_directory import PARTS, RunDirectory
 from spectr_jobs.shard import read_seal
 from spectr_jobs.tally import Tally
 
 AUDIT = "audit.json"
+SHOWN_FAILURES = 4
 _PACKAGES = ("spectr", "torch", "onnxruntime", "onnxruntime-gpu", "transformers", "tokenizers", "numpy")
 
 
@@ -59,31 +63,50 @@ def total(run: RunDirectory, shards: Iterable[int]) -> Tally:
 def summarize(run: RunDirectory) -> dict[str, Any]:
     """The summary of a run, as far as it is.
 
-    Seconds and rates are those of decoding, summed over the processes that decoded: loading is not in them.
+    ``seconds`` is the time in which at least one process decoded, and rates are over it; ``process_seconds`` is its sum
+    over the processes. Loading is in neither.
     """
     tally, manifest = total(run, run.shards), run.manifest
     sessions = [*_sessions(run)]
-    seconds = sum(session["last"].get("seconds", 0.0) for session in sessions)
-    decoded = sum(session["last"].get("tally", {}).get("completion_tokens", 0) for session in sessions)
+    spent = sum(session["seconds"] for session in sessions)
+    seconds = _covered((session["time"], session["time"] + session["seconds"]) for session in sessions)
+    decoded = sum(session["tokens"] for session in sessions)
     return {
-        "plan": ", ".join(dict.fromkeys(session["start"]["plan"] for session in sessions)),
+        "plan": ", ".join(dict.fromkeys(session["plan"] for session in sessions)),
         "rows": tally.rows,
         "failed": tally.failed,
+        "failures": dict(failures(run).most_common()),
         "prompt_tokens": tally.prompt_tokens,
         "completion_tokens": tally.completion_tokens,
         "seconds": round(seconds, 3),
+        "process_seconds": round(spent, 3),
         "tokens_per_second": round(decoded / seconds, 3) if seconds else None,
         "block_efficiency": _rounded(tally.block_efficiency),
         "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
         "rounds": tally.rounds,
-        "timing": _timing([session["last"] for session in sessions], seconds),
-        "sessions": [session["start"] for session in sessions],
+        "timing": _timing([session.pop("timing") for session in sessions], spent),
+        "sessions": sessions,
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
         "seed": manifest.terms.seed,
         "versions": dict(manifest.versions),
         "started": date(manifest.created),
-        "finished": date(max((session["last"]["time"] for session in sessions), default=manifest.created)),
+        "finished": date(max((one["time"] + one["seconds"] for one in sessions), default=manifest.created)),
     }
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of spans of time."""
+    covered, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered
+
+
+def failures(run: RunDirectory) -> Counter[str]:
+    """Failed records so far by their code."""
+    paths = (run.shard(number) / PARTS[1] for number in run.shards)
+    return Counter(content(row)["error"]["code"] for path in paths for _, _, row in journal.rows(path))
 
 
 def plans(run: RunDirectory) -> set[str]:
@@ -94,19 +117,30 @@ def plans(run: RunDirectory) -> set[str]:
 
 
 def _sessions(run: RunDirectory) -> Iterator[dict[str, Any]]:
-    """The first event of every session, and the last one that tells its state; one may have ended before its first."""
+    """What every session did; nothing of one that ended before its first event.
+
+    Its first event, and beside it ``seconds``, ``rows``, ``failed``, ``tokens``, ``timing``, and in ``ended`` how it
+    ended, which is nothing while it goes on or when it was killed.
+    """
     for path in sorted(run.sessions.glob("*.jsonl")):
         if events := [row for _, _, row in journal.rows(path)]:
-            states = [event for event in events if "tally" in event]
-            start = {name: value for name, value in events[0].items() if name != "event"}
-            yield {"start": start, "last": states[-1] if states else {"time": events[-1]["time"]}}
+            state = next((event for event in reversed(events) if "tally" in event), {})
+            tally = Tally.from_json(state["tally"]) if state else Tally()
+            yield {name: value for name, value in events[0].items() if name != "event"} | {
+                "seconds": state.get("seconds", 0.0),
+                "rows": tally.rows,
+                "failed": tally.failed,
+                "tokens": tally.completion_tokens,
+                "timing": state.get("timing", {}),
+                "ended": events[-1].get("reason"),
+            }
 
 
-def _timing(states: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+def _timing(timings: Iterable[Mapping[str, float]], seconds: float) -> dict[str, Any]:
     """Seconds by stage and their share of all; ``other`` is what the decoder does not account for."""
     sums: dict[str, float] = {}
-    for state in states:
-        for stage, spent in state.get("timing", {}).items():
+    for timing in timings:
+        for stage, spent in timing.items():
             sums[stage] = sums.get(stage, 0.0) + spent
     sums["other"] = max(0.0, seconds - sum(sums.values()))
     return {
@@ -134,17 +168,25 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
     failed = f", {summary['failed']:,} failed" if summary["failed"] else ""
     lines = [
         ("rows", f"{summary['rows']:,} completed{failed}"),
+        *_failed(summary["failures"]),
         ("tokens", f"{summary['prompt_tokens']:,} read, {summary['completion_tokens']:,} written"),
     ]
     if summary["tokens_per_second"] is not None:
         spent = duration.shown(summary["seconds"])
-        lines.append(("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {spent} of decoding"))
+        sessions = f", {len(summary['sessions'])} sessions" if len(summary["sessions"]) > 1 else ""
+        lines.append(("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {spent} of decoding{sessions}"))
     lines += _speculation(summary)
     shares = {stage: value["share"] for stage, value in summary["timing"].items() if value["share"] >= 0.005}
     lines.append(("time", ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())))
     lines += [(name, str(path)) for name, path in files.items() if path.stat().st_size]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
+
+
+def _failed(failures: Mapping[str, int]) -> list[tuple[str, str]]:
+    kinds = [f"{count:,} {code}" for code, count in failures.items()]
+    more = [f"{len(kinds) - SHOWN_FAILURES} kinds more"] if len(kinds) > SHOWN_FAILURES else []
+    return [("failures", ", ".join(kinds[:SHOWN_FAILURES] + more))] if kinds else []
 
 
 def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -38,12 +38,12 @@ class Bin:
     """A stretch of the run's time.
 
     Attributes:
-        minute: Its middle, in minutes since the first session's start.
+        at: Its middle, in seconds since the first session's start.
         tokens_per_second: Over all sessions.
         block_efficiency: Tokens per target pass; none where there was no pass.
     """
 
-    minute: float
+    at: float
     tokens_per_second: float
     block_efficiency: float | None
 
@@ -92,4 +92,4 @@ def _bin(pieces: Sequence[Span], low: float, width: float, start: float) -> Bin:
         rounds += share * piece.rounds
         accepted += share * piece.accepted
     efficiency = (accepted + rounds) / rounds if rounds else None
-    return Bin((low + width / 2 - start) / 60, tokens / width, efficiency)
+    return Bin(low + width / 2 - start, tokens / width, efficiency)

@@ -42,13 +42,47 @@ def test_the_page_shows_the_run_in_pictures_that_need_no_network(batch, run_dir:
 
 def test_failures_are_counted_by_their_code_and_shown_as_text(run_dir: Path):
     page = module.page(RunDirectory.open(run_dir))
-    assert "<td>context_length_exceeded</td><td>1</td><td>in.jsonl:31: The prompt is too long.</td>" in page
-    assert "<td>unsupported_parameter</td><td>1</td><td>in.jsonl:30: suffix: got &quot;&lt;i&gt;&amp;&quot;, " in page
+    assert "<td>context_length_exceeded</td><td>1</td><td>no</td><td>in.jsonl:31: The prompt is too long.</td>" in page
+    assert (
+        "<td>unsupported_parameter</td><td>1</td><td>no</td><td>in.jsonl:30: suffix: got &quot;&lt;i&gt;&amp;&quot;, "
+        in page
+    )
 
 
 def test_an_incomplete_run_has_a_report_too(batch, bundle: Path, prompts: Path, tmp_path: Path):
     batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2)
     assert "8 of 20 records so far" in module.page(RunDirectory.open(tmp_path / "run"))
+
+
+def test_interruptions_are_marked_and_told(batch, bundle: Path, prompts: Path, tmp_path: Path):
+    def end(run: RunDirectory, reason: str | None) -> str:
+        """The page, had the session ended so."""
+        (session,) = run.sessions.iterdir()
+        *events, last = read_lines(session)
+        write_lines(
+            session, events + ([last | {"reason": reason}] if reason else [last | {"event": "tick", "reason": None}])
+        )
+        return module.page(run)
+
+    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2, pause=0.002)
+    run = RunDirectory.open(tmp_path / "run")
+    assert 'stroke-dasharray="4 3"' not in end(run, "done")
+    for reason, shown in (("SIGTERM", "SIGTERM"), (None, "killed or running")):
+        page = end(run, reason)
+        assert f'text-anchor="end">{shown}</text>' in page
+        assert f"<td>{shown}</td></tr>" in page
+    assert page.count("<td>1 of 2</td>") == 1
+
+
+def test_the_time_axis_takes_the_unit_that_fits():
+
+    assert [module.unit_of(seconds)[0] for seconds in (60, 180, 3 * 3600 - 1, 3 * 3600, 10**6)] == [
+        "seconds",
+        "minutes",
+        "minutes",
+        "hours",
+        "hours",
+    ]
 
 
 def test_many_rows_become_few_dots(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
@@ -66,7 +100,7 @@ def test_the_timeline_loses_no_token(run_dir: Path):
     assert sum(one.tokens_per_second * width for one in found) == pytest.approx(900)
     assert [found[index].tokens_per_second for index in (0, 60, -1)] == pytest.approx([10, 15, 5])
     assert [found[index].block_efficiency for index in (0, 60, -1)] == pytest.approx([1.5, 4 / 3, 1.0])
-    assert (found[0].minute, found[-1].minute) == pytest.approx((width / 120, 1.5 - width / 120))
+    assert (found[0].at, found[-1].at) == pytest.approx((width / 2, 90 - width / 2))
 
 
 def test_a_run_without_sessions_has_no_timeline():
@@ -100,11 +134,11 @@ def test_names_in_charts_are_text():
         line([(0, 0), (1, 1)], axis, axis, "<a>"),
         scatter([(0, 1)], axis, axis, "<a>"),
         bars({"<1>": 0.5}, axis, "<a>"),
-        shares({"<draft>": 1.0}, "<a>"),
+        shares({"<draft>": (1.0, "<1 s>")}, "<a>"),
     ):
         xml.dom.minidom.parseString(chart)
 
 
 def test_places_of_a_line_follow_its_axes():
     drawn = line([(0, 0), (10, 5)], Axis("x", 0, 10), Axis("y", 0, 10), "a")
-    assert 'points="56.0,200.0 548.0,106.0"' in drawn
+    assert 'points="56.0,200.0 548.0,110.0"' in drawn

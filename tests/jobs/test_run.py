@@ -243,8 +243,8 @@ def test_a_terminal_gets_a_bar_that_is_cleared(monkeypatch: pytest.MonkeyPatch):
     bar.skip(10)
     bar.show(Tally(9, 1, 5, 100, 10, [6]), 10.0)
     assert stream.getvalue() == (
-        "\r━━━━━━━━━━━━──────────── 50% · 20/40 rows · 1 failed · "
-        "10 tokens/s · block efficiency 1.60 · 20.0 s left\x1b[K"
+        "\r━━━━━━━━━━────────── 50% · 20/40 rows · 1 failed · "
+        "20.0 s left · 10 tokens/s · block efficiency 1.60\x1b[K"
     )
     bar.clear()
     assert stream.getvalue().endswith("\r\x1b[K")
@@ -258,9 +258,57 @@ def test_elsewhere_a_plain_line_comes_now_and_then(monkeypatch: pytest.MonkeyPat
     line = Progress(stream, 40)
     line.show(Tally(10), 10.0)
     line.clear()
-    assert stream.getvalue() == "spectr-batch: 25% · 10/40 rows · 0 tokens/s · 30.0 s left\n"
+    assert stream.getvalue() == "spectr-batch: 25% · 10/40 rows · 30.0 s left · 0 tokens/s\n"
 
 
 def test_another_bundle_has_another_hash(tmp_path: Path):
     one, two = (write_bundle(tmp_path / tag, tag=tag) for tag in "ab")
     assert (one / "spectr.json").read_bytes() != (two / "spectr.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (200, "50% · 20/40 rows · 1 failed · 20.0 s left · 10 tokens/s · block efficiency 1.60"),
+        (80, "50% · 20/40 rows · 1 failed · 20.0 s left · 10 tokens/s"),
+        (50, "50% · 20/40 rows"),
+        (30, "50%"),
+    ],
+)
+def test_the_bar_fits_into_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, shown: str):
+    monkeypatch.setattr(progress_module, "BAR_SECONDS", 0)
+    monkeypatch.setattr(progress_module, "_columns", lambda stream: columns)
+    stream = Terminal()
+    bar = Progress(stream, 40)
+    bar.skip(10)
+    bar.show(Tally(9, 1, 5, 100, 10, [6]), 10.0)
+    line = stream.getvalue().removeprefix("\r").removesuffix("\x1b[K")
+    assert line.lstrip("━─ ") == shown
+    assert len(line) < columns
+
+
+def test_the_summary_of_ranks_tells_the_time_in_which_any_decoded(batch, bundle: Path, prompts: Path, run_dir: Path):
+    for rank in range(2):
+        batch("run", bundle, prompts, "-o", run_dir, "--shard-size", 6, "--rank", rank, "--world", 2, pause=0.002)
+    (first, second) = (read_lines(path) for path in sorted((run_dir / "sessions").iterdir()))
+    for events in (first, second):
+        events[0]["time"] = 1000.0 + (events is second) * 3.0
+        events[-1]["seconds"] = 4.0
+    for path, events in zip(sorted((run_dir / "sessions").iterdir()), (first, second), strict=True):
+        write_lines(path, events)
+    (run_dir / "summary.json").unlink()
+    result = batch("run", bundle, prompts, "-o", run_dir, "--shard-size", 6)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["seconds"], summary["process_seconds"]) == (7.0, 8.0)
+    assert summary["tokens_per_second"] == pytest.approx(summary["completion_tokens"] / 7, abs=1e-3)
+    assert "tokens/s in 7.0 s of decoding, 2 sessions" in result.err
+    assert [session["ended"] for session in summary["sessions"]] == ["done", "done"]
+
+
+def test_the_summary_counts_failures_by_their_code(batch, bundle: Path, run_dir: Path, tmp_path: Path):
+    ids = ["a", "long-1", "long-2", "flaky", "b"]
+    path = write_lines(tmp_path / "in.jsonl", [{"id": one, "prompt": "x"} for one in ids])
+    result = batch("run", bundle, path, "-o", run_dir)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["failures"] == {"context_length_exceeded": 2, "non_finite_logits": 1}
+    assert "  failures           2 context_length_exceeded, 1 non_finite_logits" in result.err.splitlines()
