@@ -171,7 +171,8 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
     how, columns = Setup(plan, *take("batch_size", "backend", "device")), dict(options.pop("column"))
     driver = ctx.find_object(Cluster) or Local(detect(rank, world, os.environ))
     if options.pop("dry_run"):
-        return rehearse(bundle, inputs, columns, how, driver.rank, sampling, *take("seed", "limit", "shard_size"))
+        plain = {name: options[name] for name in ("seed", "limit", "shard_size")}
+        return rehearse(bundle, inputs, how=how, rank=driver.rank, sampling=sampling, columns=columns, **plain)
     return execute(
         bundle,
         inputs,

@@ -63,10 +63,11 @@ class Load:
 def rehearse(
     bundle_path: Path,
     inputs: Sequence[str],
-    columns: Mapping[str, str],
+    *,
     how: Setup,
     rank: Rank,
     sampling: SamplingParams,
+    columns: Mapping[str, str],
     seed: int,
     limit: int | None,
     shard_size: int,
