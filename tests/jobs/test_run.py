@@ -271,7 +271,7 @@ def test_another_bundle_has_another_hash(tmp_path: Path):
     [
         (200, "50% · 20/40 rows · 1 failed · 20.0 s left · 10 tokens/s · block efficiency 1.60"),
         (80, "50% · 20/40 rows · 1 failed · 20.0 s left · 10 tokens/s"),
-        (50, "50% · 20/40 rows"),
+        (50, "50% · 20/40 rows · 1 failed"),
         (30, "50%"),
     ],
 )
