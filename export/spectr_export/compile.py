@@ -9,8 +9,8 @@ from pathlib import Path
 from spectr_export.profiles import make_profiles, static_capacity
 from spectr_export.progress import Progress
 from spectr_export.tensorrt import BuildLimits, build_engine, capabilities
-from spectr_runtime.bundle import ROLES, Bundle, file_sha256
-from spectr_runtime.compiled import ENGINES, CompiledEngine, EngineKey, Flavour
+from spectr_runtime.bundle import ENGINES, ROLES, Bundle, file_sha256
+from spectr_runtime.compiled import CompiledEngine, EngineKey, Flavour
 from spectr_runtime.engines.library import load_tensorrt, machine_key
 from spectr_runtime.errors import EngineError, UsageError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from spectr_export.checkpoint import check_weights
 from spectr_runtime.errors import BundleError, SpectrError, UsageError
 
 # The hub's rule for `name` and `owner/name`.
@@ -23,7 +24,7 @@ def fetch(source: str) -> Path:
     Raises:
         UsageError: There is neither such a folder nor can it be a hub id.
         SpectrError: The hub cannot be reached or does not give the repository.
-        BundleError: There are no weights in safetensors.
+        BundleError: There are no weights in safetensors, or they are not sound.
     """
     folder = Path(source)
     if not (source and folder.is_dir()):
@@ -65,6 +66,7 @@ def _check_files(folder: Path, source: str) -> None:
             f"{source} has no config.json.", hint="Give a folder as transformers' save_pretrained writes it."
         )
     if any(folder.glob("*.safetensors")):
+        check_weights(folder)
         return
     pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
     found = f"only {', '.join(pickles[:3])}, and pickle files can run code" if pickles else "none"

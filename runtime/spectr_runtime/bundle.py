@@ -5,6 +5,8 @@
     BUNDLE/draft/, target/        config.json, model.safetensors, model.onnx (its weights point into model.safetensors)
 
 Opening checks the format, the presence of every file and its content, so that nothing half-built or altered decodes.
+Calibrations and compiled engines are added to a bundle later: they have records of their own, and the bundle's hash
+stays as it is.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from spectr_runtime.checks import check_fields, check_mapping
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
+from spectr_runtime.integrity import check_files, check_graphs, check_strangers
+from spectr_runtime.integrity import file_sha256 as file_sha256
 
 FORMAT_VERSION = 1
 CONTRACT_VERSION = 1
 MANIFEST = "spectr.json"
+ENGINES = "engines"  # folder of a model's compiled engines
 Role = Literal["draft", "target"]
 ROLES: tuple[Role, Role] = ("draft", "target")
 
@@ -39,9 +45,7 @@ class Limits:
     tokens_per_call: int
 
     def __post_init__(self) -> None:
-        for name in ("capacity", "tokens_per_call"):
-            if getattr(self, name) < 1:
-                raise BundleError(f"Limit {name} is {getattr(self, name)}; it must be at least 1.")
+        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Vocabulary:
     eos_token_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         outside = [token for token in self.eos_token_ids if not 0 <= token < self.size]
         if outside:
             raise BundleError(f"End tokens {outside} lie outside the vocabulary of {self.size}.")
@@ -73,6 +78,8 @@ class Manifest:
         files: SHA-256 of every other file, by its path in the bundle with forward slashes.
         versions: Tools that made the bundle.
         parity: Largest difference to PyTorch eager found when the bundle was built, per model.
+        quality: What a model's precision costs, if anything: nats per token of the ``original`` on a text and what is
+            ``lost`` of them, and by how much tokens that ``half`` precision prefers fall short of the best logit.
     """
 
     models: Mapping[Role, ModelSpec]
@@ -81,6 +88,15 @@ class Manifest:
     files: Mapping[str, str]
     versions: Mapping[str, str]
     parity: Mapping[Role, Mapping[str, float]]
+    quality: Mapping[Role, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_mapping("files", self.files, str)
+        check_mapping("versions", self.versions, str)
+        check_mapping("parity", self.parity, Mapping)
+        check_mapping("quality", self.quality, Mapping)
+        for role in ROLES:
+            check_mapping(f"parity.{role}", self.parity[role], (int, float))
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values, with the versions of format and contract in front."""
@@ -92,6 +108,7 @@ class Manifest:
             "limits": dataclasses.asdict(self.limits),
             "versions": dict(self.versions),
             "parity": {role: dict(self.parity[role]) for role in ROLES},
+            "quality": {role: dict(measured) for role, measured in self.quality.items()},
             "files": dict(sorted(self.files.items())),
         }
 
@@ -117,8 +134,9 @@ class Manifest:
                 files=value["files"],
                 versions=value["versions"],
                 parity=value["parity"],
+                quality=value.get("quality", {}),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise BundleError(f"{MANIFEST} is malformed: {error}.", hint="Build the bundle again.") from error
 
 
@@ -134,12 +152,14 @@ class Bundle:
         """Open a bundle and check every file in it.
 
         Raises:
-            BundleError: There is no bundle, its version is unknown, or a file is missing or altered.
+            BundleError: There is no bundle, its version is unknown, a file is missing, altered or not listed, or
+                something in it points outside.
         """
         folder = Path(path)
         manifest = Manifest.from_json(_read_manifest(folder))
-        for name, expected in manifest.files.items():
-            _check_file(folder, name, expected)
+        check_files(folder, manifest.files, MANIFEST)
+        check_strangers(folder, manifest.files, (*ROLES, "tokenizer"), ENGINES)
+        check_graphs(folder, manifest.files)
         return Bundle(folder, manifest)
 
     @property
@@ -162,12 +182,6 @@ class Bundle:
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_manifest(folder: Path) -> Mapping[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
@@ -178,23 +192,8 @@ def _read_manifest(folder: Path) -> Mapping[str, Any]:
         )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON: {error}.", hint="Build the bundle again.") from error
     if not isinstance(value, dict):
         raise BundleError(f"{path} holds {type(value).__name__}, not an object.", hint="Build the bundle again.")
     return value
-
-
-def _check_file(folder: Path, name: str, expected: str) -> None:
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{MANIFEST} names {name!r}, which lies outside the bundle.", hint="Do not use this bundle.")
-    if not path.is_file():
-        raise BundleError(
-            f"{name} is missing from the bundle {folder}.", hint="Copy the bundle again, or build it again."
-        )
-    if file_sha256(path) != expected:
-        raise BundleError(
-            f"{name} in the bundle {folder} is not the file that was built: its SHA-256 differs from {MANIFEST}.",
-            hint="Copy the bundle again, or build it again.",
-        )

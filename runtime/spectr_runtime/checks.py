@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from spectr_runtime.errors import BundleError
@@ -29,3 +30,16 @@ def check_fields(record: DataclassInstance) -> None:
         if type(value) is not kind or (isinstance(value, int) and kind is int and not 1 <= value <= LARGEST):
             allowed = f"a whole number from 1 to {LARGEST}" if kind is int else f"a {kind.__name__}"
             raise BundleError(f"{type(record).__name__}.{field.name} is {value!r}; it must be {allowed}.")
+
+
+def check_mapping(name: str, value: object, kinds: type | tuple[type, ...]) -> None:
+    """Check that something is a mapping from texts to values of some types.
+
+    Raises:
+        BundleError: It is not.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise BundleError(f"{name} is {value!r:.80}; it must be an object.")
+    wrong = [key for key, entry in value.items() if not isinstance(entry, kinds)]
+    if wrong:
+        raise BundleError(f"{name}.{wrong[0]} is {value[wrong[0]]!r:.80}, which is of a wrong type.")

@@ -17,13 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from spectr_runtime.bundle import ROLES, Bundle, Role, file_sha256
+from spectr_runtime.bundle import ENGINES, ROLES, Bundle, Role, file_sha256
 from spectr_runtime.checks import check_fields
 from spectr_runtime.errors import BundleError, EngineError
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOURS: tuple[Flavour, Flavour] = ("tensorrt", "tensorrt-rtx")
-ENGINES = "engines"
 LETTERS = ("B", "T", "L", "M")
 
 

@@ -13,6 +13,10 @@ from typing import Protocol
 import torch
 
 from spectr_runtime.cache import KVCache
+from spectr_runtime.checks import check_fields
+from spectr_runtime.errors import BundleError
+
+TYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class ModelSpec:
         vocabulary: Width of the logits.
         max_positions: Longest text in tokens that the model was made for.
         dtype: Type of weights and cache: ``float32``, ``float16`` or ``bfloat16``.
+        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8`` or ``int4``.
     """
 
     architecture: str
@@ -36,6 +41,12 @@ class ModelSpec:
     vocabulary: int
     max_positions: int
     dtype: str = "float32"
+    quantisation: str = "none"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.dtype not in TYPES:
+            raise BundleError(f"A model of type {self.dtype!r} is not known; it must be {', '.join(TYPES)}.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

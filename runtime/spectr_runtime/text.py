@@ -28,7 +28,7 @@ class Text:
     """
 
     def __init__(self, folder: Path, vocabulary: int) -> None:
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self._vocabulary = vocabulary
         self.piece = functools.cache(self._piece)
 

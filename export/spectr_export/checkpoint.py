@@ -1,0 +1,58 @@
+"""Whether a checkpoint's files are what they say, before any library takes them for granted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spectr_export.weights import WEIGHTS
+from spectr_runtime.checks import LARGEST
+from spectr_runtime.errors import BundleError
+
+INDEX = f"{WEIGHTS}.index.json"
+AGAIN = "Get the checkpoint again."
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+def check_weights(folder: Path) -> None:
+    """Check the header of every weight file against its length, and that an index names files beside it only.
+
+    Raises:
+        BundleError: Names the file that is not sound.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    whole = (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file()
+    for path in sorted(folder.glob("*.safetensors")) if whole else _indexed(folder):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"{path} is no sound safetensors file: {error}.", hint=AGAIN) from error
+
+
+def check_sizes(config: Any, path: Path) -> None:
+    """Check the sizes of a configuration that models are built from.
+
+    Raises:
+        BundleError: One of them is not positive, or larger than any model.
+    """
+    for name in SIZES:
+        value = getattr(config, name, 1)
+        if type(value) is not int or not 1 <= value <= LARGEST:
+            raise BundleError(
+                f"{path} gives {name} as {value!r:.80}; it must be a whole number from 1 to {LARGEST}.", hint=AGAIN
+            )
+
+
+def _indexed(folder: Path) -> list[Path]:
+    path = folder / INDEX
+    try:
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        strange = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is malformed: {error}.", hint=AGAIN) from error
+    if strange:
+        raise BundleError(f"{path} names {strange[0]!r}, which is no file beside it.", hint=AGAIN)
+    return [folder / name for name in names]
