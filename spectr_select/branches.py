@@ -4,7 +4,7 @@ A rule takes its decisions in a fixed order, so all branches reach the same deci
 run again and again: decisions already split are replayed, the next one splits every branch by its outcomes.
 """
 
-# R branches, B rows, C draws, K candidates, V vocabulary, X outcomes.
+# R branches, B rows, C draws, K candidates, M families, V vocabulary, W nodes of a level, X outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 
 from spectr_select.noise import Role
+from spectr_select.tree import Families
 
 T = TypeVar("T")
 
@@ -48,9 +49,10 @@ class Branches:
             law_BV = torch.where(needed_B[:, None], law_BV, anything_V)
         return self._decide(law_BV / law_BV.sum(1, keepdim=True))
 
-    def picks(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
+    def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:
         """See ``Chance``."""
-        return torch.stack([self.pick(Role.DRAFT, node, law_BV) for _ in range(count)], 1)
+        laws = [law_BV for law_BV, nodes in zip(law_BMV.unbind(1), families, strict=True) for _ in nodes]
+        return torch.stack([self.pick(Role.DRAFT, 0, law_BV) for law_BV in laws], 1)
 
     def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
         """See ``Chance``. Arrivals of exponential races follow the law without the tokens before them."""

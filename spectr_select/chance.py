@@ -1,6 +1,6 @@
 """What a rule asks of randomness. ``Noise`` answers with pseudo-random numbers, the enumeration with every outcome."""
 
-# B rows, C draws, K candidates, V vocabulary.
+# B rows, C draws, K candidates, M families, V vocabulary, W nodes of a level.
 from __future__ import annotations
 
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from spectr_select.noise import Role
+from spectr_select.tree import Families
 
 
 class Chance(Protocol):
@@ -21,8 +22,8 @@ class Chance(Protocol):
         """Draw one token from every row's law; int64 [B]. Rows not needed may hold any law and get any token."""
         ...
 
-    def picks(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
-        """Draw ``count`` independent drafts, ``node`` the first of them, from every row's law; int64 [B, C]."""
+    def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:
+        """Draw the children of several nodes independently from the law of each; int64 [B, W], family by family."""
         ...
 
     def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:

@@ -1,17 +1,21 @@
 """The division factor of K-SEQ (SpecTr, arXiv 2310.15141, section 5)."""
 
-# B rows, V vocabulary.
+# B rows, J points, M points of a chord, V vocabulary.
 from __future__ import annotations
 
 import torch
 
-from spectr_select.law import check_pair, normalised
+from spectr_select.law import check_pair, margin_of, overlap
+from spectr_select.tree import constants
 
-# Passes over the vocabulary: in a round some 1e-6 of acceptance (at worst 4e-5 in trials) is not worth more of them.
-PASSES_IN_A_ROUND = 7
-_PASSES = 20
-_START = 0.1
-_BEYOND = 0.1
+# Where the first points lie between 1 and k, and those around an estimate; in units of log k.
+_FIRST = (0.2, 0.5, 0.85)
+_AROUND = (-0.03, 0.0, 0.03)
+# Further points, from an upper bound to the point below. A round of decoding makes do without: they would win it some
+# 5e-5 of acceptance and cost more time than that is worth.
+_TOWARDS = (0.0, 0.05, 0.4)
+_REFINEMENTS = 16
+_ALONG = tuple(cell / 128 for cell in range(1, 129))
 _LEAST, _MOST = 1e-300, 1 - 2.0**-53
 
 
@@ -40,35 +44,67 @@ def division_factor(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int | to
     if isinstance(k, int) and k < 1:
         raise ValueError(f"k = {k} drafts; a division factor takes 1 or more.")
     k_B = torch.as_tensor(k, dtype=torch.float64, device=target_BV.device).expand(len(target_BV))
-    return division_of(normalised(target_BV), normalised(draft_BV), k_B, _PASSES)
+    target_BV, draft_BV = target_BV.double(), draft_BV.double()
+    sums = target_BV.sum(1), draft_BV.sum(1)
+    return division_of(target_BV, draft_BV, sums, k_B, _REFINEMENTS)
 
 
-def division_of(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor, passes: int) -> torch.Tensor:
-    """``division_factor`` of normalised float64 laws; 1 for rows of fewer than two drafts.
+def division_of(
+    target_BV: torch.Tensor,
+    draft_BV: torch.Tensor,
+    sums: tuple[torch.Tensor, torch.Tensor],
+    k_B: torch.Tensor,
+    refinements: int = 0,
+) -> torch.Tensor:
+    """``division_factor`` of weights with their sums, float64 [B] each, in the precision of the weights.
 
-    The root is the fixed point of ``G(rho) = some_of(beta(rho), k)``, which grows with rho and exceeds it on the left
-    of the fixed point alone: every evaluation bounds the root by G, from the side on which rho lies. Newton's method
-    picks the places, on ``log(1 - rho beta) - k log(1 - beta)``, whose root is the same and simple even where d = t.
-    The number of passes is fixed, for the host to wait for nothing; what is left of the bracket costs acceptance alone.
+    With ``A(rho) = rho beta(rho) = sum min(rho d, t)`` the factor is where ``1 - A`` and ``(1 - A / rho)^k`` meet. A is
+    concave: its chords lie below it, so where a chord meets the curve is an upper bound of the factor. Points around
+    estimates of it narrow the chord. There is a fixed number of points, for the host to wait for nothing.
     """
-    k_B = k_B.clamp(min=1)
-    ratio_BV, laws_B2V = target_BV / draft_BV, torch.stack([target_BV, draft_BV], 1)
-    low_B, high_B, rho_B = torch.ones_like(k_B), k_B, 1 + _START * (k_B - 1)
-    for _ in range(passes):
-        # Tokens below the ratio rho give t / rho to beta, the others d.
-        below_BV1 = (ratio_BV < rho_B[:, None]).double()[:, :, None]
-        scaled_B, replaced_B = torch.bmm(laws_B2V, below_BV1)[:, :, 0].unbind(1)
-        whole_B, shared_B = 1 - replaced_B, scaled_B / rho_B
-        beta_B = (whole_B + shared_B).clamp(_LEAST, _MOST)
-        missed_B = k_B * torch.log1p(-beta_B)
-        fixed_B = -torch.expm1(missed_B) / beta_B
-        above_B = fixed_B <= rho_B
-        high_B = torch.where(above_B, fixed_B.minimum(high_B), high_B)
-        low_B = torch.where(above_B, low_B, fixed_B.maximum(low_B))
-        left_B = (1 - rho_B * beta_B).clamp(min=_LEAST)
-        slope_B = k_B * shared_B / (rho_B * (1 - beta_B)) + whole_B / left_B
-        step_B = (left_B.log() - missed_B) / slope_B
-        # Newton's steps stay on one side of the root; a little beyond it, they move the upper end of the bracket too.
-        next_B = rho_B + torch.add(step_B, step_B.abs(), alpha=_BEYOND)
-        rho_B = torch.where((next_B > low_B) & (next_B < high_B), next_B, (low_B + high_B) / 2)
-    return (high_B * (1 + 1e-13)).maximum(low_B).minimum(k_B)
+    k_B1 = k_B.clamp(min=1)[:, None]
+    log_B1, scale_B1 = k_B1.log(), (sums[0] / sums[1])[:, None]
+    # What rounding may have added to a sum is taken off: less overlap asks for a larger factor.
+    share_B1 = (1 - margin_of(target_BV)) / sums[0][:, None]
+
+    def points(rho_BJ: torch.Tensor) -> torch.Tensor:
+        return torch.stack([rho_BJ, overlap(target_BV, draft_BV, rho_BJ * scale_B1) * share_B1])
+
+    known_2BJ = points(torch.exp(log_B1 * constants(_FIRST, k_B.device)))
+    estimate_B1, _ = _meeting(known_2BJ, k_B1, bent=True)
+    rho_BJ = estimate_B1 * torch.exp(log_B1 * constants(_AROUND, k_B.device))
+    known_2BJ = torch.cat([known_2BJ, points(rho_BJ.clamp(min=1).minimum(k_B1))], 2)
+    for _ in range(refinements):
+        bound_B1, below_B1 = _meeting(known_2BJ, k_B1)
+        rho_BJ = torch.lerp(bound_B1, below_B1.clamp(min=1), constants(_TOWARDS, k_B.device))
+        known_2BJ = torch.cat([known_2BJ, points(rho_BJ)], 2)
+    return _meeting(known_2BJ, k_B1)[0][:, 0]
+
+
+def _meeting(known_2BJ: torch.Tensor, k_B1: torch.Tensor, bent: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the chord over the factor meets the curve, rounded up, and the known point below it; [B, 1] each.
+
+    Args:
+        known_2BJ: Points (rho, A).
+        k_B1: Numbers of drafts.
+        bent: Bend the chord to what laws of a language model have, an A that nears 1 exponentially: closer, no bound.
+    """
+    above_BJ = _is_above(known_2BJ[0], known_2BJ[1], k_B1)
+    # Below all points lies the origin; above them is k, where A is at least what it is at the highest of them.
+    low_2B1 = torch.where(above_BJ, 0, known_2BJ).amax(2, keepdim=True)
+    ceiling_2B1 = torch.stack([k_B1, known_2BJ[1].amax(1, keepdim=True)])
+    (low_B1, low_a_B1), high_2B1 = low_2B1, torch.where(above_BJ, known_2BJ, ceiling_2B1).amin(2, keepdim=True)
+    high_B1, high_a_B1 = high_2B1
+    along_M = constants(_ALONG, k_B1.device)
+    rho_BM = torch.lerp(low_B1, high_B1, along_M)
+    if bent:
+        a_BM = -torch.expm1(torch.lerp(torch.log1p(-low_a_B1), torch.log1p(-high_a_B1), along_M))
+    else:
+        a_BM = torch.lerp(low_a_B1, high_a_B1, along_M)
+    met_BM = torch.where(_is_above(rho_BM, a_BM, k_B1), rho_BM, high_B1)
+    return met_BM.amin(1, keepdim=True).clamp(min=1), low_B1
+
+
+def _is_above(rho_BJ: torch.Tensor, a_BJ: torch.Tensor, k_B1: torch.Tensor) -> torch.Tensor:
+    """Whether rho is lossless if A is so large there: ``(1 - A)^(1 / k) < 1 - A / rho``."""
+    return (1 - a_BJ).pow(1 / k_B1) < 1 - a_BJ / rho_BJ

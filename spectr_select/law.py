@@ -1,16 +1,21 @@
 """Laws over the vocabulary: non-negative weights with a positive sum."""
 
-# B rows, C draws, N nodes, V vocabulary.
+# B rows, C draws, G groups of S tokens, N nodes, R draws of all rows, V vocabulary.
 from __future__ import annotations
 
 import torch
 
+# Groups of so many tokens: large enough to make their number small, small enough to keep 45 bits of a weight.
+_GROUP = 256
+_BITS = 53 - 8
+
 
 def sample(law_BV: torch.Tensor, u_B: torch.Tensor) -> torch.Tensor:
-    """Draw tokens by the inverse of the cumulative law.
+    """Draw tokens by the inverse of the cumulative law: first a group of tokens, then the token in it.
 
-    The weights are rounded to integers of about ``62 - log2 V`` bits: their running sums are then exact in whatever
-    order they are added, so a batch or a device cannot change a draw, and a token of weight zero has an empty interval.
+    The weights are rounded down to integers of up to 45 bits: sums of a group are then exact in float64, those of
+    groups in int64, in whatever order they are added. So a batch or a device cannot change a draw, and a token of
+    weight zero has an empty interval.
 
     Args:
         law_BV: Weights, not necessarily normalised; any float dtype.
@@ -19,19 +24,30 @@ def sample(law_BV: torch.Tensor, u_B: torch.Tensor) -> torch.Tensor:
     Returns:
         Tokens, int64, in the shape of ``u_B``. What is no law, as from logits that are not finite, gives some token.
     """
-    running_BV = _integers(law_BV).cumsum(1)
-    total_B1 = running_BV[:, -1:]
-    u_BC = u_B if u_B.ndim == 2 else u_B[:, None]
-    place_BC = (u_BC * total_B1).long().minimum(total_B1 - 1)
-    token_BC = torch.searchsorted(running_BV, place_BC, right=True).clamp(max=law_BV.shape[1] - 1)
-    return token_BC if u_B.ndim == 2 else token_BC[:, 0]
+    weight_BGS = _grouped_integers(law_BV)
+    groups, size = weight_BGS.shape[1:]
+    group_BG = weight_BGS.sum(2).long()
+    running_BG = group_BG.cumsum(1)
+    total_B1 = running_BG[:, -1:]
+    place_BC = ((u_B if u_B.ndim == 2 else u_B[:, None]) * total_B1).long().minimum(total_B1 - 1)
+    chosen_BC = torch.searchsorted(running_BG, place_BC, right=True).clamp(max=groups - 1)
+    rest_BC = place_BC - (running_BG - group_BG).gather(1, chosen_BC)
+    row_B1 = torch.arange(0, len(law_BV) * groups, groups, device=law_BV.device)[:, None]
+    inside_RS = weight_BGS.flatten(0, 1).index_select(0, (row_B1 + chosen_BC).flatten()).cumsum(1)
+    offset_R1 = torch.searchsorted(inside_RS, rest_BC.flatten()[:, None].double(), right=True).clamp(max=size - 1)
+    token_BC = chosen_BC * size + offset_R1.view_as(chosen_BC)
+    return token_BC.clamp(max=law_BV.shape[1] - 1).view_as(u_B)
 
 
-def _integers(law_BV: torch.Tensor) -> torch.Tensor:
-    law_BV = law_BV.double()
-    _, exponent_B1 = torch.frexp(law_BV.amax(1, keepdim=True))
-    bits = 62 - (law_BV.shape[1] - 1).bit_length()
-    return (law_BV * torch.exp2((bits - exponent_B1).double())).round().long()
+def _grouped_integers(law_BV: torch.Tensor) -> torch.Tensor:
+    """Weights as integers, in groups; float64 [B, G, S], the last group filled up with zeros."""
+    vocabulary = law_BV.shape[1]
+    _, exponent_B1 = torch.frexp(law_BV.amax(1, keepdim=True).double())
+    bits, size = min(_BITS, 62 - (vocabulary - 1).bit_length()), min(_GROUP, vocabulary)
+    weight_BV = (law_BV.double() * torch.exp2((bits - exponent_B1).double())).floor_()
+    if vocabulary % size:
+        weight_BV = torch.nn.functional.pad(weight_BV, (0, -vocabulary % size))
+    return weight_BV.view(len(weight_BV), -1, size)
 
 
 def arrivals(law_BV: torch.Tensor, time_BV: torch.Tensor, count: int) -> torch.Tensor:
@@ -45,10 +61,31 @@ def arrivals(law_BV: torch.Tensor, time_BV: torch.Tensor, count: int) -> torch.T
     return arrival_BV.topk(count, largest=False, sorted=True).indices
 
 
+def precise(law_BV: torch.Tensor) -> torch.Tensor:
+    """The law in float32 at least."""
+    return law_BV.float() if law_BV.element_size() < 4 else law_BV
+
+
 def normalised(law_BV: torch.Tensor) -> torch.Tensor:
     """The law in float64 with sum 1: float32 laws miss 1 by more than an exactness test allows."""
     law_BV = law_BV.double()
     return law_BV / law_BV.sum(1, keepdim=True)
+
+
+def overlap(target_BV: torch.Tensor, draft_BV: torch.Tensor, scale_BJ: torch.Tensor) -> torch.Tensor:
+    """``sum min(t, scale d)`` of weights for several scales, in their precision; float64 [B, J]."""
+    # One buffer that stays in the cache, instead of one for each scale.
+    shared_BV = torch.empty_like(draft_BV)
+    found = [
+        torch.minimum(torch.mul(draft_BV, scale_B1, out=shared_BV), target_BV, out=shared_BV).sum(1)
+        for scale_B1 in scale_BJ.to(draft_BV.dtype)[:, :, None].unbind(1)
+    ]
+    return torch.stack(found, 1).double()
+
+
+def margin_of(law_BV: torch.Tensor) -> float:
+    """By how much, relatively, sums over a vocabulary may be off in the law's precision."""
+    return 8 * torch.finfo(law_BV.dtype).eps
 
 
 def or_else(law_BV: torch.Tensor, other_BV: torch.Tensor) -> torch.Tensor:
@@ -58,6 +95,11 @@ def or_else(law_BV: torch.Tensor, other_BV: torch.Tensor) -> torch.Tensor:
     one answer that cannot be wrong.
     """
     return torch.where((law_BV > 0).any(1, keepdim=True), law_BV, other_BV)
+
+
+def surplus(target_BV: torch.Tensor, draft_BV: torch.Tensor, scale_B: torch.Tensor) -> torch.Tensor:
+    """What the target's weights have over a multiple of the draft's, ``(t - scale d)+``; float64."""
+    return (target_BV - draft_BV * scale_B[:, None]).clamp_(min=0)
 
 
 def excess(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Randomness as a pure function of (row seed, text position, role, node): no generator and no state."""
 
-# B rows, N tags, C numbers, K candidates, V vocabulary.
+# B rows, N tags, C numbers, F numbers of all families, K candidates, M families, V vocabulary, W nodes of a level.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -11,10 +11,11 @@ import torch
 
 from spectr_select.law import arrivals, sample
 from spectr_select.philox import halves, philox
+from spectr_select.tree import Families, as_index
 
 _NODE_BITS = 24
-# The first numbers of a round are made together: Philox is some 150 tensor operations, and a batch so small pays for
-# their number, not for their size.
+# The first numbers of nodes are made together: Philox is some 80 tensor operations, and a batch so small pays for their
+# number, not for their size.
 _TABLE_NODES = 32
 _TABLE_COUNT = 8
 _TABLE_ROWS = 512
@@ -45,7 +46,7 @@ class Noise:
 
     seed_B: torch.Tensor
     position_B: torch.Tensor
-    _tables: list[torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=list)
+    _tables: dict[int, torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
     _races: dict[tuple[int, int], torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,9 +61,10 @@ class Noise:
 
     def uniform(self, role: Role, node: int, count: int) -> torch.Tensor:
         """Uniform numbers in [0, 1) of 53 random bits; float64 [B, C]."""
-        small = role is not Role.RACE and 0 <= node < _TABLE_NODES and count <= _TABLE_COUNT
-        if small and len(self.seed_B) <= _TABLE_ROWS:
-            return self._table()[:, role * _TABLE_NODES + node, :count]
+        if role is not Role.RACE and count <= _TABLE_COUNT and len(self.seed_B) <= _TABLE_ROWS:
+            _check_node(node)
+            page, place = divmod(node, _TABLE_NODES)
+            return self._table(page)[:, role * _TABLE_NODES + place, :count]
         return _uniform(*self._words(role, node, count))
 
     def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
@@ -90,9 +92,15 @@ class Noise:
         """Draw one token from every row's law; int64 [B]. Rows not needed may hold any law and get any token."""
         return sample(law_BV, self.uniform(role, node, 1)[:, 0])
 
-    def picks(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
-        """Draw ``count`` independent drafts, ``node`` the first of them, from every row's law; int64 [B, C]."""
-        return sample(law_BV, self.uniform(Role.DRAFT, node, count))
+    def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:
+        """Draw the children of several nodes independently from the law of each; int64 [B, W], family by family."""
+        count = max(map(len, families))
+        u_BMC = torch.stack([self.uniform(Role.DRAFT, nodes[0], count) for nodes in families], 1)
+        token_BF = sample(law_BMV.flatten(0, 1), u_BMC.flatten(0, 1)).view(len(law_BMV), -1)
+        if count * len(families) == sum(map(len, families)):
+            return token_BF
+        drawn = (place * count + child for place, nodes in enumerate(families) for child in range(len(nodes)))
+        return token_BF.index_select(1, as_index(drawn, token_BF.device))
 
     def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
         """Draw ``count`` distinct drafts one after the other, ``node`` the first of them; int64 [B, C].
@@ -107,18 +115,17 @@ class Noise:
         centred = ((high >> 6) * 2**26 + (low >> 6)).double() * 2.0**-52 + 2.0**-53
         return -torch.log1p(-centred)
 
-    def _table(self) -> torch.Tensor:
-        """Numbers of the first nodes of every role but the race; float64 [B, roles * nodes, C]."""
-        if not self._tables:
-            device = self.seed_B.device
-            role_R1 = torch.arange(Role.RACE, device=device)[:, None]
-            tag_N1 = (role_R1 << _NODE_BITS | torch.arange(_TABLE_NODES, device=device)).flatten()[:, None]
-            self._tables.append(_uniform(*self._words_at(self.position_B, tag_N1, _TABLE_COUNT)))
-        return self._tables[0]
+    def _table(self, page: int) -> torch.Tensor:
+        """Numbers of some nodes for every role but the race; float64 [B, roles * nodes, C]."""
+        if page not in self._tables:
+            role_R1 = torch.arange(Role.RACE, device=self.seed_B.device)[:, None]
+            node_N = torch.arange(page * _TABLE_NODES, (page + 1) * _TABLE_NODES, device=self.seed_B.device)
+            tag_N1 = (role_R1 << _NODE_BITS | node_N).flatten()[:, None]
+            self._tables[page] = _uniform(*self._words_at(self.position_B, tag_N1, _TABLE_COUNT))
+        return self._tables[page]
 
     def _words(self, role: Role, node: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if not 0 <= node < 2**_NODE_BITS:
-            raise ValueError(f"Node {node} has no noise; nodes are 0 to {2**_NODE_BITS - 1}.")
+        _check_node(node)
         position_B = self.position_B + node if role is Role.RACE else self.position_B
         tag = role << _NODE_BITS | (0 if role is Role.RACE else node)
         high_BNC, low_BNC = self._words_at(position_B, torch.full((1, 1), tag, device=self.seed_B.device), count)
@@ -135,6 +142,11 @@ class Noise:
         high = torch.stack((words[0], words[2]), -1).flatten(-2)[..., :count]
         low = torch.stack((words[1], words[3]), -1).flatten(-2)[..., :count]
         return high, low
+
+
+def _check_node(node: int) -> None:
+    if not 0 <= node < 2**_NODE_BITS:
+        raise ValueError(f"Node {node} has no noise; nodes are 0 to {2**_NODE_BITS - 1}.")
 
 
 def _uniform(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:

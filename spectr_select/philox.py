@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 _LOW = 0xFFFFFFFF
@@ -15,6 +17,9 @@ Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
     """Four random 32-bit words for every counter.
 
+    A round multiplies the first and the third word, and each product makes one half of the state. They go through
+    together as a pair, which the round exchanges.
+
     Args:
         counter: Four words, int64 tensors of values in [0, 2^32) whose shapes broadcast.
         key: Two words, likewise.
@@ -22,20 +27,27 @@ def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
     Returns:
         Four words, int64 tensors of values in [0, 2^32).
     """
-    first, second, third, fourth = counter
-    low_key, high_key = key
-    for _ in range(_ROUNDS):
-        low_product, high_product = first * _MULTIPLIERS[0], third * _MULTIPLIERS[1]
-        first = _high(high_product) ^ second ^ low_key
-        third = _high(low_product) ^ fourth ^ high_key
-        second, fourth = high_product & _LOW, low_product & _LOW
-        low_key, high_key = (low_key + _WEYL[0]) & _LOW, (high_key + _WEYL[1]) & _LOW
-    return first, second, third, fourth
+    shape = (counter[0] | counter[1] | counter[2] | counter[3]).shape
+    first, second, third, fourth = (word.expand(shape) for word in counter)
+    pair, partners = torch.stack((first, third)), torch.stack((fourth, second))
+    multipliers, weyl = (table.reshape(*table.shape, *(1,) * first.ndim) for table in _tables(first.device))
+    even, odd = torch.stack((key[1], key[0])), torch.stack((key[0], key[1]))
+    keys = (torch.stack((even, odd) * (_ROUNDS // 2)) + weyl) & _LOW
+    for turn in range(_ROUNDS):
+        product = pair * multipliers[turn % 2]
+        # The product of two words wraps to a negative int64; the mask takes away what the signed shift fills in.
+        pair = (product >> 32).bitwise_and_(_LOW).bitwise_xor_(partners) ^ keys[turn]
+        partners = product.bitwise_and_(_LOW).flip(0)
+    return pair[0], partners[1], pair[1], partners[0]
 
 
-def _high(product: torch.Tensor) -> torch.Tensor:
-    # The product of two words wraps to a negative int64; the mask takes away what the signed shift fills in.
-    return (product >> 32) & _LOW
+@lru_cache(maxsize=8)
+def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multipliers of the pair in even and odd rounds [2, 2], what each round adds to the pair's keys [10, 2]."""
+    first, second = _MULTIPLIERS
+    multipliers = torch.tensor([[first, second], [second, first]], device=device)
+    weyl = [[turn * _WEYL[1 - turn % 2], turn * _WEYL[turn % 2]] for turn in range(_ROUNDS)]
+    return multipliers, torch.tensor(weyl, device=device)
 
 
 def halves(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from spectr_select.chance import Chance
 from spectr_select.noise import Noise
-from spectr_select.rule import Round, Rule, Siblings
+from spectr_select.rule import Level, Round, Rule
 from spectr_select.rules import rule_named
 from spectr_select.selection import Selection
 from spectr_select.tree import DraftTree, as_index
@@ -80,17 +80,16 @@ def select(
 
 def draw_level(rule: Rule, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, chance: Chance) -> torch.Tensor:
     """``draw`` for a rule at hand and any source of chance."""
-    above, level = tree.levels[depth - 1], tree.levels[depth]
-    drawn: list[torch.Tensor] = []
-    order: list[int] = []
-    for place, parent in enumerate(above):
-        children = tuple(node for node in level if tree.parents[node] == parent)
-        if children:
-            _check_enough(rule, len(children), draft_BMV.shape[2])
-            drawn.append(rule.draw(Siblings(draft_BMV[:, place], children, depth), chance))
-            order += children
-    places = as_index((order.index(node) for node in level), draft_BMV.device)
-    return torch.cat(drawn, 1)[:, places]
+    above, families = tree.levels[depth - 1], tree.families(depth)
+    _check_enough(rule, max(map(len, families)), draft_BMV.shape[2])
+    if len(families) < len(above):
+        places = as_index((tree.parents[nodes[0]] - above.start for nodes in families), draft_BMV.device)
+        draft_BMV = draft_BMV.index_select(1, places)
+    tokens_BW = rule.draw(Level(draft_BMV, families, depth), chance)
+    order = tuple(node for nodes in families for node in nodes)
+    if order == tuple(tree.levels[depth]):
+        return tokens_BW
+    return tokens_BW.index_select(1, as_index((order.index(node) for node in tree.levels[depth]), tokens_BW.device))
 
 
 def _check_enough(rule: Rule, siblings: int, vocabulary: int) -> None:

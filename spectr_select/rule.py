@@ -1,6 +1,6 @@
 """What a selection rule is: how it draws siblings, which trees it takes, how it selects."""
 
-# B rows, C children of one node, N tree nodes, P nodes with a draft law, V vocabulary.
+# B rows, M nodes with children, N tree nodes, P nodes with a draft law, V vocabulary, W nodes of a level.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,21 +11,21 @@ import torch
 
 from spectr_select.chance import Chance
 from spectr_select.selection import Selection
-from spectr_select.tree import DraftTree
+from spectr_select.tree import DraftTree, Families
 
 
 @dataclass(frozen=True, slots=True)
-class Siblings:
-    """The children of one node, which are to be drawn.
+class Level:
+    """The nodes of one depth, which are to be drawn.
 
     Attributes:
-        draft_BV: The draft's law after the parent.
-        nodes: Their node numbers.
-        depth: Their depth.
+        draft_BMV: The draft's laws after those nodes above that have children.
+        families: Their children.
+        depth: The depth.
     """
 
-    draft_BV: torch.Tensor
-    nodes: tuple[int, ...]
+    draft_BMV: torch.Tensor
+    families: Families
     depth: int
 
 
@@ -53,14 +53,14 @@ class Rule:
     Attributes:
         name: Its name in ``RULES``.
         drawing: How siblings are drawn: ``iid``, ``without-replacement``, ``top`` or ``race``.
-        draw: Draws the children of one node, ``(siblings, chance) -> tokens_BC``.
+        draw: Draws the nodes of a level, ``(level, chance) -> tokens_BW``, family by family.
         select: Selects, ``(round, chance) -> Selection``.
         trees: Which trees it takes: ``any``, ``paths`` that meet at the root, or a single ``chain``.
     """
 
     name: str
     drawing: str
-    draw: Callable[[Siblings, Chance], torch.Tensor]
+    draw: Callable[[Level, Chance], torch.Tensor]
     select: Callable[[Round, Chance], Selection]
     trees: Literal["any", "paths", "chain"] = "any"
 

@@ -3,11 +3,15 @@
 # N nodes with the root, D depth.
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
+
+# The children of some nodes, of each node its own.
+Families = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,11 @@ class DraftTree:
         """Nodes from the root's child down to ``node``, both included; empty for the root."""
         return _path(self.parents, node)
 
+    def families(self, depth: int) -> Families:
+        """The nodes of a level, by their parents; a parent without children is left out."""
+        level = itertools.groupby(sorted(self.levels[depth], key=self.parents.__getitem__), self.parents.__getitem__)
+        return tuple(tuple(nodes) for _, nodes in level)
+
     def ancestors(self, device: torch.device | str) -> torch.Tensor:
         """Which nodes every node sees: itself and its ancestors up to the root; bool [N, N]. Not to be written to."""
         return _ancestors(self.parents, torch.device(device))
@@ -132,6 +141,12 @@ def _path(parents: tuple[int, ...], node: int) -> tuple[int, ...]:
 def as_index(nodes: Iterable[int], device: torch.device) -> torch.Tensor:
     """Node numbers as int64, made once, since a copy to an accelerator waits for it. Not to be written to."""
     return _as_index(tuple(nodes), device)
+
+
+@lru_cache(maxsize=64)
+def constants(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Numbers as float64, made once for the same reason. Not to be written to."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
 
 
 @lru_cache(maxsize=4096)

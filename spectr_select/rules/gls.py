@@ -10,17 +10,20 @@ from __future__ import annotations
 import torch
 
 from spectr_select.chance import Chance
+from spectr_select.coins import columns
+from spectr_select.drawing import by_family
 from spectr_select.law import arrivals
 from spectr_select.noise import Role
-from spectr_select.plan import columns
 from spectr_select.recursion import Step, TokenRule, bonus_by_pick
-from spectr_select.rule import Rule, Siblings
+from spectr_select.rule import Level, Rule
 
 
-def _draw(siblings: Siblings, chance: Chance) -> torch.Tensor:
-    draft_BV = siblings.draft_BV
-    races = (chance.exponential(Role.DRAFT, node, draft_BV.shape[1]) for node in siblings.nodes)
-    return torch.cat([arrivals(draft_BV, time_BV, 1) for time_BV in races], 1)
+def _draw(level: Level, chance: Chance) -> torch.Tensor:
+    def first_arrivals(draft_BV: torch.Tensor, nodes: tuple[int, ...]) -> torch.Tensor:
+        races = (chance.exponential(Role.DRAFT, node, draft_BV.shape[1]) for node in nodes)
+        return torch.cat([arrivals(draft_BV, time_BV, 1) for time_BV in races], 1)
+
+    return by_family(level, first_arrivals)
 
 
 def _emit(step: Step, chance: Chance) -> torch.Tensor:

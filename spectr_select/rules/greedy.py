@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import torch
 
+from spectr_select.chance import Chance
+from spectr_select.coins import ratio
 from spectr_select.drawing import draw_top
-from spectr_select.law import excess, outside
-from spectr_select.plan import Plan, ratio, token_rule
+from spectr_select.law import excess, normalised, outside
+from spectr_select.noise import Role
+from spectr_select.recursion import Step, TokenRule, bonus_by_pick
 from spectr_select.rule import Rule
 
 
-def greedy_plan(
-    target_BV: torch.Tensor, draft_BV: torch.Tensor, tokens_BK: torch.Tensor, active_BK: torch.Tensor
-) -> Plan:
-    """Coin of the last active candidate, and residual."""
-    count_B1 = active_BK.sum(1, keepdim=True)
-    last_BK = active_BK & (active_BK.cumsum(1) == count_B1)
-    chosen_BV = torch.zeros_like(draft_BV).scatter_add(1, tokens_BK, (active_BK & ~last_BK).double()) > 0
-    rest_BV = outside(draft_BV, chosen_BV)
-    accept_BK = ratio(target_BV.gather(1, tokens_BK), rest_BV.gather(1, tokens_BK)) * last_BK
-    return Plan(accept_BK, excess(target_BV, torch.where(count_B1 > 0, rest_BV, 0)))
+def _emit(step: Step, chance: Chance) -> torch.Tensor:
+    target_BV, draft_BV = normalised(step.target_BV), normalised(step.draft_BV)
+    count_B1 = step.active_BK.sum(1, keepdim=True)
+    last_BK = step.active_BK & (step.active_BK.cumsum(1) == count_B1)
+    top_BK = (step.active_BK & ~last_BK).double()
+    rest_BV = outside(draft_BV, torch.zeros_like(draft_BV).scatter_add(1, step.tokens_BK, top_BK) > 0)
+    accept_BK = ratio(target_BV.gather(1, step.tokens_BK), rest_BV.gather(1, step.tokens_BK)) * last_BK
+    chosen_B = chance.first(step.first, accept_BK)
+    failed_B = chosen_B == accept_BK.shape[1]
+    correction_B = chance.pick(
+        Role.EMIT, step.depth, excess(target_BV, torch.where(count_B1 > 0, rest_BV, 0)), failed_B
+    )
+    last_B = step.tokens_BK.gather(1, last_BK.to(torch.uint8).argmax(1, keepdim=True))[:, 0]
+    return torch.where(failed_B, correction_B, last_B)
 
 
-GREEDY = Rule(name="greedy", drawing="top", draw=draw_top, select=token_rule(greedy_plan).select)
+GREEDY = Rule(name="greedy", drawing="top", draw=draw_top, select=TokenRule(_emit, bonus_by_pick).select)

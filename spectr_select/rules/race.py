@@ -11,15 +11,16 @@ from __future__ import annotations
 import torch
 
 from spectr_select.chance import Chance
+from spectr_select.drawing import by_family
 from spectr_select.law import arrivals
 from spectr_select.noise import Role
 from spectr_select.recursion import Step, TokenRule
-from spectr_select.rule import Rule, Siblings
+from spectr_select.rule import Level, Rule
 
 
-def _draw(siblings: Siblings, chance: Chance) -> torch.Tensor:
-    time_BV = chance.exponential(Role.RACE, siblings.depth, siblings.draft_BV.shape[1])
-    return arrivals(siblings.draft_BV, time_BV, len(siblings.nodes))
+def _draw(level: Level, chance: Chance) -> torch.Tensor:
+    time_BV = chance.exponential(Role.RACE, level.depth, level.draft_BMV.shape[2])
+    return by_family(level, lambda draft_BV, nodes: arrivals(draft_BV, time_BV, len(nodes)))
 
 
 def _winner(target_BV: torch.Tensor, depth: int, chance: Chance) -> torch.Tensor:

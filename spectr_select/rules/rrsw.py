@@ -1,6 +1,7 @@
 """Recursive rejection sampling without replacement (RSD, arXiv 2402.14160; Sequoia, arXiv 2402.12374).
 
-As ``rrs``, but siblings are distinct: a rejected token leaves the draft's law as well.
+As ``rrs``, but siblings are distinct: a rejected token leaves the draft's law as well, which renormalises it. What is
+left of the target has nothing on that token, so it keeps the form ``(t - c d)+``.
 """
 
 # B rows, K candidates, V vocabulary.
@@ -8,25 +9,25 @@ from __future__ import annotations
 
 import torch
 
+from spectr_select.coins import CoinRule, Coins
 from spectr_select.drawing import draw_distinct
-from spectr_select.law import excess, normalised, without
-from spectr_select.plan import Plan, columns, ratio, token_rule
+from spectr_select.recursion import Step, first_of
 from spectr_select.rule import Rule
+from spectr_select.rules.rrs import reject_in_turn, residual
 
 
-def rrsw_plan(
-    target_BV: torch.Tensor, draft_BV: torch.Tensor, tokens_BK: torch.Tensor, active_BK: torch.Tensor
-) -> Plan:
-    """Coins and residual of recursive rejection sampling without replacement."""
-    left_BV, accepts = target_BV, []
-    for token_B1, active_B1 in zip(columns(tokens_BK), columns(active_BK), strict=True):
-        offered_B1 = draft_BV.gather(1, token_B1)
-        accepts.append(ratio(left_BV.gather(1, token_B1), offered_B1) * active_B1)
-        # A token that the law no longer offers is a repeat or a filler: testing it would bias the output.
-        tested_B1 = active_B1 & (offered_B1 > 0)
-        left_BV = torch.where(tested_B1, normalised(excess(left_BV, draft_BV)), left_BV)
-        draft_BV = torch.where(tested_B1, without(draft_BV, token_B1), draft_BV)
-    return Plan(torch.cat(accepts, 1), left_BV)
+def toss(step: Step) -> Coins:
+    """Coins of recursive rejection sampling without replacement."""
+    draft_BV, tokens_BK = step.draft_BV.double(), step.tokens_BK
+    offered_BK = draft_BV.gather(1, tokens_BK)
+    # A token that the law no longer offers is a repeat or a filler: testing it would bias the output.
+    earlier_BKK = (tokens_BK[:, :, None] == tokens_BK[:, None, :]) & step.active_BK[:, None, :]
+    tested_BK = step.active_BK & (offered_BK > 0) & ~earlier_BKK.tril(-1).any(2)
+    # Summed from the end, for what is left on offer to keep its precision where it is small.
+    some_B1 = tokens_BK.gather(1, first_of(tested_BK)[:, None])
+    rest_B1 = draft_BV.scatter(1, torch.where(tested_BK, tokens_BK, some_B1), 0).sum(1, keepdim=True)
+    on_offer_BK = rest_B1 + (offered_BK * tested_BK).flip(1).cumsum(1).flip(1)
+    return reject_in_turn(step, draft_BV, on_offer_BK, tested_BK)
 
 
-RRSW = Rule(name="rrsw", drawing="without-replacement", draw=draw_distinct, select=token_rule(rrsw_plan).select)
+RRSW = Rule(name="rrsw", drawing="without-replacement", draw=draw_distinct, select=CoinRule(toss, residual).select)

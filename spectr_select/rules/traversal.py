@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from spectr_select.chance import Chance
+from spectr_select.coins import ratio
 from spectr_select.drawing import draw_distinct
 from spectr_select.law import normalised, or_else, without
 from spectr_select.noise import Role
-from spectr_select.plan import ratio
 from spectr_select.rule import Round, Rule
 from spectr_select.rules.block import pass_chance
 from spectr_select.selection import Selection, selection_at

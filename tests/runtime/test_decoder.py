@@ -195,9 +195,10 @@ def test_logits_that_are_not_finite_fail_their_row_alone(open_decoder: OpenDecod
 
     def poisoned(call):
         logits = forward(call)
-        seen.append(call)
-        if len(seen) == 12:
-            logits[1] = float("nan")
+        if len(logits) > 1:  # a round, not the prefill of one row
+            seen.append(call)
+            if len(seen) == 8:
+                logits[1] = float("nan")
         return logits
 
     engine.forward = poisoned

@@ -59,7 +59,7 @@ def test_agrees_with_the_sorted_solution(k: int, vocabulary: int) -> None:
     torch.testing.assert_close(accepted_B, accepted(target_BV, draft_BV, best_B, k)[0], rtol=0, atol=1e-8)
     assert float(surplus_B.max()) <= 1e-13
     if k <= 3:  # many drafts are accepted as surely with a range of factors, up to rounding
-        torch.testing.assert_close(rho_B, best_B, rtol=1e-8, atol=0)
+        torch.testing.assert_close(rho_B, best_B, rtol=1e-6, atol=0)
 
 
 weights = st.lists(st.sampled_from([0.0, 1e-300, 1e-9, 0.1, 0.5, 1.0, 1.0, 3.0, 7.0, 1e4]), min_size=4, max_size=4)
@@ -81,8 +81,10 @@ def test_never_below_the_root_and_close_to_the_best_acceptance(target: list[floa
 def test_edges() -> None:
     uniform, left, right = law(1, 1, 1, 1), law(1, 2, 0, 0), law(0, 0, 3, 1)
     assert float(division_factor(left, right, 5)) == 5, "disjoint laws"
-    assert float(division_factor(uniform, uniform, 5)) == pytest.approx(1, abs=1e-6)
-    assert float(division_factor(law(0, 1, 0, 0), law(0, 1, 0, 0), 5)) == pytest.approx(1, abs=1e-6)
+    for same in (uniform, law(0, 1, 0, 0)):  # with five tries a little more than 1 accepts as surely
+        rho_B = division_factor(same, same, 5)
+        assert 1 <= float(rho_B) < 1.01
+        assert float(accepted(same, same, rho_B, 5)[0]) == pytest.approx(1, abs=1e-14)
     assert float(division_factor(uniform, left, 1)) == 1, "one draft"
     # Uniform draft over n, target uniform over n / r of them: rho* = r (1 - (1 - 1/r)^k).
     assert float(division_factor(law(1, 0, 0, 0), uniform, 3)) == pytest.approx(4 * (1 - 0.75**3), abs=1e-12)
