@@ -21,7 +21,7 @@ import click
 from machine import machine
 
 from spectr_jobs import cli, setup
-from spectr_runtime import Completion, Request, SpeculationStats, Timing, Usage
+from spectr_runtime import Completion, Plan, Request, SpeculationStats, Timing, Usage
 
 SIZES = (10_000, 100_000, 1_000_000)
 PHASES = ("survey", "decoding", "merge")
@@ -36,6 +36,7 @@ class NoModel:
 
     def __init__(self, rows: Any) -> None:
         self.timing = Timing()
+        self.rounds: dict[Plan, int] = {}
         self._rows = rows
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:

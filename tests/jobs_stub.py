@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from spectr_runtime import (
     Manifest,
     ModelSpec,
     Outcome,
+    Plan,
     Request,
     RequestError,
     RowError,
@@ -44,15 +46,25 @@ class StubDecoder:
     completions of an id that begins with ``half`` the odd ones fail.
     """
 
-    def __init__(self, *, batch_size: int = 4, seed: int = 0, pause: float = 0.0, flaky: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int = 4,
+        seed: int = 0,
+        pause: float = 0.0,
+        flaky: bool = True,
+        plans: Sequence[Plan] = (Plan("kseq", 4, 4),),
+    ) -> None:
         self.batch_size = batch_size
         self.timing = Timing()
+        self.rounds: Counter[Plan] = Counter()
         self.pulled = 0
         self.finished = 0
         self.most_waiting = 0
         self._seed = seed
         self._pause = pause
         self._flaky = flaky
+        self._plans = plans
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         source = iter(requests)
@@ -67,6 +79,7 @@ class StubDecoder:
             time.sleep(self._pause)
             self.timing.verify += self._pause
             request = batch.pop(int(_digest(self._seed, batch[0])[:8], 16) % len(batch))
+            self.rounds[self._plans[self.finished % len(self._plans)]] += 2
             self.finished += 1
             yield self._outcome(request)
 

@@ -96,7 +96,7 @@ def bars(values: Mapping[str, float], y: Axis, title: str) -> str:
 
 def shares(values: Mapping[str, tuple[float, str]], title: str) -> str:
     """One lying bar per share of a whole, with its name before it and what is said of it behind."""
-    left, right = 72, 110
+    left, right = 96, 120
     room = (HEIGHT - TOP) / max(6, len(values))
     parts = []
     for index, (name, (value, said)) in enumerate(values.items()):

@@ -39,6 +39,7 @@ def page(run: RunDirectory) -> str:
         *_over_time(run, figures["sessions"]),
         _figure("Drafts accepted by depth", _acceptance(figures)),
         _figure("Where the time went", _time(figures)),
+        _figure("Rounds by plan", _plans(figures)),
         _figure("Lengths of prompts and completions", _lengths(run, figures["rows"])),
         "</div>",
         _failures(run, figures["failures"]),
@@ -133,6 +134,13 @@ def _time(figures: Figures) -> str:
         if value["share"] > 0
     }
     return charts.shares(values, "Where the time went") if values else ""
+
+
+def _plans(figures: Figures) -> str:
+    """Which plan rounds took, where there was a choice."""
+    rounds = sum(figures["plans"].values())
+    values = {plan: (count / rounds, f"{count:,} rounds") for plan, count in figures["plans"].items()}
+    return charts.shares(values, "Rounds by plan") if len(values) > 1 else ""
 
 
 def _lengths(run: RunDirectory, completed: int) -> str:

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Protocol
 
 from spectr_jobs import rows
 from spectr_jobs.journal import Journal
+from spectr_jobs.setup import RunDecoder
 from spectr_jobs.shard import Shard
 from spectr_jobs.tally import Tally
-from spectr_runtime.timing import Timing
 
 TICKS = 30  # per so far run time, so that the pictures of a short run show something too
 FASTEST, SLOWEST = 0.5, 10.0  # seconds between two
@@ -43,7 +43,7 @@ class Session:
     """
 
     def __init__(
-        self, folder: Path, facts: Mapping[str, Any], progress: Display, timing: Timing, echo: BinaryIO | None
+        self, folder: Path, facts: Mapping[str, Any], progress: Display, decoder: RunDecoder, echo: BinaryIO | None
     ) -> None:
         """Start the clock.
 
@@ -51,13 +51,13 @@ class Session:
             folder: Where the events of every process go.
             facts: What the first event says: plan, batch size, backend, machine.
             progress: The progress line.
-            timing: The decoder's stage times, which it keeps up to date.
+            decoder: Keeps its stage times and its rounds of each plan up to date.
             echo: Where every row goes beside its shard, if anywhere.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.tally = Tally()
         self._progress = progress
-        self._timing = timing
+        self._decoder = decoder
         self._echo = echo
         self._started = time.monotonic()
         self._due = FASTEST
@@ -98,8 +98,9 @@ class Session:
         self._events.close()
 
     def _state(self) -> dict[str, Any]:
-        timing = {stage: round(seconds, 6) for stage, seconds in dataclasses.asdict(self._timing).items()}
-        return {"seconds": round(self.seconds, 6), "tally": self.tally.to_json(), "timing": timing}
+        timing = {stage: round(seconds, 6) for stage, seconds in dataclasses.asdict(self._decoder.timing).items()}
+        plans = {str(plan): rounds for plan, rounds in self._decoder.rounds.items()}
+        return {"seconds": round(self.seconds, 6), "tally": self.tally.to_json(), "timing": timing, "plans": plans}
 
     def _write(self, kind: str, facts: Mapping[str, Any]) -> None:
         self._events.append(rows.encode({"time": round(time.time(), 3), "event": kind, **facts}))

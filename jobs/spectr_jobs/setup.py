@@ -24,6 +24,11 @@ class RunDecoder(Protocol):
 
     timing: Timing
 
+    @property
+    def rounds(self) -> Mapping[Plan, int]:
+        """Rounds of each plan so far."""
+        ...
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         """Decode; pulls requests lazily and yields rows as they finish, in any order."""
         ...

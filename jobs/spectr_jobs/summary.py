@@ -84,6 +84,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "block_efficiency": _rounded(tally.block_efficiency),
         "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
         "rounds": tally.rounds,
+        "plans": dict(_plans(session.pop("plans") for session in sessions).most_common()),
         "timing": _timing([session.pop("timing") for session in sessions], spent),
         "sessions": sessions,
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
@@ -119,8 +120,8 @@ def plans(run: RunDirectory) -> set[str]:
 def _sessions(run: RunDirectory) -> Iterator[dict[str, Any]]:
     """What every session did; nothing of one that ended before its first event.
 
-    Its first event, and beside it ``seconds``, ``rows``, ``failed``, ``tokens``, ``timing``, and in ``ended`` how it
-    ended, which is nothing while it goes on or when it was killed.
+    Its first event, and beside it its last counts; in ``ended`` how it ended, which is nothing while it goes on or when
+    it was killed.
     """
     for path in sorted(run.sessions.glob("*.jsonl")):
         if events := [row for _, _, row in journal.rows(path)]:
@@ -132,8 +133,17 @@ def _sessions(run: RunDirectory) -> Iterator[dict[str, Any]]:
                 "failed": tally.failed,
                 "tokens": tally.completion_tokens,
                 "timing": state.get("timing", {}),
+                "plans": state.get("plans", {}),
                 "ended": events[-1].get("reason"),
             }
+
+
+def _plans(plans: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """Rounds of each plan."""
+    total: Counter[str] = Counter()
+    for rounds in plans:
+        total.update(rounds)
+    return total
 
 
 def _timing(timings: Iterable[Mapping[str, float]], seconds: float) -> dict[str, Any]:
@@ -176,6 +186,9 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         sessions = f", {len(summary['sessions'])} sessions" if len(summary["sessions"]) > 1 else ""
         lines.append(("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {spent} of decoding{sessions}"))
     lines += _speculation(summary)
+    if len(summary["plans"]) > 1:
+        rounds = sum(summary["plans"].values())
+        lines.append(("plans", ", ".join(f"{plan} {count / rounds:.0%}" for plan, count in summary["plans"].items())))
     shares = {stage: value["share"] for stage, value in summary["timing"].items() if value["share"] >= 0.005}
     lines.append(("time", ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())))
     lines += [(name, str(path)) for name, path in files.items() if path.stat().st_size]

@@ -11,6 +11,7 @@ from spectr_jobs import report as module
 from spectr_jobs.charts import Axis, bars, line, number, scatter, shares
 from spectr_jobs.run_directory import RunDirectory
 from spectr_jobs.timeline import Span, bins, spans
+from spectr_runtime import Plan
 
 
 @pytest.fixture
@@ -52,6 +53,15 @@ def test_failures_are_counted_by_their_code_and_shown_as_text(run_dir: Path):
 def test_an_incomplete_run_has_a_report_too(batch, bundle: Path, prompts: Path, tmp_path: Path):
     batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2)
     assert "8 of 20 records so far" in module.page(RunDirectory.open(tmp_path / "run"))
+
+
+def test_the_choices_of_a_plan_that_changes_are_shown(batch, bundle: Path, prompts: Path, tmp_path: Path):
+    plans = [Plan("race", 1, 3), Plan("race", 1, 3), Plan("race", 0, 0)]
+    result = batch("run", bundle, prompts, "-o", tmp_path / "run", plans=plans)
+    assert "  plans              race K=1 L=3 70%, race K=0 L=0 30%" in result.err.splitlines()
+    page = module.page(RunDirectory.open(tmp_path / "run"))
+    assert "70% · 28 rounds" in page
+    assert page.count("Rounds by plan") == 3
 
 
 def test_interruptions_are_marked_and_told(batch, bundle: Path, prompts: Path, tmp_path: Path):

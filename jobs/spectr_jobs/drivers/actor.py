@@ -99,7 +99,7 @@ class Actor:
         decoder = opener(Bundle.open(bundle_path), how, seed=run.manifest.terms.seed)
         stop = Stop()
         facts = how.to_json() | {"rank": self._number % self._team, "world": self._team} | summary.machine()
-        session = Session(run.sessions, facts, Line(self._tell, stop), decoder.timing, None)
+        session = Session(run.sessions, facts, Line(self._tell, stop), decoder, None)
         return work(run, decoder, self._shards(), session, stop)
 
     def _shards(self) -> Iterator[int]:

@@ -38,6 +38,6 @@ class Local:
         progress.skip(total - remaining)
         announce(run, how, remaining, str(self.rank) if self.rank.world > 1 else "")
         facts = how.to_json() | {"rank": self.rank.index, "world": self.rank.world} | summary.machine()
-        session = Session(run.sessions, facts, progress, decoder.timing, echo)
+        session = Session(run.sessions, facts, progress, decoder, echo)
         busy = work(run, decoder, numbers, session, stop)
         conclude(run, busy, stop, session.tally.rows)
