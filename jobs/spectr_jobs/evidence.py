@@ -4,7 +4,9 @@ A token y at a place where the target's law is t gives ``u = t(tokens before y) 
 with r uniform and drawn for the audit alone: the randomised probability integral transform. Given everything before it,
 u is uniform on [0, 1) if y was drawn from t, whatever the order, so the numbers of all tokens of all rows, one after
 another, are independent and uniform. That holds although a row's length depends on what was written, since whether
-another token follows is known before it is looked at; and it needs no assumption on models, prompts or rules.
+another token follows is known before it is looked at; and it needs no assumption on models, prompts or rules. An audit
+takes a number of tokens that was fixed before; only where a run has fewer is it the number that there are, which the
+bound on false alarms knows as a limit for many rows (Anscombe, 1952) instead of a fact for each count.
 
 The order decides which failures show. By d / t, draft to target: a rule that accepts too many drafts writes too many
 tokens that the draft likes better than the target, so the numbers pile up at the high end; by how much, is how far the

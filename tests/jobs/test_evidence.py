@@ -12,11 +12,9 @@ from table_pair import table_scorer, write
 from spectr_jobs.evidence import FALSE_ALARMS, Evidence
 from spectr_runtime import Plan, Request, SamplingParams
 from spectr_runtime.score import Score, TokenScore, Written
-from spectr_select import RULES
-from spectr_select.drawing import draw_iid
-from spectr_select.plan import Plan as Coins
-from spectr_select.plan import ratio, token_rule
-from spectr_select.rule import Rule
+from spectr_select import RULES, Role, Selection
+from spectr_select.chance import Chance
+from spectr_select.rule import Round
 
 PLAN = Plan("kseq", 3, 3)
 
@@ -50,25 +48,26 @@ def test_exact_rows_rarely_raise_an_alarm(monkeypatch: pytest.MonkeyPatch) -> No
             assert below <= len(p_values) * level + 4 * (len(p_values) * level) ** 0.5, (name, level)
 
 
-def too_greedy(target_BV, draft_BV, tokens_BK, active_BK) -> Coins:
-    """K-SEQ with a division factor of one: every draft has the acceptance of a single one."""
-    k_B1 = active_BK.sum(1, keepdim=True).double()
-    share_BV = torch.minimum(draft_BV, target_BV)
-    shared_B1 = share_BV.sum(1, keepdim=True)
-    residual_BV = (target_BV - share_BV * (1 - (1 - shared_B1) ** k_B1) / shared_B1).clamp(min=0)
-    accept_BK = ratio(share_BV.gather(1, tokens_BK), draft_BV.gather(1, tokens_BK)) * active_BK
-    return Coins(accept_BK, torch.where((residual_BV > 0).any(1, keepdim=True), residual_BV, target_BV))
+def lenient(drawn: Round, chance: Chance) -> Selection:
+    """Accept one draft half again as readily as its probabilities allow: lenience, as it is sold for speed."""
+    target_BV, draft_BV = drawn.target_BNV[:, 0].double(), drawn.draft_BPV[:, 0].double()
+    token_B1 = drawn.tokens_BN[:, 1:]
+    accepted_B = chance.first(1, (1.5 * target_BV.gather(1, token_B1) / draft_BV.gather(1, token_B1)).clamp(max=1)) == 0
+    residual_BV = (target_BV - draft_BV).clamp(min=0)
+    law_BV = torch.where(accepted_B[:, None], drawn.target_BNV[:, 1].double(), residual_BV)
+    node_B1 = torch.where(accepted_B, 1, -1)[:, None]
+    return Selection(node_B1, accepted_B.long(), chance.pick(Role.EMIT, 0, law_BV))
 
 
 def test_a_rule_that_accepts_too_much_is_found_by_the_order_of_draft_to_target(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(RULES, "kseq", Rule("kseq", "iid", draw_iid, token_rule(too_greedy).select))
-    evidence = evidence_of(scores(monkeypatch, write(monkeypatch, PLAN, requests(600), 128)))
+    monkeypatch.setitem(RULES, "single", dataclasses.replace(RULES["single"], select=lenient))
+    evidence = evidence_of(scores(monkeypatch, write(monkeypatch, Plan("single", 1, 1), requests(600), 128)))
     assert not evidence.sound
     assert evidence.impossible == 0
     found = evidence.statistics
-    assert found["draft to target"].p_value < 1e-12
+    assert found["draft to target"].p_value < 1e-9
     assert found["draft to target"].distance > found["probability"].distance
     assert sum(evidence.by_ratio) / len(evidence.by_ratio) > 0.52, "drafts pile up at the high end"
 
