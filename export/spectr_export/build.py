@@ -9,27 +9,29 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spectr_export.graph import export_graph
-from spectr_export.model import in_float32, load_config, load_original, load_stored, measure_spec, save_model
-from spectr_export.parity import SMALLEST_CAPACITY, check_onnxruntime
+from spectr_export.member import Member, Say, build_member, check_member
+from spectr_export.model import load_config, longest_text
+from spectr_export.parity import SMALLEST_CAPACITY
+from spectr_export.precision import FLOAT32, Precision
+from spectr_export.quality import encode_text, read_text
 from spectr_export.refusal import refuse_unsupported
 from spectr_export.source import fetch
 from spectr_export.staging import refuse_output, staged
 from spectr_export.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
 from spectr_runtime.bundle import MANIFEST, ROLES, Bundle, Limits, Manifest, Role, file_sha256
-from spectr_runtime.engine import ModelSpec
-from spectr_runtime.errors import BundleError, EngineError, UsageError
+from spectr_runtime.errors import EngineError, UsageError
 
 TOKENS_PER_CALL = 256
 # Without --capacity. Every row of a run reserves its whole capacity, and models allow far more than most texts need.
 LARGEST_DEFAULT_CAPACITY = 4096
 TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 
-Say = Callable[[str], None]
+# Drafts that are made of the target; a folder of such a name is written with a path, as in ./int4.
+COPIES = ("int8", "int4")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,16 +49,28 @@ class Built:
     seconds: float
 
 
-def build(target: str, draft: str, output: Path, *, capacity: int | None, overwrite: bool, say: Say) -> Built:
+def build(
+    target: str,
+    draft: str,
+    output: Path,
+    *,
+    capacity: int | None,
+    overwrite: bool,
+    say: Say,
+    precision: Precision = FLOAT32,
+    text: Path | None = None,
+) -> Built:
     """Build a bundle.
 
     Args:
         target: Folder or hub id of the target.
-        draft: Folder or hub id of the draft.
+        draft: Folder or hub id of the draft; ``int8`` or ``int4`` for a copy of the target that is quantised so.
         output: Where the bundle goes.
         capacity: Longest text in tokens; None takes what both models were made for, up to a limit.
         overwrite: Whether a bundle at ``output`` is replaced.
         say: Takes a line of progress.
+        precision: How the models are stored.
+        text: File to measure on what they lose by it; None for a text of Python's own.
 
     Raises:
         UsageError: The output or the capacity cannot be.
@@ -66,7 +80,10 @@ def build(target: str, draft: str, output: Path, *, capacity: int | None, overwr
     started = time.monotonic()
     versions = _versions()
     refuse_output(output, overwrite=overwrite)
-    folders: dict[Role, Path] = {"draft": fetch(draft), "target": fetch(target)}
+    precisions = _precisions(draft, precision)
+    measured = read_text(text)
+    folders: dict[Role, Path] = {"target": fetch(target)}
+    folders["draft"] = folders["target"] if draft in COPIES else fetch(draft)
     configs = {role: load_config(folders[role]) for role in ROLES}
     limits = Limits(_choose_capacity(configs, capacity, say), TOKENS_PER_CALL)
     for role in ROLES:
@@ -75,16 +92,21 @@ def build(target: str, draft: str, output: Path, *, capacity: int | None, overwr
     refuse_other_tokenizer(tokenizer, load_tokenizer(folders["draft"]))
     end_tokens = find_end_tokens(folders["target"], configs["target"], tokenizer)
     vocabulary = common_vocabulary({role: configs[role].vocab_size for role in ROLES}, tokenizer, end_tokens)
+    ids = encode_text(measured, tokenizer)
     with staged(output) as folder:
-        built = {role: _build_model(role, folders[role], folder / role, limits.capacity, say) for role in ROLES}
+        built = {
+            role: build_member(Member(role, folders[role], precisions[role]), folder / role, limits.capacity, ids, say)
+            for role in ROLES
+        }
         tokenizer.save_pretrained(folder / "tokenizer")
         manifest = Manifest(
-            models={role: spec for role, (spec, _) in built.items()},
+            models={role: member.spec for role, member in built.items()},
             vocabulary=vocabulary,
             limits=limits,
             files=_hashes(folder),
             versions=versions,
-            parity={role: parity for role, (_, parity) in built.items()},
+            parity={role: member.parity for role, member in built.items()},
+            quality={role: member.quality for role, member in built.items()},
         )
         _write_manifest(manifest, folder)
     return Built(manifest, bundle_size(output), time.monotonic() - started)
@@ -97,16 +119,8 @@ def check(bundle: Bundle, say: Say) -> None:
         BundleError: Parity failed.
     """
     for role in ROLES:
-        folder = bundle.model(role)
-        spec, capacity = bundle.manifest.models[role], bundle.manifest.limits.capacity
-        parity = check_onnxruntime(load_original(folder), folder, spec, capacity, name=role)
-        say(f"{role}: {describe_parity(parity)}")
-
-
-def describe_parity(parity: Mapping[str, float]) -> str:
-    """Largest difference to PyTorch eager and where it was found, for a person."""
-    stages = ", ".join(f"{stage} {difference:.1e}" for stage, difference in parity.items())
-    return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
+        manifest = bundle.manifest
+        check_member(role, bundle.model(role), manifest.models[role], manifest.limits.capacity, say)
 
 
 def bundle_size(folder: Path) -> int:
@@ -126,16 +140,7 @@ def _versions() -> dict[str, str]:
 
 
 def _choose_capacity(configs: Mapping[Role, Any], capacity: int | None, say: Say) -> int:
-    made_for: dict[str, int | None] = {
-        role: getattr(config, "max_position_embeddings", None) for role, config in configs.items()
-    }
-    unknown = [role for role, positions in made_for.items() if positions is None]
-    if unknown:
-        raise BundleError(
-            f"The {unknown[0]}'s config.json has no max_position_embeddings, the longest text that it was made for.",
-            hint="Add it, in tokens.",
-        )
-    allowed = min(positions for positions in made_for.values() if positions is not None)
+    allowed = min(longest_text(config) for config in configs.values())
     if capacity is None:
         capacity = min(allowed, LARGEST_DEFAULT_CAPACITY)
         more = f"; --capacity allows up to {allowed}" if allowed > capacity else ""
@@ -148,18 +153,16 @@ def _choose_capacity(configs: Mapping[Role, Any], capacity: int | None, say: Say
     return capacity
 
 
-def _build_model(
-    role: Role, source: Path, folder: Path, capacity: int, say: Say
-) -> tuple[ModelSpec, Mapping[str, float]]:
-    stored = load_stored(source)
-    spec = measure_spec(in_float32(stored))
-    parameters = sum(parameter.numel() for parameter in stored.parameters())
-    say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers")
-    save_model(stored, folder)
-    export_graph(folder, spec)
-    parity = check_onnxruntime(load_original(folder), folder, spec, capacity, name=role)
-    say(f"{role}: {describe_parity(parity)}")
-    return spec, parity
+def _precisions(draft: str, precision: Precision) -> dict[Role, Precision]:
+    if draft not in COPIES:
+        return {"draft": precision, "target": precision}
+    copy = dataclasses.replace(precision, quantisation=draft)
+    if copy == precision:
+        raise UsageError(
+            f"A draft in {draft} of a target in {draft} is the target itself.",
+            hint="Leave the target as it is, or name a smaller model as draft.",
+        )
+    return {"draft": copy, "target": precision}
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -43,20 +43,55 @@ def main() -> None:
     epilog=_example("spectr-export build examples/demo_pair/target --draft examples/demo_pair/draft -o demo.bundle")
 )
 @click.argument("target")
-@click.option("--draft", required=True, help="The small model that proposes: a folder or a hub id.")
+@click.option(
+    "--draft",
+    required=True,
+    help="The small model that proposes: a folder or a hub id; int8 or int4 for a copy of TARGET quantised so.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the bundle goes.")
 @click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Type of weights, cache and arithmetic: float32 for CPUs, bfloat16 or float16 for GPUs.",
+)
+@click.option(
+    "--quantise",
+    type=click.Choice(["int8", "int4"]),
+    help="Store the matrices of both models' layers in int8 or int4 and compute in --dtype.",
+)
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path),
+    help="Measure what a precision loses on this UTF-8 file instead of a text of Python's own.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
-def build(target: str, draft: str, output: Path, capacity: int | None, overwrite: bool) -> None:
+def build(
+    target: str,
+    draft: str,
+    output: Path,
+    capacity: int | None,
+    dtype: str,
+    quantise: str | None,
+    text: Path | None,
+    overwrite: bool,
+) -> None:
     """Build a bundle from TARGET, a folder or a hub id, and its draft.
 
-    Weights are read from safetensors only and stored in float32. Both graphs are compared with the original models
-    before the bundle appears; a difference beyond rounding fails the build.
+    Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears;
+    a difference beyond rounding fails the build, and so does a precision that loses more than 0.02 (half precision),
+    0.05 (int8) or 0.3 (int4) nats per token.
     """
     with _reporting_errors():
         from spectr_export.build import build as build_bundle
+        from spectr_export.precision import Precision
 
-        built = build_bundle(target, draft, output, capacity=capacity, overwrite=overwrite, say=_say)
+        precision = Precision(dtype, quantise or "none")
+        built = build_bundle(
+            target, draft, output, capacity=capacity, overwrite=overwrite, say=_say, precision=precision, text=text
+        )
         parity = max(max(stages.values()) for stages in built.manifest.parity.values())
         click.echo(
             f"{output}: {built.size / 1e6:.1f} MB, capacity {built.manifest.limits.capacity}, "
@@ -183,7 +218,8 @@ def check(bundle: Path) -> None:
 
 
 def _page(bundle: Bundle) -> str:
-    from spectr_export.build import bundle_size, describe_parity
+    from spectr_export.build import bundle_size
+    from spectr_export.member import describe_parity
     from spectr_runtime.compiled import list_engines
 
     manifest = bundle.manifest

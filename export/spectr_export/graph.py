@@ -15,6 +15,7 @@ from onnxscript import ir, optimizer, rewriter
 from onnxscript.ir import passes
 from onnxscript.rewriter.rules.fusion import _rms_normalization, _rotary_embedding
 
+from spectr_export.dequantisation import dequantise_weight, read_undecoded
 from spectr_export.weights import WEIGHTS, read_places
 from spectr_runtime.contract import (
     CALL_INPUTS,
@@ -27,6 +28,7 @@ from spectr_runtime.contract import (
 )
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
+from spectr_runtime.weights import CODES
 
 GRAPH = "model.onnx"
 # Sizes of the example call. A size of 0 or 1, or two that are equal, would be taken for constants of the model.
@@ -47,7 +49,7 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     Raises:
         BundleError: The model cannot be traced, or its graph is not the contract's.
     """
-    model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"))
+    model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"), read=read_undecoded)
     graph = _trace(model, spec)
     stored = _point_at_weights(graph, _stored_names(model, folder), folder)
     _simplify(graph, stored)
@@ -121,7 +123,7 @@ def _stored_names(model: ContractModel, folder: Path) -> dict[str, str]:
     """Map every parameter's name in the graph to its name in the file; tied parameters share one entry there."""
     places = read_places(folder / WEIGHTS)
     parameters = dict(model.model.named_parameters(remove_duplicate=False))
-    stored = {id(parameter): name for name, parameter in parameters.items() if name in places}
+    stored = {id(parameter): name for name, parameter in parameters.items() if {name, name + CODES} & places.keys()}
     return {f"model.{name}": stored[id(parameter)] for name, parameter in parameters.items()}
 
 
@@ -130,13 +132,17 @@ def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: 
     places = read_places(folder / WEIGHTS)
     weights = {name: value for name, value in graph.graph.initializers.items() if name in stored_names}
     for name, value in weights.items():
+        if stored_names[name] not in places:
+            dequantise_weight(graph, value, stored_names[name], places, folder)
+            continue
         place = places[stored_names[name]]
         assert value.dtype is not None
         assert value.shape == place.shape, f"{name} is {value.shape} in the graph and {place.shape} in the file"
         value.const_value = ir.ExternalTensor(
             WEIGHTS, place.offset, place.length, value.dtype, shape=ir.Shape(place.shape), name=name, base_dir=folder
         )
-    return set(weights)
+    initializers = graph.graph.initializers.items()
+    return {name for name, value in initializers if isinstance(value.const_value, ir.ExternalTensor)}
 
 
 def _simplify(graph: ir.Model, weights: set[str]) -> None:

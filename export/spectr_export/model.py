@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
+from spectr_export.checkpoint import check_sizes
 from spectr_export.ondemand import Stored, load_on_demand
 from spectr_export.precision import FLOAT32, Precision, convert, distinct_weights, layouts
 from spectr_export.weights import SAFETENSORS_DTYPES, WEIGHTS, read_places, write_weights
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
+from spectr_runtime.weights import CODES, SCALES, dequantise
 
 
 def load_config(folder: Path) -> Any:
@@ -25,13 +29,16 @@ def load_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
+    path = folder / "config.json"
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers' own checks raise what they meet
         raise BundleError(
-            f"transformers cannot read {folder / 'config.json'}: {_first_line(error)}",
+            f"transformers cannot read {path}: {' '.join(str(error).split()):.200}",
             hint="spectr serves architectures that transformers itself has; it runs no code from a checkpoint.",
         ) from error
+    check_sizes(config, path)
+    return config
 
 
 def load_stored(folder: Path) -> Any:
@@ -72,9 +79,15 @@ def load_stored(folder: Path) -> Any:
 def load_original(folder: Path) -> Any:
     """The causal LM as transformers has it, with its own eager attention, computing in float32, in eval mode.
 
+    Args:
+        folder: A checkpoint, or a model of a bundle, whose matrices may be quantised.
+
     Raises:
         BundleError: As ``load_stored``.
     """
+    whole = folder / WEIGHTS
+    if whole.is_file() and any(name.endswith(CODES) for name in read_places(whole)):
+        return load_on_demand(load_config(folder), _stored_weights(whole))
     return in_float32(load_stored(folder))
 
 
@@ -86,11 +99,28 @@ def in_float32(model: Any) -> Any:
     return load_on_demand(model.config, weights)
 
 
+def longest_text(config: Any) -> int:
+    """The longest text in tokens that a model was made for; Bloom's configuration has its own word for it.
+
+    Raises:
+        BundleError: The configuration does not say.
+    """
+    length = getattr(config, "max_position_embeddings", None) or getattr(config, "seq_length", None)
+    if length is None:
+        raise BundleError(
+            f"The {config.model_type} model's config.json has no max_position_embeddings, the longest text in tokens "
+            "that it was made for.",
+            hint="Add it.",
+        )
+    return int(length)
+
+
 def measure_spec(model: Any) -> ModelSpec:
     """Sizes of a model, read off a pass of its own with its own cache.
 
     Raises:
-        BundleError: Its layers keep caches of different shapes, or its logits are not as wide as config.json says.
+        BundleError: Its layers keep caches of different shapes, its logits are not as wide as config.json says, or that
+            does not say how long a text may be.
     """
     with torch.inference_mode():
         output = model(input_ids=torch.tensor([[0, 1]]), use_cache=True)
@@ -112,7 +142,7 @@ def measure_spec(model: Any) -> ModelSpec:
         kv_heads=kv_heads,
         head_size=head_size,
         vocabulary=output.logits.shape[-1],
-        max_positions=model.config.max_position_embeddings,
+        max_positions=longest_text(model.config),
     )
 
 
@@ -132,6 +162,22 @@ def save_model(model: Any, folder: Path, precision: Precision = FLOAT32) -> None
     config.architectures, config.dtype = [type(model).__name__], precision.dtype
     config.save_pretrained(folder)
     write_weights(folder / WEIGHTS, layouts(model, precision), convert(model, precision), {"format": "pt"})
+
+
+def _stored_weights(path: Path) -> dict[str, Stored]:
+    """The weights of a bundle's model, quantised ones decoded when they are read."""
+    with safe_open(path, framework="pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights = {}
+    for name, tensor in stored.items():
+        if name.endswith(CODES):
+            plain = name.removesuffix(CODES)
+            scales = stored[plain + SCALES].float()
+            shape = (scales.shape[-1], len(tensor))
+            weights[plain] = Stored(shape, functools.partial(dequantise, tensor, scales))
+        elif not name.endswith(SCALES):
+            weights[name] = Stored(tuple(tensor.shape), tensor.float)
+    return weights
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:

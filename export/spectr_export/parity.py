@@ -10,18 +10,26 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from spectr_export.graph import GRAPH
+from spectr_export.widening import widen
 from spectr_runtime.engine import Call, Engine, ModelSpec
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.errors import BundleError
 
 ABSOLUTE = 1e-4
 RELATIVE = 1e-3
+# Of a graph in half precision that is run in float32: its constants (a scale of the embeddings, say) stay rounded.
+WIDE_ABSOLUTE = 0.03
+WIDE_RELATIVE = 1e-2
+# How far short of the best logit a token may fall that half precision prefers.
+HALF = 0.25
 SMALLEST_CAPACITY = 64
 LONGEST_TEXT = 256
 CHUNK = 96
@@ -31,6 +39,7 @@ PARENTS = (-1, 0, 0, 0, 1, 1, 2, 4)
 ACCEPTED = (0, 1, 4, 7)
 
 Text = tuple[int, ...]
+Differ = Callable[[torch.Tensor, torch.Tensor], tuple[float, bool, str]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,10 +92,10 @@ class Reference:
 
 
 def check_onnxruntime(model: Any, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
-    """Compare the graph in a model's folder with the original model.
+    """Compare the graph in a model's folder with the original model, in float32 whatever the graph's type is.
 
     Args:
-        model: The original causal LM in eval mode, on the CPU.
+        model: The causal LM with the folder's weights, computing in float32 in eval mode, on the CPU.
         folder: Folder with ``model.onnx``.
         spec: The model's sizes.
         capacity: Longest text of the bundle, at least ``SMALLEST_CAPACITY``; texts grow to it, up to ``LONGEST_TEXT``.
@@ -99,34 +108,81 @@ def check_onnxruntime(model: Any, folder: Path, spec: ModelSpec, capacity: int, 
         BundleError: The model's logits differ.
         EngineError: ONNX Runtime fails.
     """
-    slots = min(capacity, LONGEST_TEXT + len(PARENTS) + STEPS)
-    return check_parity(model, OnnxRuntimeEngine(folder, spec, rows=3, capacity=slots, lean=True), name=name)
+    sizes: Any = {"rows": 3, "capacity": _slots(capacity), "lean": True}
+    if spec.dtype == "float32":
+        return check_parity(model, OnnxRuntimeEngine(folder, spec, **sizes), name=name)
+    wide = dataclasses.replace(spec, dtype="float32")
+    engine = OnnxRuntimeEngine(folder, wide, graph=widen(folder / GRAPH), **sizes)
+    return check_parity(model, engine, name=name, differ=within(WIDE_ABSOLUTE, WIDE_RELATIVE))
 
 
-def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float]:
+def check_half(model: Any, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
+    """Compare PyTorch's arithmetic in half precision with the original model.
+
+    Rounding moves every logit, so what counts is what would be decoded: after every text, the token that half precision
+    prefers must be one that float32 prefers too, or scores within ``HALF`` of the best.
+
+    Args:
+        model: As in ``check_onnxruntime``.
+        folder: As in ``check_onnxruntime``.
+        spec: The model's sizes, its type ``float16`` or ``bfloat16``.
+        capacity: As in ``check_onnxruntime``.
+        name: What to call the model in an error.
+
+    Returns:
+        How far a preferred token falls short of the best, at most, as ``half``.
+
+    Raises:
+        BundleError: A token falls short by more.
+    """
+    engine = TorchEngine(folder, spec, rows=3, capacity=_slots(capacity))
+    return {"half": max(check_parity(model, engine, name=name, differ=shortfall).values())}
+
+
+def within(absolute: float, relative: float) -> Differ:
+    """The largest difference of two rows of logits; each may be ``absolute + relative * |logit|``."""
+
+    def differ(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
+        difference_V = (logits_V - expected_V).abs()
+        sound = bool((difference_V <= absolute + relative * expected_V.abs()).all())
+        return float(difference_V.max()), sound, f"{absolute:g} + {relative:g} of the logit"
+
+    return differ
+
+
+def shortfall(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
+    """How far the token that an engine prefers falls short of the best, and whether half precision may do that."""
+    missing = float(expected_V.max() - expected_V[logits_V.argmax()])
+    return missing, missing <= HALF and bool(logits_V.isfinite().all()), f"{HALF:g} between the tokens preferred"
+
+
+def check_parity(model: Any, engine: Engine, *, name: str, differ: Differ | None = None) -> Mapping[str, float]:
     """Compare an engine with the original model.
 
     Args:
         model: The original causal LM in eval mode, on the CPU.
         engine: The engine, with at least 3 rows and ``SMALLEST_CAPACITY`` slots.
         name: What to call the engine in an error.
+        differ: From an engine's logits [V] and the model's: how far they differ, whether that is allowed, and what is;
+            rounding of float32 if None.
 
     Returns:
-        Largest absolute difference of the logits in each of ``prefill``, ``tree`` and ``steps``.
+        The largest difference in each of ``prefill``, ``tree`` and ``steps``.
 
     Raises:
-        BundleError: A difference exceeds ``ABSOLUTE + RELATIVE * |logit|``, or a logit is not finite.
+        BundleError: A difference is not allowed, or a logit is not finite.
     """
     reference = Reference(model)
     texts = _texts(engine)
+    differ = differ or within(ABSOLUTE, RELATIVE)
     with torch.inference_mode():
         for text in texts:
             reference.logits(text[:-1])
         # Each stage goes on where the one before it left the cache.
         return {
-            "prefill": _compare(reference, _prefill(engine, texts), f"{name}, prefill"),
-            "tree": _compare(reference, _tree(engine, texts), f"{name}, tree"),
-            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), f"{name}, steps"),
+            "prefill": _compare(reference, _prefill(engine, texts), differ, f"{name}, prefill"),
+            "tree": _compare(reference, _tree(engine, texts), differ, f"{name}, tree"),
+            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), differ, f"{name}, steps"),
         }
 
 
@@ -220,17 +276,20 @@ def _each(fed: Sequence[Sequence[Fed]]) -> list[tuple[int, int, Fed]]:
     return list(itertools.chain.from_iterable(rows))
 
 
-def _compare(reference: Reference, calls: Iterator[Scored], where: str) -> float:
+def _compare(reference: Reference, calls: Iterator[Scored], differ: Differ, where: str) -> float:
     largest = 0.0
     # Longest first, so that the reference reads every text of a call once.
     for text, logits_V in (one for call in calls for one in sorted(call, key=lambda pair: -len(pair[0]))):
-        expected_V = reference.logits(text)
-        difference_V = (logits_V.cpu() - expected_V).abs()
-        largest = max(largest, float(difference_V.max()))
-        if not bool((difference_V <= ABSOLUTE + RELATIVE * expected_V.abs()).all()):
+        difference, sound, allowed = differ(logits_V.cpu(), reference.logits(text))
+        if not sound:
             raise BundleError(
                 f"Parity failed ({where}): logits after {len(text)} tokens differ from transformers by "
-                f"{float(difference_V.max()):.2g}; allowed are {ABSOLUTE:g} + {RELATIVE:g} of the logit.",
+                f"{difference:.2g}; allowed are {allowed}.",
                 hint="spectr cannot serve this model faithfully; use another one.",
             )
+        largest = max(largest, difference)
     return largest
+
+
+def _slots(capacity: int) -> int:
+    return min(capacity, LONGEST_TEXT + len(PARENTS) + STEPS)

@@ -1,4 +1,4 @@
-"""The type in which a model's weights are stored and its cache is kept."""
+"""How a model is stored: the type of its numbers, and whether its matrices are quantised."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from spectr_export.quantiser import QUANTISATIONS, quantisable, quantise, quantised_layouts
 from spectr_export.weights import Layout
 from spectr_runtime.contract import DTYPES
-from spectr_runtime.errors import BundleError
+from spectr_runtime.errors import BundleError, UsageError
+from spectr_runtime.weights import CODES, SCALES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,46 +21,65 @@ class Precision:
 
     Attributes:
         dtype: Type of the weights and of the cache: ``float32``, ``float16`` or ``bfloat16``.
+        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8`` or ``int4``.
     """
 
     dtype: str = "float32"
+    quantisation: str = "none"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise BundleError(f"Type {self.dtype!r} is not known; it must be {', '.join(DTYPES)}.")
+        for name, allowed in (("dtype", DTYPES), ("quantisation", QUANTISATIONS)):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"A {name} of {getattr(self, name)!r} is not known; it must be {', '.join(allowed)}.")
+
+    def __str__(self) -> str:
+        return self.dtype if self.quantisation == "none" else f"{self.quantisation} weights and {self.dtype}"
 
 
 FLOAT32 = Precision()
 
 
 def layouts(model: Any, precision: Precision) -> dict[str, Layout]:
-    """What ``convert`` will give, by name."""
-    return {
-        name: Layout(_dtype(tensor, precision), tuple(tensor.shape)) for name, tensor in distinct_weights(model).items()
-    }
+    """What ``convert`` will give, by name.
+
+    Raises:
+        BundleError: The model has nothing to quantise.
+    """
+    made: dict[str, Layout] = {}
+    quantised = _quantised(model, precision)
+    for name, tensor in distinct_weights(model).items():
+        if name in quantised:
+            pair = quantised_layouts(tensor, precision.quantisation, DTYPES[precision.dtype])
+            made[name + CODES], made[name + SCALES] = pair
+        else:
+            made[name] = Layout(_dtype(tensor, precision), tuple(tensor.shape))
+    return made
 
 
 def convert(model: Any, precision: Precision) -> Iterator[tuple[str, torch.Tensor]]:
-    """Give every weight of a model once, in its new type, made when it is asked for.
+    """Give every weight of a model once as it is to be stored, made when it is asked for.
 
     Args:
         model: A causal LM, its weights in any type.
-        precision: The new type of what is a floating-point number.
+        precision: How they are to be stored.
 
     Yields:
-        The name in transformers' model and the tensor; of tied weights, the first.
+        The name in transformers' model (of tied weights, the first; of quantised ones, with a suffix) and the tensor.
 
     Raises:
         BundleError: A weight is too large for the new type.
     """
+    quantised = _quantised(model, precision)
     for name, tensor in distinct_weights(model).items():
-        converted = tensor.to(_dtype(tensor, precision))
-        if precision.dtype == "float16" and not bool(converted.isfinite().all()):
-            raise BundleError(
-                f"Weight {name} has values up to {float(tensor.abs().max()):.3g}; float16 ends at 65504.",
-                hint="Use `--dtype bfloat16` or `--dtype float32`.",
-            )
-        yield name, converted
+        dtype = _dtype(tensor, precision)
+        if dtype == torch.float16:
+            _refuse_large(name, tensor)
+        if name in quantised:
+            codes, scales = quantise(tensor, precision.quantisation, dtype)
+            yield name + CODES, codes
+            yield name + SCALES, scales
+        else:
+            yield name, tensor.to(dtype)
 
 
 def distinct_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -70,3 +91,16 @@ def distinct_weights(model: Any) -> dict[str, torch.Tensor]:
 
 def _dtype(tensor: torch.Tensor, precision: Precision) -> torch.dtype:
     return DTYPES[precision.dtype] if tensor.is_floating_point() else tensor.dtype
+
+
+def _quantised(model: Any, precision: Precision) -> set[str]:
+    return set() if precision.quantisation == "none" else quantisable(model, precision.quantisation)
+
+
+def _refuse_large(name: str, tensor: torch.Tensor) -> None:
+    largest, limit = float(tensor.abs().max()), torch.finfo(torch.float16).max
+    if largest > limit:
+        raise BundleError(
+            f"Weight {name} has values up to {largest:.3g}; float16 ends at {limit:.0f}.",
+            hint="Use `--dtype bfloat16` or `--dtype float32`.",
+        )

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from spectr_runtime.errors import BundleError
+from spectr_runtime.weights import WEIGHTS as WEIGHTS
 
-WEIGHTS = "model.safetensors"
 # The data begins at a multiple of this, and wider types come first, so that every tensor can be mapped as it stands.
 ALIGNMENT = 64
 SAFETENSORS_DTYPES = {

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import POSITIONS, VOCABULARY, save_checkpoint, tiny_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tiny_models import POSITIONS, VOCABULARY, save_checkpoint, tiny_config, tiny_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from spectr_export import build as build_module
 from spectr_export import parity
 from spectr_export.build import Built, build, check
-from spectr_export.model import load_original, load_stored, measure_spec, save_model
+from spectr_export.model import load_original, load_stored, longest_text, measure_spec, save_model
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError, open_engine
 from spectr_runtime.engines import Backend
 
@@ -93,7 +93,7 @@ def test_building_again_replaces_the_bundle_by_the_same_files(
     assert built.size == sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     assert lines[0] == f"capacity {POSITIONS} tokens per text"
     assert [line.partition(":")[0] for line in lines[1:]] == ["draft", "draft", "target", "target"]
-    assert re.fullmatch(r"draft: llama, 0\.0 M parameters, 1 layers", lines[1])
+    assert re.fullmatch(r"draft: llama, 0\.0 M parameters, 1 layers, float32", lines[1])
     assert re.fullmatch(r"target: logits within \S+ of transformers \(prefill \S+, tree \S+, steps \S+\)", lines[4])
 
 
@@ -199,6 +199,13 @@ def test_sizes_are_measured_on_the_model() -> None:
     spec = measure_spec(tiny_model("gpt2", num_hidden_layers=3))
     assert (spec.architecture, spec.layers, spec.kv_heads, spec.head_size) == ("gpt2", 3, 4, 8)
     assert (spec.vocabulary, spec.max_positions) == (VOCABULARY, POSITIONS)
+
+
+def test_the_longest_text_has_two_names() -> None:
+    assert longest_text(tiny_config("llama")) == POSITIONS
+    assert longest_text(AutoConfig.for_model("bloom", seq_length=2048)) == 2048
+    with pytest.raises(BundleError, match=r"bloom model's config\.json has no max_position_embeddings"):
+        longest_text(AutoConfig.for_model("bloom"))
 
 
 def test_layers_with_caches_of_different_shapes_are_refused() -> None:

@@ -32,6 +32,7 @@ class OnnxRuntimeEngine:
         threads: Threads of one call; all physical cores if None.
         lean: Compute with the weights where the file has them, for a check in little memory: nothing is folded, packed
             or fused into a copy, and calls are slower. Quantised weights are then multiplied in the cache's type.
+        graph: Another graph on the folder's weights, in place of ``model.onnx``.
 
     Raises:
         EngineError: ONNX Runtime is not installed, cannot open the graph or lacks the provider.
@@ -46,10 +47,11 @@ class OnnxRuntimeEngine:
         capacity: int,
         threads: int | None = None,
         lean: bool = False,
+        graph: bytes | None = None,
     ) -> None:
         self.spec = spec
         self.cache = _allocate(spec, rows, capacity)
-        self._session = _open_session(folder / "model.onnx", threads, lean)
+        self._session = _open_session(folder, threads, lean, graph)
         self._bindings: dict[tuple[int, int], Any] = {}
         self._logits = torch.empty(0)
 
@@ -116,7 +118,8 @@ def _allocate(spec: ModelSpec, rows: int, capacity: int) -> KVCache:
         ) from error
 
 
-def _open_session(path: Path, threads: int | None, lean: bool) -> Any:
+def _open_session(folder: Path, threads: int | None, lean: bool, graph: bytes | None) -> Any:
+    path = folder / "model.onnx"
     try:
         import onnxruntime
     except ImportError as error:
@@ -133,9 +136,13 @@ def _open_session(path: Path, threads: int | None, lean: bool) -> Any:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if graph is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     without = ["ConstantFolding"] if lean else []
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=list(PROVIDERS), disabled_optimizers=without)
+        session = onnxruntime.InferenceSession(
+            path if graph is None else graph, options, providers=list(PROVIDERS), disabled_optimizers=without
+        )
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",

@@ -1,0 +1,116 @@
+"""One model of a bundle: weights, graph, and what was found when it was checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectr_export.graph import export_graph
+from spectr_export.model import in_float32, load_original, load_stored, measure_spec, save_model
+from spectr_export.parity import check_half, check_onnxruntime
+from spectr_export.precision import Precision
+from spectr_export.quality import check_quality
+from spectr_runtime.bundle import Role
+from spectr_runtime.contract import DTYPES
+from spectr_runtime.engine import ModelSpec
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """What a model of a bundle is made of.
+
+    Attributes:
+        role: What it is in the bundle.
+        source: Folder of the checkpoint.
+        precision: How it is stored.
+    """
+
+    role: Role
+    source: Path
+    precision: Precision
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checked:
+    """A model that was built and passed its checks.
+
+    Attributes:
+        spec: Its sizes.
+        parity: Largest difference of its logits to PyTorch eager, by stage.
+        quality: What its precision costs; empty if it stores the checkpoint's weights exactly and in float32.
+    """
+
+    spec: ModelSpec
+    parity: Mapping[str, float]
+    quality: Mapping[str, float]
+
+
+def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int], say: Say) -> Checked:
+    """Write a model's weights and graph and check both.
+
+    Args:
+        member: What to build.
+        folder: Where to.
+        capacity: Longest text of the bundle.
+        ids: Tokens of the text on which to measure what the precision costs.
+        say: Takes a line of progress.
+
+    Raises:
+        BundleError: The model cannot be exported, or differs from the original by more than its precision may.
+    """
+    role, precision = member.role, member.precision
+    stored = load_stored(member.source)
+    original = in_float32(stored)
+    spec = dataclasses.replace(measure_spec(original), dtype=precision.dtype, quantisation=precision.quantisation)
+    parameters = sum(parameter.numel() for parameter in stored.parameters())
+    say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
+    save_model(stored, folder, precision)
+    export_graph(folder, spec)
+    own = load_original(folder)
+    parity = check_onnxruntime(own, folder, spec, capacity, name=role)
+    say(f"{role}: {describe_parity(parity)}")
+    quality: dict[str, float] = {}
+    if not _exact(stored, precision):
+        quality |= check_quality(original, own, ids, precision, name=role)
+        say(f"{role}: {quality['lost']:+.4f} nats per token of {quality['original']:.3f} by {precision}")
+    if has_half_arithmetic(spec):
+        quality |= check_half(own, folder, spec, capacity, name=f"{role} in {spec.dtype}")
+        say(f"{role}: in {spec.dtype}, preferred tokens within {quality['half']:.2g} of the best logit")
+    return Checked(spec, parity, quality)
+
+
+def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: Say) -> None:
+    """Check a built model again, against the weights that it carries.
+
+    Raises:
+        BundleError: Parity failed.
+    """
+    own = load_original(folder)
+    say(f"{role}: {describe_parity(check_onnxruntime(own, folder, spec, capacity, name=role))}")
+    if has_half_arithmetic(spec):
+        half = check_half(own, folder, spec, capacity, name=f"{role} in {spec.dtype}")["half"]
+        say(f"{role}: in {spec.dtype}, preferred tokens within {half:.2g} of the best logit")
+
+
+def describe_parity(parity: Mapping[str, float]) -> str:
+    """Largest difference to PyTorch eager and where it was found, for a person."""
+    stages = ", ".join(f"{stage} {difference:.1e}" for stage, difference in parity.items())
+    return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
+
+
+def has_half_arithmetic(spec: ModelSpec) -> bool:
+    """Whether a model is decoded in half precision and not through quantised weights, whose loss is measured alone."""
+    return spec.dtype != "float32" and spec.quantisation == "none"
+
+
+def _exact(stored: Any, precision: Precision) -> bool:
+    """Whether every weight of a checkpoint is a number of the precision's type."""
+    wanted = DTYPES[precision.dtype]
+    found = {weight.dtype for weight in stored.parameters()}
+    return precision.quantisation == "none" and all(torch.promote_types(dtype, wanted) == wanted for dtype in found)
