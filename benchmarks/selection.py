@@ -1,0 +1,313 @@
+"""Time and memory of selection against one copy of the laws that it selects from.
+
+    OMP_NUM_THREADS=1 python benchmarks/selection.py
+
+Every rule selects from the same laws, interleaved with a copy of them into memory at hand: target [B, N, V] and draft
+[B, P, V] in float32. Reported are medians over the repeats, of times and of the ratio to the copy in the same repeat.
+`overhead` is the same selection over 64 tokens, which is what it costs to issue its operations. Memory is the most that
+a selection holds at a time beside the laws. The figure needs matplotlib: `pip install '.[bench]'`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from machine import machine
+
+from spectr_select import RULES, DraftTree, Noise, draw, select
+
+# B rows, N tree nodes, P nodes with a draft law, V vocabulary.
+VOCABULARIES = (4096, 32_768, 131_072, 262_144)
+ROWS = (1, 8, 64)
+DRAFTS = (1, 2, 4, 8)
+LENGTHS = (4, 8)
+SHOWN = {"rows": 8, "drafts": 4, "length": 4}
+MOST_BYTES = 12 * 2**30
+PAIRS = 16
+TINY = 64
+COLOURS = {
+    "kseq": "#d55e00", "rrs": "#009e73", "rrsw": "#56b4e9", "greedy": "#e69f00", "race": "#0072b2", "gls": "#cc79a7",
+    "gbv": "#999999", "traversal": "#444444",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One size of a round."""
+
+    vocabulary: int
+    rows: int
+    drafts: int
+    length: int
+
+    @property
+    def tree(self) -> DraftTree:
+        """As many paths of that length."""
+        return DraftTree.paths(self.drafts, self.length)
+
+    @property
+    def bytes(self) -> int:
+        """What the laws take, in float32."""
+        return 4 * self.rows * self.vocabulary * (self.tree.size + self.tree.inner)
+
+    @property
+    def most_bytes(self) -> int:
+        """What the laws, their copy and the work of the hungriest rule take."""
+        return 2 * self.bytes + 8 * self.rows * self.vocabulary * (2 * self.length + 12)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that take the tree; with one path, those of many drafts are the rules of one or cost the same."""
+        return ("single", "block") if self.drafts == 1 else tuple(COLOURS)
+
+
+def laws(cell: Cell) -> tuple[torch.Tensor, torch.Tensor]:
+    """Target and draft laws: a few pairs of a peaked law and a disturbed copy, dealt out to rows and nodes."""
+    generator = torch.Generator().manual_seed(0)
+    logit_PV = 3 * torch.randn((PAIRS, cell.vocabulary), generator=generator)
+    noise_PV = torch.randn(logit_PV.shape, generator=generator)
+    places = torch.arange(cell.rows)[:, None] * 7 + torch.arange(cell.tree.size)
+    target_BNV, draft_BPV = (
+        law_PV.softmax(1)[places[:, :nodes] % PAIRS]
+        for law_PV, nodes in ((logit_PV, cell.tree.size), (logit_PV + noise_PV, cell.tree.inner))
+    )
+    return target_BNV, draft_BPV
+
+
+def drawn(rule: str, tree: DraftTree, draft_BPV: torch.Tensor, noise: Noise) -> torch.Tensor:
+    """Tokens of a whole tree; the draft's laws do not depend on them."""
+    tokens_BN = torch.zeros((len(draft_BPV), tree.size), dtype=torch.int64)
+    for depth, level in enumerate(tree.levels[1:], start=1):
+        above = tree.levels[depth - 1]
+        laws_BMV = draft_BPV[:, above.start : above.stop]
+        tokens_BN[:, level.start : level.stop] = draw(rule, tree, depth, laws_BMV, noise)
+    return tokens_BN
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Milliseconds that it took, and what came out."""
+    started = time.perf_counter()
+    out = work()
+    return 1e3 * (time.perf_counter() - started), out
+
+
+def noise_of(rows: int, turn: int) -> Noise:
+    """Noise of a round of its own."""
+    return Noise(torch.arange(rows), torch.full((rows,), 100 * turn))
+
+
+def measure(cell: Cell, rules: tuple[str, ...], seconds: float, repeats: int) -> list[dict[str, Any]]:
+    """A line for every rule: at most so many interleaved repeats, three at least, new ones for so many seconds."""
+    tree, (target_BNV, draft_BPV) = cell.tree, laws(cell)
+    copies = [torch.empty_like(law_BNV) for law_BNV in (target_BNV, draft_BPV)]
+    copied: list[float] = []
+    times: dict[str, list[tuple[float, float]]] = {rule: [] for rule in rules}
+    started = time.perf_counter()
+    for turn in range(-1, repeats):  # the first is not counted: it fills caches and touches memory
+        copied.append(timed(lambda: [copies[0].copy_(target_BNV), copies[1].copy_(draft_BPV)])[0])
+        for rule in rules:
+            noise = noise_of(cell.rows, turn + 1)
+            draw_ms, tokens_BN = timed(lambda rule=rule, noise=noise: drawn(rule, tree, draft_BPV, noise))
+            select_ms, _ = timed(
+                lambda rule=rule, noise=noise, tokens_BN=tokens_BN: select(
+                    rule, tree, tokens_BN, target_BNV, draft_BPV, noise
+                )
+            )
+            times[rule].append((draw_ms, select_ms))
+        if turn >= 2 and time.perf_counter() - started > seconds:
+            break
+    copies.clear()  # the copy's memory is none of the rules'
+    return [
+        line(rule, cell, copied[1:], times[rule][1:])
+        | {"peak_mib": round(peak(rule, tree, target_BNV, draft_BPV) / 2**20, 2)}
+        for rule in rules
+    ]
+
+
+def line(rule: str, cell: Cell, copied: list[float], times: list[tuple[float, float]]) -> dict[str, Any]:
+    """Medians of a rule in a cell, with the range of its ratio to the copy."""
+    ratios = sorted(select_ms / copy_ms for (_, select_ms), copy_ms in zip(times, copied, strict=True))
+    return {
+        "rule": rule, "V": cell.vocabulary, "B": cell.rows, "K": cell.drafts, "L": cell.length,
+        "copy_ms": round(statistics.median(copied), 4),
+        "select_ms": round(statistics.median(select_ms for _, select_ms in times), 4),
+        "draw_ms": round(statistics.median(draw_ms for draw_ms, _ in times), 4),
+        "overhead_ms": round(overhead(rule, cell.rows, cell.drafts, cell.length), 4),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
+        "repeats": len(ratios),
+        "laws_mib": round(cell.bytes / 2**20, 2),
+    }  # fmt: skip
+
+
+_overheads: dict[tuple[str, int, int, int], float] = {}
+
+
+def overhead(rule: str, rows: int, drafts: int, length: int) -> float:
+    """Milliseconds of the same selection over a tiny vocabulary; the median of nine."""
+    key = rule, rows, drafts, length
+    if key not in _overheads:
+        cell = Cell(TINY, rows, drafts, length)
+        target_BNV, draft_BPV = laws(cell)
+        found = []
+        for turn in range(10):
+            noise = noise_of(rows, turn)
+            tokens_BN = drawn(rule, cell.tree, draft_BPV, noise)
+            work = (rule, cell.tree, tokens_BN, target_BNV, draft_BPV, noise)
+            found.append(timed(lambda work=work: select(*work))[0])
+        _overheads[key] = statistics.median(found[1:])
+    return _overheads[key]
+
+
+def peak(rule: str, tree: DraftTree, target_BNV: torch.Tensor, draft_BPV: torch.Tensor) -> int:
+    """Most bytes that one selection holds at a time, from the profiler's record of every allocation."""
+    noise = noise_of(len(target_BNV), 0)
+    tokens_BN = drawn(rule, tree, draft_BPV, noise)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        select(rule, tree, tokens_BN, target_BNV, draft_BPV, noise)
+    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(itertools.accumulate((change for _, change in changes), initial=0))
+
+
+def table(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Markdown: all rules at one size, then kseq at every size."""
+    some = [one for one in lines if (one["B"], one["L"]) == (SHOWN["rows"], SHOWN["length"])]
+    some = [one for one in some if one["K"] in (1, SHOWN["drafts"])]
+    yield f"Ratio to the copy of the laws; {SHOWN}, one path for single and block. MiB at the largest V.\n"
+    columns = sorted({one["V"] for one in some})
+    yield "| rule | " + " | ".join(f"V = {size}" for size in columns) + " | memory | laws |"
+    yield "|---|" + "---|" * (len(columns) + 2)
+    for rule in RULES:
+        mine = {one["V"]: one for one in some if one["rule"] == rule}
+        if mine:
+            last = mine[max(mine)]
+            cells = [shown(mine.get(size)) for size in columns]
+            yield f"| `{rule}` | {' | '.join(cells)} | {last['peak_mib']:.0f} | {last['laws_mib']:.0f} |"
+    yield "\n`kseq` (`single` for one path): ratio to the copy, its range, milliseconds, of these without V.\n"
+    yield "| V | B | K | L | ratio | range | select | overhead | copy |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for one in lines:
+        if one["rule"] in ("kseq", "single"):
+            size = " | ".join(str(one[name]) for name in "VBKL")
+            low, high = one["ratio_range"]
+            times = " | ".join(f"{one[name]:.2f}" for name in ("select_ms", "overhead_ms", "copy_ms"))
+            yield f"| {size} | {one['ratio']:.2f} | {low:.2f} to {high:.2f} | {times} |"
+
+
+def shown(one: dict[str, Any] | None) -> str:
+    """A ratio of the first table."""
+    return "" if one is None else f"{one['ratio']:.2f}"
+
+
+def verdict(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Where kseq is against the aim of three copies, why, and how the rules grow with the vocabulary."""
+    large = [one for one in lines if one["rule"] in ("kseq", "single") and one["V"] >= 32_768]
+    within = [one for one in large if one["ratio"] <= 3]
+    yield f"kseq selects within 3 copies in {len(within)} of {len(large)} sizes with V >= 32768."
+    for one in large:
+        if one["ratio"] > 3:
+            passes = (one["select_ms"] - one["overhead_ms"]) / one["copy_ms"]
+            yield (
+                "  V={V} B={B} K={K} L={L}: {ratio:.2f} copies, ".format(**one)
+                + f"{one['overhead_ms'] / one['copy_ms']:.2f} of them to issue operations, {passes:.2f} over V"
+            )
+    for rule in COLOURS:
+        mine = {
+            one["V"]: one["select_ms"]
+            for one in lines
+            if one["rule"] == rule and [one["B"], one["K"], one["L"]] == list(SHOWN.values())
+        }
+        if len(mine) > 1 and max(mine) > 32_768:
+            low, high = (32_768 if 32_768 in mine else min(mine)), max(mine)
+            power = math.log(mine[high] / mine[low]) / math.log(high / low)
+            yield f"{rule}: time grows with V^{power:.2f} from {low} to {high}"
+
+
+def plot(lines: list[dict[str, Any]], path: Path) -> None:
+    """Time against V of every rule, and kseq's ratio to the copy."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"font.size": 10, "axes.titlesize": 10, "svg.fonttype": "path", "svg.hashsalt": "spectr"}):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        at = [one for one in lines if [one["B"], one["K"], one["L"]] == list(SHOWN.values())]
+        for rule, colour in COLOURS.items():
+            mine = [one for one in at if one["rule"] == rule]
+            left.plot([one["V"] for one in mine], [one["select_ms"] for one in mine], "o-", color=colour, label=rule)
+        copies = [one for one in at if one["rule"] == "kseq"]
+        left.plot([one["V"] for one in copies], [one["copy_ms"] for one in copies], "k--", label="copy of the laws")
+        left.set(title="Time of a selection, B = 8, K = 4, L = 4", ylabel="ms", yscale="log")
+        for (rows, mark), (drafts, dash) in itertools.product(zip(ROWS, "os^", strict=True), ((2, "-"), (8, "--"))):
+            mine = [one for one in lines if [one["rule"], one["B"], one["K"], one["L"]] == ["kseq", rows, drafts, 4]]
+            label = f"B = {rows}, K = {drafts}"
+            right.plot([one["V"] for one in mine], [one["ratio"] for one in mine], mark + dash, label=label)
+        right.axhline(3, color="#888888", linestyle=":")
+        right.set(title="kseq: time over that of the copy, L = 4", yscale="log")
+        for panel in (left, right):
+            panel.set_xscale("log", base=2)
+            panel.set_xlabel("vocabulary V")
+            panel.grid(color="#dddddd", linewidth=0.6)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.legend(frameon=False, fontsize=8)
+        figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--vocabulary", "vocabularies", multiple=True, type=int, default=VOCABULARIES, show_default=True)
+@click.option("--rows", "rows", multiple=True, type=int, default=ROWS, show_default=True)
+@click.option("--drafts", "drafts", multiple=True, type=int, default=DRAFTS, show_default=True)
+@click.option("--length", "lengths", multiple=True, type=int, default=LENGTHS, show_default=True)
+@click.option("--rule", "rules", multiple=True, type=click.Choice(list(RULES)), default=tuple(RULES), help="Rules.")
+@click.option("--seconds", default=10.0, show_default=True, help="Time for the repeats of a size.")
+@click.option("--repeats", default=15, show_default=True, help="Most repeats of a size; at least three are made.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(__file__).parent / "results" / "selection.json",
+    help="Result file; table and figure are put beside it as .md, .png and .svg.",
+)
+def main(
+    vocabularies: tuple[int, ...],
+    rows: tuple[int, ...],
+    drafts: tuple[int, ...],
+    lengths: tuple[int, ...],
+    rules: tuple[str, ...],
+    seconds: float,
+    repeats: int,
+    output: Path,
+) -> None:
+    """Measure, print the tables, write the result file and draw the figure."""
+    torch.set_num_threads(1)
+    lines: list[dict[str, Any]] = []
+    skipped = []
+    for cell in (Cell(*sizes) for sizes in itertools.product(vocabularies, rows, drafts, lengths)):
+        if cell.most_bytes > MOST_BYTES:
+            skipped.append({"V": cell.vocabulary, "B": cell.rows, "K": cell.drafts, "L": cell.length})
+            continue
+        chosen = tuple(rule for rule in cell.rules if rule in rules)
+        lines += measure(cell, chosen, seconds, repeats)
+        click.echo(f"{cell}: " + " ".join(f"{one['rule']} {one['ratio']}" for one in lines[-len(chosen) :]), err=True)
+    text = [*table(lines), "", *verdict(lines), ""]
+    text += [f"Not measured, beyond {MOST_BYTES >> 30} GiB: " + "; ".join(map(str, skipped))] if skipped else []
+    click.echo("\n".join(text))
+    result = machine() | {"dtype": "float32", "threads": 1, "skipped": skipped, "lines": lines}
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    output.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    plot(lines, output)
+
+
+if __name__ == "__main__":
+    main()
