@@ -68,7 +68,7 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
             f"No row of {run.path} holds its token ids.",
             hint="Decode records without `return_token_ids: false` first.",
         )
-    scorer = setup.open_scorer(bundle, next(replay.setups(run)))
+    scorer = setup.open_scorer(bundle, replay.setups(run)[0])
     evidence = Evidence(seed)
     try:
         for score in scorer.score(_written(run, sample, tokens)):

@@ -18,6 +18,7 @@ from spectr_runtime import Bundle
 from spectr_runtime.errors import BundleError, UsageError
 
 SAME, DIFFERENT = 0, 1
+LAST_BITS = 1e-3
 
 
 def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO) -> int:
@@ -39,15 +40,15 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO)
     shard, record = _find_record(run, key)
     kept = _find_row(run.shard(shard), key)
     bundle = bundle_of(run, bundle_path)
-    row: Row = {}
+    row, difference = kept, ""
     for how in dict.fromkeys(dataclasses.replace(how, batch_size=1) for how in setups(run)):
         row = _decode(run, bundle, how, record)
-        if row == kept:
+        if not (difference := _difference(kept, row)):
             break
     out.write(rows.encode(row))
     out.flush()
-    say(f"{key}: the same row" if row == kept else f"{key}: another row; {_difference(kept, row)}")
-    return SAME if row == kept else DIFFERENT
+    say(f"{key}: another row; {difference}" if difference else f"{key}: the same row")
+    return DIFFERENT if difference else SAME
 
 
 def bundle_of(run: RunDirectory, path: Path | None) -> Bundle:
@@ -81,11 +82,17 @@ def _find_row(folder: Path, key: str) -> Row:
     raise UsageError(f"{key!r} has no row in {folder} yet.", hint="Run the run's command again first.")
 
 
-def setups(run: RunDirectory) -> Iterator[Setup]:
-    """How the sessions of the run decoded, the latest first."""
-    for path in sorted(run.sessions.glob("*.jsonl"), reverse=True):
-        for _, _, event in itertools.islice(journal.rows(path), 1):
-            yield Setup.from_json(event)
+def setups(run: RunDirectory) -> list[Setup]:
+    """How the sessions of the run decoded, the latest first.
+
+    Raises:
+        UsageError: None of them left word.
+    """
+    paths = sorted(run.sessions.glob("*.jsonl"), reverse=True)
+    found = [Setup.from_json(event) for path in paths for _, _, event in itertools.islice(journal.rows(path), 1)]
+    if not found:
+        raise UsageError(f"{run.sessions} does not tell how the rows were decoded.", hint="Restore its files.")
+    return found
 
 
 def _decode(run: RunDirectory, bundle: Bundle, how: Setup, record: Record | BadRecord) -> Row:
@@ -97,15 +104,28 @@ def _decode(run: RunDirectory, bundle: Bundle, how: Setup, record: Record | BadR
 
 
 def _difference(kept: Row, row: Row) -> str:
-    """The first field in which two rows differ, with both values."""
+    """The first field in which two rows differ, with both values; nothing if they are the same."""
     before, now = dict(_fields(kept)), dict(_fields(row))
-    name = next(name for name in (*before, *now) if before.get(name) != now.get(name))
-    return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
+    for name in dict.fromkeys((*before, *now)):
+        if not _alike(before.get(name), now.get(name)):
+            return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
+    return ""
+
+
+def _alike(before: object, now: object) -> bool:
+    """Whether two values are the same; log-probabilities may differ in their last bits between batch sizes."""
+    if isinstance(before, float) and isinstance(now, float):
+        return abs(before - now) <= LAST_BITS
+    return before == now
 
 
 def _fields(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
+    """Every value of a row by its place in it, for instance ``completions[1].text``."""
+    if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from _fields(item, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list) and value:
+        for place, item in enumerate(value):
+            yield from _fields(item, f"{name}[{place}]")
     else:
         yield name, value

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from jobs_stub import StubDecoder, read_lines, write_bundle, write_lines
+
+from spectr_runtime import TokenLogprob
 
 
 @pytest.fixture
@@ -26,23 +29,61 @@ def test_a_row_decoded_alone_is_the_row_of_the_run(batch, run_dir: Path, key: st
 
 
 def test_another_row_is_shown_with_its_first_difference(batch, run_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    real = StubDecoder._outcome
     kept = read_lines(run_dir / "output.jsonl")[3]["text"]
-
-    def outcome(self, request):
-        import dataclasses
-
-        return dataclasses.replace(real(self, request), text="other")
-
-    monkeypatch.setattr(StubDecoder, "_outcome", outcome)
+    replayed_with(monkeypatch, text=lambda made: "other")
     result = batch("replay", run_dir, "--id", "3")
     assert result.code == 1
     assert result.err == f"spectr-batch: 3: another row; text was {kept!r}, now it is 'other'\n"
 
 
+def replayed_with(monkeypatch: pytest.MonkeyPatch, **changes) -> None:
+    """Makes the decoder write something else from now on."""
+    real = StubDecoder._outcome
+
+    def outcome(self, request):
+        made = real(self, request)
+        return dataclasses.replace(made, **{name: change(made) for name, change in changes.items()})
+
+    monkeypatch.setattr(StubDecoder, "_outcome", outcome)
+
+
+def test_log_probabilities_may_differ_in_their_last_bits(batch, bundle: Path, tmp_path: Path, monkeypatch):
+    def scored(by: float):
+        return lambda made: tuple(TokenLogprob(token, "x", b"x", -1.0 + by) for token in made.token_ids)
+
+    path = write_lines(tmp_path / "in.jsonl", [{"id": "a", "prompt": "x", "n": 2, "logprobs": 0}])
+    with monkeypatch.context() as patch:
+        replayed_with(patch, logprobs=scored(0.0))
+        batch("run", bundle, path, "-o", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        replayed_with(patch, logprobs=scored(1e-6))
+        assert batch("replay", tmp_path / "run", "--id", "a").code == 0
+    replayed_with(monkeypatch, logprobs=scored(0.01))
+    result = batch("replay", tmp_path / "run", "--id", "a")
+    assert result.code == 1
+    assert "a: another row; completions[0].logprobs[0].logprob was -1.0, now it is -0.99\n" in result.err
+
+
+def test_a_shorter_completion_is_another_row(batch, run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    replayed_with(monkeypatch, token_ids=lambda made: (*made.token_ids, 99))
+    last = len(read_lines(run_dir / "output.jsonl")[3]["token_ids"])
+    result = batch("replay", run_dir, "--id", "3")
+    assert result.err == f"spectr-batch: 3: another row; token_ids[{last}] was None, now it is 99\n"
+
+
 def test_an_unknown_id_is_refused(batch, run_dir: Path):
     result = batch("replay", run_dir, "--id", "none")
     assert (result.code, "No record of" in result.err) == (2, True)
+
+
+def test_a_run_that_does_not_tell_how_it_decoded_is_refused(batch, run_dir: Path):
+    for path in (run_dir / "sessions").iterdir():
+        path.unlink()
+    result = batch("replay", run_dir, "--id", "3")
+    assert result.code == 2
+    assert result.err == (
+        f"spectr-batch: error: {run_dir}/sessions does not tell how the rows were decoded. Restore its files.\n"
+    )
 
 
 def test_a_record_without_a_row_is_refused(batch, bundle: Path, prompts: Path, tmp_path: Path):
