@@ -118,6 +118,7 @@ then the variables, then the file.
     type=Duration(),
     help="Stop in time to be out after this long, for instance 3h50m; exit code 75.",
 )
+@click.option("--compress", type=click.Choice(["zst"]), help="Compress what is finished: sealed shards, merged files.")
 @click.option(
     "--mirror",
     metavar="URL",

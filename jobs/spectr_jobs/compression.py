@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
@@ -47,6 +48,15 @@ def skip(file: BinaryIO, offset: int) -> None:
         return
     while offset > 0 and (piece := file.read(min(offset, CHUNK))):
         offset -= len(piece)
+
+
+def compress(plain: BinaryIO, packed: BinaryIO) -> None:
+    """Write content as one zstd frame; no content is no frame."""
+    if first := plain.read(CHUNK):
+        zstandard: Any = load("zstandard", "zstd", "--compress zst")
+        with zstandard.ZstdCompressor().stream_writer(packed, closefd=False) as writer:
+            writer.write(first)
+            shutil.copyfileobj(plain, writer, CHUNK)
 
 
 class _Buffered(io.BufferedReader):

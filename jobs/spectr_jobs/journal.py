@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from spectr_jobs.compression import Damaged, compress, decompress
 from spectr_jobs.rows import Row
 from spectr_runtime import disk
+from spectr_runtime.errors import SpectrError
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _STEP = 1 << 16
+PACKED = ".zst"
 
 
 class Journal:
@@ -66,7 +69,11 @@ def whole(path: Path) -> int:
 
 
 def rows(path: Path) -> Iterator[tuple[int, bytes, Row]]:
-    """Offset, line and row of every whole and sound line of a journal; nothing where there is no file."""
+    """Offset, line and row of every whole and sound line of a journal; nothing where there is no file.
+
+    Raises:
+        SpectrError: It was compressed, and is damaged.
+    """
     for offset, line in _lines(path):
         if (row := _row(line)) is not None:
             yield offset, line, row
@@ -86,14 +93,36 @@ def mend(path: Path) -> int:
     return damaged
 
 
+def pack(path: Path) -> Path:
+    """Make a compressed copy of a journal beside it; without the journal, its rows are read from there.
+
+    Returns:
+        The copy.
+    """
+    packed = path.with_name(path.name + PACKED)
+    with path.open("rb") as plain, replacing(packed) as file:
+        compress(plain, file)
+    return packed
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Whole lines of a journal, unread; nothing where there is no file."""
+    return (line for _, line in _lines(path) if line.endswith(b"\n"))
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    if not path.exists():
+    found = path if path.exists() else path.with_name(path.name + PACKED)
+    if not found.exists():
         return
     offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            yield offset, line
-            offset += len(line)
+    try:
+        with decompress(found.open("rb"), found.name) as file:
+            for line in file:
+                yield offset, line
+                offset += len(line)
+    except Damaged as error:
+        hint = f"Remove the folder {found.parent}: its records are decoded again."
+        raise SpectrError(f"{found} is damaged: {error}.", hint=hint) from error
 
 
 def _row(line: bytes) -> Row | None:

@@ -27,6 +27,7 @@ class Terms:
         sampling: Parameters of records that do not say.
         limit: Records taken from the inputs; all if there is none.
         shard_size: Records per shard.
+        compress: ``zst`` if what is sealed and merged is compressed.
     """
 
     bundle_sha256: str
@@ -34,6 +35,7 @@ class Terms:
     sampling: SamplingParams
     limit: int | None
     shard_size: int
+    compress: str | None
 
     def named(self) -> dict[str, object]:
         """The terms by the names that a user knows them by."""
@@ -43,6 +45,7 @@ class Terms:
             **{f"--{name.replace('_', '-')}": getattr(self.sampling, name) for name in DEFAULTS},
             "--limit": self.limit,
             "--shard-size": self.shard_size,
+            "--compress": self.compress,
         }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from spectr_jobs import journal
 from spectr_jobs.progress import say
-from spectr_jobs.run_directory import PARTS, RunDirectory
+from spectr_jobs.run_directory import RunDirectory
 from spectr_jobs.shard import SEAL
 from spectr_jobs.stores import filesystem, reaching
 from spectr_runtime.bundle import file_sha256
@@ -22,7 +22,6 @@ from spectr_runtime.errors import SpectrError, UsageError
 
 LOOK_SECONDS = 5.0
 MANIFEST = "manifest.json"
-MERGED = (*PARTS, "events.jsonl", "summary.json")
 
 
 class Mirror:
@@ -110,7 +109,7 @@ class Mirror:
         with reaching(self._url):
             for folder in map(run.shard, numbers):
                 if (folder / SEAL).exists() and (seal := (folder / SEAL).read_bytes()) != self._sent.get(folder.name):
-                    for name in (*PARTS, SEAL):
+                    for name in (*run.parts, SEAL):
                         self._store.put_file(str(folder / name), f"{self._root}/shards/{folder.name}/{name}")
                     self._sent[folder.name] = seal
 
@@ -118,7 +117,7 @@ class Mirror:
         """Send the merged files, if all is merged."""
         if run.summary.exists():
             with reaching(self._url):
-                for name in MERGED:
+                for name in (*run.parts, "events.jsonl", run.summary.name):
                     self._store.put_file(str(run.path / name), f"{self._root}/{name}")
             say(f"everything is at {self._url}")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def _plans(figures: Figures) -> str:
 def _lengths(run: RunDirectory, completed: int) -> str:
     """A dot per row, or per so many rows that there are not too many dots."""
     points = []
-    for index, line in enumerate(_lines(run.shard(number) / PARTS[0] for number in run.shards)):
+    for index, line in enumerate(_lines(run, PARTS[0])):
         if index % (completed // DOTS + 1) == 0:
             usage = rows.content(json.loads(line))["usage"]
             points.append((usage["prompt_tokens"], usage["completion_tokens"]))
@@ -157,16 +158,13 @@ def _lengths(run: RunDirectory, completed: int) -> str:
     return charts.scatter(list(zip(x, y, strict=True)), *axes, "Lengths of prompts and completions")
 
 
-def _lines(paths: Iterable[Path]) -> Iterable[bytes]:
-    for path in paths:
-        if path.exists():
-            with path.open("rb") as file:
-                yield from (line for line in file if line.endswith(b"\n"))
+def _lines(run: RunDirectory, part: str) -> Iterator[bytes]:
+    return itertools.chain.from_iterable(journal.lines(run.shard(number) / part) for number in run.shards)
 
 
 def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
     first: dict[str, Figures] = {}
-    for line in _lines(run.shard(number) / PARTS[1] for number in run.shards):
+    for line in _lines(run, PARTS[1]):
         row = json.loads(line)
         first.setdefault(rows.content(row)["error"]["code"], row)
     cells = [

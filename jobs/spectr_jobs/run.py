@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from spectr_jobs import sources, summary
 from spectr_jobs.drivers.driver import Driver
+from spectr_jobs.extras import load
 from spectr_jobs.lock import held
 from spectr_jobs.manifest import Manifest, Terms
 from spectr_jobs.mirror import Mirror
@@ -112,6 +113,7 @@ def execute(
     sampling: SamplingParams,
     limit: int | None,
     shard_size: int,
+    compress: str | None,
     driver: Driver,
     stop: Stop,
     retry_errors: bool,
@@ -126,6 +128,8 @@ def execute(
     Raises:
         SpectrError: The run cannot start or cannot go on; it owns the exit code.
     """
+    if compress is not None:
+        load("zstandard", "zstd", f"--compress {compress}")
     if output == "-" and mirror is not None:
         raise UsageError("-o - keeps nothing that --mirror could copy.", hint="Name a run directory.")
     with _place(output) as (path, echo):
@@ -134,7 +138,7 @@ def execute(
         if mirror is not None:
             with held(path / "lock"):
                 mirror.fetch(path)
-        terms = Terms(bundle.sha256, seed, sampling, limit, shard_size)
+        terms = Terms(bundle.sha256, seed, sampling, limit, shard_size, compress)
         with named(inputs, path, driver.rank, columns) as files:
             run = prepare(path, bundle, files, terms)
         if retry_errors:

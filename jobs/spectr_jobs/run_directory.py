@@ -109,9 +109,14 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of what is sealed in a shard, and merged."""
+        return tuple(name + journal.PACKED for name in PARTS) if self.manifest.terms.compress else PARTS
+
+    @property
     def files(self) -> dict[str, Path]:
         """What is merged, by name."""
-        return {name.partition(".")[0]: self.path / name for name in PARTS} | {"summary": self.summary}
+        return {name.partition(".")[0]: self.path / name for name in self.parts} | {"summary": self.summary}
 
     @property
     def shards(self) -> range:
@@ -128,7 +133,7 @@ class RunDirectory:
 
     def merge(self) -> None:
         """Write ``output.jsonl`` and ``errors.jsonl`` from the sealed shards."""
-        for name in PARTS:
+        for name in self.parts:
             parts = [self.shard(number) / name for number in self.shards]
             with journal.replacing(self.path / name) as whole:
                 for part in parts:

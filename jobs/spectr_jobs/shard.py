@@ -39,7 +39,7 @@ class Shard:
         exhausted: Whether all of them were read.
     """
 
-    def __init__(self, folder: Path, lock: Lock) -> None:
+    def __init__(self, folder: Path, lock: Lock, *, packed: bool) -> None:
         """Read what is done; use ``try_open``."""
         self.folder = folder
         self.tally = Tally()
@@ -48,6 +48,7 @@ class Shard:
         self.order: list[str] = []
         self.exhausted = False
         self._lock = lock
+        self._packed = packed
         self._output, self._errors = (Journal(folder / name) for name in PARTS)
         self.damaged = self._output.damaged + self._errors.damaged
         self._uncommitted = 0
@@ -58,13 +59,18 @@ class Shard:
                 self.tally.add(row)
 
     @staticmethod
-    def try_open(folder: Path) -> Shard | None:
-        """Open a shard for writing, or nothing if another process has it."""
+    def try_open(folder: Path, *, packed: bool) -> Shard | None:
+        """Open a shard for writing, or nothing if another process has it.
+
+        Args:
+            folder: Where its files are.
+            packed: Whether they are compressed when it is sealed.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock.try_take(folder / "lock")
         if lock is None:
             return None
-        shard = Shard(folder, lock)
+        shard = Shard(folder, lock, packed=packed)
         disk.sync(folder)
         disk.sync(folder.parent)
         return shard
@@ -96,9 +102,13 @@ class Shard:
         for name in PARTS:
             if (self.folder / name).stat().st_size:
                 _sort(self.folder / name, place)
-        hashes = {name: file_sha256(self.folder / name) for name in PARTS}
+        plain = [self.folder / name for name in PARTS]
+        files = [journal.pack(path) for path in plain] if self._packed else plain
+        hashes = {path.name: file_sha256(path) for path in files}
         seal = {"records": len(self.order), "tally": self.tally.to_json(), "sha256": hashes}
         journal.replace(self.folder / SEAL, [json.dumps(seal).encode() + b"\n"])
+        for path in plain if self._packed else ():
+            path.unlink()
         self.close()
 
     def close(self) -> None:
@@ -125,6 +135,9 @@ def reopen(folder: Path) -> int:
     lock = Lock.try_take(folder / "lock") if retryable else None
     if lock is None:
         return 0
+    for path in (folder / name for name in PARTS):
+        if not path.exists():  # packed: whole again before the seal goes, so that a kill between loses no row
+            journal.replace(path, journal.lines(path))
     (folder / SEAL).unlink(missing_ok=True)
     journal.replace(errors, (line for _, line, row in journal.rows(errors) if not rows.is_retryable(row)))
     lock.release()

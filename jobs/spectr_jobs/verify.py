@@ -12,6 +12,7 @@ from spectr_jobs.progress import say
 from spectr_jobs.run_directory import PARTS, RunDirectory, ShardReader
 from spectr_jobs.shard import read_seal
 from spectr_runtime.bundle import MANIFEST, file_sha256
+from spectr_runtime.errors import SpectrError
 
 SOUND, BROKEN, INCOMPLETE = 0, 1, 75
 SHOWN_PROBLEMS = 20
@@ -50,7 +51,7 @@ def verify(run: RunDirectory) -> Verdict:
         _check_shard(run.shard(number), keys, sealed=run.is_sealed(number), verdict=verdict)
     if run.summary.exists():
         verdict.problems += [
-            f"{run.path / name} is not what the shards hold" for name in PARTS if not _merged(run, name)
+            f"{run.path / name} is not what the shards hold" for name in run.parts if not _merged(run, name)
         ]
     return verdict
 
@@ -81,7 +82,11 @@ def changed_sources(run: RunDirectory) -> Iterator[str]:
 
 
 def _check_shard(folder: Path, keys: list[str], *, sealed: bool, verdict: Verdict) -> None:
-    found = {name: [rows.key(row) for _, _, row in journal.rows(folder / name)] for name in PARTS}
+    try:
+        found = {name: [rows.key(row) for _, _, row in journal.rows(folder / name)] for name in PARTS}
+    except SpectrError as error:
+        verdict.problems.append(str(error))
+        return
     times = Counter(key for part in found.values() for key in part)
     known = set(keys)
     verdict.completed += len(found[PARTS[0]])
@@ -94,7 +99,9 @@ def _check_shard(folder: Path, keys: list[str], *, sealed: bool, verdict: Verdic
         return
     verdict.problems += [f"{folder}: {key!r} has no row, but the shard is sealed" for key in missing]
     hashes = read_seal(folder)["sha256"]
-    verdict.problems += [f"{folder / name} was altered" for name in PARTS if file_sha256(folder / name) != hashes[name]]
+    verdict.problems += [
+        f"{folder / name} was altered" for name, sha256 in hashes.items() if file_sha256(folder / name) != sha256
+    ]
 
 
 def _merged(run: RunDirectory, name: str) -> bool:

@@ -91,7 +91,8 @@ class Worker:
             self._seal_if_complete(shard)
 
     def _opened(self, number: int) -> Shard | None:
-        shard = Shard.try_open(self._run.shard(number))
+        packed = self._run.manifest.terms.compress is not None
+        shard = Shard.try_open(self._run.shard(number), packed=packed)
         if shard is None:
             self.busy.append(number)
             return None

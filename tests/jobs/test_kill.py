@@ -19,6 +19,7 @@ from jobs_stub import StubDecoder, read_lines, write_lines
 
 from spectr_jobs import cli, journal
 from spectr_jobs import setup as seam
+from spectr_jobs.run_directory import PARTS
 
 # Python warns of forks of processes with threads; the ones of torch are idle, and the children load no model.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -52,12 +53,12 @@ def code_of(process: Process) -> int | None:
 
 def finished(run_dir: Path) -> dict[str, bytes]:
     """Every whole line on the disk, by its record."""
-    lines = [line for path in run_dir.glob("shards/*/*.jsonl") for line in path.read_bytes().split(b"\n")[:-1]]
-    return {str(json.loads(line)["id"]): line for line in lines}
+    paths = [folder / name for folder in run_dir.glob("shards/*") for name in PARTS]
+    return {str(json.loads(line)["id"]): line for path in paths for line in journal.lines(path)}
 
 
 def merged(run_dir: Path) -> dict[str, bytes]:
-    return {name: (run_dir / name).read_bytes() for name in ("output.jsonl", "errors.jsonl")}
+    return {name: b"".join(journal.lines(run_dir / name)) for name in PARTS}
 
 
 def write_records(path: Path, count: int) -> Path:
@@ -132,9 +133,12 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_killed_at_every_change_of_a_file_the_run_goes_on(batch, bundle: Path, tmp_path: Path):
+@pytest.mark.parametrize("compress", [(), ("--compress", "zst")])
+def test_killed_at_every_change_of_a_file_the_run_goes_on(
+    batch, bundle: Path, tmp_path: Path, compress: tuple[str, ...]
+):
     prompts = write_records(tmp_path / "prompts.jsonl", 6)
-    options = ("--shard-size", 3, "--max-error-rate", 1)
+    options = ("--shard-size", 3, "--max-error-rate", 1, *compress)
     batch("run", bundle, prompts, "-o", tmp_path / "whole", *options)
     for at in itertools.count(1):
         run_dir = tmp_path / f"run-{at}"
