@@ -121,7 +121,7 @@ def line(rule: str, claim: str, scores: Sequence[Score], tokens: int) -> dict[st
 def main(bundle: Path, choices: int, max_tokens: int, sizes: tuple[int, ...], output: Path) -> None:
     """Measure and write the result file."""
     opened, requests = Bundle.open(bundle), read_requests(choices, max_tokens)
-    scorer = Scorer(opened, backend="onnxruntime", device="cpu", batch_size=BATCH)
+    scorer = Scorer(opened, backend="onnxruntime", device="cpu", batch_size=BATCH, plan=PLAN)
     lines = []
     exact = RULES[PLAN.rule]
     for name, rule in (("exact", exact), ("lenient", dataclasses.replace(exact, select=lenient))):

@@ -10,10 +10,13 @@ from support import TableEngine
 
 from spectr_runtime import Bundle, Completion, Decoder, Manifest, ModelSpec, Plan, Request
 from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.engines import Backend
+from spectr_runtime.plan import PlanChoice
 from spectr_runtime.score import Written
 from spectr_runtime.scorer import Scorer
 
 VOCABULARY, CAPACITY = 5, 48
+PLAIN = Plan.plain()
 SEEDS = {"draft": 1, "target": 2}
 
 
@@ -51,10 +54,17 @@ def _patch(monkeypatch: pytest.MonkeyPatch, engines: str, text: str) -> None:
     monkeypatch.setattr(f"spectr_runtime.{text}.Text", NoText)
 
 
-def table_scorer(monkeypatch: pytest.MonkeyPatch, *, batch_size: int = 4, tokens_per_call: int = 4) -> Scorer:
+def table_scorer(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    batch_size: int = 4,
+    tokens_per_call: int = 4,
+    backend: Backend = "torch",
+    plan: PlanChoice = PLAIN,
+) -> Scorer:
     """A scorer over the pair."""
     _patch(monkeypatch, "scorer", "scorer")
-    return Scorer(table_bundle(tokens_per_call), backend="torch", device="cpu", batch_size=batch_size)
+    return Scorer(table_bundle(tokens_per_call), backend=backend, device="cpu", batch_size=batch_size, plan=plan)
 
 
 def write(monkeypatch: pytest.MonkeyPatch, plan: Plan, requests: Sequence[Request], batch_size: int) -> list[Written]:

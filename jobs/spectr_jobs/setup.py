@@ -127,7 +127,7 @@ def open_scorer(bundle: Bundle, setup: Setup) -> RunScorer:
     """Load the models of a bundle for an audit. Tests put another scorer in this place."""
     from spectr_runtime.scorer import Scorer  # loads torch
 
-    return Scorer(bundle, backend=setup.backend, device=setup.device, batch_size=setup.batch_size)
+    return Scorer(bundle, backend=setup.backend, device=setup.device, batch_size=setup.batch_size, plan=setup.plan)
 
 
 def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: int | None) -> PlanChoice:

@@ -19,7 +19,7 @@ from spectr_runtime.logprobs import WantedLogprobs
 from spectr_runtime.memory import is_out_of_memory
 from spectr_runtime.pair import Pair
 from spectr_runtime.plan import AUTO, Plan, PlanChoice
-from spectr_runtime.planner import RACES, AutoPlanner, FixedPlanner, Planner
+from spectr_runtime.planner import RACES, AutoPlanner, FixedPlanner, Planner, menu_of
 from spectr_runtime.request import Failure, Outcome, Request, SamplingParams
 from spectr_runtime.round import Emitted, Rows, speculate
 from spectr_runtime.row import Row
@@ -85,10 +85,9 @@ class Decoder:
         self._sampling: Sampling | None = None
 
     def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str) -> Pair:
-        plans = RACES if plan == AUTO else (plan,)
         while True:
             try:
-                return Pair(bundle, plans, backend=backend, device=device, rows=self.batch_size)
+                return Pair(bundle, menu_of(plan), backend=backend, device=device, rows=self.batch_size)
             except SpectrError as error:
                 if device == "cpu":  # what fits the address space may still not fit the machine
                     raise

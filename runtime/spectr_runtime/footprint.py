@@ -11,8 +11,8 @@ import torch
 from spectr_runtime.attention import aligned
 from spectr_runtime.bundle import ROLES, Bundle, Role
 from spectr_runtime.engine import ModelSpec
-from spectr_runtime.plan import AUTO, PlanChoice
-from spectr_runtime.planner import RACES
+from spectr_runtime.plan import PlanChoice
+from spectr_runtime.planner import menu_of
 
 LAW_BYTES = 4 * 4  # per token of the vocabulary and node of the tree: logits, scaled logits and laws in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -38,7 +38,7 @@ class Footprint:
     @staticmethod
     def of(bundle: Bundle, plan: PlanChoice) -> Footprint:
         """What decoding a bundle with a plan takes; with ``auto``, what its largest plan takes."""
-        plans = RACES if plan == AUTO else (plan,)
+        plans = menu_of(plan)
         nodes = max(one.tree.size for one in plans)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
         roles: tuple[Role, ...] = ROLES if any(one.drafts for one in plans) else ("target",)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from spectr_runtime.costs import Costs
-from spectr_runtime.plan import Plan
+from spectr_runtime.plan import AUTO, Plan, PlanChoice
 
 RACES = (
     Plan("race", 0, 0),
@@ -21,6 +21,11 @@ PROBE = Plan("race", 1, 2)
 PROBE_EVERY = 256  # rounds without a draft, after which one round looks again whether drafting pays; fewer at first
 FIRST_PROBE = 8
 WORTH = 1.03  # gain for which the plan is changed, so that it does not flutter
+
+
+def menu_of(choice: PlanChoice) -> tuple[Plan, ...]:
+    """Every plan that rounds may take."""
+    return RACES if choice == AUTO else (choice,)
 
 
 class Planner(Protocol):

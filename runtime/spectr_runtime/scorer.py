@@ -18,6 +18,8 @@ from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.engine import Engine
 from spectr_runtime.engines import Backend, open_engine
 from spectr_runtime.errors import RequestError
+from spectr_runtime.plan import PlanChoice
+from spectr_runtime.planner import menu_of
 from spectr_runtime.prefill import prefill
 from spectr_runtime.round import Rows, tree_call
 from spectr_runtime.row import Row
@@ -27,6 +29,7 @@ from spectr_runtime.text import Text
 
 TOLERANCES = {"float32": 1e-3}
 HALF_TOLERANCE = 0.25
+COMPILED = ("tensorrt", "tensorrt-rtx")
 LAW_ENTRIES = 2**22  # entries of a law that one pass makes: 32 MB in float64, a few times over
 
 
@@ -38,18 +41,22 @@ class Scorer:
         backend: Which engines run the models.
         device: Where they run, as torch names it.
         batch_size: Completions scored together.
+        plan: The plan that they were decoded with. Compiled engines take no more tokens in a pass that returns logits
+            than the largest tree of a plan, so it says how many are scored at once there.
 
     Attributes:
         tolerance: How far two passes of the target may differ in a logit.
     """
 
-    def __init__(self, bundle: Bundle, *, backend: Backend, device: str, batch_size: int) -> None:
+    def __init__(self, bundle: Bundle, *, backend: Backend, device: str, batch_size: int, plan: PlanChoice) -> None:
         self.tolerance = TOLERANCES.get(bundle.manifest.models["target"].dtype, HALF_TOLERANCE)
         self._batch_size = batch_size
         self._device = torch.device(device)
         self._manifest = bundle.manifest
         self._vocabulary = bundle.manifest.vocabulary.size
         self._limits = bundle.manifest.limits
+        tree = max(one.tree.size for one in menu_of(plan))
+        self._most = tree if backend in COMPILED else self._limits.tokens_per_call
         self._text = Text(bundle.tokenizer, self._vocabulary)
 
         def engine(role: Role) -> Engine:
@@ -95,7 +102,7 @@ class Scorer:
         longest = max(len(written.token_ids) for written, _ in batch)
         padded = [[row.last[1], *written.token_ids] for written, row in batch]
         tokens_BN = torch.tensor([[*one, *[0] * (longest + 1 - len(one))] for one in padded], device=self._device)
-        step = max(1, min(self._limits.tokens_per_call, LAW_ENTRIES // (len(batch) * self._vocabulary)))
+        step = max(1, min(self._most, LAW_ENTRIES // (len(batch) * self._vocabulary)))
         scores: list[list[TokenScore]] = [[] for _ in batch]
         for first in range(0, longest, step):
             passed, sound_B = self._pass(rows, tokens_BN[:, : first + step + 1], first)

@@ -18,6 +18,7 @@ from tiny_models import VOCABULARY
 from transformers import AutoModelForCausalLM
 
 from spectr_runtime import Completion, Decoder, Plan, Request, RequestError, SamplingParams
+from spectr_runtime.plan import PlanChoice
 from spectr_runtime.score import Score, TokenScore, Written
 from spectr_runtime.scorer import Scorer
 
@@ -69,6 +70,22 @@ def test_scores_are_those_of_the_laws_whatever_the_batch(open_scorer: Callable[.
                 assert one.probability == pytest.approx(other.probability, rel=1e-5)
                 assert one.below_by_ratio == pytest.approx(other.below_by_ratio, abs=1e-6)
                 assert one.below_by_probability == pytest.approx(other.below_by_probability, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("plan", "most"), [(Plan.plain(), 1), (Plan("kseq", 2, 3), 7), ("auto", 17)], ids=["plain", "tree", "auto"]
+)
+def test_compiled_engines_are_asked_for_no_more_than_a_trees_logits(
+    open_scorer: Callable[..., Scorer], plan: PlanChoice, most: int
+) -> None:
+    written = Written(Request("a", (1,) * 9), (2,) * 30)
+    scorer = open_scorer(tokens_per_call=16, backend="tensorrt", plan=plan)
+    engine = scorer._target
+    assert isinstance(engine, TableEngine)
+    (score,) = scored(scorer, written)
+    assert max(call.logit_index_BM.shape[1] for call in engine.calls) == most
+    (expected,) = scored(open_scorer(tokens_per_call=16), written)
+    assert score == expected
 
 
 def test_a_row_that_fills_the_capacity_is_scored(open_scorer: Callable[..., Scorer]) -> None:
@@ -154,7 +171,7 @@ def test_scores_of_checkpoints_are_those_of_transformers(tmp_path: Path) -> None
         AutoModelForCausalLM.from_pretrained(tmp_path / role, dtype=torch.float32, attn_implementation="eager")
         for role in ("target", "draft")
     ]
-    scorer = Scorer(bundle, backend="torch", device="cpu", batch_size=5)
+    scorer = Scorer(bundle, backend="torch", device="cpu", batch_size=5, plan=Plan.plain())
     for score in scorer.score([Written(request, tokens[request.id]) for request in requests]):
         request, written = score.written.request, score.written.token_ids
         text = torch.tensor([[*request.prompt, *written]])
