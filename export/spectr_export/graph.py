@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from onnxscript import ir, optimizer, rewriter
-from onnxscript.ir import passes
-from onnxscript.rewriter.rules.fusion import _rms_normalization, _rotary_embedding
+from onnxscript import ir
 
 from spectr_export.dequantisation import dequantise_weight, read_undecoded
+from spectr_export.fusion import simplify
 from spectr_export.weights import WEIGHTS, read_places
 from spectr_runtime.contract import (
     CALL_INPUTS,
@@ -52,7 +51,7 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"), read=read_undecoded)
     graph = _trace(model, spec)
     stored = _point_at_weights(graph, _stored_names(model, folder), folder)
-    _simplify(graph, stored)
+    simplify(graph, stored)
     _check(graph, spec)
     ir.save(graph, folder / GRAPH)
 
@@ -143,24 +142,6 @@ def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: 
         )
     initializers = graph.graph.initializers.items()
     return {name for name, value in initializers if isinstance(value.const_value, ir.ExternalTensor)}
-
-
-def _simplify(graph: ir.Model, weights: set[str]) -> None:
-    """Fold constants, but nothing that is made of a weight, and fuse what opset 23 has an operator for."""
-
-    def fold(node: ir.Node) -> bool | None:
-        return False if any(value is not None and value.name in weights for value in node.inputs) else None
-
-    optimizer.optimize_ir(graph, should_fold=fold)
-    for rules in (_rms_normalization.rms_normalization_ruleset, _rotary_embedding.rotary_embedding_rules):
-        rewriter.rewrite(graph, pattern_rewrite_rules=rules)
-    for finish in (
-        passes.common.CommonSubexpressionEliminationPass(),
-        passes.common.RemoveUnusedNodesPass(),
-        # Stack traces of the machine that made the graph.
-        passes.common.ClearMetadataAndDocStringPass(),
-    ):
-        finish(graph)
 
 
 def _check(graph: ir.Model, spec: ModelSpec) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from spectr_runtime.contract.attention import ATTENTION, attend
 from spectr_runtime.contract.cache import CallCache
-from spectr_runtime.contract.call import DTYPES
+from spectr_runtime.contract.call import DTYPES, OPSET
 from spectr_runtime.contract.experts import EXPERTS, run_experts
 from spectr_runtime.contract.inline import ADAPTERS
 from spectr_runtime.errors import BundleError
@@ -67,9 +67,7 @@ class ContractModel(nn.Module):
         cache = CallCache(list(past), write_index_B, attention_mask_B1TL.shape[-1])
 
         def gather_wanted(_head: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
-            (hidden_BTE,) = args
-            index_BME = logit_index_BM[:, :, None].expand(-1, -1, hidden_BTE.shape[-1])
-            return hidden_BTE.gather(1, index_BME)
+            return _gather(args[0], logit_index_BM)
 
         head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         with head.register_forward_pre_hook(gather_wanted):
@@ -81,6 +79,16 @@ class ContractModel(nn.Module):
                 use_cache=True,
             )
         return output.logits.float(), cache.parts
+
+
+def _gather(hidden_BTE: torch.Tensor, index_BM: torch.Tensor) -> torch.Tensor:
+    """Columns of T by their index; [B, M, E]."""
+    if torch.compiler.is_exporting():
+        inputs, shape = (hidden_BTE, index_BM[..., None]), (*index_BM.shape, hidden_BTE.shape[-1])
+        return torch.onnx.ops.symbolic(
+            "GatherND", inputs, {"batch_dims": 1}, dtype=hidden_BTE.dtype, shape=shape, version=OPSET
+        )
+    return hidden_BTE.gather(1, index_BM[..., None].expand(-1, -1, hidden_BTE.shape[-1]))
 
 
 def load_contract_model(
