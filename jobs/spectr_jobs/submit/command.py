@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from spectr_jobs.options import Duration
+from spectr_jobs.run_command import run
 from spectr_jobs.submit import kubernetes as kubernetes_job
 from spectr_jobs.submit import slurm as slurm_array
 
@@ -79,16 +80,15 @@ Example:
     help="Shell command ahead, for instance to activate an environment. May be repeated.",
 )
 @click.option("--to", type=click.Path(path_type=Path), default="spectr.sbatch", help="The script to write.")
-@click.pass_context
-def slurm(ctx: click.Context, /, arguments: tuple[str, ...], to: Path, **options: Any) -> None:
+def slurm(arguments: tuple[str, ...], to: Path, **options: Any) -> None:
     """Write a Slurm array with one task per rank.
 
     Slurm warns a task ahead of its time limit; it stops cleanly and is queued again until its shards are done.
     """
-    run = _checked(ctx, arguments)
+    values = _checked(arguments)
     program = PROGRAM if options["setup"] else _here()
     text = slurm_array.script(
-        [program, "run", *arguments], folder=Path.cwd(), drain_timeout=run["drain_timeout"], **options
+        [program, "run", *arguments], folder=Path.cwd(), drain_timeout=values["drain_timeout"], **options
     )
     _write(to, text, f"sbatch {to}")
 
@@ -110,14 +110,13 @@ Example:
 )
 @click.option("--mount", default="/work", help="Where it is mounted; paths of the run are relative to it.")
 @click.option("--to", type=click.Path(path_type=Path), default="spectr-job.yaml", help="The manifest to write.")
-@click.pass_context
-def kubernetes(ctx: click.Context, /, arguments: tuple[str, ...], to: Path, **options: Any) -> None:
+def kubernetes(arguments: tuple[str, ...], to: Path, **options: Any) -> None:
     """Write a Kubernetes Indexed Job with one index per rank.
 
     A pod that is evicted or interrupted is replaced and goes on; an index whose input or usage is wrong is given up.
     """
-    run = _checked(ctx, arguments)
-    text = kubernetes_job.manifest([PROGRAM, "run", *arguments], drain_timeout=run["drain_timeout"], **options)
+    values = _checked(arguments)
+    text = kubernetes_job.manifest([PROGRAM, "run", *arguments], drain_timeout=values["drain_timeout"], **options)
     _write(to, text, f"kubectl apply -f {to}")
 
 
@@ -132,6 +131,7 @@ Examples:
 @_shared
 @click.option(
     "--address",
+    metavar="ADDRESS",
     default="local",
     envvar="RAY_ADDRESS",
     show_envvar=True,
@@ -147,16 +147,10 @@ def ray(ctx: click.Context, /, arguments: tuple[str, ...], address: str, ranks: 
     """
     from spectr_jobs.drivers.ray import Cluster
 
-    _checked(ctx, arguments)
-    command = _run_command(ctx)
-    with command.make_context("run", list(arguments), parent=ctx, obj=Cluster(address, ranks, cpus, gpus)) as run:
-        return int(command.invoke(run))
-
-
-def _run_command(ctx: click.Context) -> click.Command:
-    root = ctx.find_root().command
-    assert isinstance(root, click.Group)
-    return root.commands["run"]
+    _checked(arguments)
+    cluster = Cluster(address, ranks, cpus, gpus)
+    with run.make_context("run", list(arguments), parent=ctx, obj=cluster) as run_ctx:
+        return int(run.invoke(run_ctx))
 
 
 def _here() -> str:
@@ -165,9 +159,9 @@ def _here() -> str:
     return str(called.absolute()) if called.name == PROGRAM and called.is_file() else PROGRAM
 
 
-def _checked(ctx: click.Context, arguments: Sequence[str]) -> dict[str, Any]:
+def _checked(arguments: Sequence[str]) -> dict[str, Any]:
     """The values of the run's command; refused like there, and what a job cannot do."""
-    values = _run_command(ctx).make_context("run", list(arguments)).params
+    values = run.make_context("run", list(arguments)).params
     if "-" in (*values["inputs"], values["output"]):
         raise click.UsageError("A job has no stdin or stdout to read or write; name files.")
     for name in ("rank", "world"):
