@@ -160,7 +160,7 @@ def parse(line: bytes, place: str, shape: Shape, defaults: SamplingParams) -> Re
     origin = Origin(place, shape, place)
     try:
         value = load(line)
-        origin = _origin(value, dataclasses.replace(origin, shape=detect(value) or shape))
+        origin = _origin(value, place, detect(value) or shape)
         found, wanted = _read_openai(value, defaults) if origin.shape == "openai" else _read_simple(value, defaults)
         _check_echo(found, wanted)
     except RequestError as error:
@@ -173,22 +173,24 @@ def at_place(error: RequestError, place: str) -> RequestError:
     return type(error)(f"{place}: {error.message}", param=error.param, code=error.code, hint=error.hint)
 
 
-def _origin(value: Mapping[str, Any], origin: Origin) -> Origin:
+def _origin(value: Mapping[str, Any], place: str, shape: Shape) -> Origin:
     """Everything the output line needs, as far as a malformed record has it."""
-    if origin.shape == "openai":
+    if shape == "openai":
         body = value.get("body")
         model = body.get("model") if isinstance(body, dict) else None
         custom_id, url = value.get("custom_id"), value.get("url")
-        return dataclasses.replace(
-            origin,
-            id=custom_id if isinstance(custom_id, str) and custom_id else origin.id,
+        return Origin(
+            place,
+            shape,
+            id=custom_id if isinstance(custom_id, str) and custom_id else place,
             url=url if isinstance(url, str) else None,
             model=model if isinstance(model, str) else None,
         )
     given = value.get("id")
-    return dataclasses.replace(
-        origin,
-        id=given if given is not None and _ID.accepts(given) else origin.id,
+    return Origin(
+        place,
+        shape,
+        id=given if given is not None and _ID.accepts(given) else place,
         carried={name: item for name, item in value.items() if name not in _KNOWN},
     )
 
