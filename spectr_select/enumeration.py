@@ -1,6 +1,6 @@
 """Exact output laws of rules: the code that decodes, run under every outcome of every draw and coin."""
 
-# B rows, N tree nodes, R branches, V vocabulary, S texts of one length.
+# B rows, I pairs of models, N tree nodes, R branches, S texts of one length or of branches, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -36,11 +36,10 @@ def output_law(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
         ValueError: The rule is unknown, takes no k drafts, or is a race, whose outcomes cannot be enumerated.
     """
     check_pair(target_BV, draft_BV)
-    laws = [
-        sequence_law(rule, DraftTree.paths(k, 1), _constant(target_V), _constant(draft_V)).sum(1)
-        for target_V, draft_V in zip(target_BV, draft_BV, strict=True)
-    ]
-    return torch.stack(laws)
+    tree, target_BV = DraftTree.paths(k, 1), normalised(target_BV)
+    # After the first token any law will do, as its own answer is summed over.
+    after_BSV = target_BV[:, None].expand(-1, target_BV.shape[1], -1)
+    return sequence_laws(rule, tree, [target_BV[:, None], after_BSV], [normalised(draft_BV)[:, None]]).sum(2)
 
 
 def sequence_law(rule: str, tree: DraftTree, target: TextLaw, draft: TextLaw) -> torch.Tensor:
@@ -59,12 +58,32 @@ def sequence_law(rule: str, tree: DraftTree, target: TextLaw, draft: TextLaw) ->
     Raises:
         ValueError: The rule is unknown, does not take the tree, or is a race, whose outcomes cannot be enumerated.
     """
+    return sequence_laws(rule, tree, _tables(target, tree.depth + 1), _tables(draft, tree.depth))[0]
+
+
+def sequence_laws(rule: str, tree: DraftTree, targets: list[torch.Tensor], drafts: list[torch.Tensor]) -> torch.Tensor:
+    """``sequence_law`` for many pairs of models at once.
+
+    Args:
+        rule: A name of ``RULES``.
+        tree: The draft's topology.
+        targets: For every depth up to ``tree.depth`` the targets' laws after all texts of that many tokens, normalised
+            float64 [I, S, V]; a text stands at its number in base V.
+        drafts: The drafts' for every depth up to ``tree.depth - 1``.
+
+    Returns:
+        Laws of the texts, float64 with a dimension I and one of V for each of ``tree.depth + 1`` tokens.
+
+    Raises:
+        ValueError: As ``sequence_law``.
+    """
     found = rule_named(rule)
     found.check_tree(tree)
-    targets, drafts = _tables(target, tree.depth + 1), _tables(draft, tree.depth)
-    tokens_RN, weight_R = _drawn(found, tree, drafts)
-    code_RN = _codes(tree, tokens_RN, len(targets[0][0]))
-    laws_RNV, drafts_RPV = _laws(targets, tree, code_RN, tree.size), _laws(drafts, tree, code_RN, tree.inner)
+    vocabulary = targets[0].shape[2]
+    tokens_RN, weight_R, pair_R = _drawn(found, tree, drafts, len(targets[0]))
+    code_RN = _codes(tree, tokens_RN, vocabulary)
+    laws_RNV = _laws(targets, tree, pair_R, code_RN, tree.size)
+    drafts_RPV = _laws(drafts, tree, pair_R, code_RN, tree.inner)
 
     def select(chance: Branches) -> Selection:
         row_R = chance.row_R
@@ -72,37 +91,44 @@ def sequence_law(rule: str, tree: DraftTree, target: TextLaw, draft: TextLaw) ->
 
     chosen, branches = every_branch(len(weight_R), select)
     node_R = torch.cat([torch.zeros_like(chosen.count_B[:, None]), chosen.accepted_BD], 1).amax(1)
-    code_R = code_RN[branches.row_R, node_R] * len(targets[0][0]) + chosen.token_B
-    return _completed(targets, code_R, chosen.count_B + 1, weight_R[branches.row_R] * branches.weight_R)
+    row_R = branches.row_R
+    code_R = code_RN[row_R, node_R] * vocabulary + chosen.token_B
+    return _completed(targets, pair_R[row_R], code_R, chosen.count_B + 1, weight_R[row_R] * branches.weight_R)
 
 
 def text_law(law: TextLaw, length: int) -> torch.Tensor:
     """Law of the first ``length`` tokens of a model; float64 with one dimension of V for each."""
-    nothing = torch.zeros(1, dtype=torch.int64)
-    return _completed(_tables(law, length), nothing, nothing, torch.ones(1, dtype=torch.float64))
+    return text_laws(_tables(law, length))[0]
 
 
-def _constant(law_V: torch.Tensor) -> TextLaw:
-    return lambda text: law_V
+def text_laws(tables: list[torch.Tensor]) -> torch.Tensor:
+    """``text_law`` of many models at once, from laws [I, S, V] for every depth; one token for each of the tables."""
+    pairs = len(tables[0])
+    nothing = torch.zeros(pairs, dtype=torch.int64)
+    return _completed(tables, torch.arange(pairs), nothing, nothing, torch.ones(pairs, dtype=torch.float64))
 
 
 def _tables(law: TextLaw, length: int) -> list[torch.Tensor]:
-    """Laws after all texts of 0 to ``length - 1`` tokens, each text standing at its number in base V."""
+    """Laws after all texts of 0 to ``length - 1`` tokens, each text standing at its number in base V; [1, S, V]."""
     vocabulary = len(law(()))
     texts = (product(range(vocabulary), repeat=depth) for depth in range(max(length, 1)))
-    return [normalised(torch.stack([torch.as_tensor(law(text)) for text in some])) for some in texts]
+    return [normalised(torch.stack([torch.as_tensor(law(text)) for text in some]))[None] for some in texts]
 
 
-def _drawn(rule: Rule, tree: DraftTree, drafts: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens_RN, weight_R = torch.zeros((1, 1), dtype=torch.int64), torch.ones(1, dtype=torch.float64)
+def _drawn(
+    rule: Rule, tree: DraftTree, drafts: list[torch.Tensor], pairs: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All trees that can be drawn, their probabilities, and the pair of models that each belongs to."""
+    tokens_RN, weight_R = torch.zeros((pairs, 1), dtype=torch.int64), torch.ones(pairs, dtype=torch.float64)
+    pair_R = torch.arange(pairs)
     for depth in range(1, tree.depth + 1):
         above = tree.levels[depth - 1]
-        code_RM = _codes(tree, tokens_RN, len(drafts[0][0]))[:, above.start :]
-        laws_RMV = drafts[depth - 1][code_RM]
+        code_RM = _codes(tree, tokens_RN, drafts[0].shape[2])[:, above.start :]
+        laws_RMV = drafts[depth - 1][pair_R[:, None], code_RM]
         tokens_RW, branches = every_branch(len(weight_R), partial(_draw, rule, tree, depth, laws_RMV))
         tokens_RN = torch.cat([tokens_RN[branches.row_R], tokens_RW], 1)
-        weight_R = weight_R[branches.row_R] * branches.weight_R
-    return tokens_RN, weight_R
+        weight_R, pair_R = weight_R[branches.row_R] * branches.weight_R, pair_R[branches.row_R]
+    return tokens_RN, weight_R, pair_R
 
 
 def _draw(rule: Rule, tree: DraftTree, depth: int, laws_RMV: torch.Tensor, chance: Branches) -> torch.Tensor:
@@ -117,21 +143,29 @@ def _codes(tree: DraftTree, tokens_RN: torch.Tensor, vocabulary: int) -> torch.T
     return torch.stack(codes, 1)
 
 
-def _laws(tables: list[torch.Tensor], tree: DraftTree, code_RN: torch.Tensor, nodes: int) -> torch.Tensor:
-    shape = (len(code_RN), 0, tables[0].shape[1])
-    laws = [tables[depth][code_RN[:, node]] for node, depth in enumerate(tree.depths[:nodes])]
-    return torch.stack(laws, 1) if laws else torch.empty(shape, dtype=torch.float64)
+def _laws(
+    tables: list[torch.Tensor], tree: DraftTree, pair_R: torch.Tensor, code_RN: torch.Tensor, nodes: int
+) -> torch.Tensor:
+    if not nodes:
+        return torch.empty((len(pair_R), 0, 0), dtype=torch.float64)
+    laws = [tables[depth][pair_R, code_RN[:, node]] for node, depth in enumerate(tree.depths[:nodes])]
+    return torch.stack(laws, 1)
 
 
 def _completed(
-    targets: list[torch.Tensor], code_S: torch.Tensor, length_S: torch.Tensor, weight_S: torch.Tensor
+    targets: list[torch.Tensor],
+    pair_S: torch.Tensor,
+    code_S: torch.Tensor,
+    length_S: torch.Tensor,
+    weight_S: torch.Tensor,
 ) -> torch.Tensor:
-    """Law of texts of ``len(targets)`` tokens: the first ``length_S`` are given, the target adds the rest."""
-    vocabulary = targets[0].shape[1]
-    mass_S = torch.zeros(1, dtype=torch.float64)
+    """Laws of texts of ``len(targets)`` tokens: the first ``length_S`` are given, the target adds the rest."""
+    pairs, _, vocabulary = targets[0].shape
+    mass_IS = torch.zeros((pairs, 1), dtype=torch.float64)
     for length in range(len(targets) + 1):
-        here = torch.where(length_S == length, weight_S, 0)
-        mass_S = mass_S.index_add(0, code_S.clamp(max=len(mass_S) - 1), here)
+        here_S = length_S == length
+        place_S = pair_S * mass_IS.shape[1] + torch.where(here_S, code_S, 0)
+        mass_IS = mass_IS.flatten().index_add(0, place_S, torch.where(here_S, weight_S, 0)).view_as(mass_IS)
         if length < len(targets):
-            mass_S = (mass_S[:, None] * targets[length]).flatten()
-    return mass_S.reshape((vocabulary,) * len(targets))
+            mass_IS = (mass_IS[:, :, None] * targets[length]).flatten(1)
+    return mass_IS.reshape(pairs, *(vocabulary,) * len(targets))
