@@ -77,6 +77,7 @@ def _tiles(figures: Figures) -> str:
         "tokens per second": NONE if speed is None else f"{speed:,.1f}",
         "block efficiency": NONE if efficiency is None else f"{efficiency:.2f}",
         "time of decoding": duration.shown(figures["seconds"]),
+        "audit": NONE if figures["audit"] is None else "passed" if figures["audit"]["passed"] else "failed",
     }
     boxes = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in tiles.items())
     return f'<div class="tiles">{boxes}</div>'

@@ -87,6 +87,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "plans": dict(_plans(session.pop("plans") for session in sessions).most_common()),
         "timing": _timing([session.pop("timing") for session in sessions], spent),
         "sessions": sessions,
+        "audit": json.loads(audit.read_text(encoding="utf-8")) if (audit := run.path / AUDIT).exists() else None,
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
         "seed": manifest.terms.seed,
         "versions": dict(manifest.versions),
@@ -191,6 +192,9 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         lines.append(("plans", ", ".join(f"{plan} {count / rounds:.0%}" for plan, count in summary["plans"].items())))
     shares = {stage: value["share"] for stage, value in summary["timing"].items() if value["share"] >= 0.005}
     lines.append(("time", ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())))
+    if audit := summary["audit"]:
+        verdict = "passed" if audit["passed"] else "failed"
+        lines.append(("audit", f"{verdict}, p = {audit['p_value']:.2g} over {audit['tokens']:,} tokens"))
     lines += [(name, str(path)) for name, path in files.items() if path.stat().st_size]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
@@ -213,10 +217,8 @@ def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def write(run: RunDirectory) -> dict[str, Any]:
-    """Summarize a complete run, with its audit if there was one, write ``summary.json`` and return it."""
-    summary, audit = summarize(run), run.path / AUDIT
-    if audit.exists():
-        summary["audit"] = json.loads(audit.read_text(encoding="utf-8"))
+    """Summarize a complete run, write ``summary.json`` and return it."""
+    summary = summarize(run)
     text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
     journal.replace(run.summary, [text.encode()])
     return summary

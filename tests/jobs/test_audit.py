@@ -50,6 +50,8 @@ def test_a_sound_run_passes_and_leaves_its_figures(batch, run_dir: Path, open_sc
     written = [list(one.token_ids) for one in scorer.scored if one.request.id == "row 2"]
     assert written == [one["token_ids"] for one in rows["row 2"]["completions"]]
     assert json.loads((run_dir / "summary.json").read_text())["audit"] == figures
+    batch("report", run_dir)
+    assert "<b>passed</b>audit" in (run_dir / "report.html").read_text()
     lines = result.err.splitlines()
     count, distance = figures["tokens"], figures["statistics"]["probability"]["distance"]
     assert lines[0] == f"spectr-batch: {run_dir} passes"
@@ -62,13 +64,17 @@ def test_a_sound_run_passes_and_leaves_its_figures(batch, run_dir: Path, open_sc
     ]
 
 
-def test_a_biased_run_fails(batch, run_dir: Path, open_scorer: Opened):
+def test_a_biased_run_fails(batch, bundle: Path, run_dir: Path, open_scorer: Opened):
     open_scorer(biased=True)
     result = batch("audit", run_dir)
     assert result.code == 1
     assert result.err.startswith(f"spectr-batch: {run_dir} fails\n")
     assert result.err.count("FAILS") == 3
-    assert json.loads((run_dir / "audit.json").read_text())["p_value"] < 1e-9
+    figures = json.loads((run_dir / "audit.json").read_text())
+    assert figures["p_value"] < 1e-9
+    again = batch("run", bundle, run_dir.parent / "in.jsonl", "-o", run_dir, "--shard-size", 9).err
+    told = f"failed, p = {figures['p_value']:.2g} over {figures['tokens']:,} tokens\n"
+    assert f"  audit              {told}" in again
 
 
 def test_a_sample_stops_at_its_tokens_and_depends_on_its_seed_alone(batch, run_dir: Path, open_scorer: Opened):
