@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-_ACTIONS = ("print_config", "dry_run")
+ACTIONS = ("print_config", "dry_run")  # options that decode nothing
 _SOURCES = {
     ParameterSource.COMMANDLINE: "command line",
     ParameterSource.ENVIRONMENT: "environment",
@@ -62,7 +62,7 @@ def _options(ctx: click.Context, param: click.Parameter, file: Path, table: Mapp
 
 def _configurable(ctx: click.Context) -> list[click.Option]:
     options = (one for one in ctx.command.params if isinstance(one, click.Option))
-    return [one for one in options if one.expose_value and one.name not in _ACTIONS]
+    return [one for one in options if one.expose_value and one.name not in ACTIONS]
 
 
 def _name(one: click.Option) -> str:

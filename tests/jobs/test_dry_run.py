@@ -115,6 +115,15 @@ def test_stdin_is_read_and_not_kept(run, tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--print-config"])
+def test_no_job_is_submitted_for_it(batch, bundle: Path, tmp_path: Path, option: str):
+    command = ("--ranks", 2, "--time", "1h", "--to", tmp_path / "job", "--", bundle, "in.jsonl", "-o", "run", option)
+    result = batch("submit", "slurm", *command)
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == f"Error: {option} decodes nothing; give it to `spectr-batch run`."
+    assert not (tmp_path / "job").exists()
+
+
 def test_wrong_inputs_end_as_they_would_without_it(run, tmp_path: Path):
     assert run(str(tmp_path / "none.jsonl")).code == 2
     assert run([{"id": 1, "prompt": "x"}] * 2).code == 42

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from spectr_jobs.config import ACTIONS
 from spectr_jobs.options import Duration
 from spectr_jobs.run_command import run
 from spectr_jobs.submit import kubernetes as kubernetes_job
@@ -167,6 +168,9 @@ def _checked(arguments: Sequence[str]) -> dict[str, Any]:
     for name in ("rank", "world"):
         if values[name] is not None:
             raise click.UsageError(f"--{name} is told by the queue; leave it out.")
+    for name in ACTIONS:
+        if values[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} decodes nothing; give it to `spectr-batch run`.")
     return values
 
 
