@@ -39,7 +39,7 @@ def test_kept_costs_serve_the_automatic_plan(
 
 
 def test_a_device_that_the_backend_does_not_know_is_refused(bundle_path: Path) -> None:
-    result = CliRunner().invoke(main, ["calibrate", str(bundle_path), "--device", "cuda"])
+    result = CliRunner().invoke(main, ["calibrate", str(bundle_path), "--device", "tpu"])
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: Backend onnxruntime runs on device cpu; got 'cuda'.\n")
+    assert result.stderr.startswith("Error: Backend onnxruntime runs on cpu, cuda or cuda:N; got 'tpu'.\n")
     assert not (bundle_path / "calibration").exists()

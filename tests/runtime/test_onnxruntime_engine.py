@@ -175,6 +175,41 @@ def test_without_onnxruntime_the_error_names_the_extra(folder: Path, monkeypatch
 
 
 def test_another_provider_than_asked_for_is_refused() -> None:
-    check_providers(["CPUExecutionProvider"])
-    with pytest.raises(EngineError, match="opened AzureExecutionProvider; asked for CPUExecutionProvider"):
-        check_providers(["AzureExecutionProvider"])
+    check_providers(["CPUExecutionProvider"], "cpu")
+    with pytest.raises(EngineError, match="offers AzureExecutionProvider; cpu needs CPUExecutionProvider"):
+        check_providers(["AzureExecutionProvider"], "cpu")
+
+
+def test_a_gpu_is_refused_where_onnxruntime_has_no_provider_for_it(folder: Path) -> None:
+    with pytest.raises(EngineError, match="CPUExecutionProvider; cuda needs CUDAExecutionProvider") as caught:
+        OnnxRuntimeEngine(folder, SPEC, rows=1, capacity=32, device="cuda:1")
+    assert "pip install 'spectr[gpu]'" in caught.value.hint
+
+
+def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it goes without a GPU: what ONNX Runtime is told, with PyTorch's memory on the CPU."""
+    told: dict[str, Any] = {}
+
+    def open_(path: Path, options: object, *, providers: Any, disabled_optimizers: Any) -> Any:
+        told["providers"] = providers
+        return SimpleNamespace(
+            get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+            io_binding=lambda: SimpleNamespace(
+                bind_input=lambda name, *address: told.setdefault(name, address),
+                bind_output=lambda name, *address: told.setdefault(name, address),
+            ),
+            run_with_iobinding=lambda binding: None,
+        )
+
+    allocate = engine_module.allocate_cache
+    monkeypatch.setattr(engine_module, "allocate_cache", lambda *sizes: allocate(*sizes[:3], torch.device("cpu")))
+    monkeypatch.setattr(engine_module, "LogitsBuffer", lambda size, place: LogitsBuffer(size, torch.device("cpu")))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda place: SimpleNamespace(cuda_stream=4096))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=32, device="cuda:1")
+    logits_BMV = engine.forward(random_call(0, rows=1, first_row=1))
+    assert told["providers"] == [("CUDAExecutionProvider", {"device_id": "1", "user_compute_stream": "4096"})]
+    assert told["logits"] == ("cuda", 1, 1, tuple(logits_BMV.shape), logits_BMV.data_ptr())
+    assert told["past_key_values.0.key"] == told["present.0.key"]
+    assert told["past_key_values.0.key"][-1] == engine.cache.buffer[0, 1:].data_ptr()

@@ -35,14 +35,9 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
 
         return TorchEngine(folder, spec, rows=rows, capacity=capacity, device=device)
     if backend == "onnxruntime":
-        if device != "cpu":
-            raise UsageError(
-                f"Backend onnxruntime runs on device cpu; got {device!r}.",
-                hint="Use --backend tensorrt, tensorrt-rtx or torch on a GPU.",
-            )
         from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity)
+        return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity, device=device)
     if backend in ("tensorrt", "tensorrt-rtx"):
         from spectr_runtime.compiled import find_engine
         from spectr_runtime.engines.library import machine_key

@@ -1,4 +1,7 @@
-"""The ONNX Runtime engine: runs ``model.onnx`` on the CPU, with the cache updated in place."""
+"""The ONNX Runtime engine: runs ``model.onnx`` on the CPU or a CUDA GPU, with the cache updated in place.
+
+On CUDA it has so far been refused and bound, never run: no GPU was at hand.
+"""
 
 # B rows, T tokens fed, M wanted positions, V vocabulary, Hk key/value heads, S slots.
 from __future__ import annotations
@@ -7,15 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from spectr_runtime.cache import KVCache
-from spectr_runtime.contract import CALL_INPUTS, DTYPES, check_call, past_names, present_names
+from spectr_runtime.contract import check_call, past_names, present_names
 from spectr_runtime.engine import Call, ModelSpec
-from spectr_runtime.errors import EngineError
+from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
+from spectr_runtime.errors import EngineError, UsageError
 
-PROVIDERS = ("CPUExecutionProvider",)
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+EXTRAS = {"cpu": "pip install 'spectr[cpu]'", "cuda": "pip uninstall onnxruntime; pip install 'spectr[gpu]'"}
+# Numbers of types in ONNX's TensorProto.
+ELEMENTS = {torch.float32: 1, torch.int64: 7, torch.bool: 9, torch.float16: 10, torch.bfloat16: 16}
 
 
 class OnnxRuntimeEngine:
@@ -29,12 +34,14 @@ class OnnxRuntimeEngine:
         spec: The model's sizes.
         rows: Rows of the cache.
         capacity: Slots of a row.
+        device: Where to run, ``cpu``, ``cuda`` or ``cuda:N``. On CUDA the calls go to PyTorch's current stream.
         threads: Threads of one call; all physical cores if None.
         lean: Compute with the weights where the file has them, for a check in little memory: nothing is folded, packed
             or fused into a copy, and calls are slower. Quantised weights are then multiplied in the cache's type.
         graph: Another graph on the folder's weights, in place of ``model.onnx``.
 
     Raises:
+        UsageError: ONNX Runtime does not run on the device.
         EngineError: ONNX Runtime is not installed, cannot open the graph or lacks the provider.
     """
 
@@ -45,15 +52,18 @@ class OnnxRuntimeEngine:
         *,
         rows: int,
         capacity: int,
+        device: str = "cpu",
         threads: int | None = None,
         lean: bool = False,
         graph: bytes | None = None,
     ) -> None:
         self.spec = spec
-        self.cache = _allocate(spec, rows, capacity)
-        self._session = _open_session(folder, threads, lean, graph)
+        place = _place(device)
+        self._where = (place.type, place.index or 0)
+        self._session = _open_session(folder, place, threads, lean, graph)
+        self.cache = allocate_cache(spec, rows, capacity, place)
         self._bindings: dict[tuple[int, int], Any] = {}
-        self._logits = torch.empty(0)
+        self._logits = LogitsBuffer(spec.vocabulary, place)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
@@ -62,32 +72,20 @@ class OnnxRuntimeEngine:
             EngineError: The call does not fit the cache, or ONNX Runtime fails.
         """
         check_call(call, self.cache)
-        inputs = [
-            tensor.contiguous()
-            for tensor in (
-                call.input_ids_BT,
-                call.position_ids_BT,
-                call.attention_mask_B1TL,
-                call.write_index_B,
-                call.logit_index_BM,
-            )
-        ]
-        logits_BMV = self._logits_buffer(*call.logit_index_BM.shape)
+        inputs = call_inputs(call)
+        logits_BMV = self._logits.view(*call.logit_index_BM.shape)
         binding = self._binding(call.first_row, len(call.input_ids_BT))
-        for name, tensor in zip(CALL_INPUTS, inputs, strict=True):
-            binding.bind_input(name, "cpu", 0, _ELEMENT[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
-        binding.bind_output("logits", "cpu", 0, np.float32, tuple(logits_BMV.shape), logits_BMV.data_ptr())
+        for name, tensor in inputs.items():
+            binding.bind_input(name, *self._address(tensor))
+        binding.bind_output("logits", *self._address(logits_BMV))
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors share no public base
             raise EngineError(f"ONNX Runtime failed in a call: {_first_line(error)}") from error
         return logits_BMV
 
-    def _logits_buffer(self, rows: int, wanted: int) -> torch.Tensor:
-        size = rows * wanted * self.spec.vocabulary
-        if len(self._logits) < size:
-            self._logits = torch.empty(size)
-        return self._logits[:size].view(rows, wanted, self.spec.vocabulary)
+    def _address(self, tensor: torch.Tensor) -> tuple[str, int, int, tuple[int, ...], int]:
+        return (*self._where, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
 
     def _binding(self, first_row: int, rows: int) -> Any:
         """The binding of these rows, whose cache addresses never change."""
@@ -97,34 +95,29 @@ class OnnxRuntimeEngine:
             layers = self.spec.layers
             slices = self.cache.buffer[:, first_row : first_row + rows]
             for past, present, part in zip(past_names(layers), present_names(layers), slices, strict=True):
-                place = ("cpu", 0, _ELEMENT[part.dtype], tuple(part.shape), part.data_ptr())
-                binding.bind_input(past, *place)
-                binding.bind_output(present, *place)
+                binding.bind_input(past, *self._address(part))
+                binding.bind_output(present, *self._address(part))
             self._bindings[key] = binding
         return self._bindings[key]
 
 
-_ELEMENT = {torch.int64: np.int64, torch.bool: np.bool_, torch.float32: np.float32, torch.float16: np.float16}
-
-
-def _allocate(spec: ModelSpec, rows: int, capacity: int) -> KVCache:
-    sizes = (spec.layers, rows, spec.kv_heads, capacity, spec.head_size)
+def _place(device: str) -> torch.device:
     try:
-        return KVCache(*sizes, dtype=DTYPES[spec.dtype], device=torch.device("cpu"))
-    except RuntimeError as error:
-        raise EngineError(
-            f"There is no memory for a cache of {rows} rows of {capacity} slots: {_first_line(error)}",
-            hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
-        ) from error
+        place = torch.device(device)
+    except RuntimeError:
+        place = None
+    if place is None or place.type not in PROVIDERS:
+        raise UsageError(f"Backend onnxruntime runs on cpu, cuda or cuda:N; got {device!r}.")
+    return place
 
 
-def _open_session(folder: Path, threads: int | None, lean: bool, graph: bytes | None) -> Any:
+def _open_session(folder: Path, place: torch.device, threads: int | None, lean: bool, graph: bytes | None) -> Any:
     path = folder / "model.onnx"
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(
-            f"ONNX Runtime cannot be imported: {error}.", hint="Install it with `pip install 'spectr[cpu]'`."
+            f"ONNX Runtime cannot be imported: {error}.", hint=f"Install it with `{EXTRAS[place.type]}`."
         ) from error
     options = onnxruntime.SessionOptions()
     # Long enough to bridge the operators of a call, which small models gain a third from; by default threads spin for
@@ -139,30 +132,42 @@ def _open_session(folder: Path, threads: int | None, lean: bool, graph: bytes | 
     if graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     without = ["ConstantFolding"] if lean else []
+    check_providers(onnxruntime.get_available_providers(), place.type)
     try:
         session = onnxruntime.InferenceSession(
-            path if graph is None else graph, options, providers=list(PROVIDERS), disabled_optimizers=without
+            path if graph is None else graph, options, providers=_providers(place), disabled_optimizers=without
         )
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",
-            hint="Install spectr's release of it with `pip install 'spectr[cpu]'`, or build the bundle again.",
+            hint=f"Install spectr's release of it with `{EXTRAS[place.type]}`, or build the bundle again.",
         ) from error
-    check_providers(session.get_providers())
+    check_providers(session.get_providers(), place.type)
     return session
 
 
-def check_providers(opened: Sequence[str]) -> None:
+def _providers(place: torch.device) -> list[tuple[str, dict[str, str]]]:
+    """The provider with its options; PyTorch's stream makes every call wait for its inputs, and no more."""
+    if place.type == "cpu":
+        return [(PROVIDERS["cpu"], {})]
+    stream = torch.cuda.current_stream(place).cuda_stream
+    return [(PROVIDERS["cuda"], {"device_id": str(place.index or 0), "user_compute_stream": str(stream)})]
+
+
+def check_providers(found: Sequence[str], device: str) -> None:
     """Refuse a session that fell back to another provider, which ONNX Runtime does without a word.
 
+    Args:
+        found: Providers that ONNX Runtime has, or has opened.
+        device: ``cpu`` or ``cuda``.
+
     Raises:
-        EngineError: A provider that was asked for is not among those opened.
+        EngineError: The device's provider is not among them.
     """
-    missing = [name for name in PROVIDERS if name not in opened]
-    if missing:
+    if PROVIDERS[device] not in found:
         raise EngineError(
-            f"ONNX Runtime opened {', '.join(opened) or 'no provider'}; asked for {', '.join(missing)}.",
-            hint="Install a build that has it: `pip install 'spectr[cpu]'`.",
+            f"ONNX Runtime offers {', '.join(found) or 'no provider'}; {device} needs {PROVIDERS[device]}.",
+            hint=f"Install a build that has it, and check the driver: `{EXTRAS[device]}`.",
         )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from spectr_runtime.cache import KVCache
 from spectr_runtime.compiled import CompiledEngine, choose_profile
-from spectr_runtime.contract import CALL_INPUTS, DTYPES, check_call, past_names, present_names
+from spectr_runtime.contract import check_call, past_names, present_names
 from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
 from spectr_runtime.engines.library import Log, load_tensorrt, make_logger
 from spectr_runtime.errors import EngineError
 
@@ -52,8 +52,8 @@ class TensorRTEngine:
         with torch.cuda.device(place):
             self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
             self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]
-        self.cache = _allocate(spec, rows, compiled.capacity, place)
-        self._logits = torch.empty(0, device=place)
+        self.cache = allocate_cache(spec, rows, compiled.capacity, place)
+        self._logits = LogitsBuffer(spec.vocabulary, place)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
@@ -65,12 +65,12 @@ class TensorRTEngine:
         (rows, tokens), wanted = call.input_ids_BT.shape, call.logit_index_BM.shape[-1]
         sizes = {"B": rows, "T": tokens, "L": call.attention_mask_B1TL.shape[-1], "M": wanted}
         context = self._contexts[choose_profile(self._profiles, sizes)]
-        inputs = _inputs(call)
+        inputs = call_inputs(call)
         for name, tensor in inputs.items():
             context.set_input_shape(name, tuple(tensor.shape))
             context.set_tensor_address(name, tensor.data_ptr())
         self._bind_cache(context, call.first_row, rows)
-        logits_BMV = self._logits_buffer(rows, wanted)
+        logits_BMV = self._logits.view(rows, wanted)
         context.set_tensor_address("logits", logits_BMV.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream(self.cache.buffer.device).cuda_stream):
             raise EngineError(f"TensorRT failed in a call of {sizes}: {self._log.error}")
@@ -83,12 +83,6 @@ class TensorRTEngine:
             context.set_input_shape(past, tuple(part.shape))
             context.set_tensor_address(past, part.data_ptr())
             context.set_tensor_address(present, part.data_ptr())
-
-    def _logits_buffer(self, rows: int, wanted: int) -> torch.Tensor:
-        size = rows * wanted * self.spec.vocabulary
-        if len(self._logits) < size:
-            self._logits = torch.empty(size, device=self._logits.device)
-        return self._logits[:size].view(rows, wanted, self.spec.vocabulary)
 
     def _deserialize(self, path: Path, *, streaming: bool) -> Any:
         engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(path.read_bytes())
@@ -129,26 +123,3 @@ def check_size(compiled: CompiledEngine, rows: int, capacity: int) -> None:
             f"A row of the engine has {compiled.capacity} slots; bundle and plan need {capacity}.",
             hint="Draft fewer tokens per round, or compile the bundle with a larger --tree-tokens.",
         )
-
-
-def _inputs(call: Call) -> dict[str, torch.Tensor]:
-    tensors = (
-        call.input_ids_BT,
-        call.position_ids_BT,
-        call.attention_mask_B1TL,
-        call.write_index_B,
-        call.logit_index_BM,
-    )
-    return {name: tensor.contiguous() for name, tensor in zip(CALL_INPUTS, tensors, strict=True)}
-
-
-def _allocate(spec: ModelSpec, rows: int, capacity: int, device: torch.device) -> KVCache:
-    sizes = (spec.layers, rows, spec.kv_heads, capacity, spec.head_size)
-    try:
-        return KVCache(*sizes, dtype=DTYPES[spec.dtype], device=device)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EngineError(
-            f"There is no memory for a cache of {rows} rows of {capacity} slots: {reason}",
-            hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
-        ) from error

@@ -1,0 +1,65 @@
+"""What engines that bind addresses share: the cache, the call's tensors and the logits in device memory."""
+
+# B rows, M wanted columns, V vocabulary.
+from __future__ import annotations
+
+import torch
+
+from spectr_runtime.cache import KVCache
+from spectr_runtime.contract import CALL_INPUTS, DTYPES
+from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.errors import EngineError
+
+
+def allocate_cache(spec: ModelSpec, rows: int, capacity: int, device: torch.device) -> KVCache:
+    """The cache of a model.
+
+    Args:
+        spec: The model's sizes.
+        rows: Rows of the batch.
+        capacity: Slots of a row.
+        device: Where it lives.
+
+    Raises:
+        EngineError: There is no memory for it, or no such device.
+    """
+    sizes = (spec.layers, rows, spec.kv_heads, capacity, spec.head_size)
+    try:
+        return KVCache(*sizes, dtype=DTYPES[spec.dtype], device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(
+            f"There is no memory for a cache of {rows} rows of {capacity} slots: {str(error).strip().splitlines()[0]}",
+            hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
+        ) from error
+
+
+def call_inputs(call: Call) -> dict[str, torch.Tensor]:
+    """The tensors of a call by the names of the graph's inputs, each in one piece."""
+    tensors = (
+        call.input_ids_BT,
+        call.position_ids_BT,
+        call.attention_mask_B1TL,
+        call.write_index_B,
+        call.logit_index_BM,
+    )
+    return {name: tensor.contiguous() for name, tensor in zip(CALL_INPUTS, tensors, strict=True)}
+
+
+class LogitsBuffer:
+    """Memory for the logits of a call, used again by the next one.
+
+    Args:
+        vocabulary: Width of the logits.
+        device: Where it lives.
+    """
+
+    def __init__(self, vocabulary: int, device: torch.device) -> None:
+        self._vocabulary = vocabulary
+        self._buffer = torch.empty(0, device=device)
+
+    def view(self, rows: int, wanted: int) -> torch.Tensor:
+        """Room for float32 logits [B, M, V]."""
+        size = rows * wanted * self._vocabulary
+        if len(self._buffer) < size:
+            self._buffer = torch.empty(size, device=self._buffer.device)
+        return self._buffer[:size].view(rows, wanted, self._vocabulary)
