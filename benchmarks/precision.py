@@ -1,0 +1,170 @@
+"""What each precision costs and gives: a target's quantised copies as its drafts, and calls of a larger model.
+
+    python benchmarks/precision.py
+
+Two parts. On the demo target: what its int8 and int4 copies lose on a text (as transformers computes, and through ONNX
+Runtime's fused kernels, which round activations as well), how often such a draft agrees with the target (1 - TV, on the
+demo prompts), and tokens per second with it as draft. On a random llama of a hundred million parameters: milliseconds
+per call by rows and tokens, the precisions taking turns.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import torch
+from decoding import decode, read_requests
+from machine import machine
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from spectr_export.build import build
+from spectr_export.precision import Precision
+from spectr_export.quality import WINDOW, encode_text, read_text
+from spectr_runtime import Bundle, Decoder, Plan, open_engine
+from spectr_runtime.attention import block_mask, triangle
+from spectr_runtime.bundle import Role
+from spectr_runtime.engine import Call, Engine
+
+PAIR = Path(__file__).parent.parent / "examples" / "demo_pair"
+COPIES = ("int8", "int4")
+PLANS = (Plan.plain(), Plan("single", 1, 4), Plan("kseq", 4, 4))
+SHAPES = ((1, 1), (1, 8), (8, 1), (8, 8))
+LENGTH = 256
+LARGE = LlamaConfig(
+    vocab_size=4096, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=16,
+    num_key_value_heads=4, max_position_embeddings=1024, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+)  # fmt: skip
+
+
+def read(engine: Engine, ids: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities [T, V] behind every token of a text of up to ``WINDOW`` tokens."""
+    count, first_B = len(ids), torch.tensor([0])
+    places = torch.arange(count)[None]
+    mask = block_mask(first_B, triangle(count, torch.device("cpu")), count)
+    return engine.forward(Call(torch.tensor([ids]), places, mask, first_B, places))[0].log_softmax(-1)
+
+
+def nats(engine: Engine, ids: Sequence[int]) -> float:
+    """Mean cross entropy of a text as an engine computes it, window by window as the build does."""
+    losses = []
+    for start in range(0, len(ids) - 1, WINDOW):
+        window = list(ids[start : start + WINDOW])
+        laws = read(engine, window)[:-1]
+        losses.append(-laws.gather(1, torch.tensor(window[1:])[:, None])[:, 0])
+    return float(torch.cat(losses).mean())
+
+
+def agreement(target: Engine, draft: Engine, texts: Sequence[Sequence[int]]) -> float:
+    """Mean 1 - TV of the two laws, over every place of the texts."""
+    overlaps = []
+    for ids in texts:
+        laws = read(target, ids).exp().clone()
+        overlaps.append(torch.minimum(laws, read(draft, ids).exp()).sum(-1))
+    return float(torch.cat(overlaps).mean())
+
+
+def measure_copy(copy: str, folder: Path, prompts: int, repeats: int) -> dict[str, object]:
+    """The demo target with its quantised copy as draft."""
+    build(str(PAIR / "target"), copy, folder, capacity=None, overwrite=False, say=lambda line: None)
+    bundle = Bundle.open(folder)
+    tokenizer = AutoTokenizer.from_pretrained(bundle.tokenizer)
+    engines = {role: _open(bundle, role, 1, WINDOW) for role in ("target", "draft")}
+    ids = encode_text(read_text(None), tokenizer)
+    requests = read_requests(prompts)
+    texts = [tokenizer(str(request.prompt))["input_ids"][:WINDOW] for request in requests]
+    quality = bundle.manifest.quality["draft"]
+    target_nats, draft_nats = nats(engines["target"], ids), nats(engines["draft"], ids)
+    return {
+        "draft": copy,
+        "bytes": (folder / "draft" / "model.safetensors").stat().st_size,
+        "target_bytes": (folder / "target" / "model.safetensors").stat().st_size,
+        "nats_per_token": round(quality["original"], 4),
+        "lost": round(quality["lost"], 4),
+        "lost_through_onnxruntime": round(draft_nats - target_nats, 4),
+        "agreement": round(agreement(engines["target"], engines["draft"], texts), 4),
+        "plans": measure_plans(bundle, requests, repeats),
+    }
+
+
+def measure_plans(bundle: Bundle, requests: list, repeats: int) -> list[dict[str, object]]:  # type: ignore[type-arg]
+    """Tokens per second of each plan at one row, interleaved, and its ratio to plain decoding in the same repeat."""
+    decoders = [Decoder(bundle, plan=plan, batch_size=1) for plan in PLANS]
+    runs = [[decode(decoder, requests) for decoder in decoders] for _ in range(repeats + 1)][1:]
+    lines = []
+    for place, plan in enumerate(PLANS):
+        ratios = sorted(run[place]["tokens_per_second"] / run[0]["tokens_per_second"] for run in runs)
+        lines.append(
+            {
+                "plan": str(plan),
+                "tokens_per_second": round(statistics.median(run[place]["tokens_per_second"] for run in runs), 1),
+                "block_efficiency": round(runs[0][place]["block_efficiency"], 3),
+                "ratio_to_plain": round(statistics.median(ratios), 3),
+                "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
+            }
+        )
+    return lines
+
+
+def measure_calls(folder: Path, repeats: int) -> list[dict[str, object]]:
+    """Milliseconds per call of a larger random model in each precision, the precisions taking turns."""
+    AutoModelForCausalLM.from_config(LARGE).save_pretrained(folder / "large")
+    AutoTokenizer.from_pretrained(PAIR / "target").save_pretrained(folder / "large")
+    engines = {}
+    for copy in COPIES:
+        output, large = folder / f"large-{copy}", str(folder / "large")
+        build(large, copy, output, capacity=None, overwrite=False, say=lambda line: None, precision=Precision())
+        engines[copy] = _open(Bundle.open(output), "draft", 8, LENGTH + 8)
+    engines = {"none": _open(Bundle.open(output), "target", 8, LENGTH + 8), **engines}
+    lines = []
+    for rows, tokens in SHAPES:
+        call = _call(rows, tokens)
+        times: dict[str, list[float]] = {name: [] for name in engines}
+        for _ in range(repeats):
+            for name, engine in engines.items():
+                started = time.perf_counter()
+                engine.forward(call)
+                times[name].append(time.perf_counter() - started)
+        middle = {name: round(1e3 * statistics.median(taken), 2) for name, taken in times.items()}
+        lines.append({"rows": rows, "tokens": tokens, "milliseconds": middle})
+    return lines
+
+
+def _open(bundle: Bundle, role: Role, rows: int, capacity: int) -> Engine:
+    return open_engine(bundle, role, backend="onnxruntime", device="cpu", rows=rows, capacity=capacity)
+
+
+def _call(rows: int, tokens: int) -> Call:
+    """Tokens at the end of texts that fill the attention length."""
+    first_B = torch.full((rows,), LENGTH - tokens)
+    places_BT = first_B[:, None] + torch.arange(tokens)
+    mask = block_mask(first_B, triangle(tokens, torch.device("cpu")), LENGTH)
+    return Call(torch.ones((rows, tokens), dtype=torch.int64), places_BT, mask, first_B, places_BT - first_B[:, None])
+
+
+@click.command()
+@click.option("--prompts", default=24, help="Demo prompts to decode.")
+@click.option("--repeats", default=5, help="Interleaved repeats of decoding.")
+@click.option("--call-repeats", default=40, help="Interleaved repeats of each call.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "precision.json")
+def main(prompts: int, repeats: int, call_repeats: int, output: Path) -> None:
+    """Measure and write the result file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copies = [measure_copy(copy, folder / copy, prompts, repeats) for copy in COPIES]
+        calls = measure_calls(folder, call_repeats)
+    result = machine() | {
+        "prompts": prompts, "repeats": repeats, "call_repeats": call_repeats, "length": LENGTH,
+        "copies": copies, "calls": calls,
+    }  # fmt: skip
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    click.echo(json.dumps({"copies": copies, "calls": calls}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
