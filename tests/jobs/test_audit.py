@@ -107,6 +107,17 @@ def test_an_incomplete_run_can_be_audited(batch, bundle: Path, prompts: Path, tm
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+def test_compressed_rows_are_audited_alike(batch, bundle: Path, prompts: Path, tmp_path: Path, open_scorer: Opened):
+    figures = []
+    for name, options in (("plain", ()), ("packed", ("--compress", "zst"))):
+        batch("run", bundle, prompts, "-o", tmp_path / name, "--shard-size", 5, *options)
+        open_scorer()
+        assert batch("audit", tmp_path / name).code == 0
+        figures.append(json.loads((tmp_path / name / "audit.json").read_text()))
+    assert figures[0]["rows"] == 20
+    assert figures[0]["statistics"] == figures[1]["statistics"]
+
+
 def test_rows_that_do_not_belong_to_the_bundle_are_an_error(
     batch, run_dir: Path, open_scorer: Opened, monkeypatch: pytest.MonkeyPatch
 ):
