@@ -23,16 +23,23 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
         k: Number of drafts, at least 1. Drafts without replacement are the support of d where that has fewer tokens.
 
     Returns:
-        alpha, float64 [B]. ``race`` and ``optimal-swor`` are integrals and take time V^2 and V; the others are sums.
+        alpha, float64 [B]. ``race``, ``gls`` and ``optimal-swor`` are integrals, the first of which takes time V^2;
+        the others are sums.
 
     Raises:
-        ValueError: Nothing is known of the rule's acceptance, k is not positive or not 1 for ``single``, a rule of
-            distinct drafts has fewer tokens than k, or the laws are not of one shape.
+        ValueError: Nothing is known of the rule's acceptance, k is not positive, not 1 for ``single`` or above 2 for
+            ``rrsw``, a rule of distinct drafts has fewer tokens than k, or the laws are not of one shape.
     """
     check_pair(target_BV, draft_BV)
+    if rule in ("block", "gbv", "traversal"):
+        raise ValueError(
+            f"Rule {rule!r} accepts several tokens together, so no token has an acceptance of its own. "
+            "Count the accepted drafts of select, or enumerate them for a small vocabulary."
+        )
     if rule not in ACCEPTANCE:
-        raise ValueError(f"The acceptance of {rule!r} is not known in closed form; it is of {', '.join(ACCEPTANCE)}.")
-    most = {"single": 1, "greedy": target_BV.shape[1]}.get(rule)
+        raise ValueError(f"The acceptance of {rule!r} is not known; it is of {', '.join(ACCEPTANCE)}.")
+    # What rrsw has left after two rejections depends on which tokens they were.
+    most = {"single": 1, "rrsw": 2, "greedy": target_BV.shape[1]}.get(rule)
     if k < 1 or (most is not None and k > most):
         raise ValueError(
             f"k = {k} drafts for rule {rule!r}, which takes {'1 or more' if most is None else f'1 to {most}'}."
@@ -60,6 +67,22 @@ def _rrs(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tenso
     return 1 - missed_B
 
 
+def _rrsw(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    """``1 - sum_x (d - t)+ (1 - sum_y min(r, d / (1 - d(x))))`` with r the normalised ``(t - d)+``; k is at most 2."""
+    missed_BV = (draft_BV - target_BV).clamp(min=0)
+    if k == 1:
+        return 1 - missed_BV.sum(1)
+    left_BV = normalised(excess(target_BV, draft_BV))
+    order_BV = _by_ratio(left_BV, draft_BV)
+    ratio_BV = (left_BV / draft_BV).nan_to_num(torch.inf, posinf=torch.inf).gather(1, order_BV)
+    scale_BV = 1 / (1 - draft_BV).clamp(min=torch.finfo(draft_BV.dtype).tiny)
+    # Tokens below the ratio 1 / (1 - d(x)) give all they have left, the others what the draft offers.
+    below_BV = torch.searchsorted(ratio_BV, scale_BV)
+    sums = (torch.nn.functional.pad(law_BV.gather(1, order_BV).cumsum(1), (1, 0)) for law_BV in (left_BV, draft_BV))
+    whole_BV, replaced_BV = (sum_BV.gather(1, below_BV) for sum_BV in sums)
+    return 1 - (missed_BV * (1 - whole_BV - scale_BV * (1 - replaced_BV).clamp(min=0)).clamp(min=0)).sum(1)
+
+
 def _greedy(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
     """``t(T) + sum min(t, d')`` outside the k - 1 most probable drafts T."""
     top_BC = draft_BV.topk(k - 1).indices
@@ -82,6 +105,29 @@ def _race(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tens
         fewer_BJQK = add_coin(fewer_BJQK, -torch.expm1(-lead_BJ[..., None] * time_Q))
     won_BJ = (fewer_BJQK.sum(3) * (time_Q.neg().exp() * weight_Q)).sum(2)
     return (target_BV * won_BJ * (draft_BV > 0)).sum(1)
+
+
+def _gls(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    """One less the integral over y of ``k sum_j t_j (e^-y - e^(-y G_j)) (e^-y - d_j C_j(y))^(k - 1)``.
+
+    ``y t_j`` is the first time of the emitted token j in the k races. ``G_j = sum_i max(t_i, d_i t_j / d_j)`` is the
+    rate at which that race would be lost to another draft. In each of the other races j comes some time later; with
+    tokens sorted by t / d and D their cumulative draft, that time is integrated out to
+    ``C_j(y) = sum_{i >= j} (e^(-y G_i) - e^(-y G_{i + 1})) / D_i``.
+    """
+    order_BV = _by_ratio(target_BV, draft_BV)
+    target_BV, draft_BV = target_BV.gather(1, order_BV), draft_BV.gather(1, order_BV)
+    mass_BV = draft_BV.cumsum(1)
+    rest_BV = torch.nn.functional.pad(target_BV.flip(1).cumsum(1).flip(1)[:, 1:], (0, 1))
+    rate_BV1 = ((target_BV / draft_BV).nan_to_num(torch.inf, posinf=torch.inf) * mass_BV + rest_BV)[:, :, None]
+    time_Q, weight_Q = times(1.0, target_BV.device)
+    lost_BVQ = (-rate_BV1 * time_Q).exp()
+    fall_BVQ = lost_BVQ - torch.nn.functional.pad(lost_BVQ[:, 1:], (0, 0, 0, 1))
+    later_BVQ = (fall_BVQ / mass_BV[:, :, None]).flip(1).cumsum(1).flip(1)
+    none_Q = time_Q.neg().exp()
+    others_BVQ = (none_Q - draft_BV[:, :, None] * later_BVQ).clamp(min=0) ** (k - 1)
+    missed_BV = k * ((none_Q - lost_BVQ).clamp(min=0) * others_BVQ * weight_Q).sum(2)
+    return 1 - (target_BV * missed_BV).sum(1)
 
 
 def _optimal(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
@@ -122,8 +168,10 @@ ACCEPTANCE: dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]]
     "single": _single,
     "kseq": _kseq,
     "rrs": _rrs,
+    "rrsw": _rrsw,
     "greedy": _greedy,
     "race": _race,
+    "gls": _gls,
     "optimal": _optimal,
     "optimal-swor": _optimal_swor,
 }

@@ -31,7 +31,7 @@ def optimum_by_transport(target_V: torch.Tensor, tuples: dict[tuple[int, ...], f
 
 @pytest.mark.parametrize(
     ("rule", "k"),
-    [("single", 1), *((rule, k) for rule in ("kseq", "rrs", "greedy") for k in (1, 2, 3))],
+    [("single", 1), ("rrsw", 1), ("rrsw", 2), *((rule, k) for rule in ("kseq", "rrs", "greedy") for k in (1, 2, 3))],
 )
 def test_closed_form_is_what_the_rule_does(rule, k, kind, laws, enumerated) -> None:
     target_BV, draft_BV = laws(kind, 3, 4)
@@ -90,6 +90,49 @@ def test_one_race_has_a_closed_form_between_its_bounds(laws) -> None:
     strays_B = (target_BV - draft_BV).abs().sum(1) / 2
     assert bool((race_B >= (1 - strays_B) / (1 + strays_B)).all())
     assert bool((race_B <= 1 - strays_B).all())
+
+
+def test_one_list_is_one_race(laws) -> None:
+    pair = laws("random", 20, 6)
+    torch.testing.assert_close(acceptance("gls", *pair, 1), acceptance("race", *pair, 1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_lists_of_races_with_common_arrivals(k: int) -> None:
+    """Of three tokens the draft offers a and b and the target wants b and c, where all can be worked out by hand.
+
+    b is emitted if twice its first time is below that of c, and no draft is b if a comes before b in every race.
+    """
+    target_BV, draft_BV = torch.tensor([[0.0, 1, 2]]), torch.tensor([[1.0, 1, 0]])
+    # Expectations of exp(-m) over the first time m of b, of k races, times its chance to be before c.
+    powers = [k / (3 * k + power) for power in range(k + 1)]
+    # Powers of exp(-m) in (1 - exp(-m)) (1 - exp(-m) / 2)^(k - 1).
+    none = np.polynomial.polynomial.polymul([1, -1], np.polynomial.polynomial.polypow([1, -0.5], k - 1))
+    expected = 1 / 3 - sum(one * power for one, power in zip(none, powers, strict=True))
+    assert float(acceptance("gls", target_BV, draft_BV, k)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [2, 3, 8])
+def test_lists_of_races_between_their_bounds_and_as_simulated(k: int, laws) -> None:
+    (target_BV, draft_BV), generator = laws("random", 5, 6), torch.Generator().manual_seed(k)
+    alpha_B = acceptance("gls", target_BV, draft_BV, k)
+    ratio_BJV = torch.maximum(draft_BV[:, None] / draft_BV[:, :, None], target_BV[:, None] / target_BV[:, :, None])
+    assert bool((alpha_B >= (k / (ratio_BJV.sum(2) + (k - 1) / target_BV)).sum(1) - 1e-12).all())
+    assert bool((alpha_B <= acceptance("optimal", target_BV, draft_BV, k) + 1e-12).all())
+    races = 20_000
+    for target_V, draft_V, alpha in zip(target_BV, draft_BV, alpha_B.tolist(), strict=True):
+        time_SKV = torch.empty((races, k, 6), dtype=torch.float64).exponential_(generator=generator)
+        emitted_S1 = (time_SKV.amin(1) / target_V).argmin(1, keepdim=True)
+        share = float(((time_SKV / draft_V).argmin(2) == emitted_S1).any(1).double().mean())
+        assert share == pytest.approx(alpha, abs=5 * (alpha * (1 - alpha) / races) ** 0.5)
+
+
+@pytest.mark.parametrize("rule", ["race", "gls", "rrsw", "optimal"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_edges_of_the_closed_forms(rule: str, k: int, laws) -> None:
+    equal, disjoint = laws("equal", 5, 4), laws("disjoint", 5, 4)
+    torch.testing.assert_close(acceptance(rule, *equal, k), torch.ones(5).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(acceptance(rule, *disjoint, k), torch.zeros(5).double(), rtol=0, atol=1e-12)
 
 
 weights = st.lists(st.sampled_from([0.0, 1e-6, 0.1, 0.3, 1.0, 1.0, 2.0, 5.0, 40.0]), min_size=4, max_size=4).filter(any)
@@ -160,5 +203,9 @@ def test_unknown_names_and_counts_are_refused() -> None:
         acceptance("best", law_BV, law_BV, 1)
     with pytest.raises(ValueError, match="k = 0 drafts for rule 'kseq', which takes 1 or more"):
         acceptance("kseq", law_BV, law_BV, 0)
+    with pytest.raises(ValueError, match="'block' accepts several tokens together"):
+        acceptance("block", law_BV, law_BV, 1)
+    with pytest.raises(ValueError, match="k = 3 drafts for rule 'rrsw', which takes 1 to 2"):
+        acceptance("rrsw", law_BV, law_BV, 3)
     with pytest.raises(ValueError, match="k = 2 drafts for rule 'single', which takes 1"):
         acceptance("single", law_BV, law_BV, 2)

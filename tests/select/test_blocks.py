@@ -51,6 +51,19 @@ def test_a_block_accepts_more_than_its_tokens_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_block_accepts_the_sum_of_its_expected_weights(length: int) -> None:
+    """What stands in for an acceptance: ``sum_i E[w_i]`` with ``w_i = min(1, w_{i-1} t / d)`` over drafted tokens."""
+    target, draft = constant(3, 1, 2), constant(1, 2, 2)
+    target_V, draft_V = target(()), draft(())
+    weight_S, chance_S, expected = torch.ones(1).double(), torch.ones(1).double(), 1.0
+    for _ in range(length):
+        weight_S = (weight_S[:, None] * target_V / draft_V).clamp(max=1).flatten()
+        chance_S = (chance_S[:, None] * draft_V).flatten()
+        expected += float((weight_S * chance_S).sum())
+    assert tokens_per_round("block", DraftTree.chain(length), target, draft) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
 def test_one_path_leaves_no_choice_among_block_rules(length: int, models, distance) -> None:
     target, draft = models("random", 3)
     tree = DraftTree.chain(length)

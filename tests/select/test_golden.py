@@ -38,6 +38,7 @@ CLOSE, DISTANT = zipf()
         ("kseq", 2, 0.75),
         ("optimal", 2, 0.79),
         ("rrs", 2, 0.72),
+        ("rrsw", 2, 0.764285714286),
         ("optimal-swor", 2, 0.834523809524),
         ("race", 2, 0.776190476190),
     ],
@@ -48,7 +49,13 @@ def test_golden_instance(rule: str, k: int, alpha: float) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "alpha"),
-    [("optimal", 0.988871), ("kseq", 0.8827317864837), ("rrs", 169277 / 200000), ("optimal-swor", 1)],
+    [
+        ("optimal", 0.988871),
+        ("kseq", 0.8827317864837),
+        ("rrs", 169277 / 200000),
+        ("rrsw", 192754417 / 200130000),
+        ("optimal-swor", 1),
+    ],
 )
 def test_certified_instance(rule: str, alpha: float) -> None:
     assert float(acceptance(rule, *CERTIFIED, 2)) == pytest.approx(alpha, abs=1e-12)
