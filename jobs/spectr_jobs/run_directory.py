@@ -1,7 +1,8 @@
 """The run directory: its manifest, the places of its files, and the merge when all shards are sealed.
 
     RUN/manifest.json                            what fixes every row: inputs, bundle, seed, sampling, shards
-    RUN/shards/00012/{output,errors}.jsonl       journals while the shard is decoded; in input order once it is sealed
+    RUN/shards/00012/{output,errors}.jsonl       journals while the shard is decoded; in input order once it is sealed,
+                                                 then with --compress as .jsonl.zst, like the merged files
     RUN/shards/00012/sealed.json                 the shard's counts, written when it is sealed
     RUN/sessions/*.jsonl                         events, one file per process
     RUN/output.jsonl, errors.jsonl               everything, in input order

@@ -101,3 +101,11 @@ def test_a_signal_drains_the_actors_and_another_driver_goes_on(
     assert again.code == 0
     assert 0 < again.decoder.finished <= RECORDS - done
     assert merged(run_dir) == whole
+
+
+def test_a_cluster_that_is_not_there_is_a_wrong_usage(batch, bundle: Path, inputs: Path):
+    result = batch("submit", "ray", "--ranks", 1, "--address", "nowhere", "--", bundle, inputs, "-o", "run")
+    assert (result.code, result.decoder) == (2, None)
+    assert result.err.splitlines()[-1] == (
+        "spectr-batch: error: --address nowhere: Invalid address format: nowhere. Is the cluster up?"
+    )

@@ -27,6 +27,7 @@ from spectr_runtime import Bundle
 from spectr_runtime.errors import UsageError
 
 LOCAL = "local"
+OBJECT_STORE = 80 * 2**20  # bytes, about the least that Ray takes: rows travel through files
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class Cluster:
         before = summary.total(run, numbers)
         progress = Progress(sys.stderr, run.manifest.records)
         progress.skip(run.manifest.records - remaining + before.rows + before.failed)
-        announce(run, how, remaining, f"{self.actors} Ray actors")
         with self._joined(needs, stop) as ray:
+            announce(run, how, remaining, f"{self.actors} Ray actors")
             try:
                 team = Team(ray, run, numbers, self.actors, needs, (run.path, bundle.path, how, setup.open_decoder))
                 rows = _oversee(team, progress, stop)
@@ -85,11 +86,8 @@ class Cluster:
     def _joined(self, needs: dict[str, int], stop: Stop) -> Iterator[Any]:
         """Ray, connected; signals stay ours, and stdout stays free of what it tells of its troubles."""
         ray: Any = load("ray", "ray", "submit ray")
-        own = {"num_cpus": self.actors * self.cpus, "include_dashboard": False} if self.address == LOCAL else {}
-        if own:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **own)
+            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **self._own())
         except (ConnectionError, ValueError) as error:
             raise UsageError(f"--address {self.address}: {first_line(error)}.", hint="Is the cluster up?") from error
         try:
@@ -100,6 +98,17 @@ class Cluster:
                 yield ray
         finally:
             ray.shutdown()
+
+    def _own(self) -> dict[str, Any]:
+        """How a cluster of our own is started: with room for the actors, and for messages only."""
+        if self.address != LOCAL:
+            return {}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        return {
+            "num_cpus": self.actors * self.cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE,
+        }
 
 
 def _lacks(there: dict[str, float], needs: dict[str, int]) -> Iterator[str]:
