@@ -3,6 +3,8 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -12,6 +14,8 @@ from tiny_models import save_checkpoint, tiny_model
 from spectr_export.graph import export_graph
 from spectr_runtime import Call, EngineError, ModelSpec
 from spectr_runtime.contract import past_names
+from spectr_runtime.engines import onnxruntime as engine_module
+from spectr_runtime.engines.buffers import LogitsBuffer
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
 from spectr_runtime.engines.torch import TorchEngine
 

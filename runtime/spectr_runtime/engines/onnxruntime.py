@@ -1,6 +1,6 @@
 """The ONNX Runtime engine: runs ``model.onnx`` on the CPU or a CUDA GPU, with the cache updated in place.
 
-On CUDA it has so far been refused and bound, never run: no GPU was at hand.
+On CUDA it has not been run yet; what ONNX Runtime is told there is tested with a double of its session.
 """
 
 # B rows, T tokens fed, M wanted positions, V vocabulary, Hk key/value heads, S slots.
