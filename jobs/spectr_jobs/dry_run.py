@@ -165,12 +165,15 @@ def _time(flown: Pilot | None, load: Load, loading: float, rank: Rank) -> list[L
     if flown is None:
         return [("time", "unknown: none of the sampled records could be decoded")]
     seconds = flown.seconds_per_completion * load.completions / rank.world
-    error = "too few to tell how sure" if flown.uncertainty is None else f"± {flown.uncertainty:.0%}"
+    sure = "too few to tell how sure"
+    if flown.uncertainty is not None:
+        least, most = seconds / (1 + flown.uncertainty), seconds * (1 + flown.uncertainty)
+        sure = f"95 % sure of {duration.shown(least)} to {duration.shown(most)}"
     ranks = f" on each of {rank.world:,} ranks" if rank.world > 1 else ""
     speed = f"{flown.tokens / flown.seconds:,.0f} tokens/s, {flown.tokens / flown.completions:,.0f} tokens each"
     return [
         ("pilot", f"{flown.completions:,} completions in {duration.shown(flown.seconds)}: {speed}"),
-        ("time", f"about {duration.shown(seconds)} {error}{ranks}, and {duration.shown(loading)} to load the models"),
+        ("time", f"about {duration.shown(seconds)}{ranks} ({sure}), and {duration.shown(loading)} to load the models"),
     ]
 
 

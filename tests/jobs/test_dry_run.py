@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -65,14 +66,20 @@ def test_it_tells_records_tokens_memory_and_time_and_writes_nothing(run, tmp_pat
         "2.2 MB of 10 MB: weights 2 MB, caches 160 kB (4 rows of 64 slots), laws 40 kB; at most 160 rows fit"
     )
     assert lines["pilot"].startswith("12 completions in ")
-    assert " ± " in lines["time"]
+    assert re.fullmatch(
+        r"about [\d.]+ s \(95 % sure of [\d.]+ s to [\d.]+ s\), and [\d.]+ s to load the models", lines["time"]
+    )
     assert not (tmp_path / "run").exists()
+
+
+def test_few_records_leave_it_open_how_sure_the_time_is(run):
+    assert "s (too few to tell how sure), and " in lines_of(run([{"prompt": "four"}] * 7))["time"]
 
 
 def test_ranks_share_the_time(run):
     lines = lines_of(run([{"prompt": "four"}] * 9, "--shard-size", 2, "--rank", 1, "--world", 2))
     assert lines["shards"] == "5 of up to 2 records, 2 of them of rank 1 of 2 (told by --rank and --world)"
-    assert "on each of 2 ranks" in lines["time"]
+    assert " on each of 2 ranks (" in lines["time"]
 
 
 def test_many_prompts_are_counted_by_a_sample(run, monkeypatch: pytest.MonkeyPatch):
