@@ -35,7 +35,7 @@ class Terms:
     sampling: SamplingParams
     limit: int | None
     shard_size: int
-    compress: str | None
+    compress: str | None = None
 
     def named(self) -> dict[str, object]:
         """The terms by the names that a user knows them by."""
