@@ -27,6 +27,7 @@ from spectr_runtime import (
     RowError,
     SpeculationStats,
     Timing,
+    TokenLogprob,
     Usage,
 )
 from spectr_runtime.bundle import Limits, Vocabulary
@@ -99,7 +100,14 @@ class StubDecoder:
             usage=Usage(prompt_tokens=len(str(request.prompt)), completion_tokens=len(tokens)),
             speculation=SpeculationStats(rounds=2, accepted_at_depth=(2, 1)),
             choice=request.choice,
+            logprobs=None if request.params.logprobs is None else _scored(tokens, request.params.logprobs),
         )
+
+
+def _scored(tokens: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
+    """Made-up log-probabilities; every token is a lone byte."""
+    places = [TokenLogprob(rank, f"{rank}", b"%d" % rank, -1.0 - rank) for rank in range(top)]
+    return tuple(TokenLogprob(token, chr(token), bytes([token]), -token / 7, tuple(places)) for token in tokens)
 
 
 class StubScorer:

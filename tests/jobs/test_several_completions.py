@@ -36,6 +36,43 @@ def test_a_row_holds_all_completions_of_its_record(batch, bundle: Path, inputs: 
     assert (summary["rows"], summary["failed"]) == (13, 1)
 
 
+ASKED: dict[str, list[dict[str, Any]]] = {
+    "/v1/completions": [
+        {"prompt": "a"},
+        {"prompt": ["a", "b"], "n": 3, "best_of": 3, "echo": True},
+        {"prompt": [[1, 2], [3]], "logprobs": 5, "stop": "x", "seed": 1},
+        {"prompt": "a", "logprobs": 0, "logit_bias": {"5": -100}, "presence_penalty": 1, "frequency_penalty": -1},
+        {"prompt": "a", "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 1, "max_tokens": 4, "top_k": 3},
+    ],
+    "/v1/chat/completions": [
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"messages": [{"role": "user", "content": "a"}], "n": 4, "logprobs": True, "top_logprobs": 20},
+        {"messages": [{"role": "user", "content": "a"}], "logprobs": True, "max_completion_tokens": 3},
+    ],
+}
+
+
+def test_every_line_reads_back_with_the_types_of_openai(batch, bundle: Path, tmp_path: Path):
+    from openai.types import Completion
+    from openai.types.chat import ChatCompletion
+
+    records = [
+        {"custom_id": f"{url} {n}", "method": "POST", "url": url, "body": {"model": "m"} | body}
+        for url, bodies in ASKED.items()
+        for n, body in enumerate(bodies)
+    ]
+    assert batch("run", bundle, write_lines(tmp_path / "in.jsonl", records), "-o", tmp_path / "run").code == 0
+    rows = read_lines(tmp_path / "run" / "output.jsonl")
+    for row, record in zip(rows, records, strict=True):
+        assert (row.keys(), row["custom_id"]) == ({"id", "custom_id", "response", "error"}, record["custom_id"])
+        kind = Completion if record["url"] == "/v1/completions" else ChatCompletion
+        body = kind.model_validate(row["response"]["body"], strict=True)
+        asked = record["body"]
+        prompts = len(asked["prompt"]) if isinstance(asked.get("prompt"), list) else 1
+        assert [one.index for one in body.choices] == list(range(prompts * asked.get("n", 1)))
+        assert all((one.logprobs is not None) == ("logprobs" in asked) for one in body.choices)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 40])
 def test_rows_do_not_depend_on_the_batch(batch, bundle: Path, inputs: Path, tmp_path: Path, batch_size: int):
     batch("run", bundle, inputs, "-o", tmp_path / "run")
