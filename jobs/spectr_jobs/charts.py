@@ -74,12 +74,12 @@ def _mark(at: float, word: str) -> str:
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
     """One dot per point."""
-    dots = "".join(f'<circle cx="{_x(x, a):.1f}" cy="{_y(y, b):.1f}" r="2.5"/>' for a, b in points)
-    return _framed(f'<g fill="{COLOURS[0]}" fill-opacity="0.35">{dots}</g>', x, y, title)
+    dots = "".join(f'<circle cx="{_x(x, a):.1f}" cy="{_y(y, b):.1f}" r="3"/>' for a, b in points)
+    return _framed(f'<g fill="{COLOURS[0]}" fill-opacity="0.5">{dots}</g>', x, y, title)
 
 
-def bars(values: Mapping[str, float], y: Axis, title: str) -> str:
-    """One upright bar per value, with the value on it as a percentage."""
+def bars(values: Mapping[str, float], names: str, y: Axis, title: str) -> str:
+    """One upright bar per value, with the value on it as a percentage and below them all what their names are."""
     room = (WIDTH - LEFT - RIGHT) / max(1, len(values))
     width = min(48.0, room * 0.7)
     parts = []
@@ -91,7 +91,7 @@ def bars(values: Mapping[str, float], y: Axis, title: str) -> str:
             f'<text x="{middle:.1f}" y="{top - 5:.1f}" text-anchor="middle">{value:.0%}</text>'
             f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{html.escape(name)}</text>'
         )
-    return _framed("".join(parts), None, y, title)
+    return _framed("".join(parts) + _below(names), None, y, title)
 
 
 def shares(values: Mapping[str, tuple[float, str]], title: str) -> str:
@@ -134,9 +134,12 @@ def _framed(shape: str, x: Axis | None, y: Axis, title: str) -> str:
             f'<text x="{_x(x, tick):.1f}" y="{bottom + 16}" text-anchor="middle">{number(tick)}</text>'
             for tick in x.ticks()
         ]
-        at = f'x="{(LEFT + right) / 2}" y="{HEIGHT - 6}"'
-        parts.append(f'<text {at} text-anchor="middle">{html.escape(x.label)}</text>')
+        parts.append(_below(x.label))
     return _svg("".join(parts) + shape, title, HEIGHT)
+
+
+def _below(label: str) -> str:
+    return f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(label)}</text>'
 
 
 def _svg(content: str, title: str, height: float) -> str:

@@ -126,7 +126,7 @@ def _interruptions(sessions: Sequence[Figures]) -> list[tuple[float, str]]:
 
 def _acceptance(figures: Figures) -> str:
     values = {str(depth): share for depth, share in enumerate(figures["acceptance_by_depth"], 1)}
-    return charts.bars(values, Axis("share of rounds", 0.0, 1.0), "Drafts accepted by depth") if values else ""
+    return charts.bars(values, "depth", Axis("share of rounds", 0.0, 1.0), "Drafts accepted by depth") if values else ""
 
 
 def _time(figures: Figures) -> str:
@@ -224,7 +224,8 @@ def _table(title: str, names: Sequence[str], cells: Sequence[Sequence[object]]) 
         return ""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells)
-    return f"<h2>{html.escape(title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h2>{html.escape(title)}</h2><div class="wide">{table}</div>'
 
 
 _STYLE = """
@@ -241,6 +242,7 @@ p { margin: .2rem 0 1.2rem; opacity: .75; }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 8px; padding: .8rem; }
 figcaption { font-weight: 600; margin-bottom: .4rem; }
 svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; } .grid { stroke: var(--line); }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 """

@@ -143,7 +143,7 @@ def test_names_in_charts_are_text():
     for chart in (
         line([(0, 0), (1, 1)], axis, axis, "<a>"),
         scatter([(0, 1)], axis, axis, "<a>"),
-        bars({"<1>": 0.5}, axis, "<a>"),
+        bars({"<1>": 0.5}, "<n>", axis, "<a>"),
         shares({"<draft>": (1.0, "<1 s>")}, "<a>"),
     ):
         xml.dom.minidom.parseString(chart)
