@@ -68,14 +68,14 @@ def _slot_bytes(spec: ModelSpec) -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that a process can still take on a device; nothing where the system does not tell.
+    """Bytes that a process can still take on a device; nothing where the system does not tell, or has no such device.
 
     For the CPU that is what Linux holds available, or less where a control group has a lower limit.
     """
-    if torch.device(device).type == "cuda":
+    if device.startswith("cuda") and torch.cuda.is_available():
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     meminfo = _PROC / "meminfo"
-    if not meminfo.exists():
+    if device != "cpu" or not meminfo.exists():
         return None
     available = int(_table(meminfo)["MemAvailable:"]) * 1024
     return min([available, *_left_in_group()])
