@@ -93,6 +93,12 @@ def test_a_prompt_that_was_not_read_is_found_by_the_first_tokens(monkeypatch: py
     assert evidence_of(scores(monkeypatch, wrong)).statistics["first tokens"].p_value < FALSE_ALARMS
 
 
+def test_answers_that_were_swapped_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write(monkeypatch, PLAN, requests(600), 128)
+    swapped = [dataclasses.replace(row, token_ids=other.token_ids) for row, other in zip(rows, rows[1:], strict=False)]
+    assert not evidence_of(scores(monkeypatch, swapped)).sound
+
+
 def test_greedy_rows_must_hold_the_best_tokens_and_give_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = write(monkeypatch, PLAN, requests(20, temperature=0), 20)
     evidence = evidence_of(scores(monkeypatch, rows))
