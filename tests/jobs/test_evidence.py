@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_prompt_that_was_not_read_is_found_by_the_first_tokens(monkeypatch: py
 
 def test_answers_that_were_swapped_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = write(monkeypatch, PLAN, requests(600), 128)
-    swapped = [dataclasses.replace(row, token_ids=other.token_ids) for row, other in zip(rows, rows[1:], strict=False)]
+    swapped = [dataclasses.replace(row, token_ids=other.token_ids) for row, other in itertools.pairwise(rows)]
     assert not evidence_of(scores(monkeypatch, swapped)).sound
 
 
