@@ -16,9 +16,11 @@ import torch
 from spectr_select.chance import Chance
 from spectr_select.coins import ratio
 from spectr_select.drawing import draw_iid
-from spectr_select.law import normalised, or_else
+from spectr_select.law import normalised
 from spectr_select.noise import Role
+from spectr_select.recursion import at
 from spectr_select.rule import Round, Rule
+from spectr_select.rules.rrs import residual
 from spectr_select.selection import Selection, selection_at
 
 
@@ -37,48 +39,45 @@ class Link:
     token_B1: torch.Tensor
 
 
-def verify_block(path: Sequence[Link], bonus_BV: torch.Tensor, chance: Chance) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many drafts of a path are kept, and the law of the token after them.
+def verify_block(path: Sequence[Link], chance: Chance) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many drafts of a path are kept, and the weight of the last node kept.
 
     Args:
         path: The nodes above the drafts, the root first.
-        bonus_BV: The target's law after the last draft.
         chance: Where the coins come from.
 
     Returns:
-        Counts, int64 [B], and laws of any scale, float64 [B, V].
+        Counts, int64 [B], and weights, float64 [B, 1].
     """
-    weight_B1 = torch.ones_like(bonus_BV[:, :1])
-    weights, passes = [], []
+    weights, passes = [torch.ones_like(path[0].target_BV[:, :1])], []
     for link in path:
-        weights.append(weight_B1)
-        passes.append(pass_chance(weight_B1, link.target_BV, link.draft_BV))
-        wanted_B1 = weight_B1 * link.target_BV.gather(1, link.token_B1)
-        weight_B1 = ratio(wanted_B1, link.draft_BV.gather(1, link.token_B1))
+        surplus_B1 = (weights[-1] * link.target_BV - link.draft_BV).clamp_(min=0).sum(1, keepdim=True)
+        passes.append(pass_chance(weights[-1], surplus_B1))
+        wanted_B1 = weights[-1] * link.target_BV.gather(1, link.token_B1)
+        weights.append(ratio(wanted_B1, link.draft_BV.gather(1, link.token_B1)))
     # The root passes anyway; the deepest node to pass is the first one from the end.
-    deepest_first_BL = torch.cat([weight_B1, *reversed(passes[1:])], 1)
-    count_B = len(path) - chance.first(1, deepest_first_BL)
-    law_BV = bonus_BV
-    for place, link in enumerate(path):
-        here_BV = or_else((weights[place] * link.target_BV - link.draft_BV).clamp(min=0), link.target_BV)
-        law_BV = torch.where((count_B == place)[:, None], here_BV, law_BV)
-    return count_B, law_BV
+    count_B = len(path) - chance.first(1, torch.cat([weights[-1], *reversed(passes[1:])], 1))
+    return count_B, torch.cat(weights, 1).gather(1, count_B[:, None])
 
 
-def pass_chance(weight_B1: torch.Tensor, target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:
-    """``S / (S + 1 - w)`` with ``S = sum (w t - d)+``; 1 at w = 1. [B, 1]."""
-    surplus_B1 = (weight_B1 * target_BV - draft_BV).clamp(min=0).sum(1, keepdim=True)
+def pass_chance(weight_B1: torch.Tensor, surplus_B1: torch.Tensor) -> torch.Tensor:
+    """``S / (S + 1 - w)``; 1 at w = 1. [B, 1]."""
     return torch.where(weight_B1 < 1, surplus_B1 / (surplus_B1 + 1 - weight_B1), 1)
 
 
 def _select(drawn: Round, chance: Chance) -> Selection:
-    tokens_BN, length = drawn.tokens_BN, drawn.tree.depth
-    laws = [normalised(drawn.target_BNV[:, node]) for node in range(length + 1)]
+    tokens_BN, target_BNV, draft_BPV = drawn.tokens_BN, drawn.target_BNV, drawn.draft_BPV
+    length = drawn.tree.depth
+    if not length:
+        return selection_at(drawn.tree, tokens_BN[:, 0] * 0, chance.pick(Role.EMIT, 0, target_BNV[:, 0]))
     path = [
-        Link(laws[node], normalised(drawn.draft_BPV[:, node]), tokens_BN[:, node + 1 : node + 2])
+        Link(normalised(target_BNV[:, node]), normalised(draft_BPV[:, node]), tokens_BN[:, node + 1 : node + 2])
         for node in range(length)
     ]
-    count_B, law_BV = verify_block(path, laws[-1], chance)
+    count_B, weight_B1 = verify_block(path, chance)
+    target_BV, draft_BV = at(target_BNV, count_B).double(), at(draft_BPV, count_B.clamp(max=length - 1)).double()
+    scale_B = target_BV.sum(1) / (draft_BV.sum(1) * weight_B1[:, 0])
+    law_BV = residual(target_BV, draft_BV, scale_B, (count_B < length).double())
     return selection_at(drawn.tree, count_B, chance.pick(Role.EMIT, 0, law_BV))
 
 

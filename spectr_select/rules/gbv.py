@@ -20,7 +20,7 @@ import torch
 
 from spectr_select.chance import Chance
 from spectr_select.drawing import draw_iid
-from spectr_select.law import normalised
+from spectr_select.law import normalised, or_else
 from spectr_select.noise import Role
 from spectr_select.recursion import at
 from spectr_select.rule import Round, Rule
@@ -93,8 +93,14 @@ def _select(drawn: Round, chance: Chance) -> Selection:
         link, walk = _walk_on(walk, level, drawn)
         path.append(link)
         nodes.append(walk.node_B)
-    count_B, law_BV = verify_block(path, normalised(at(drawn.target_BNV, walk.node_B)), chance)
-    node_B = torch.stack(nodes, 1).gather(1, count_B[:, None])[:, 0]
+    law_BV = normalised(at(drawn.target_BNV, walk.node_B))
+    node_B = walk.node_B
+    if path:
+        count_B, weight_B1 = verify_block(path, chance)
+        node_B = torch.stack(nodes, 1).gather(1, count_B[:, None])[:, 0]
+        for place, link in enumerate(path):
+            here_BV = or_else((weight_B1 * link.target_BV - link.draft_BV).clamp(min=0), link.target_BV)
+            law_BV = torch.where((count_B == place)[:, None], here_BV, law_BV)
     return selection_at(tree, node_B, chance.pick(Role.EMIT, 0, law_BV))
 
 

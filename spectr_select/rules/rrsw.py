@@ -18,16 +18,22 @@ from spectr_select.rules.rrs import reject_in_turn, residual
 
 def toss(step: Step) -> Coins:
     """Coins of recursive rejection sampling without replacement."""
-    draft_BV, tokens_BK = step.draft_BV.double(), step.tokens_BK
+    draft_BV = step.draft_BV.double()
+    return reject_in_turn(step, draft_BV, *on_offer(draft_BV, step.tokens_BK, step.active_BK))
+
+
+def on_offer(
+    draft_BV: torch.Tensor, tokens_BK: torch.Tensor, active_BK: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the draft's weights sum to without the candidates before each, and which are tested; [B, K] each."""
     offered_BK = draft_BV.gather(1, tokens_BK)
     # A token that the law no longer offers is a repeat or a filler: testing it would bias the output.
-    earlier_BKK = (tokens_BK[:, :, None] == tokens_BK[:, None, :]) & step.active_BK[:, None, :]
-    tested_BK = step.active_BK & (offered_BK > 0) & ~earlier_BKK.tril(-1).any(2)
+    earlier_BKK = (tokens_BK[:, :, None] == tokens_BK[:, None, :]) & active_BK[:, None, :]
+    tested_BK = active_BK & (offered_BK > 0) & ~earlier_BKK.tril(-1).any(2)
     # Summed from the end, for what is left on offer to keep its precision where it is small.
     some_B1 = tokens_BK.gather(1, first_of(tested_BK)[:, None])
     rest_B1 = draft_BV.scatter(1, torch.where(tested_BK, tokens_BK, some_B1), 0).sum(1, keepdim=True)
-    on_offer_BK = rest_B1 + (offered_BK * tested_BK).flip(1).cumsum(1).flip(1)
-    return reject_in_turn(step, draft_BV, on_offer_BK, tested_BK)
+    return rest_B1 + (offered_BK * tested_BK).flip(1).cumsum(1).flip(1), tested_BK
 
 
 RRSW = Rule(name="rrsw", drawing="without-replacement", draw=draw_distinct, select=CoinRule(toss, residual).select)
