@@ -219,7 +219,8 @@ def check(bundle: Path) -> None:
 
 def _page(bundle: Bundle) -> str:
     from spectr_export.build import bundle_size
-    from spectr_export.member import describe_parity
+    from spectr_export.member import describe_parity, describe_quality
+    from spectr_export.precision import Precision
     from spectr_runtime.compiled import list_engines
 
     manifest = bundle.manifest
@@ -227,10 +228,12 @@ def _page(bundle: Bundle) -> str:
     for role, spec in sorted(manifest.models.items(), reverse=True):
         heads = f"{spec.kv_heads} key/value heads of {spec.head_size}"
         lines += [
-            f"{role:<12}{spec.architecture}, {spec.dtype}, {spec.layers} layers, {heads}, {spec.vocabulary} logits, "
-            f"made for {spec.max_positions} tokens",
+            f"{role:<12}{spec.architecture}, {Precision(spec.dtype, spec.quantisation)}, {spec.layers} layers, "
+            f"{heads}, {spec.vocabulary} logits, made for {spec.max_positions} tokens",
             f"{'':<12}{describe_parity(manifest.parity[role])}",
         ]
+        if quality := manifest.quality.get(role):
+            lines.append(f"{'':<12}{describe_quality(quality)}")
     ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
     lines += [
         f"{'vocabulary':<12}{manifest.vocabulary.size} tokens, end tokens {ends}",

@@ -78,10 +78,10 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     quality: dict[str, float] = {}
     if not _exact(stored, precision):
         quality |= check_quality(original, own, ids, precision, name=role)
-        say(f"{role}: {quality['lost']:+.4f} nats per token of {quality['original']:.3f} by {precision}")
     if has_half_arithmetic(spec):
         quality |= check_half(own, folder, spec, capacity, name=f"{role} in {spec.dtype}")
-        say(f"{role}: in {spec.dtype}, preferred tokens within {quality['half']:.2g} of the best logit")
+    if quality:
+        say(f"{role}: in {precision}, {describe_quality(quality)}")
     return Checked(spec, parity, quality)
 
 
@@ -94,14 +94,24 @@ def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: 
     own = load_original(folder)
     say(f"{role}: {describe_parity(check_onnxruntime(own, folder, spec, capacity, name=role))}")
     if has_half_arithmetic(spec):
-        half = check_half(own, folder, spec, capacity, name=f"{role} in {spec.dtype}")["half"]
-        say(f"{role}: in {spec.dtype}, preferred tokens within {half:.2g} of the best logit")
+        half = check_half(own, folder, spec, capacity, name=f"{role} in {spec.dtype}")
+        say(f"{role}: in {spec.dtype}, {describe_quality(half)}")
 
 
 def describe_parity(parity: Mapping[str, float]) -> str:
     """Largest difference to PyTorch eager and where it was found, for a person."""
     stages = ", ".join(f"{stage} {difference:.1e}" for stage, difference in parity.items())
     return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
+
+
+def describe_quality(quality: Mapping[str, float]) -> str:
+    """What a model's precision costs, for a person."""
+    parts = []
+    if "lost" in quality:
+        parts.append(f"{quality['lost']:+.4f} nats per token to the checkpoint's {quality['original']:.3f}")
+    if "half" in quality:
+        parts.append(f"preferred tokens within {quality['half']:.2g} of the best logit")
+    return ", ".join(parts)
 
 
 def has_half_arithmetic(spec: ModelSpec) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,12 @@ def test_a_bundle_in_half_precision_says_what_it_costs(target: Path, tmp_path: P
     result = CliRunner().invoke(main, ["check", str(tmp_path / "bundle")])
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'bundle'}: sound\n")
     assert "in bfloat16, preferred tokens within" in result.stderr
+    page = CliRunner().invoke(main, ["inspect", str(tmp_path / "bundle")]).stdout.splitlines()
+    assert page[1].startswith("target      llama, bfloat16, 2 layers, ")
+    cost = (
+        r" {12}[+-]0\.\d{4} nats per token to the checkpoint's \d\.\d{3}, preferred tokens within \S+ of the best logit"
+    )
+    assert re.fullmatch(cost, page[3])
 
 
 def test_a_target_is_not_its_own_draft(target: Path, tmp_path: Path) -> None:
