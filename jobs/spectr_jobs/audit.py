@@ -68,7 +68,10 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
             f"No row of {run.path} holds its token ids.",
             hint="Decode records without `return_token_ids: false` first.",
         )
-    scorer = setup.open_scorer(bundle, replay.setups(run)[0])
+    how = replay.setups(run)[0]
+    scored = min(tokens, sum(one.size for one in sample))
+    say(f"scoring {scored:,} tokens of {len(sample):,} rows, {how.backend} on {how.device}")
+    scorer = setup.open_scorer(bundle, how)
     evidence = Evidence(seed)
     try:
         for score in scorer.score(_written(run, sample, tokens)):
