@@ -1,9 +1,9 @@
-"""What is asked of every architecture: greedy texts equal to those of transformers' ``generate``."""
+"""What is asked of every architecture, and the table of the answers."""
 
 # B rows, T tokens fed, L attention length, M wanted columns.
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,32 @@ from spectr_runtime import Call
 from spectr_runtime.attention import aligned, block_mask, triangle
 from spectr_runtime.engine import Engine
 
+# What of each is at work in its test.
+NOTES = {
+    "llama": "grouped queries",
+    "mistral": "sliding window",
+    "qwen2": "biases, windows in some layers",
+    "qwen3": "norms of queries and keys",
+    "gemma": "scaled embedding, norms around one",
+    "gemma2": "soft caps, windows in some layers",
+    "gemma3_text": "windows in some layers, two rotary bases",
+    "phi": "partial rotation",
+    "phi3": "sliding window, one weight for queries, keys and values",
+    "gpt2": "learned positions, tied embedding",
+    "opt": "learned positions",
+    "gpt_neox": "partial rotation, parallel layers",
+    "stablelm": "partial rotation",
+    "olmo2": "norms behind the layers",
+    "granite": "multipliers of embedding, attention, residual and logits",
+    "smollm3": "layers without rotation",
+    "falcon": "one key/value head",
+    "bloom": "linear biases (ALiBi)",
+    "qwen3_moe": "mixture of experts",
+    "mixtral": "mixture of experts",
+    "gpt_oss": "mixture of experts, attention sinks, windows in some layers, YaRN",
+}
 ARCHITECTURES = tuple(SIZES)
+PROMPT = tuple((7 * n * n + 3) % 256 for n in range(40))
 CPU = torch.device("cpu")
 CHUNK = 16
 
@@ -49,3 +74,14 @@ def generated(model: Any, prompt: Sequence[int], count: int) -> list[int]:
     )
     continuation: list[int] = output[0, len(prompt) :].tolist()
     return continuation
+
+
+def table(lines: Iterable[Mapping[str, Any]]) -> str:
+    """The lines of the result file of ``benchmarks/architectures.py`` in markdown."""
+    rows = [
+        f"| {line['architecture']} | {max(line['parity'].values()):.1e} | {'yes' if line['equal_texts'] else 'no'} "
+        f"| {NOTES[line['architecture']]} |"
+        for line in lines
+    ]
+    head = ["| architecture | logits within | greedy text of `generate` | at work in the test |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,9 +90,9 @@ def tiny_model(family: str, seed: int = 0, **changes: Any) -> Any:
     return model
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, then the end token."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+def byte_tokenizer(letters: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
+    """One token per byte, in the order of its letters, then the end token."""
+    letters = letters or sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

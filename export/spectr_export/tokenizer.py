@@ -11,8 +11,8 @@ from typing import Any
 from spectr_runtime.bundle import Vocabulary
 from spectr_runtime.errors import BundleError
 
-# Letters with and without accents, digits, white space, code, other scripts, an emoji: where tokenizers differ.
-PROBE = "Naïve café №42:\n\n\tdef f(x):  return x**2.5  # 你好, Привет 🙂 don't—WON'T 00012345\r\n"
+# Accents composed and not, digits, white space, code, other scripts, an emoji: where tokenizers differ.
+PROBE = "Naïve café №42 cafe\u0301:\n\n\tdef f(x):  return x**2.5  # 你好, Привет 🙂 don't—WON'T 00012345\r\n"
 
 
 def load_tokenizer(folder: Path) -> Any:

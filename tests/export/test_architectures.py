@@ -4,14 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from architectures import ARCHITECTURES, generated, greedy
+from architectures import ARCHITECTURES, NOTES, PROMPT, generated, greedy
 from tiny_models import WINDOW, Exported, tiny_model
 
 from spectr_export.parity import check_parity
 from spectr_runtime import BundleError
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
-
-PROMPT = [(7 * n * n + 3) % 256 for n in range(40)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -52,3 +50,7 @@ def test_greedy_text_is_that_of_generate(exported: Callable[[str], Exported], ar
     folder, model, spec = exported(architecture)
     engine = OnnxRuntimeEngine(folder, spec, rows=1, capacity=64, threads=1)
     assert greedy(engine, PROMPT, 12) == generated(model, PROMPT, 12)
+
+
+def test_every_architecture_has_its_note() -> None:
+    assert tuple(NOTES) == ARCHITECTURES

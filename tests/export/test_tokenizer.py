@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_models import END, byte_tokenizer, tiny_config
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from spectr_export.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
 from spectr_runtime import BundleError
@@ -38,11 +40,54 @@ def test_another_special_token_is_refused() -> None:
         refuse_other_tokenizer(target, draft)
 
 
-def test_another_way_to_encode_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        ("normalizer", normalizers.Lowercase()),
+        ("normalizer", normalizers.NFC()),
+        ("normalizer", normalizers.NFKC()),
+        ("normalizer", normalizers.StripAccents()),
+        ("pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        ("pre_tokenizer", pre_tokenizers.Whitespace()),
+    ],
+)
+def test_another_way_to_encode_is_refused(part: str, other: Any) -> None:
     draft = byte_tokenizer()
-    draft.backend_tokenizer.normalizer = normalizers.Lowercase()
+    setattr(draft.backend_tokenizer, part, other)
     with pytest.raises(BundleError, match="encodings of a probe text differ"):
         refuse_other_tokenizer(byte_tokenizer(), draft)
+
+
+def test_other_merges_of_one_vocabulary_are_refused() -> None:
+    ids = {"d": 0, "e": 1, "f": 2, "de": 3, "ef": 4}
+    target, draft = (
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(ids, merges)))
+        for merges in ([("d", "e"), ("e", "f")], [("e", "f"), ("d", "e")])
+    )
+    with pytest.raises(BundleError, match="encodings of a probe text differ"):
+        refuse_other_tokenizer(target, draft)
+
+
+def test_the_same_tokens_with_other_ids_are_refused() -> None:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=True)
+    draft = byte_tokenizer(letters)
+    with pytest.raises(
+        BundleError,
+        match="vocabularies differ: 256 tokens, for instance '!' is id 0 in the target and 255 in the draft",
+    ):
+        refuse_other_tokenizer(byte_tokenizer(), draft)
+
+
+def test_bytes_and_sentence_pieces_do_not_go_together() -> None:
+    pieces = Tokenizer(models.Unigram([("<unk>", 0.0), ("\u2581the", -1.0), ("a", -2.0)], unk_id=0))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    with pytest.raises(BundleError, match=r"vocabularies differ: 259 tokens, for instance '!' .* none in the draft"):
+        refuse_other_tokenizer(byte_tokenizer(), PreTrainedTokenizerFast(tokenizer_object=pieces))
+
+
+def test_an_end_token_that_only_one_model_scores_is_refused() -> None:
+    with pytest.raises(BundleError, match=r"End tokens \[261\] lie outside the vocabulary of 260"):
+        common_vocabulary({"draft": 260, "target": 264}, byte_tokenizer(), (256, 261))
 
 
 def test_the_common_vocabulary_is_the_narrower_one() -> None:
