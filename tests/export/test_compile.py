@@ -15,7 +15,7 @@ import pytest
 import tensorrt_rtx
 from architectures import ARCHITECTURES
 from click.testing import CliRunner, Result
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from tiny_models import tiny_model
 
 from spectr_export import tensorrt as tensorrt_module
@@ -127,35 +127,6 @@ def test_a_retyped_graph_is_what_an_export_in_bfloat16_gives(halves: Halves, arc
     assert found == expected
 
 
-def with_int4_weights(source: Path, folder: Path) -> Path:
-    """A graph whose matrices are blocks of 16 four-bit numbers with a scale each, dequantised where they are used."""
-    graph = read(source)
-    matrices = {node.input[0] for node in graph.graph.node if node.op_type == "Transpose"}
-    weights = {tensor.name: tensor for tensor in graph.graph.initializer if tensor.name in matrices}
-    nodes = []
-    for name, tensor in weights.items():
-        rows, columns = tensor.dims
-        scale = helper.make_tensor(
-            f"{name}.scale", tensor.data_type, (rows, columns // 16), [0.1] * (rows * columns // 16)
-        )
-        numbers = helper.make_tensor(f"{name}.int4", TensorProto.INT4, (rows, columns), [1, -2] * (rows * columns // 2))
-        graph.graph.initializer.extend((scale, numbers))
-        nodes.append(
-            helper.make_node("DequantizeLinear", [numbers.name, scale.name], [f"{name}.float"], axis=1, block_size=16)
-        )
-    for node in graph.graph.node:
-        node.input[:] = [
-            f"{name}.float" if name in weights and node.op_type == "Transpose" else name for name in node.input
-        ]
-    ordered = [*nodes, *graph.graph.node]
-    del graph.graph.node[:]
-    graph.graph.node.extend(ordered)
-    shutil.copy(source / "model.safetensors", folder)
-    onnx.save(graph, folder / "model.onnx")
-    assert len(weights) == 15
-    return folder
-
-
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A llama whose heads are wide enough for the fused kernels."""
@@ -165,10 +136,16 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_four_bit_weights_compile(wide: Path, tmp_path: Path) -> None:
-    full, quantized = build(wide), build(with_int4_weights(wide, tmp_path))
-    assert "Int4" in quantized.layers
-    assert "Int4" not in full.layers
+@pytest.mark.parametrize(
+    ("architecture", "quantisation"),
+    [("llama", "int4"), ("llama", "int8"), ("gemma2", "int4"), ("gpt_neox", "int4"), ("qwen3_moe", "int4")],
+)
+def test_quantised_weights_compile(tmp_path: Path, architecture: str, quantisation: str) -> None:
+    model = tiny_model(architecture)
+    save_model(model, tmp_path, Precision("float16", quantisation))
+    spec = dataclasses.replace(measure_spec(model), dtype="float16", quantisation=quantisation)
+    export_graph(tmp_path, spec)
+    assert quantisation.capitalize() in build(tmp_path).layers
 
 
 def test_attention_is_fused_where_there_is_a_kernel(wide: Path, halves: Halves) -> None:
