@@ -52,6 +52,25 @@ def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.fixture
+def after_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Arranges what happens, once, when the decoder has finished so many rows."""
+    real = StubDecoder._outcome
+
+    def arrange(rows: int, act: Callable[[], object]) -> None:
+        left = iter(range(rows))
+
+        def outcome(self: StubDecoder, request: Any) -> Any:
+            if next(left, None) is None:
+                monkeypatch.setattr(StubDecoder, "_outcome", real)
+                act()
+            return real(self, request)
+
+        monkeypatch.setattr(StubDecoder, "_outcome", outcome)
+
+    return arrange
+
+
+@pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     """Twenty simple records, one of them without an id."""
     records: list[dict[str, Any]] = [

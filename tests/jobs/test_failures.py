@@ -142,24 +142,11 @@ def test_a_folder_that_may_not_be_written_is_named(batch, command, whole: bytes,
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
 
 
-def after_rows(count: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something when so many rows were decoded."""
-    real, left = StubDecoder._outcome, iter(range(count))
-
-    def outcome(self: StubDecoder, request: Any) -> Any:
-        if next(left, None) is None:
-            monkeypatch.setattr(StubDecoder, "_outcome", real)
-            act()
-        return real(self, request)
-
-    monkeypatch.setattr(StubDecoder, "_outcome", outcome)
-
-
 def test_an_input_that_vanishes_is_missed_and_may_come_back(
-    batch, command, whole: bytes, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch, command, after_rows, whole: bytes, prompts: Path, tmp_path: Path
 ):
     away = prompts.with_name("away")
-    after_rows(2, lambda: prompts.rename(away), monkeypatch)
+    after_rows(2, lambda: prompts.rename(away))
     result = batch(*command, "--rank", 0, "--world", 2, "--batch-size", 2)
     assert (result.code, result.err.splitlines()[-1]) == (
         1,
@@ -200,9 +187,9 @@ def test_an_input_that_grows_while_it_is_surveyed_is_refused(
 
 
 def test_what_is_added_to_an_input_later_is_not_decoded_and_told(
-    batch, command, whole: bytes, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch, command, after_rows, whole: bytes, prompts: Path, tmp_path: Path
 ):
-    after_rows(2, lambda: append(prompts), monkeypatch)
+    after_rows(2, lambda: append(prompts))
     assert batch(*command).code == 0
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
     found = batch("verify", "run")

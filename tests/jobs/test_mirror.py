@@ -66,18 +66,6 @@ def command(bundle: Path, prompts: Path, store: str, tmp_path: Path) -> tuple[ob
     return ("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 6, "--mirror", f"{store}/runs/1")
 
 
-def break_after(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, left = StubDecoder._outcome, iter(range(rows))
-
-    def outcome(self: StubDecoder, request: Any) -> Any:
-        if next(left, None) is None:
-            monkeypatch.setattr(StubDecoder, "_outcome", real)
-            raise OSError("The machine is gone.")
-        return real(self, request)
-
-    monkeypatch.setattr(StubDecoder, "_outcome", outcome)
-
-
 def test_the_mirror_holds_the_whole_run_in_the_end(batch, command, store: str, tmp_path: Path):
     result = batch(*command)
     assert result.code == 0, result.err
@@ -90,11 +78,13 @@ def test_the_mirror_holds_the_whole_run_in_the_end(batch, command, store: str, t
     assert all((tmp_path / "run" / name).read_bytes() == content for name, content in found.items())
 
 
-def test_a_run_whose_folder_is_lost_goes_on_from_the_mirror(
-    batch, command, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_whose_folder_is_lost_goes_on_from_the_mirror(batch, command, after_rows, store: str, tmp_path: Path):
     batch(*command[:4], tmp_path / "whole", *command[5:7])
-    break_after(15, monkeypatch)
+
+    def lose() -> None:
+        raise OSError("The machine is gone.")
+
+    after_rows(15, lose)
     assert batch(*command, "--batch-size", 1).code == 1
     assert {name.split("/")[1] for name in files(f"{store}/runs/1") if name.startswith("shards")} == {"00000", "00001"}
     shutil.rmtree(tmp_path / "run")

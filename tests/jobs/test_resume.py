@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_stub import StubDecoder, read_lines, write_bundle, write_lines
+from jobs_stub import read_lines, write_bundle, write_lines
 
 from spectr_jobs.lock import held
 from spectr_jobs.stop import Stop
@@ -31,22 +31,13 @@ def run(batch, bundle: Path, prompts: Path, tmp_path: Path) -> Callable[..., Any
 
 
 @pytest.fixture
-def break_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def break_after(after_rows) -> Callable[[int], None]:
     """Makes the decoder fail after some rows."""
-    real = StubDecoder._outcome
 
-    def arrange(rows: int) -> None:
-        left = iter(range(rows))
+    def fail() -> None:
+        raise EngineError("The device is gone.")
 
-        def outcome(self: StubDecoder, request: Any) -> Any:
-            if next(left, None) is None:
-                monkeypatch.setattr(StubDecoder, "_outcome", real)
-                raise EngineError("The device is gone.")
-            return real(self, request)
-
-        monkeypatch.setattr(StubDecoder, "_outcome", outcome)
-
-    return arrange
+    return lambda rows: after_rows(rows, fail)
 
 
 def rows_on_disk(run_dir: Path) -> int:
@@ -221,22 +212,9 @@ def signals():
 
 
 @pytest.fixture
-def signal_after(monkeypatch: pytest.MonkeyPatch, signals: None) -> Callable[[signal.Signals, int], None]:
+def signal_after(after_rows, signals: None) -> Callable[[signal.Signals, int], None]:
     """Sends a signal after some rows, to a command that listens."""
-    real = StubDecoder._outcome
-
-    def arrange(number: signal.Signals, rows: int) -> None:
-        left = iter(range(rows))
-
-        def outcome(self: StubDecoder, request: Any) -> Any:
-            if next(left, None) is None:
-                monkeypatch.setattr(StubDecoder, "_outcome", real)
-                os.kill(os.getpid(), number)
-            return real(self, request)
-
-        monkeypatch.setattr(StubDecoder, "_outcome", outcome)
-
-    return arrange
+    return lambda number, rows: after_rows(rows, lambda: os.kill(os.getpid(), number))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
