@@ -11,7 +11,7 @@ import torch
 
 from spectr_export.graph import export_graph
 from spectr_export.model import in_float32, load_original, load_stored, measure_spec, save_model
-from spectr_export.parity import check_half, check_onnxruntime
+from spectr_export.parity import Reference, check_half, check_onnxruntime
 from spectr_export.precision import Precision
 from spectr_export.quality import check_quality
 from spectr_runtime.bundle import Role
@@ -73,13 +73,14 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     save_model(stored, folder, precision)
     export_graph(folder, spec)
     own = load_original(folder)
-    parity = check_onnxruntime(own, folder, spec, capacity, name=role)
+    reference = Reference(own)
+    parity = check_onnxruntime(reference, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")
     quality: dict[str, float] = {}
     if not _exact(stored, precision):
         quality |= check_quality(original, own, ids, precision, name=role)
     if has_half_arithmetic(spec):
-        quality |= check_half(own, folder, spec, capacity, name=f"{role} in {spec.dtype}")
+        quality |= check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
     if quality:
         say(f"{role}: in {precision}, {describe_quality(quality)}")
     return Checked(spec, parity, quality)
@@ -91,10 +92,10 @@ def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: 
     Raises:
         BundleError: Parity failed.
     """
-    own = load_original(folder)
-    say(f"{role}: {describe_parity(check_onnxruntime(own, folder, spec, capacity, name=role))}")
+    reference = Reference(load_original(folder))
+    say(f"{role}: {describe_parity(check_onnxruntime(reference, folder, spec, capacity, name=role))}")
     if has_half_arithmetic(spec):
-        half = check_half(own, folder, spec, capacity, name=f"{role} in {spec.dtype}")
+        half = check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
         say(f"{role}: in {spec.dtype}, {describe_quality(half)}")
 
 

@@ -91,11 +91,13 @@ class Reference:
         return output.past_key_values
 
 
-def check_onnxruntime(model: Any, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
+def check_onnxruntime(
+    reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str
+) -> Mapping[str, float]:
     """Compare the graph in a model's folder with the original model, in float32 whatever the graph's type is.
 
     Args:
-        model: The causal LM with the folder's weights, computing in float32 in eval mode, on the CPU.
+        reference: The causal LM with the folder's weights, computing in float32 in eval mode, on the CPU.
         folder: Folder with ``model.onnx``.
         spec: The model's sizes.
         capacity: Longest text of the bundle, at least ``SMALLEST_CAPACITY``; texts grow to it, up to ``LONGEST_TEXT``.
@@ -110,20 +112,20 @@ def check_onnxruntime(model: Any, folder: Path, spec: ModelSpec, capacity: int, 
     """
     sizes: Any = {"rows": 3, "capacity": _slots(capacity), "lean": True}
     if spec.dtype == "float32":
-        return check_parity(model, OnnxRuntimeEngine(folder, spec, **sizes), name=name)
+        return compare(reference, OnnxRuntimeEngine(folder, spec, **sizes), within(ABSOLUTE, RELATIVE), name=name)
     wide = dataclasses.replace(spec, dtype="float32")
     engine = OnnxRuntimeEngine(folder, wide, graph=widen(folder / GRAPH), **sizes)
-    return check_parity(model, engine, name=name, differ=within(WIDE_ABSOLUTE, WIDE_RELATIVE))
+    return compare(reference, engine, within(WIDE_ABSOLUTE, WIDE_RELATIVE), name=name)
 
 
-def check_half(model: Any, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
+def check_half(reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
     """Compare PyTorch's arithmetic in half precision with the original model.
 
     Rounding moves every logit, so what counts is what would be decoded: after every text, the token that half precision
     prefers must be one that float32 prefers too, or scores within ``HALF`` of the best.
 
     Args:
-        model: As in ``check_onnxruntime``.
+        reference: As in ``check_onnxruntime``.
         folder: As in ``check_onnxruntime``.
         spec: The model's sizes, its type ``float16`` or ``bfloat16``.
         capacity: As in ``check_onnxruntime``.
@@ -136,7 +138,7 @@ def check_half(model: Any, folder: Path, spec: ModelSpec, capacity: int, *, name
         BundleError: A token falls short by more.
     """
     engine = TorchEngine(folder, spec, rows=3, capacity=_slots(capacity))
-    return {"half": max(check_parity(model, engine, name=name, differ=shortfall).values())}
+    return {"half": max(compare(reference, engine, shortfall, name=name).values())}
 
 
 def within(absolute: float, relative: float) -> Differ:
@@ -156,25 +158,39 @@ def shortfall(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, 
     return missing, missing <= HALF and bool(logits_V.isfinite().all()), f"{HALF:g} between the tokens preferred"
 
 
-def check_parity(model: Any, engine: Engine, *, name: str, differ: Differ | None = None) -> Mapping[str, float]:
-    """Compare an engine with the original model.
+def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float]:
+    """Compare an engine with the original model, up to rounding of float32.
 
     Args:
         model: The original causal LM in eval mode, on the CPU.
+        engine: As in ``compare``.
+        name: As in ``compare``.
+
+    Returns:
+        As ``compare``.
+
+    Raises:
+        BundleError: A difference exceeds ``ABSOLUTE + RELATIVE * |logit|``, or a logit is not finite.
+    """
+    return compare(Reference(model), engine, within(ABSOLUTE, RELATIVE), name=name)
+
+
+def compare(reference: Reference, engine: Engine, differ: Differ, *, name: str) -> Mapping[str, float]:
+    """Compare an engine with the original model.
+
+    Args:
+        reference: The original model.
         engine: The engine, with at least 3 rows and ``SMALLEST_CAPACITY`` slots.
+        differ: From an engine's logits [V] and the model's: how far they differ, whether that is allowed, and what is.
         name: What to call the engine in an error.
-        differ: From an engine's logits [V] and the model's: how far they differ, whether that is allowed, and what is;
-            rounding of float32 if None.
 
     Returns:
         The largest difference in each of ``prefill``, ``tree`` and ``steps``.
 
     Raises:
-        BundleError: A difference is not allowed, or a logit is not finite.
+        BundleError: A difference is not allowed.
     """
-    reference = Reference(model)
     texts = _texts(engine)
-    differ = differ or within(ABSOLUTE, RELATIVE)
     with torch.inference_mode():
         for text in texts:
             reference.logits(text[:-1])

@@ -21,7 +21,7 @@ from spectr_export.build import build
 from spectr_export.cli import main
 from spectr_export.graph import export_graph
 from spectr_export.model import load_original, measure_spec, save_model
-from spectr_export.parity import check_half, check_onnxruntime, check_parity
+from spectr_export.parity import Reference, check_half, check_onnxruntime, check_parity, compare
 from spectr_export.precision import Precision
 from spectr_export.quantiser import BLOCK, quantise
 from spectr_export.weights import read_places
@@ -68,7 +68,7 @@ def test_the_graph_on_the_stored_weights_agrees_with_transformers(
     stored: Store, family: str, dtype: str, quantisation: str
 ) -> None:
     folder, _, spec = stored(family, dtype, quantisation)
-    found = check_onnxruntime(load_original(folder), folder, spec, 128, name=family)
+    found = check_onnxruntime(Reference(load_original(folder)), folder, spec, 128, name=family)
     # OPT scales its queries by a constant, which half precision rounds.
     assert 0 < max(found.values()) < (1e-4 if family == "llama" else 5e-4)
 
@@ -77,7 +77,7 @@ def test_a_half_precision_graph_on_other_weights_is_found(stored: Store, tmp_pat
     folder, _, spec = stored("llama", "bfloat16", "none")
     save_model(tiny_model("llama", seed=1, **SIZES["llama"]), tmp_path, Precision("bfloat16"))
     with pytest.raises(BundleError, match=r"allowed are 0\.03 \+ 0\.01 of the logit"):
-        check_onnxruntime(load_original(tmp_path), folder, spec, 128, name="other")
+        check_onnxruntime(Reference(load_original(tmp_path)), folder, spec, 128, name="other")
 
 
 @pytest.mark.parametrize(("family", "dtype", "quantisation"), PRECISIONS)
@@ -100,7 +100,7 @@ def test_the_graph_is_standard_and_stores_each_weight_once(
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_prefers_the_same_tokens(stored: Store, dtype: str) -> None:
     folder, _, spec = stored("llama", dtype, "none")
-    assert 0 <= check_half(load_original(folder), folder, spec, 128, name="half")["half"] <= parity.HALF
+    assert 0 <= check_half(Reference(load_original(folder)), folder, spec, 128, name="half")["half"] <= parity.HALF
 
 
 def test_half_precision_that_prefers_other_tokens_is_found(stored: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_half_precision_that_prefers_other_tokens_is_found(stored: Store, monkey
     forward = TorchEngine.forward
     monkeypatch.setattr(TorchEngine, "forward", lambda engine, call: forward(engine, call).roll(1, -1))
     with pytest.raises(BundleError, match=r"allowed are 0\.25 between the tokens preferred"):
-        check_half(load_original(folder), folder, spec, 128, name="half")
+        check_half(Reference(load_original(folder)), folder, spec, 128, name="half")
 
 
 @pytest.mark.parametrize("quantisation", ["int8", "int4"])
@@ -137,7 +137,7 @@ def test_fused_products_round_what_they_multiply_a_little(stored: Store, quantis
     # They round activations to int8 as well, which is most of their speed.
     folder, _, spec = stored("llama", "float32", quantisation)
     engine = OnnxRuntimeEngine(folder, spec, rows=3, capacity=128)
-    found = check_parity(load_original(folder), engine, name="fused", differ=within_a_tenth_of_the_spread)
+    found = compare(Reference(load_original(folder)), engine, within_a_tenth_of_the_spread, name="fused")
     assert max(found.values()) > 1e-4
 
 
