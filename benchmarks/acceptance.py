@@ -1,14 +1,18 @@
-"""The chance that each rule accepts, against the number of drafts, and the best chance that any rule has.
+"""How much each rule accepts, against the number of drafts, and the most that any rule can.
 
     OMP_NUM_THREADS=1 python benchmarks/acceptance.py
 
-Exact values of ``spectr_select.acceptance`` on made-up laws and on those of the demo pair; only the races of the demo
-pair are sampled, whose integral takes time V^2. The figure needs matplotlib: `pip install '.[bench]'`.
+Exact acceptance of one token on made-up laws and on those of the demo pair; only the races of the demo pair are
+sampled, whose integral takes time V^2. Tokens per round of paths of four drafts are sampled, a pair of laws holding for
+all of them. The optimum's closed form is set against the linear program of optimal transport where that is small
+enough. The figure needs matplotlib: `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,8 +22,11 @@ import click
 import numpy as np
 import torch
 from machine import machine
+from scipy.optimize import linprog
+from selection import drawn, noise_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from spectr_select import RULES, DraftTree, select
 from spectr_select.acceptance import ACCEPTANCE, acceptance
 
 # B laws of a family, S draws of a race, T tokens of a prompt, P positions taken of it, V vocabulary.
@@ -27,8 +34,10 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 DRAFTS = tuple(range(1, 17))
 FEWER_DRAFTS = (1, 2, 3, 4, 6, 8, 16)  # of the integrals, which take longer
 SHOWN_DRAFTS = (1, 2, 4, 8, 16)
-INTEGRALS = ("race", "optimal-swor")
+INTEGRALS = ("race", "gls", "optimal-swor")
 LAWS_AT_ONCE = 32  # what an integral over all tokens keeps in the cache
+PATH_DRAFTS, LENGTH = (1, 2, 4, 8), 4
+ROUNDS = 2304  # sampled for every rule and number of paths: sixteen for each position of the demo pair
 CONTEXT = 16  # tokens of a prompt before the first position taken
 STYLES = {
     "optimal-swor": ("optimum, drafts without replacement", {"color": "black", "linestyle": (0, (4, 2))}),
@@ -37,7 +46,15 @@ STYLES = {
     "greedy": ("greedy", {"color": "#e69f00", "marker": "D", "markersize": 6}),
     "kseq": ("kseq", {"color": "#d55e00", "marker": "s"}),
     "rrs": ("rrs", {"color": "#009e73", "marker": "^"}),
+    "gls": ("gls", {"color": "#cc79a7", "marker": "v"}),
     "single": ("single (one draft)", {"color": "#888888", "linestyle": ":"}),
+}
+BLOCK_STYLES = {
+    **{rule: style for rule, style in STYLES.items() if rule in RULES},
+    "rrsw": ("rrsw", {"color": "#56b4e9", "marker": "<"}),
+    "gbv": ("gbv", {"color": "#999999", "marker": "P"}),
+    "traversal": ("traversal", {"color": "#8b4513", "marker": "X"}),
+    "block": ("block (one path)", {"color": "#888888", "linestyle": "--"}),
 }
 
 
@@ -81,10 +98,10 @@ def zipf() -> list[Laws]:
     ]
 
 
-def dirichlet(count: int) -> Laws:
-    """Unrelated laws of 50 tokens, uniform on the simplex."""
-    target_BV, draft_BV = torch.from_numpy(np.random.default_rng(11).dirichlet(np.ones(50), (2, count)))
-    return Laws(f"Dirichlet, V = 50, {count} pairs", target_BV, draft_BV)
+def dirichlet(count: int, vocabulary: int = 50) -> Laws:
+    """Unrelated laws, uniform on the simplex."""
+    target_BV, draft_BV = torch.from_numpy(np.random.default_rng(11).dirichlet(np.ones(vocabulary), (2, count)))
+    return Laws(f"Dirichlet, V = {vocabulary}, {count} pairs", target_BV, draft_BV)
 
 
 def demo(pair: Path, prompts: Path, positions: int, race_draws: int) -> Laws:
@@ -107,7 +124,7 @@ def curve(rule: str, laws: Laws) -> dict[int, torch.Tensor]:
     """The rule's acceptance on every pair of laws, by number of drafts."""
     if rule == "race" and laws.race_draws:
         return sampled_race(laws)
-    most = {"single": 1, "greedy": laws.target_BV.shape[1]}.get(rule, DRAFTS[-1])
+    most = {"single": 1, "rrsw": 2, "greedy": laws.target_BV.shape[1]}.get(rule, DRAFTS[-1])
     drafts = [k for k in (FEWER_DRAFTS if rule in INTEGRALS else DRAFTS) if k <= most]
     parts = list(zip(laws.target_BV.split(LAWS_AT_ONCE), laws.draft_BV.split(LAWS_AT_ONCE), strict=True))
     return {k: torch.cat([acceptance(rule, target_BV, draft_BV, k) for target_BV, draft_BV in parts]) for k in drafts}
@@ -123,6 +140,60 @@ def sampled_race(laws: Laws) -> dict[int, torch.Tensor]:
         ranks.append((drafted_SV < drafted_SV.gather(1, won_S1)).sum(1))
     rank_BS = torch.stack(ranks)
     return {k: (rank_BS < k).double().mean(1) for k in DRAFTS}
+
+
+def tokens_per_round(rule: str, laws: Laws, paths: int) -> tuple[float, float]:
+    """Mean tokens of a round of so many paths, and its standard error; a pair of laws holds for the whole round."""
+    tree, counts = DraftTree.paths(paths, LENGTH), []
+    pairs = len(laws.target_BV)
+    for turn, first in enumerate(range(0, ROUNDS, LAWS_AT_ONCE)):
+        row_B = torch.arange(first, first + LAWS_AT_ONCE) % pairs
+        target_BNV = laws.target_BV[row_B].float()[:, None].expand(-1, tree.size, -1)
+        draft_BPV = laws.draft_BV[row_B].float()[:, None].expand(-1, tree.inner, -1)
+        noise = noise_of(LAWS_AT_ONCE, turn)
+        tokens_BN = drawn(rule, tree, draft_BPV, noise)
+        counts.append(1 + select(rule, tree, tokens_BN, target_BNV, draft_BPV, noise).count_B.double())
+    count_S = torch.cat(counts)
+    return float(count_S.mean()), float(count_S.std()) / len(count_S) ** 0.5
+
+
+def block_curves(laws: Laws) -> dict[str, Any]:
+    """Tokens per round of every rule, by number of paths."""
+    curves: dict[str, Any] = {}
+    for name, rule in RULES.items():
+        distinct = rule.drawing != "iid"
+        most = 1 if rule.trees == "chain" else laws.target_BV.shape[1] if distinct else PATH_DRAFTS[-1]
+        drafts = [k for k in PATH_DRAFTS if k <= most]
+        found = [tokens_per_round(name, laws, k) for k in drafts]
+        curves[name] = {
+            "k": drafts,
+            "tokens": [round(mean, 4) for mean, _ in found],
+            "standard_error": [round(error, 4) for _, error in found],
+        }
+    return curves
+
+
+def transport_gap() -> dict[str, Any]:
+    """The largest difference between the closed form of the optimum and the linear program over all draft tuples."""
+    laws, gaps = dirichlet(20, vocabulary=5), {}
+    for k in (2, 3):
+        closed_B = acceptance("optimal", laws.target_BV, laws.draft_BV, k)
+        programs = [transport(*pair, k) for pair in zip(laws.target_BV, laws.draft_BV, strict=True)]
+        gaps[k] = max(abs(closed - program) for closed, program in zip(closed_B.tolist(), programs, strict=True))
+    return {"pairs": 20, "vocabulary": 5, "largest_difference": {k: float(f"{gap:.1e}") for k, gap in gaps.items()}}
+
+
+def transport(target_V: torch.Tensor, draft_V: torch.Tensor, k: int) -> float:
+    """The optimum as a linear program (SpecTr, arXiv 2310.15141, section 4)."""
+    vocabulary = len(target_V)
+    tuples = list(itertools.product(range(vocabulary), repeat=k))
+    chances = [math.prod(float(draft_V[token]) for token in drafts) for drafts in tuples]
+    gain = [-float(token in drafts) for drafts in tuples for token in range(vocabulary)]
+    sums = np.concatenate([
+        np.kron(np.eye(len(tuples)), np.ones(vocabulary)),
+        np.kron(np.ones(len(tuples)), np.eye(vocabulary)),
+    ])  # fmt: skip
+    return -float(linprog(gain, A_eq=sums, b_eq=[*chances, *target_V.tolist()], method="highs").fun)
 
 
 def lowest_of_two_tokens(k: int) -> float:
@@ -149,7 +220,7 @@ def measure(laws: Laws) -> tuple[dict[str, Any], dict[int, float]]:
         curves["race"] |= {"draws_per_pair": laws.race_draws, "standard_error_at_1": round(error, 6)}
     lowest = {k: float((by_rule["kseq"][k] / by_rule["optimal"][k]).min()) for k in DRAFTS}
     shape = {"title": laws.title, "pairs": len(laws.target_BV), "vocabulary": laws.target_BV.shape[1]}
-    return shape | {"curves": curves}, lowest
+    return shape | {"curves": curves, "tokens_per_round": block_curves(laws)}, lowest
 
 
 def bounds(lowest: dict[str, dict[int, float]]) -> list[dict[str, Any]]:
@@ -171,34 +242,39 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     with rc_context({"font.size": 10, "axes.titlesize": 10, "svg.fonttype": "path", "svg.hashsalt": "spectr"}):
-        figure = Figure(figsize=(10, 6.8), layout="constrained")
-        panels = figure.subplots(2, 3, sharex=True).T.flatten()
-        for panel, laws in zip(panels, result["laws"], strict=True):
-            draw_panel(panel, laws)
-        for panel in panels[1::2]:
-            panel.set_xlabel("drafts k")
-        for panel in panels[:2]:
-            panel.set_ylabel("acceptance probability")
-        figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure = Figure(figsize=(10, 13), layout="constrained")
+        upper, lower = figure.subfigures(2, 1)
+        for part, name, styles, label in (
+            (upper, "curves", STYLES, "acceptance probability"),
+            (lower, "tokens_per_round", BLOCK_STYLES, f"tokens per round, L = {LENGTH}"),
+        ):
+            panels = part.subplots(2, 3, sharex=True).T.flatten()
+            for panel, laws in zip(panels, result["laws"], strict=True):
+                draw_panel(panel, laws["title"], laws[name], styles)
+            for panel in panels[1::2]:
+                panel.set_xlabel("drafts k" if part is upper else "paths k")
+            for panel in panels[:2]:
+                panel.set_ylabel(label)
+            part.legend(*panels[2].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
         figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
-def draw_panel(panel: Any, laws: dict[str, Any]) -> None:
+def draw_panel(panel: Any, title: str, curves: dict[str, Any], styles: dict[str, tuple[str, dict[str, Any]]]) -> None:
     """The curves of one family, the better over the worse."""
-    for depth, (rule, (label, style)) in enumerate(STYLES.items()):
-        drafts, alpha = laws["curves"][rule]["k"], laws["curves"][rule]["alpha"]
-        if rule == "single":
-            panel.axhline(alpha[0], label=label, zorder=1, **style)
+    for depth, (rule, (label, style)) in enumerate(styles.items()):
+        drafts, height = curves[rule]["k"], curves[rule].get("alpha") or curves[rule]["tokens"]
+        if rule in RULES and RULES[rule].trees == "chain":
+            panel.axhline(height[0], label=label, zorder=1, **style)
             continue
         marked = [place for place, k in enumerate(drafts) if k in SHOWN_DRAFTS]
         kept = {"linewidth": 1.3, "markersize": 4, "markevery": marked, "zorder": 9 - depth}
-        panel.plot(drafts, alpha, label=label, **(kept | style))
+        panel.plot(drafts, height, label=label, **(kept | style))
     panel.set_xscale("log", base=2)
     panel.set_xticks(SHOWN_DRAFTS, labels=[str(k) for k in SHOWN_DRAFTS])
     panel.locator_params(axis="y", nbins=6, steps=[1, 2, 5, 10])
     panel.yaxis.set_major_formatter("{x:.2f}")
-    panel.set_title(laws["title"])
+    panel.set_title(title)
     panel.grid(color="#dddddd", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
 
@@ -238,7 +314,13 @@ def main(pair: Path, prompts: Path, positions: int, output: Path) -> None:
         panel, lowest[laws.title] = measure(laws)
         measured.append(panel)
         click.echo(f"{laws.title}\n{table(panel)}\n")
-    result = machine() | {"kseq_over_optimal": bounds(lowest), "laws": measured}
+    gap = transport_gap()
+    result = machine() | {"transport": gap, "kseq_over_optimal": bounds(lowest), "laws": measured}
+    click.echo(
+        "SpecTr asks for a closed form of the optimum for k > 1. It is 1 + min over H of t(H) - d(H)^k, where the best "
+        f"H is a prefix of the tokens sorted by t / d: over {gap['pairs']} pairs of laws of {gap['vocabulary']} tokens "
+        f"it differs from the linear program by at most {max(gap['largest_difference'].values())}."
+    )
     line = "k={k:<3} lowest kseq/optimal {lowest:.6f}  c_k {c_k:.6f}  guaranteed {paper:.6f}  ({where})"
     click.echo("\n".join(line.format(**one) for one in result["kseq_over_optimal"]))
     output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -246,12 +328,14 @@ def main(pair: Path, prompts: Path, positions: int, output: Path) -> None:
 
 
 def table(panel: dict[str, Any]) -> str:
-    """A line for each rule with its acceptance at one, two, four, eight and sixteen drafts."""
+    """A line for each rule with its acceptance by number of drafts, then one with its tokens per round."""
     lines = []
-    for rule, found in panel["curves"].items():
-        alpha = dict(zip(found["k"], found["alpha"], strict=True))
-        shown = (f"{alpha[k]:>9.5f}" if k in alpha else " " * 9 for k in SHOWN_DRAFTS)
-        lines.append(f"  {rule:<13}" + "".join(shown))
+    for kind, height in (("curves", "alpha"), ("tokens_per_round", "tokens")):
+        lines.append(f"  {height} at k = {', '.join(map(str, SHOWN_DRAFTS))}")
+        for rule, found in panel[kind].items():
+            at = dict(zip(found["k"], found[height], strict=True))
+            shown = (f"{at[k]:>9.5f}" if k in at else " " * 9 for k in SHOWN_DRAFTS)
+            lines.append(f"  {rule:<13}" + "".join(shown))
     return "\n".join(lines)
 
 

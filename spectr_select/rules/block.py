@@ -8,7 +8,7 @@ kept, whatever became of those before it; the correction comes from its ``(w_i t
 # B rows, L drafts, V vocabulary.
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -39,24 +39,26 @@ class Link:
     token_B1: torch.Tensor
 
 
-def verify_block(path: Sequence[Link], chance: Chance) -> tuple[torch.Tensor, torch.Tensor]:
+def verify_block(path: Iterable[Link], chance: Chance) -> tuple[torch.Tensor, torch.Tensor]:
     """How many drafts of a path are kept, and the weight of the last node kept.
 
     Args:
-        path: The nodes above the drafts, the root first.
+        path: The nodes above the drafts, the root first; each is looked at once.
         chance: Where the coins come from.
 
     Returns:
         Counts, int64 [B], and weights, float64 [B, 1].
     """
-    weights, passes = [torch.ones_like(path[0].target_BV[:, :1])], []
+    weights: list[torch.Tensor] = []
+    passes: list[torch.Tensor] = []
     for link in path:
+        weights = weights or [torch.ones_like(link.target_BV[:, :1])]
         surplus_B1 = (weights[-1] * link.target_BV - link.draft_BV).clamp_(min=0).sum(1, keepdim=True)
         passes.append(pass_chance(weights[-1], surplus_B1))
         wanted_B1 = weights[-1] * link.target_BV.gather(1, link.token_B1)
         weights.append(ratio(wanted_B1, link.draft_BV.gather(1, link.token_B1)))
     # The root passes anyway; the deepest node to pass is the first one from the end.
-    count_B = len(path) - chance.first(1, torch.cat([weights[-1], *reversed(passes[1:])], 1))
+    count_B = len(passes) - chance.first(1, torch.cat([weights[-1], *reversed(passes[1:])], 1))
     return count_B, torch.cat(weights, 1).gather(1, count_B[:, None])
 
 
@@ -70,10 +72,10 @@ def _select(drawn: Round, chance: Chance) -> Selection:
     length = drawn.tree.depth
     if not length:
         return selection_at(drawn.tree, tokens_BN[:, 0] * 0, chance.pick(Role.EMIT, 0, target_BNV[:, 0]))
-    path = [
+    path = (
         Link(normalised(target_BNV[:, node]), normalised(draft_BPV[:, node]), tokens_BN[:, node + 1 : node + 2])
         for node in range(length)
-    ]
+    )
     count_B, weight_B1 = verify_block(path, chance)
     target_BV, draft_BV = at(target_BNV, count_B).double(), at(draft_BPV, count_B.clamp(max=length - 1)).double()
     scale_B = target_BV.sum(1) / (draft_BV.sum(1) * weight_B1[:, 0])
