@@ -1,0 +1,19 @@
+"""The README's table of architectures is that of the result file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from architectures import ARCHITECTURES, table
+
+ROOT = Path(__file__).parent.parent.parent
+START, END = "<!-- architectures: benchmarks/architectures.py -->\n", "\n<!-- end of architectures -->"
+
+
+def test_the_readme_shows_the_result_file() -> None:
+    lines = json.loads((ROOT / "benchmarks" / "results" / "architectures.json").read_text(encoding="utf-8"))["lines"]
+    assert [line["architecture"] for line in lines] == list(ARCHITECTURES)
+    assert all(line["equal_texts"] for line in lines)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.partition(START)[2].partition(END)[0] == table(lines)
