@@ -43,6 +43,7 @@ STYLES = {
     "optimal-swor": ("optimum, drafts without replacement", {"color": "black", "linestyle": (0, (4, 2))}),
     "optimal": ("optimum, independent drafts", {"color": "black", "linewidth": 2.2}),
     "race": ("race", {"color": "#0072b2", "marker": "o", "zorder": 10}),
+    "otm": ("otm", {"color": "#4b0082", "marker": "*"}),
     "greedy": ("greedy", {"color": "#e69f00", "marker": "D", "markersize": 6}),
     "kseq": ("kseq", {"color": "#d55e00", "marker": "s"}),
     "rrs": ("rrs", {"color": "#009e73", "marker": "^"}),

@@ -10,6 +10,7 @@ import torch
 from spectr_select.division import division_factor, some_of
 from spectr_select.law import check_pair, excess, normalised, outside
 from spectr_select.quadrature import add_coin, times
+from spectr_select.rules.otm import propose
 
 
 def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
@@ -81,6 +82,12 @@ def _rrsw(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tens
     sums = (torch.nn.functional.pad(law_BV.gather(1, order_BV).cumsum(1), (1, 0)) for law_BV in (left_BV, draft_BV))
     whole_BV, replaced_BV = (sum_BV.gather(1, below_BV) for sum_BV in sums)
     return 1 - (missed_BV * (1 - whole_BV - scale_BV * (1 - replaced_BV).clamp(min=0)).clamp(min=0)).sum(1)
+
+
+def _otm(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
+    proposal = propose(target_BV, draft_BV, torch.full_like(target_BV[:, 0], k))
+    chance_BV = proposal.chance_BM.gather(1, proposal.bin_BV) * draft_BV
+    return torch.minimum(chance_BV, target_BV).sum(1)
 
 
 def _greedy(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
@@ -172,6 +179,7 @@ ACCEPTANCE: dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]]
     "greedy": _greedy,
     "race": _race,
     "gls": _gls,
+    "otm": _otm,
     "optimal": _optimal,
     "optimal-swor": _optimal_swor,
 }

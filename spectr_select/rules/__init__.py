@@ -8,6 +8,7 @@ from spectr_select.rules.gbv import GBV
 from spectr_select.rules.gls import GLS
 from spectr_select.rules.greedy import GREEDY
 from spectr_select.rules.kseq import KSEQ
+from spectr_select.rules.otm import OTM
 from spectr_select.rules.race import RACE
 from spectr_select.rules.rrs import RRS
 from spectr_select.rules.rrsw import RRSW
@@ -15,7 +16,7 @@ from spectr_select.rules.single import SINGLE
 from spectr_select.rules.traversal import TRAVERSAL
 
 RULES: dict[str, Rule] = {
-    rule.name: rule for rule in (SINGLE, KSEQ, RRS, RRSW, GREEDY, RACE, GLS, BLOCK, GBV, TRAVERSAL)
+    rule.name: rule for rule in (SINGLE, KSEQ, RRS, RRSW, GREEDY, RACE, GLS, BLOCK, GBV, TRAVERSAL, OTM)
 }
 
 

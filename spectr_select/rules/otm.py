@@ -1,0 +1,106 @@
+"""Optimal transport with membership cost (the OTM of SpecTr, arXiv 2310.15141) for independent drafts.
+
+Every draft x has a weight w(x); the drafts run an exponential race with their weights as rates and the first to arrive
+is proposed, so among the drafts x is proposed with probability ``w(x) / sum of w``. With ``phi(s) = sum d exp(-s w)``
+
+    a(x) = k d(x) * integral of w exp(-s w) phi(s)^(k - 1) ds
+
+is the chance that x is proposed at all. It is accepted with ``min(1, t / a)``, else the token comes from ``(t - a)+``:
+lossless for any weights. Softmax weights are the form of the transport that is optimal but for an entropy, and scaling
+them by ``t / a`` over and over approaches the optimum (Sinkhorn's iteration). Weights are a function of the ratio
+``t / d``; tokens share them in bins of it, so the iteration works on bins and is independent of the vocabulary.
+"""
+
+# B rows, K candidates, M bins, Q nodes of a quadrature, V vocabulary.
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from spectr_select.coins import CoinRule, Coins
+from spectr_select.drawing import draw_iid
+from spectr_select.law import normalised
+from spectr_select.recursion import Step
+from spectr_select.rule import Rule
+from spectr_select.tree import constants
+
+# Bins of equal width in log(t / d), which cover ratios from 1/12 to 12; the outermost have those beyond.
+_BINS, _WIDEST = 128, 2.5
+_ITERATIONS = 12
+_LOWEST = -20.0
+# Where the quadrature over log s begins and ends: weights are between exp(-20) and 1.
+_BEGIN, _END = -38.0, 24.0
+_COARSE, _FINE = 1.0, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """How tokens are proposed.
+
+    Attributes:
+        bin_BV: The bin of each token.
+        weight_BM: Weights w of the bins.
+        chance_BM: ``a / d`` of the bins.
+    """
+
+    bin_BV: torch.Tensor
+    weight_BM: torch.Tensor
+    chance_BM: torch.Tensor
+
+
+def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> Proposal:
+    """Weights that come close to the optimum, with the exact chances that follow from them; normalised laws."""
+    ratio_BV = (target_BV / draft_BV).log().nan_to_num(0, posinf=_WIDEST, neginf=-_WIDEST)
+    bin_BV = ((ratio_BV / (2 * _WIDEST) + 0.5) * _BINS).long().clamp(0, _BINS - 1)
+    nothing_BM = target_BV.new_zeros((len(target_BV), _BINS))
+    wanted_BM, offered_BM = (nothing_BM.scatter_add(1, bin_BV, law_BV) for law_BV in (target_BV, draft_BV))
+    wish_BM = (wanted_BM / offered_BM).clamp(1e-9, 1e9).log().nan_to_num(0)
+    log_BM = best_BM = wish_BM - wish_BM.amax(1, keepdim=True)
+    most_B1 = torch.zeros_like(log_BM[:, :1])
+    for _ in range(_ITERATIONS):
+        log_BM = (log_BM - log_BM.amax(1, keepdim=True)).clamp(min=_LOWEST)
+        chance_BM = _chances(log_BM.exp(), offered_BM, k_B, _COARSE)
+        accepted_B1 = torch.minimum(chance_BM * offered_BM, wanted_BM).sum(1, keepdim=True)
+        best_BM = torch.where(accepted_B1 > most_B1, log_BM, best_BM)
+        most_B1 = torch.maximum(accepted_B1, most_B1)
+        log_BM = log_BM + wish_BM - chance_BM.clamp(min=1e-9).log()
+    weight_BM = best_BM.clamp(min=_LOWEST).exp()
+    return Proposal(bin_BV, weight_BM, _chances(weight_BM, offered_BM, k_B, _FINE))
+
+
+def _chances(weight_BM: torch.Tensor, offered_BM: torch.Tensor, k_B: torch.Tensor, step: float) -> torch.Tensor:
+    """``a / d``, by the trapezoidal rule over log s; [B, M]."""
+    count = round((_END - _BEGIN) / step)
+    time_Q = constants(tuple(_BEGIN + step * place for place in range(count + 1)), weight_BM.device).exp()
+    rate_BMQ = weight_BM[:, :, None] * time_Q
+    alive_BMQ = (-rate_BMQ).exp()
+    others_BQ = (offered_BM[:, :, None] * alive_BMQ).sum(1) ** (k_B[:, None] - 1).clamp(min=0)
+    return step * k_B[:, None] * (rate_BMQ * alive_BMQ * others_BQ[:, None]).sum(2)
+
+
+def toss(step: Step) -> Coins:
+    """Coins in turn that accept a candidate as often as it is proposed and accepted."""
+    target_BV, draft_BV, k_B = normalised(step.target_BV), normalised(step.draft_BV), step.active_BK.sum(1).double()
+    proposal, tokens_BK = propose(target_BV, draft_BV, k_B), step.tokens_BK
+    bin_BK = proposal.bin_BV.gather(1, tokens_BK)
+    weight_BK = proposal.weight_BM.gather(1, bin_BK) * step.active_BK
+    share_BK = weight_BK / weight_BK.sum(1, keepdim=True).clamp(min=1e-300)
+    proposed_BK = proposal.chance_BM.gather(1, bin_BK) * draft_BV.gather(1, tokens_BK)
+    wanted_BK = target_BV.gather(1, tokens_BK)
+    accept_BK = share_BK * torch.where(wanted_BK < proposed_BK, wanted_BK / proposed_BK, 1)
+    left_BK = 1 - accept_BK.cumsum(1) + accept_BK
+    in_turn_BK = torch.where(accept_BK > 0, accept_BK / left_BK, 0).clamp(max=1)
+    return Coins(in_turn_BK, torch.ones_like(k_B))
+
+
+def residual(target_BV: torch.Tensor, draft_BV: torch.Tensor, scale_B: torch.Tensor, k_B: torch.Tensor) -> torch.Tensor:
+    """``(t - a)+``, with the same weights made once more."""
+    target_BV, draft_BV = normalised(target_BV), normalised(draft_BV)
+    proposal = propose(target_BV, draft_BV, k_B)
+    proposed_BV = proposal.chance_BM.gather(1, proposal.bin_BV) * draft_BV
+    # Something is left even where nothing can fail.
+    return target_BV - torch.minimum(target_BV * (1 - 2.0**-52), proposed_BV)
+
+
+OTM = Rule(name="otm", drawing="iid", draw=draw_iid, select=CoinRule(toss, residual).select)
