@@ -11,9 +11,10 @@ import torch
 
 from spectr_export.graph import export_graph
 from spectr_export.model import in_float32, load_original, load_stored, measure_spec, save_model
-from spectr_export.parity import Reference, check_half, check_onnxruntime
+from spectr_export.parity import check_half, check_onnxruntime
 from spectr_export.precision import Precision
 from spectr_export.quality import check_quality
+from spectr_export.reference import Reference
 from spectr_runtime.bundle import Role
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.engine import ModelSpec

@@ -21,9 +21,10 @@ from spectr_export.build import build
 from spectr_export.cli import main
 from spectr_export.graph import export_graph
 from spectr_export.model import load_original, measure_spec, save_model
-from spectr_export.parity import Reference, check_half, check_onnxruntime, check_parity, compare
+from spectr_export.parity import check_half, check_onnxruntime, check_parity, compare
 from spectr_export.precision import Precision
 from spectr_export.quantiser import BLOCK, quantise
+from spectr_export.reference import Reference
 from spectr_export.weights import read_places
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine

@@ -131,7 +131,7 @@ def _open_session(folder: Path, place: torch.device, threads: int | None, lean: 
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        # Nodes run in the graph's order, which says when each weight is needed: optimised ones would all be cast at once.
+        # Nodes run in the graph's order, which says when each weight is needed; otherwise all are cast at once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     without = ["ConstantFolding"] if lean else []
