@@ -9,7 +9,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from spectr_export.refusal import refuse_unsupported
 from spectr_export.source import fetch
 from spectr_export.staging import refuse_output, staged
 from spectr_export.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
-from spectr_runtime.bundle import MANIFEST, ROLES, Bundle, Limits, Manifest, Role, file_sha256
+from spectr_runtime.bundle import MANIFEST, ROLES, Bundle, Limits, Manifest, Role, Vocabulary, file_sha256
 from spectr_runtime.errors import EngineError, UsageError
 
 TOKENS_PER_CALL = 256
@@ -32,6 +32,29 @@ TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 # Drafts that are made of the target; a folder of such a name is written with a path, as in ./int4.
 COPIES = ("int8", "int4")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A pair that fits together, with everything that is known before its models are touched.
+
+    Attributes:
+        members: What the models are made of.
+        configs: Their transformers configurations.
+        limits: Limits of the bundle.
+        tokenizer: The target's tokenizer, which the draft shares.
+        vocabulary: The tokens that they share.
+        ids: Tokens of the text on which to measure what a precision costs.
+        versions: Tools that build.
+    """
+
+    members: Mapping[Role, Member]
+    configs: Mapping[Role, Any]
+    limits: Limits
+    tokenizer: Any
+    vocabulary: Vocabulary
+    ids: Sequence[int]
+    versions: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +72,54 @@ class Built:
     seconds: float
 
 
+def prepare(
+    target: str,
+    draft: str,
+    *,
+    capacity: int | None,
+    say: Say,
+    precision: Precision = FLOAT32,
+    text: Path | None = None,
+) -> Prepared:
+    """Fetch a pair and check that it fits together.
+
+    Args:
+        target: Folder or hub id of the target.
+        draft: Folder or hub id of the draft; ``int8`` or ``int4`` for a copy of the target that is quantised so.
+        capacity: Longest text in tokens; None takes what both models were made for, up to a limit.
+        say: Takes a line of progress.
+        precision: How the models are stored.
+        text: File to measure on what they lose by it; None for a text of Python's own.
+
+    Raises:
+        UsageError: The capacity cannot be.
+        EngineError: ONNX Runtime is not installed.
+        BundleError: A model is not supported, or the pair does not fit together.
+    """
+    versions = _versions()
+    precisions = _precisions(draft, precision)
+    measured = read_text(text)
+    folders: dict[Role, Path] = {"target": fetch(target)}
+    folders["draft"] = folders["target"] if draft in COPIES else fetch(draft)
+    configs = {role: load_config(folders[role]) for role in ROLES}
+    limits = Limits(_choose_capacity(configs, capacity, say), TOKENS_PER_CALL)
+    for role in ROLES:
+        refuse_unsupported(configs[role], limits.capacity)
+    tokenizer = load_tokenizer(folders["target"])
+    refuse_other_tokenizer(tokenizer, load_tokenizer(folders["draft"]))
+    end_tokens = find_end_tokens(folders["target"], configs["target"], tokenizer)
+    vocabulary = common_vocabulary({role: configs[role].vocab_size for role in ROLES}, tokenizer, end_tokens)
+    return Prepared(
+        members={role: Member(role, folders[role], precisions[role]) for role in ROLES},
+        configs=configs,
+        limits=limits,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        ids=encode_text(measured, tokenizer),
+        versions=versions,
+    )
+
+
 def build(
     target: str,
     draft: str,
@@ -63,14 +134,14 @@ def build(
     """Build a bundle.
 
     Args:
-        target: Folder or hub id of the target.
-        draft: Folder or hub id of the draft; ``int8`` or ``int4`` for a copy of the target that is quantised so.
+        target: See ``prepare``.
+        draft: See ``prepare``.
         output: Where the bundle goes.
-        capacity: Longest text in tokens; None takes what both models were made for, up to a limit.
+        capacity: See ``prepare``.
         overwrite: Whether a bundle at ``output`` is replaced.
         say: Takes a line of progress.
-        precision: How the models are stored.
-        text: File to measure on what they lose by it; None for a text of Python's own.
+        precision: See ``prepare``.
+        text: See ``prepare``.
 
     Raises:
         UsageError: The output or the capacity cannot be.
@@ -78,33 +149,20 @@ def build(
         BundleError: A model is not supported, the pair does not fit together, or parity failed; nothing is left behind.
     """
     started = time.monotonic()
-    versions = _versions()
     refuse_output(output, overwrite=overwrite)
-    precisions = _precisions(draft, precision)
-    measured = read_text(text)
-    folders: dict[Role, Path] = {"target": fetch(target)}
-    folders["draft"] = folders["target"] if draft in COPIES else fetch(draft)
-    configs = {role: load_config(folders[role]) for role in ROLES}
-    limits = Limits(_choose_capacity(configs, capacity, say), TOKENS_PER_CALL)
-    for role in ROLES:
-        refuse_unsupported(configs[role], limits.capacity)
-    tokenizer = load_tokenizer(folders["target"])
-    refuse_other_tokenizer(tokenizer, load_tokenizer(folders["draft"]))
-    end_tokens = find_end_tokens(folders["target"], configs["target"], tokenizer)
-    vocabulary = common_vocabulary({role: configs[role].vocab_size for role in ROLES}, tokenizer, end_tokens)
-    ids = encode_text(measured, tokenizer)
+    pair = prepare(target, draft, capacity=capacity, say=say, precision=precision, text=text)
     with staged(output) as folder:
         built = {
-            role: build_member(Member(role, folders[role], precisions[role]), folder / role, limits.capacity, ids, say)
-            for role in ROLES
+            role: build_member(member, folder / role, pair.limits.capacity, pair.ids, say)
+            for role, member in pair.members.items()
         }
-        tokenizer.save_pretrained(folder / "tokenizer")
+        pair.tokenizer.save_pretrained(folder / "tokenizer")
         manifest = Manifest(
             models={role: member.spec for role, member in built.items()},
-            vocabulary=vocabulary,
-            limits=limits,
+            vocabulary=pair.vocabulary,
+            limits=pair.limits,
             files=_hashes(folder),
-            versions=versions,
+            versions=pair.versions,
             parity={role: member.parity for role, member in built.items()},
             quality={role: member.quality for role, member in built.items()},
         )

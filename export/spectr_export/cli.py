@@ -68,6 +68,11 @@ def main() -> None:
     help="Measure what a precision loses on this UTF-8 file instead of a text of Python's own.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check the pair, tell the bundle's size and about how much memory and time the build takes, and end.",
+)
 def build(
     target: str,
     draft: str,
@@ -77,6 +82,7 @@ def build(
     quantise: str | None,
     text: Path | None,
     overwrite: bool,
+    dry_run: bool,
 ) -> None:
     """Build a bundle from TARGET, a folder or a hub id, and its draft.
 
@@ -89,6 +95,11 @@ def build(
         from spectr_export.precision import Precision
 
         precision = Precision(dtype, quantise or "none")
+        if dry_run:
+            from spectr_export.rehearsal import rehearse
+
+            click.echo(rehearse(target, draft, capacity=capacity, say=_say, precision=precision))
+            return
         built = build_bundle(
             target, draft, output, capacity=capacity, overwrite=overwrite, say=_say, precision=precision, text=text
         )

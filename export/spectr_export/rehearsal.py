@@ -1,0 +1,113 @@
+"""A build without building: what the bundle will hold, and about how much memory and time it takes to make."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from spectr_export.build import Prepared, prepare
+from spectr_export.member import Member, Say
+from spectr_export.precision import Precision, layouts
+from spectr_runtime.bundle import Role
+
+# Measured with benchmarks/streaming.py on two cores; reading, writing and checking weights go with their number.
+SECONDS_PER_LAYER = 1.2
+SECONDS_PER_BILLION_PARAMETERS = 75
+START_SECONDS = 6
+# The most memory that a build may allocate, which benchmarks/streaming.py holds it to.
+SHARDS, REST = 1.3, 2e9
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Expected:
+    """What a model of the bundle will be.
+
+    Attributes:
+        role: What it is in the bundle.
+        architecture: The ``model_type`` of its configuration.
+        precision: How it is stored.
+        parameters: Their number, tied ones once.
+        layers: Layers of the decoder.
+        size: Bytes of its weights in the bundle.
+        largest_file: Bytes of the checkpoint's largest file.
+        experts: Whether it is a mixture of experts, which transformers puts together in memory.
+    """
+
+    role: Role
+    architecture: str
+    precision: Precision
+    parameters: int
+    layers: int
+    size: int
+    largest_file: int
+    experts: bool
+
+    @staticmethod
+    def of(member: Member, config: Any) -> Expected:
+        """Lay a model out without its weights."""
+        model = _outline(config)
+        files = [path.stat().st_size for path in member.source.glob("*.safetensors")]
+        return Expected(
+            role=member.role,
+            architecture=config.model_type,
+            precision=member.precision,
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            layers=config.num_hidden_layers,
+            size=sum(layout.length for layout in layouts(model, member.precision).values()),
+            largest_file=max(files),
+            experts=any("expert" in name for name, _ in model.named_modules()),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Time to trace, write and check it."""
+        return SECONDS_PER_LAYER * self.layers + SECONDS_PER_BILLION_PARAMETERS * self.parameters / 1e9
+
+    @property
+    def memory(self) -> float:
+        """Bytes that are allocated while it is built; mapped files come on top, and the system may drop them."""
+        return (self.size if self.experts else SHARDS * self.largest_file) + REST
+
+
+def rehearse(target: str, draft: str, *, capacity: int | None, say: Say, precision: Precision) -> str:
+    """Check a pair and tell what building it takes; see ``prepare`` for arguments and errors.
+
+    Returns:
+        A small table for a person.
+    """
+    pair = prepare(target, draft, capacity=capacity, say=say, precision=precision)
+    return render(pair, [Expected.of(member, pair.configs[role]) for role, member in pair.members.items()])
+
+
+def render(pair: Prepared, models: list[Expected]) -> str:
+    """What was found, aligned."""
+    seconds = START_SECONDS + sum(one.seconds for one in models)
+    lines = [
+        "dry run, nothing is written",
+        *(
+            f"{one.role:<12}{one.architecture}, {one.parameters / 1e6:,.1f} M parameters, {one.layers} layers, "
+            f"{one.precision}: {one.size / 1e6:,.1f} MB"
+            for one in sorted(models, key=lambda one: one.role, reverse=True)
+        ),
+        f"{'vocabulary':<12}{pair.vocabulary.size} tokens",
+        f"{'limits':<12}{pair.limits.capacity} tokens per text",
+        f"{'disk':<12}{sum(one.size for one in models) / 1e6:,.1f} MB and a few for graphs and tokenizer",
+        f"{'memory':<12}at most {max(one.memory for one in models) / 1e9:.1f} GB, and mapped files besides",
+        f"{'time':<12}about {_duration(seconds)} on two cores",
+    ]
+    return "\n".join(lines)
+
+
+def _outline(config: Any) -> Any:
+    """The model on the meta device, which holds shapes and no data."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        # Some experts exist in half precision only; what is stored goes by the precision asked for.
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

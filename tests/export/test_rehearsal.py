@@ -1,0 +1,49 @@
+"""A build without building."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from architectures import ARCHITECTURES
+from click.testing import CliRunner
+from tiny_models import Exported, save_checkpoint, tiny_model
+
+from spectr_export.cli import main
+from spectr_export.member import Member
+from spectr_export.precision import FLOAT32
+from spectr_export.rehearsal import Expected
+from spectr_export.weights import read_places
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_size_foretold_is_the_size_written(architecture: str, exported: Callable[[str], Exported]) -> None:
+    made = exported(architecture)
+    expected = Expected.of(Member("target", made.folder, FLOAT32), made.model.config)
+    assert expected.size == sum(place.length for place in read_places(made.folder / "model.safetensors").values())
+    assert expected.layers == made.spec.layers
+    assert expected.experts == (architecture in ("qwen3_moe", "mixtral", "gpt_oss"))
+
+
+def test_a_dry_run_checks_the_pair_and_writes_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    result = CliRunner().invoke(main, ["build", str(pair[0]), "--draft", "int8", "-o", str(output), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "dry run, nothing is written"
+    assert [line.split()[0] for line in lines[1:]] == [
+        "target",
+        "draft",
+        "vocabulary",
+        "limits",
+        "disk",
+        "memory",
+        "time",
+    ]
+    assert "int8 weights and float32" in lines[2]
+    assert not output.exists()
+    other = save_checkpoint(tmp_path / "other", tiny_model("mpt"))
+    refused = CliRunner().invoke(main, ["build", str(other), "--draft", str(pair[1]), "-o", str(output), "--dry-run"])
+    assert refused.exit_code == 42
+    assert refused.stdout == ""
