@@ -194,7 +194,7 @@ def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: py
     """As far as it goes without a GPU: what ONNX Runtime is told, with PyTorch's memory on the CPU."""
     told: dict[str, Any] = {}
 
-    def open_(path: Path, options: object, *, providers: Any, disabled_optimizers: Any) -> Any:
+    def open_(path: Path, options: object, *, providers: Any) -> Any:
         told["providers"] = providers
         return SimpleNamespace(
             get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],

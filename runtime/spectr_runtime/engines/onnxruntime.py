@@ -129,16 +129,15 @@ def _open_session(folder: Path, place: torch.device, threads: int | None, lean: 
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if graph is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        # Nodes run in the graph's order, which says when each weight is needed; otherwise all are cast at once.
+        # Nodes run in the graph's order, which says when a weight is needed; otherwise all are cast or joined at once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    without = ["ConstantFolding"] if lean else []
+    if graph is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     check_providers(onnxruntime.get_available_providers(), place.type)
     try:
         session = onnxruntime.InferenceSession(
-            path if graph is None else graph, options, providers=_providers(place), disabled_optimizers=without
+            path if graph is None else graph, options, providers=_providers(place)
         )
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
