@@ -136,9 +136,7 @@ def _open_session(folder: Path, place: torch.device, threads: int | None, lean: 
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     check_providers(onnxruntime.get_available_providers(), place.type)
     try:
-        session = onnxruntime.InferenceSession(
-            path if graph is None else graph, options, providers=_providers(place)
-        )
+        session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(place))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",
