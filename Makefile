@@ -19,10 +19,11 @@ $(DEMO)/bundle/spectr.json: $(READY) $(wildcard examples/demo_pair/*/*)
 	$(BIN)/spectr-export build examples/demo_pair/target --draft examples/demo_pair/draft -o $(DEMO)/bundle --overwrite
 
 demo: $(DEMO)/bundle/spectr.json
-	rm -rf $(DEMO)/run $(DEMO)/plain
+	rm -rf $(DEMO)/run $(DEMO)/auto $(DEMO)/plain
 	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/run --rule kseq --drafts 4 --length 4
+	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/auto --plan auto
 	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/plain --plan plain
-	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/plain --prompts $(PROMPTS)
+	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/auto $(DEMO)/plain --prompts $(PROMPTS)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -1,13 +1,13 @@
-"""Put the summaries of two runs side by side and show two completions; the end of ``make demo``.
+"""Put the summaries of runs side by side and show two completions; the end of ``make demo``.
 
-python examples/show_demo.py build/demo/run build/demo/plain --prompts examples/prompts.jsonl
+python examples/show_demo.py build/demo/run build/demo/auto build/demo/plain --prompts examples/prompts.jsonl
 """
 
 from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,26 @@ SHOWN = 2
 WORTH_SHOWING = 100  # characters
 
 
-def comparison(speculative: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
-    """A table of both summaries."""
-    by_depth = " ".join(f"{share:.2f}" for share in speculative["acceptance_by_depth"])
-    ratio = speculative["tokens_per_second"] / plain["tokens_per_second"]
-    rows = [
-        ("", speculative["plan"], plain["plan"]),
-        ("rows", *(f"{one['rows']}" for one in (speculative, plain))),
-        ("tokens written", *(f"{one['completion_tokens']}" for one in (speculative, plain))),
-        ("tokens/s", f"{speculative['tokens_per_second']:.0f} ({ratio:.2f}x)", f"{plain['tokens_per_second']:.0f}"),
-        ("target passes", *(f"{one['rounds']}" for one in (speculative, plain))),
-        ("block efficiency", *(f"{one['block_efficiency']:.2f}" for one in (speculative, plain))),
-        ("acceptance by depth", by_depth, "-"),
+def comparison(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the summaries, speeds beside that of the last."""
+    last = summaries[-1]["tokens_per_second"]
+    columns = [
+        [
+            summary["plan"],
+            f"{summary['rows']}",
+            f"{summary['completion_tokens']}",
+            f"{summary['tokens_per_second']:.0f} ({summary['tokens_per_second'] / last:.2f}x)",
+            f"{summary['rounds']}",
+            f"{summary['block_efficiency']:.2f}",
+            " ".join(f"{share:.2f}" for share in summary["acceptance_by_depth"][:4]) or "-",
+        ]
+        for summary in summaries
     ]
-    return "\n".join(f"{name:<22}{left:<24}{right}" for name, left, right in rows)
+    names = ("", "rows", "tokens written", "tokens/s", "target passes", "block efficiency", "acceptance by depth")
+    return "\n".join(
+        f"{name:<22}" + "".join(f"{cell:<24}" for cell in cells).rstrip()
+        for name, *cells in zip(names, *columns, strict=True)
+    )
 
 
 def completions(run: Path, prompts: Path) -> str:
@@ -58,17 +64,13 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("speculative", type=click.Path(path_type=Path, exists=True))
-@click.argument("plain", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--prompts", type=click.Path(path_type=Path, exists=True), required=True, help="The prompts of both runs."
-)
-def main(speculative: Path, plain: Path, prompts: Path) -> None:
-    """Compare a speculative run with a plain one."""
-    summaries = [json.loads((run / "summary.json").read_text(encoding="utf-8")) for run in (speculative, plain)]
-    click.echo(f"\n{completions(speculative, prompts)}\n")
-    click.echo(comparison(*summaries))
-    click.echo(f"\ncompletions: {speculative / 'output.jsonl'}")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--prompts", type=click.Path(path_type=Path, exists=True), required=True, help="The prompts of all runs.")
+def main(runs: tuple[Path, ...], prompts: Path) -> None:
+    """Show completions of the first of RUNS and compare all with the last."""
+    click.echo(f"\n{completions(runs[0], prompts)}\n")
+    click.echo(comparison([json.loads((run / "summary.json").read_text(encoding="utf-8")) for run in runs]))
+    click.echo(f"\ncompletions: {runs[0] / 'output.jsonl'}")
 
 
 if __name__ == "__main__":
