@@ -43,14 +43,14 @@ then the variables, then the file.
     required=True,
     help="Run directory to make or to go on with; - writes rows to stdout and keeps nothing.",
 )
-@click.option("--rule", metavar="NAME", help="Selection rule of speculative decoding.  [default: kseq]")
+@click.option("--rule", metavar="NAME", help="Selection rule, in place of a plan.  [default: kseq]")
 @click.option("--drafts", metavar="K", type=click.IntRange(min=1), help="Draft paths per round.  [default: 4]")
 @click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens of a draft path.  [default: 4]")
 @click.option(
     "--plan",
     type=click.Choice(["auto", "plain"]),
     help="auto: in every round the race that promises most tokens per second here. plain: without a draft. Excludes "
-    "--rule, --drafts and --length.",
+    "--rule, --drafts and --length.  [default: auto, unless one of these is given]",
 )
 @click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
 @click.option(

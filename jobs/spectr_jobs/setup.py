@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from spectr_runtime import Bundle
 from spectr_runtime.errors import RequestError, UsageError
-from spectr_runtime.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.plan import AUTO, PLAIN, Plan, PlanChoice
 from spectr_runtime.request import Outcome, Prompt, Request, SamplingParams
 from spectr_runtime.score import Score, Written
 from spectr_runtime.timing import Timing
@@ -138,11 +138,11 @@ def make_plan(plan: str | None, rule: str | None, drafts: int | None, length: in
     """
     options = {"--rule": rule, "--drafts": drafts, "--length": length}
     given = [name for name, value in options.items() if value is not None]
-    if plan is None:
-        return Plan(rule or "kseq", 4 if drafts is None else drafts, 4 if length is None else length)
-    if given:
+    if plan is not None and given:
         raise UsageError(f"--plan {plan} and {', '.join(given)} exclude each other.", hint="Leave one of them out.")
-    return AUTO if plan == AUTO else Plan.plain()
+    if given:
+        return Plan(rule or "kseq", 4 if drafts is None else drafts, 4 if length is None else length)
+    return Plan.plain() if plan == PLAIN else AUTO
 
 
 def make_defaults(max_tokens: int, temperature: float, top_p: float, top_k: int) -> SamplingParams:

@@ -54,7 +54,7 @@ def test_it_tells_records_tokens_memory_and_time_and_writes_nothing(run, tmp_pat
     assert (result.code, result.out) == (0, "")
     assert result.err.splitlines()[2:4] == [
         "spectr-batch: 1 of 51 records cannot be decoded; they go to errors.jsonl",
-        "spectr-batch: dry run, nothing is written: kseq K=4 L=4, batch 4, onnxruntime on cpu",
+        "spectr-batch: dry run, nothing is written: auto, batch 4, onnxruntime on cpu",
     ]
     lines = lines_of(result)
     assert list(lines) == ["records", "shards", "completions", "prompt tokens", "memory", "pilot", "time"]

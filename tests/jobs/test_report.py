@@ -38,7 +38,7 @@ def test_the_page_shows_the_run_in_pictures_that_need_no_network(batch, run_dir:
     assert re.search(r"(src|href|url\(|@import|<script)", page) is None
     assert "<b>29</b>rows" in page
     assert "<b>2</b>failed" in page
-    assert "complete · kseq K=4 L=4 · seed 0" in page
+    assert "complete · auto · seed 0" in page
 
 
 def test_failures_are_counted_by_their_code_and_shown_as_text(run_dir: Path):

@@ -70,10 +70,10 @@ def test_the_summary_on_stderr_reads_as_a_table(batch, bundle: Path, run_dir: Pa
         "allowed a non-empty text, a non-empty list of token ids, or a list of several of either."
     )
     assert lines[2] == "spectr-batch: 1 of 2 records cannot be decoded; they go to errors.jsonl"
-    assert lines[3] == "spectr-batch: decoding 2 records: kseq K=4 L=4, batch 8, onnxruntime on cpu"
+    assert lines[3] == "spectr-batch: decoding 2 records: auto, batch 8, onnxruntime on cpu"
     assert "  rows               1 completed, 1 failed" in lines
     assert "  tokens             1 read, 1 written" in lines
-    assert "  block efficiency   2.50 tokens per target pass (kseq K=4 L=4)" in lines
+    assert "  block efficiency   2.50 tokens per target pass (auto)" in lines
     assert "  accepted by depth  1: 100%  2: 50%" in lines
     assert f"  errors             {run_dir}/errors.jsonl" in lines
 
