@@ -243,8 +243,7 @@ def test_a_terminal_gets_a_bar_that_is_cleared(monkeypatch: pytest.MonkeyPatch):
     bar.skip(10)
     bar.show(Tally(9, 1, 5, 100, 10, [6]), 10.0)
     assert stream.getvalue() == (
-        "\r━━━━━━━━━━────────── 50% · 20/40 rows · 1 failed · "
-        "20.0 s left · 10 tokens/s · block efficiency 1.60\x1b[K"
+        "\r━━━━━━━━━━────────── 50% · 20/40 rows · 1 failed · 20.0 s left · 10 tokens/s · block efficiency 1.60\x1b[K"
     )
     bar.clear()
     assert stream.getvalue().endswith("\r\x1b[K")
