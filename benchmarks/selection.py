@@ -245,14 +245,18 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
         at = [one for one in lines if [one["B"], one["K"], one["L"]] == list(SHOWN.values())]
         for rule, colour in COLOURS.items():
             mine = [one for one in at if one["rule"] == rule]
-            left.plot([one["V"] for one in mine], [one["select_ms"] for one in mine], "o-", color=colour, label=rule)
+            if mine:
+                left.plot(
+                    [one["V"] for one in mine], [one["select_ms"] for one in mine], "o-", color=colour, label=rule
+                )
         copies = [one for one in at if one["rule"] == "kseq"]
         left.plot([one["V"] for one in copies], [one["copy_ms"] for one in copies], "k--", label="copy of the laws")
         left.set(title="Time of a selection, B = 8, K = 4, L = 4", ylabel="ms", yscale="log")
         for (rows, mark), (drafts, dash) in itertools.product(zip(ROWS, "os^", strict=True), ((2, "-"), (8, "--"))):
             mine = [one for one in lines if [one["rule"], one["B"], one["K"], one["L"]] == ["kseq", rows, drafts, 4]]
             label = f"B = {rows}, K = {drafts}"
-            right.plot([one["V"] for one in mine], [one["ratio"] for one in mine], mark + dash, label=label)
+            if mine:
+                right.plot([one["V"] for one in mine], [one["ratio"] for one in mine], mark + dash, label=label)
         right.axhline(3, color="#888888", linestyle=":")
         right.set(title="kseq: time over that of the copy, L = 4", yscale="log")
         for panel in (left, right):
