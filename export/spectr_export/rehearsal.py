@@ -14,7 +14,7 @@ from spectr_runtime.bundle import Role
 
 # Measured with benchmarks/streaming.py on two cores; reading, writing and checking weights go with their number.
 SECONDS_PER_LAYER = 1.2
-SECONDS_PER_BILLION_PARAMETERS = 75
+SECONDS_PER_BILLION_PARAMETERS = 87
 START_SECONDS = 6
 # The most memory that a build may allocate, which benchmarks/streaming.py holds it to.
 SHARDS, REST = 1.3, 2e9
