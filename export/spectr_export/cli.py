@@ -84,7 +84,7 @@ def build(
     overwrite: bool,
     dry_run: bool,
 ) -> None:
-    """Build a bundle from TARGET, a folder or a hub id, and its draft.
+    """Build a bundle from TARGET, a folder or a hub id (owner/name, or owner/name@revision), and its draft.
 
     Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears;
     a difference beyond rounding fails the build, and so does a precision that loses more than 0.02 (half precision),

@@ -8,8 +8,8 @@ from pathlib import Path
 from spectr_export.checkpoint import check_weights
 from spectr_runtime.errors import BundleError, SpectrError, UsageError
 
-# The hub's rule for `name` and `owner/name`.
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+# The hub's rule for `name` and `owner/name`, and behind an @ a branch, tag or commit.
+REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?)(@(?P<revision>[\w.\-/]+))?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 # Subfolders hold other formats; `consolidated` is a second copy of the weights.
 OTHER_FORMATS = ["*/*", "consolidated*"]
@@ -19,7 +19,7 @@ def fetch(source: str) -> Path:
     """The local folder of a model, downloaded to the hub's cache if ``source`` names a repository.
 
     Args:
-        source: A folder, or a hub id such as ``owner/name``.
+        source: A folder, or a hub id such as ``owner/name`` or ``owner/name@revision``.
 
     Raises:
         UsageError: There is neither such a folder nor can it be a hub id.
@@ -28,19 +28,31 @@ def fetch(source: str) -> Path:
     """
     folder = Path(source)
     if not (source and folder.is_dir()):
-        if not REPOSITORY.fullmatch(source):
+        found = REPOSITORY.fullmatch(source)
+        if not found:
             raise UsageError(f"{source!r} is neither a folder nor a hub id.", hint="Give a folder or `owner/name`.")
-        folder = _download(source)
+        folder = _download(found["name"], found["revision"])
     _check_files(folder, source)
     return folder
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=FILES, ignore_patterns=OTHER_FORMATS))
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=FILES, ignore_patterns=OTHER_FORMATS)
+        )
+    except RevisionNotFoundError as error:
+        raise UsageError(
+            f"{repository} has no branch, tag or commit {revision!r} on the hub.", hint="Check the part behind the @."
+        ) from error
     except GatedRepoError as error:
         raise SpectrError(
             f"{repository} is gated on the hub.", hint="Accept its terms there, then log in with `hf auth login`."

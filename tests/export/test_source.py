@@ -62,6 +62,9 @@ def test_a_hub_id_is_downloaded_without_pickles_and_other_formats(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert fetch("owner/name-1.5B") == tmp_path
     assert asked["repository"] == "owner/name-1.5B"
+    assert asked["revision"] is None
+    assert fetch("owner/name@refs/pr/7") == tmp_path
+    assert (asked["repository"], asked["revision"]) == ("owner/name", "refs/pr/7")
     kept = filter_repo_objects(
         [
             "config.json",
@@ -85,6 +88,7 @@ RESPONSE: Any = SimpleNamespace(headers={}, request=None)
     [
         (errors.LocalEntryNotFoundError("no network"), SpectrError, "the hub cannot be reached and its cache does not"),
         (errors.RepositoryNotFoundError("404", response=RESPONSE), UsageError, "the hub has no such repository"),
+        (errors.RevisionNotFoundError("404", response=RESPONSE), UsageError, "has no branch, tag or commit 'v9'"),
         (errors.GatedRepoError("403", response=RESPONSE), SpectrError, "is gated on the hub"),
         (errors.HfHubHTTPError("500 oops\nmore", response=RESPONSE), SpectrError, r"did not give .*: 500 oops Try"),
         (TimeoutError("read timed out"), SpectrError, "did not give .*: read timed out Try again later"),
@@ -98,6 +102,6 @@ def test_errors_of_the_hub_are_told_in_our_words(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(kind, match=message) as caught:
-        fetch("owner/name")
+        fetch("owner/name@v9")
     assert type(caught.value) is kind
     assert "owner/name" in caught.value.message
