@@ -31,9 +31,10 @@ import onnx
 import onnxruntime
 import torch
 from machine import machine
+from transformers import AutoModelForCausalLM
 
 from spectr_export.graph import GRAPH, export_graph
-from spectr_export.model import in_float32, load_original, load_stored, measure_spec, save_model
+from spectr_export.model import load_stored, measure_spec, save_model
 from spectr_runtime import Call, ModelSpec
 from spectr_runtime.attention import block_mask, triangle
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -244,7 +245,7 @@ def measure_model(name: str, source: Path, here: Path, repeats: int) -> dict[str
     }  # fmt: skip
     exports = {tool: measure_export(command, folders[tool]) for tool, command in commands.items()}
     click.echo(f"{name}: {json.dumps(exports)}", err=True)
-    model = load_original(source)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()
     spec = measure_spec(model)
     runners = {
         "transformers": transformers_runner(model),
@@ -259,8 +260,8 @@ def measure_model(name: str, source: Path, here: Path, repeats: int) -> dict[str
 def export_one(source: Path, folder: Path) -> None:
     """What a build does to one model, without its checks."""
     stored = load_stored(source)
-    spec = measure_spec(in_float32(stored))
-    save_model(stored, folder)
+    spec = measure_spec(stored.model)
+    save_model(stored.model, folder, weights=stored.weights)
     export_graph(folder, spec)
 
 

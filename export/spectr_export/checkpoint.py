@@ -24,7 +24,7 @@ def check_weights(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     whole = (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file()
-    for path in sorted(folder.glob("*.safetensors")) if whole else _indexed(folder):
+    for path in sorted(folder.glob("*.safetensors")) if whole else weight_files(folder):
         try:
             with safe_open(path, framework="pt"):
                 pass
@@ -46,12 +46,19 @@ def check_sizes(config: Any, path: Path) -> None:
             )
 
 
-def _indexed(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights.
+
+    Raises:
+        BundleError: The index that tells them is malformed, or names others than files beside it.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
     path = folder / INDEX
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
         strange = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is malformed: {error}.", hint=AGAIN) from error
     if strange:
         raise BundleError(f"{path} names {strange[0]!r}, which is no file beside it.", hint=AGAIN)

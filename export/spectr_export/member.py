@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from spectr_export.graph import export_graph
-from spectr_export.model import in_float32, load_original, load_stored, measure_spec, save_model
+from spectr_export.model import load_original, load_stored, measure_spec, save_model
+from spectr_export.ondemand import Stored
 from spectr_export.parity import check_half, check_onnxruntime
 from spectr_export.precision import Precision
 from spectr_export.quality import check_quality
@@ -67,19 +67,18 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     """
     role, precision = member.role, member.precision
     stored = load_stored(member.source)
-    original = in_float32(stored)
-    spec = dataclasses.replace(measure_spec(original), dtype=precision.dtype, quantisation=precision.quantisation)
-    parameters = sum(parameter.numel() for parameter in stored.parameters())
+    spec = dataclasses.replace(measure_spec(stored.model), dtype=precision.dtype, quantisation=precision.quantisation)
+    parameters = sum(parameter.numel() for parameter in stored.model.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
-    save_model(stored, folder, precision)
+    save_model(stored.model, folder, precision, stored.weights)
     export_graph(folder, spec)
     own = load_original(folder)
     reference = Reference(own)
     parity = check_onnxruntime(reference, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")
     quality: dict[str, float] = {}
-    if not _exact(stored, precision):
-        quality |= check_quality(original, own, ids, precision, name=role)
+    if not _exact(stored.weights, precision):
+        quality |= check_quality(stored.model, own, ids, precision, name=role)
     if has_half_arithmetic(spec):
         quality |= check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
     if quality:
@@ -121,8 +120,8 @@ def has_half_arithmetic(spec: ModelSpec) -> bool:
     return spec.dtype != "float32" and spec.quantisation == "none"
 
 
-def _exact(stored: Any, precision: Precision) -> bool:
+def _exact(weights: Mapping[str, Stored], precision: Precision) -> bool:
     """Whether every weight of a checkpoint is a number of the precision's type."""
     wanted = DTYPES[precision.dtype]
-    found = {weight.dtype for weight in stored.parameters()}
+    found = {weight.dtype for weight in weights.values() if weight.dtype.is_floating_point}
     return precision.quantisation == "none" and all(torch.promote_types(dtype, wanted) == wanted for dtype in found)

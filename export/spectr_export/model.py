@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from safetensors import safe_open
 
 from spectr_export.checkpoint import check_sizes
+from spectr_export.conversion import read_checkpoint
 from spectr_export.ondemand import Stored, load_on_demand
 from spectr_export.precision import FLOAT32, Precision, convert, distinct_weights, layouts
-from spectr_export.weights import SAFETENSORS_DTYPES, WEIGHTS, read_places, write_weights
+from spectr_export.weights import WEIGHTS, read_places, write_weights
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
 from spectr_runtime.weights import CODES, SCALES, dequantise
@@ -41,39 +43,49 @@ def load_config(folder: Path) -> Any:
     return config
 
 
-def load_stored(folder: Path) -> Any:
-    """The causal LM as transformers has it, in eval mode, its weights mapped from the files and in their type.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Original:
+    """A checkpoint's model.
 
-    Files of one floating-point type are mapped, so that the model takes memory only while it computes. What
-    transformers must put together (experts, say) is in memory, and files of several types are read in float32.
+    Attributes:
+        model: The causal LM as transformers has it, with its own eager attention, computing in float32, in eval mode.
+        weights: Its weights under transformers' names, tied ones once, in the checkpoint's types.
+    """
+
+    model: Any
+    weights: Mapping[str, Stored]
+
+
+def outline(config: Any) -> Any:
+    """The causal LM on the meta device, which holds shapes and no data."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        # Some experts exist in half precision only; what is stored goes by the precision asked for.
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+
+
+def load_stored(folder: Path) -> Original:
+    """The model of a checkpoint, whose weights stay mapped from the files and in their types.
+
+    The model takes memory only while it computes, and the weights only while they are read.
 
     Raises:
         BundleError: transformers cannot load it, or weights are missing.
     """
-    from transformers import AutoModelForCausalLM
-
+    config = load_config(folder)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=_stored_dtype(folder),
-            attn_implementation="eager",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        weights = read_checkpoint(folder, outline(config))
+        model = load_on_demand(config, weights)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BundleError(
             f"transformers cannot load {folder}: {_first_line(error)}", hint="Check the folder."
         ) from error
-    model, report = loaded
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise BundleError(
-            f"{folder} lacks {len(missing)} weights of its architecture, among them {missing[0]}.",
-            hint="Get the checkpoint again.",
-        )
-    return model.eval()
+    # A name of the checkpoint may be another of the same tied weight.
+    aliases = model.named_parameters(remove_duplicate=False)
+    names = {id(tensor): name for name, tensor in (*reversed(list(aliases)), *model.named_buffers())}
+    stored = {names[id(model.get_parameter_or_buffer(name))]: weight for name, weight in weights.items()}
+    return Original(model, stored)
 
 
 def load_original(folder: Path) -> Any:
@@ -88,15 +100,7 @@ def load_original(folder: Path) -> Any:
     whole = folder / WEIGHTS
     if whole.is_file() and any(name.endswith(CODES) for name in read_places(whole)):
         return load_on_demand(load_config(folder), _stored_weights(whole))
-    return in_float32(load_stored(folder))
-
-
-def in_float32(model: Any) -> Any:
-    """A model that computes in float32 with another's weights, which stay where they are."""
-    if all(weight.dtype == torch.float32 for weight in model.parameters()):
-        return model
-    weights = {name: Stored(tuple(weight.shape), weight.float) for name, weight in distinct_weights(model).items()}
-    return load_on_demand(model.config, weights)
+    return load_stored(folder).model
 
 
 def longest_text(config: Any) -> int:
@@ -146,13 +150,16 @@ def measure_spec(model: Any) -> ModelSpec:
     )
 
 
-def save_model(model: Any, folder: Path, precision: Precision = FLOAT32) -> None:
-    """Write ``config.json`` and ``model.safetensors``, the weights one by one under transformers' names.
+def save_model(
+    model: Any, folder: Path, precision: Precision = FLOAT32, weights: Mapping[str, Stored] | None = None
+) -> None:
+    """Write ``config.json`` and ``model.safetensors``, the weights part by part under transformers' names.
 
     Args:
-        model: A causal LM, its weights in any type.
+        model: A causal LM.
         folder: Where to write; made if need be.
         precision: How the weights are stored.
+        weights: Its weights, in any type; None where the model holds them.
 
     Raises:
         BundleError: A weight does not fit the precision.
@@ -161,7 +168,8 @@ def save_model(model: Any, folder: Path, precision: Precision = FLOAT32) -> None
     config = copy.deepcopy(model.config)
     config.architectures, config.dtype = [type(model).__name__], precision.dtype
     config.save_pretrained(folder)
-    write_weights(folder / WEIGHTS, layouts(model, precision), convert(model, precision), {"format": "pt"})
+    held = {name: Stored.of(tensor) for name, tensor in distinct_weights(model).items()} if weights is None else weights
+    write_weights(folder / WEIGHTS, layouts(model, precision), convert(model, held, precision), {"format": "pt"})
 
 
 def _stored_weights(path: Path) -> dict[str, Stored]:
@@ -174,21 +182,10 @@ def _stored_weights(path: Path) -> dict[str, Stored]:
             plain = name.removesuffix(CODES)
             scales = stored[plain + SCALES].float()
             shape = (scales.shape[-1], len(tensor))
-            weights[plain] = Stored(shape, functools.partial(dequantise, tensor, scales))
+            weights[plain] = Stored(torch.float32, shape, [functools.partial(dequantise, tensor, scales)])
         elif not name.endswith(SCALES):
-            weights[name] = Stored(tuple(tensor.shape), tensor.float)
+            weights[name] = Stored.of(tensor)
     return weights
-
-
-def _stored_dtype(folder: Path) -> torch.dtype:
-    whole, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
-    try:
-        files = {WEIGHTS} if whole.is_file() else set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        found = {place.dtype for name in files for place in read_places(folder / name).values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{folder} has no readable weights: {error}.", hint="Get the checkpoint again.") from error
-    floating = [dtype for dtype, name in SAFETENSORS_DTYPES.items() if name in found and dtype.is_floating_point]
-    return floating[0] if len(floating) == 1 else torch.float32
 
 
 def _first_line(error: Exception) -> str:

@@ -3,66 +3,117 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from spectr_runtime.errors import BundleError
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stored:
-    """A weight that can be read when it is needed.
+    """A weight that can be read when it is needed, in equal parts of its first dimension.
+
+    A stack of matrices, such as a layer's experts, has a part for each of them; any other weight is one part.
 
     Attributes:
+        dtype: Type in which its parts are read.
         shape: Its sizes.
-        read: Gives it in float32.
+        parts: Each gives its part of the weight, with all of the weight's dimensions.
     """
 
+    dtype: torch.dtype
     shape: tuple[int, ...]
-    read: Callable[[], torch.Tensor]
+    parts: Sequence[Callable[[], torch.Tensor]]
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> Stored:
+        """A tensor that is mapped or in memory."""
+        stacked = tensor.dim() == 3
+        views = [functools.partial(tensor.narrow, 0, number, 1) for number in range(len(tensor))] if stacked else None
+        return Stored(tensor.dtype, tuple(tensor.shape), views or [lambda: tensor])
+
+    def read(self) -> torch.Tensor:
+        """The whole weight in float32."""
+        parts = [part().float() for part in self.parts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stack:
+    """Stands for a stack of experts where transformers' own loop over them takes one after the other."""
+
+    weight: Stored
+
+    def __getitem__(self, number: torch.Tensor) -> torch.Tensor:
+        """One expert's matrix in float32."""
+        return self.weight.parts[int(number)]()[0].float()
 
 
 def load_on_demand(config: Any, weights: Mapping[str, Stored]) -> Any:
     """A model that reads each matrix when the module that owns it runs and lets go of it afterwards.
 
-    So a model in another type than float32, or quantised, computes in float32 in the memory of its largest matrix. In
-    between, a matrix is a stand-in of the right shape and type that takes no memory. Vectors and buffers are small and
-    are read at once.
+    So a model in another type than float32, or quantised, computes in float32 in the memory of its largest matrix, and
+    a mixture in that of one expert. In between, a matrix is a stand-in of the right shape and type that takes no
+    memory. Vectors and buffers are small and are read at once.
 
     Args:
         config: Its transformers configuration.
         weights: Its weights under transformers' names; of tied ones, one.
 
     Returns:
-        The causal LM in eval mode, with its own eager attention.
+        The causal LM in eval mode, with its own eager attention and experts.
+
+    Raises:
+        BundleError: Weights are missing.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+    # Each stand-in has a number of its own: transformers ties weights that it may tie if they are equal.
     state = {
-        name: torch.zeros(1).expand(weight.shape) if len(weight.shape) > 1 else weight.read()
-        for name, weight in weights.items()
+        name: torch.full((1,), float(number)).expand(weight.shape) if len(weight.shape) > 1 else weight.read()
+        for number, (name, weight) in enumerate(weights.items())
     }
     family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    model = family.from_pretrained(
-        None, config=config, state_dict=state, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    model, report = family.from_pretrained(
+        None,
+        config=config,
+        state_dict=state,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        experts_implementation="eager",
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise BundleError(
+            f"The checkpoint lacks {len(missing)} weights of its architecture, among them {missing[0]}.",
+            hint="Get the checkpoint again.",
+        )
     # A tied parameter has several names, one of which is stored.
     named = dict(model.named_parameters(remove_duplicate=False))
-    read = {id(named[name]): weight.read for name, weight in weights.items() if name in named and named[name].dim() > 1}
+    matrices = {id(named[name]): weight for name, weight in weights.items() if name in named and len(weight.shape) > 1}
     for module in model.modules():
-        owned = {name: read[id(own)] for name, own in module.named_parameters(recurse=False) if id(own) in read}
+        own = module.named_parameters(recurse=False)
+        owned = {name: matrices[id(parameter)] for name, parameter in own if id(parameter) in matrices}
         if owned:
             _attach(module, owned)
-    return model
+    return model.eval()
 
 
-def _attach(module: nn.Module, owned: Mapping[str, Callable[[], torch.Tensor]]) -> None:
+def _attach(module: nn.Module, owned: Mapping[str, Stored]) -> None:
     stand_ins = {name: module._parameters[name] for name in owned}
+    # transformers marks so the modules whose experts are stacked.
+    mixture = hasattr(module, "has_gate")
 
     def take(_module: nn.Module, _inputs: object) -> None:
-        for name, read in owned.items():
-            module._parameters[name] = nn.Parameter(read(), requires_grad=False)
+        for name, weight in owned.items():
+            stacked = mixture and len(weight.parts) > 1
+            parameters: dict[str, Any] = module._parameters
+            parameters[name] = Stack(weight) if stacked else nn.Parameter(weight.read(), requires_grad=False)
 
     def let_go(_module: nn.Module, _inputs: object, _output: object) -> None:
         module._parameters.update(stand_ins)

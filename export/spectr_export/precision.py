@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from spectr_export.ondemand import Stored
 from spectr_export.quantiser import QUANTISATIONS, quantisable, quantise, quantised_layouts
 from spectr_export.weights import Layout
 from spectr_runtime.contract import DTYPES
@@ -56,21 +57,23 @@ def layouts(model: Any, precision: Precision) -> dict[str, Layout]:
     return made
 
 
-def convert(model: Any, precision: Precision) -> Iterator[tuple[str, torch.Tensor]]:
-    """Give every weight of a model once as it is to be stored, made when it is asked for.
+def convert(model: Any, weights: Mapping[str, Stored], precision: Precision) -> Iterator[tuple[str, torch.Tensor]]:
+    """Give every weight of a model once as it is to be stored, part by part, made when it is asked for.
 
     Args:
-        model: A causal LM, its weights in any type.
+        model: A causal LM.
+        weights: Its weights, in any type.
         precision: How they are to be stored.
 
     Yields:
-        The name in transformers' model (of tied weights, the first; of quantised ones, with a suffix) and the tensor.
+        The name in transformers' model (of quantised weights, with a suffix) and the next part of the tensor.
 
     Raises:
         BundleError: A weight is too large for the new type.
     """
     quantised = _quantised(model, precision)
-    for name, tensor in distinct_weights(model).items():
+    for name, part in ((name, part) for name, weight in weights.items() for part in weight.parts):
+        tensor = part()
         dtype = _dtype(tensor, precision)
         if dtype == torch.float16:
             _refuse_large(name, tensor)

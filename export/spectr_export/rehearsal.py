@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
-
 from spectr_export.build import Prepared, prepare
 from spectr_export.member import Member, Say
+from spectr_export.model import outline
 from spectr_export.precision import Precision, layouts
 from spectr_runtime.bundle import Role
 
@@ -47,7 +46,7 @@ class Expected:
     @staticmethod
     def of(member: Member, config: Any) -> Expected:
         """Lay a model out without its weights."""
-        model = _outline(config)
+        model = outline(config)
         files = [path.stat().st_size for path in member.source.glob("*.safetensors")]
         return Expected(
             role=member.role,
@@ -98,15 +97,6 @@ def render(pair: Prepared, models: list[Expected]) -> str:
         f"{'time':<12}about {_duration(seconds)} on two cores",
     ]
     return "\n".join(lines)
-
-
-def _outline(config: Any) -> Any:
-    """The model on the meta device, which holds shapes and no data."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        # Some experts exist in half precision only; what is stored goes by the precision asked for.
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
 
 
 def _duration(seconds: float) -> str:

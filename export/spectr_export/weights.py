@@ -96,14 +96,14 @@ def write_weights(
     tensors: Iterable[tuple[str, torch.Tensor]],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a safetensors file of which no more than one tensor is ever in memory.
+    """Write a safetensors file of which no more than one tensor, or a part of one, is ever in memory.
 
     The header is written first, from the layouts; each tensor goes to its place when it comes, in any order.
 
     Args:
         path: The file.
         layouts: Every tensor of the file.
-        tensors: The same names with their data, once each.
+        tensors: The same names with their data: each whole, or in consecutive parts of its first dimension.
         metadata: The file's ``__metadata__``.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -114,17 +114,18 @@ def write_weights(
         header[name] = {"dtype": dtype, "shape": list(layout.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    missing = set(layouts)
+    written = dict.fromkeys(layouts, 0)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
         for name, tensor in tensors:
-            assert (tensor.dtype, tuple(tensor.shape)) == (layouts[name].dtype, layouts[name].shape), name
-            missing.remove(name)
-            file.seek(8 + len(text) + header[name]["data_offsets"][0])
+            layout, begin = layouts[name], header[name]["data_offsets"][0]
+            assert (tensor.dtype, tuple(tensor.shape[1:])) == (layout.dtype, layout.shape[1:]), name
+            file.seek(8 + len(text) + begin + written[name])
             # numpy has no bfloat16, so the bytes are handed over.
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    assert not missing, missing
+            written[name] += tensor.nbytes
+    assert written == {name: layout.length for name, layout in layouts.items()}, path
 
 
 def _place(entry: Mapping[str, Any], start: int) -> Place:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from spectr_export import build as build_module
 from spectr_export import parity
 from spectr_export.build import Built, build, check
-from spectr_export.model import load_original, load_stored, longest_text, measure_spec, save_model
+from spectr_export.model import load_original, longest_text, measure_spec, save_model
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError, open_engine
 from spectr_runtime.engines import Backend
 
@@ -55,7 +55,7 @@ FILES = ("config.json", "model.onnx", "model.safetensors")
 
 
 def test_weights_of_the_half_precision_checkpoint_are_kept_exactly(bundle_path: Path, pair: tuple[Path, Path]) -> None:
-    original = load_stored(pair[0]).state_dict()
+    original = AutoModelForCausalLM.from_pretrained(pair[0]).state_dict()
     built = AutoModelForCausalLM.from_pretrained(bundle_path / "target").state_dict()
     assert {tensor.dtype for tensor in original.values()} == {torch.float16}
     assert {tensor.dtype for tensor in built.values()} == {torch.float32}

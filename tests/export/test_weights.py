@@ -79,7 +79,8 @@ def test_a_sharded_checkpoint_becomes_one_file_of_the_wanted_type(tmp_path: Path
     model = tiny_model("llama", tie_word_embeddings=tied).bfloat16()
     model.save_pretrained(tmp_path / "source", max_shard_size="20kB")
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 2
-    save_model(load_stored(tmp_path / "source"), tmp_path / "one", Precision(dtype))
+    stored = load_stored(tmp_path / "source")
+    save_model(stored.model, tmp_path / "one", Precision(dtype), stored.weights)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((tmp_path / "one" / "config.json").read_text())["dtype"] == dtype
     wanted = getattr(torch, dtype)
@@ -133,11 +134,11 @@ before, peak = resident(), 0
 
 def sampled():
     global peak
-    for item in convert(stored, precision):
+    for item in convert(stored.model, stored.weights, precision):
         peak = max(peak, resident())
         yield item
 
-write_weights(folder / "weights", layouts(stored, precision), sampled(), {})
+write_weights(folder / "weights", layouts(stored.model, precision), sampled(), {})
 print(peak - before)
 """
 
