@@ -22,10 +22,12 @@ def make_row(request: Request, manifest: Manifest, text: Text, run_seed: int) ->
         run_seed: Seed of requests that bring none.
 
     Raises:
-        RequestError: The prompt is too long or cannot be tokenized, or a bias names a token that there is not.
+        RequestError: The prompt is too long or cannot be tokenized, or a token that it
+            names does not exist.
     """
     params, vocabulary = request.params, manifest.vocabulary
-    _check_bias([token for token, _ in params.logit_bias], vocabulary.size)
+    _check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)
+    _check_tokens("stop_token_ids", params.stop_token_ids, vocabulary.size)
     prompt = text.encode(request.prompt)
     _check_length(len(prompt), manifest.limits.capacity)
     model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
@@ -49,10 +51,10 @@ def _check_length(tokens: int, capacity: int) -> None:
         )
 
 
-def _check_bias(tokens: Sequence[int], vocabulary: int) -> None:
+def _check_tokens(param: str, tokens: Sequence[int], vocabulary: int) -> None:
     outside = [token for token in tokens if not 0 <= token < vocabulary]
     if outside:
         raise RequestError(
             f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {vocabulary - 1}.",
-            param="logit_bias",
+            param=param,
         )

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.costs import Costs
 from spectr_runtime.errors import BundleError
+from spectr_runtime.plan import Plan
 
 FOLDER = "calibration"
 
@@ -33,8 +34,8 @@ def calibration_file(bundle: Bundle, backend: str, device: torch.device, rows: i
     return bundle.path / FOLDER / f"{name}.json"
 
 
-def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int) -> Costs | None:
-    """Costs measured earlier on a machine like this one, if there are any.
+def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int, plans: Sequence[Plan]) -> Costs | None:
+    """Costs of some plans measured earlier on a machine like this one; none if those of one are missing.
 
     Raises:
         BundleError: The file is malformed.
@@ -43,9 +44,10 @@ def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int) ->
     if not path.is_file():
         return None
     try:
-        return Costs.from_json(json.loads(path.read_text(encoding="utf-8"))["costs"])
+        costs = Costs.from_json(json.loads(path.read_text(encoding="utf-8"))["costs"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is malformed: {error!r}.", hint="Delete it, or calibrate again.") from error
+    return costs if all(str(plan) in costs.table for plan in plans) else None
 
 
 def save_costs(path: Path, costs: Costs, facts: Mapping[str, Any]) -> None:

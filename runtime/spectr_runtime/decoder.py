@@ -96,10 +96,12 @@ class Decoder:
     def _make_planner(self, bundle: Bundle, plan: PlanChoice, backend: Backend) -> Planner:
         if plan != AUTO:
             return FixedPlanner(plan)
-        costs = load_costs(bundle, backend, self._device, self.batch_size)
-        if costs is None:
+        while (costs := load_costs(bundle, backend, self._device, self.batch_size, RACES)) is None:
             LOG.warning("Measuring what a round costs; `spectr-export calibrate` keeps the figures in the bundle.")
-            costs = measure(self._pair, RACES, bundle.manifest, self.batch_size)
+            try:
+                return AutoPlanner(measure(self._pair, RACES, bundle.manifest, self.batch_size))
+            except (SpectrError, RuntimeError, MemoryError) as error:
+                self._halve(error)
         return AutoPlanner(costs)
 
     @torch.inference_mode()

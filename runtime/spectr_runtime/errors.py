@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first; libraries may say much, or nothing at all."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 class SpectrError(Exception):
     """The root of the tree: a fatal error.
 

@@ -39,7 +39,7 @@ class SamplingParams:
         repetition_penalty: Divides the logits of tokens of prompt and completion, multiplies negative ones; 1 does
             nothing.
         logit_bias: Tokens and what is added to their logits, -100 to 100.
-        min_tokens: Tokens to write before an end or stop token may come.
+        min_tokens: Tokens to write before an end token, a stop token or a stop text may come.
         stop: Texts that end the completion; they are not part of its text.
         stop_token_ids: Tokens that end the completion beside the model's own end tokens.
         ignore_eos: Go on past the model's end tokens.

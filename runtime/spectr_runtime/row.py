@@ -103,7 +103,7 @@ class Row:
         if token in self.end_tokens:
             return "stop"
         if self._stop_text is not None:
-            self._stopped_text = self._stop_text.push(token)
+            self._stopped_text = self._stop_text.push(token, held=self.written <= self.request.params.min_tokens)
             if self._stopped_text is not None:
                 return "stop"
         return "length" if self.length >= self.limit else None

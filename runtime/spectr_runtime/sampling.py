@@ -7,6 +7,7 @@ Draft and target go through the same function, and the law that it returns is bo
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,7 @@ class Sampling:
         greedy_B: Rows of temperature 0.
         truncated_C: Rows that drop improbable tokens.
         top_k_C: Their k, with the vocabulary's size in place of 0.
-        top_p_C: Their p.
+        top_p_C: Their p, infinite in place of 1.
         min_p_C: Their smallest share of the most probable token's probability.
         any_greedy: Whether some row is greedy; known to the host, so that nothing waits for the device.
         vocabulary: Tokens that draft and target share; logits behind them are left out.
@@ -51,7 +52,8 @@ class Sampling:
                 dtype=torch.int64,
                 device=device,
             ),
-            top_p_C=torch.tensor([params[row].top_p for row in truncated], device=device),
+            # Sums of rounded probabilities reach 1 before the last token, so that 1 would drop some.
+            top_p_C=torch.tensor([_or_infinite(params[row].top_p) for row in truncated], device=device),
             min_p_C=torch.tensor([float(params[row].min_p) for row in truncated], device=device),
             any_greedy=any(one.temperature == 0 for one in params),
             vocabulary=vocabulary,
@@ -80,6 +82,10 @@ class Sampling:
             one_hot_BMV = torch.zeros_like(law_BMV).scatter_(-1, best_BM1, 1.0)
             law_BMV = torch.where(self.greedy_B[:, None, None], one_hot_BMV, law_BMV)
         return law_BMV, sound_B
+
+
+def _or_infinite(top_p: float) -> float:
+    return top_p if top_p < 1 else math.inf
 
 
 def truncate(logits_CMV: torch.Tensor, top_k_C: torch.Tensor, top_p_C: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,8 +64,13 @@ class Text:
 
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         """Text that token ids add to a prompt."""
-        context = list(prompt_ids[-CONTEXT_TOKENS:])
-        return self.decode([*context, *ids])[len(self.settled(context)) :]
+        return self.added(prompt_ids[-CONTEXT_TOKENS:], ids)
+
+    def added(self, context: Sequence[int], ids: Sequence[int]) -> str:
+        """Text that token ids add to others; a character that these began belongs to it."""
+        before, whole = self.decode(context), self.decode([*context, *ids])
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))
+        return whole[sum(1 for _ in same) :]
 
     def _piece(self, token: int) -> tuple[str, bytes]:
         """What one token looks like behind another one, special tokens too, and its bytes."""
@@ -72,10 +78,6 @@ class Text:
         text = str(self._tokenizer.decode([*before, token]))[len(str(self._tokenizer.decode(before))) :]
         name = self._tokenizer.convert_ids_to_tokens(token)
         return text, _raw_bytes(name) if INCOMPLETE in text else text.encode()
-
-    def settled(self, ids: Sequence[int]) -> str:
-        """Text that no further token can change."""
-        return self.decode(ids).rstrip(INCOMPLETE)
 
     def _render(self, chat: Chat) -> str:
         if not self._tokenizer.chat_template:
@@ -126,25 +128,29 @@ class StopText:
     def __init__(self, text: Text, prompt_ids: Sequence[int], stops: tuple[str, ...]) -> None:
         self._text = text
         self._stops = stops
-        self._ids = list(prompt_ids[-CONTEXT_TOKENS:])
-        self._shown = text.settled(self._ids)
+        self._context = list(prompt_ids[-CONTEXT_TOKENS:])
+        self._open: list[int] = []  # tokens of a character that is not whole yet
         self._written = ""
-        self._longest = max(map(len, stops))
 
-    def push(self, token: int) -> str | None:
-        """Take one token; the completion's text before the first stop text once there is one."""
-        self._ids.append(token)
-        decoded = self._text.decode(self._ids)
-        if decoded.endswith(INCOMPLETE) and len(self._ids) < 2 * CONTEXT_TOKENS:
+    def push(self, token: int, *, held: bool = False) -> str | None:
+        """Take one token; the completion's text before the first stop text that the token ended, if it ended one.
+
+        Args:
+            token: The token.
+            held: Whether a stop text may not come yet.
+        """
+        self._open.append(token)
+        piece = self._text.added(self._context, self._open)
+        if piece.endswith(INCOMPLETE) and len(self._open) < CONTEXT_TOKENS:
             return None
-        piece = decoded[len(self._shown) :]
-        self._ids = self._ids[-CONTEXT_TOKENS:]
-        self._shown = self._text.decode(self._ids)
-        searched = max(0, len(self._written) - self._longest + 1)
+        self._context = [*self._context, *self._open][-CONTEXT_TOKENS:]
+        self._open = []
+        before = len(self._written)
         self._written += piece
-        return _before_first(self._written, self._stops, searched)
+        return None if held else _before_first(self._written, self._stops, before)
 
 
-def _before_first(written: str, stops: Iterable[str], searched: int) -> str | None:
-    found = [place for stop in stops if (place := written.find(stop, searched)) >= 0]
+def _before_first(written: str, stops: Iterable[str], known: int) -> str | None:
+    """What stands before the first stop text that ends behind the known part."""
+    found = [place for stop in stops if (place := written.find(stop, max(0, known - len(stop) + 1))) >= 0]
     return written[: min(found)] if found else None

@@ -31,7 +31,7 @@ class LetterText:
         text = self.decode([token])
         return text, text.encode()
 
-    def settled(self, ids: Sequence[int]) -> str:
+    def added(self, context: Sequence[int], ids: Sequence[int]) -> str:
         return self.decode(ids)
 
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:

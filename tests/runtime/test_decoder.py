@@ -154,6 +154,27 @@ def test_a_stop_text_inside_an_accepted_run_cuts_text_tokens_and_usage(open_deco
     assert found > 5
 
 
+def test_neither_end_tokens_nor_stop_texts_come_before_min_tokens(open_decoder: OpenDecoder) -> None:
+    params = SamplingParams(max_tokens=20, min_tokens=6, stop=("a", "b", "cc"))
+    rows = by_id(open_decoder(PLANS[3]), [Request(str(row), PROMPT, params) for row in range(30)])
+    lengths = [len(one.token_ids) for one in rows.values()]
+    assert min(lengths) == 7
+    assert any(stop in one.text for one in rows.values() for stop in params.stop)
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_a_stop_token_that_there_is_not_fails_its_row_alone(open_decoder: OpenDecoder, adjusted: bool) -> None:
+    params = SamplingParams(max_tokens=5, stop_token_ids=(9,), min_tokens=2 * adjusted)
+    bad, good = sorted(
+        open_decoder(PLANS[2]).generate([Request("bad", PROMPT, params), Request("good", PROMPT)]),
+        key=lambda outcome: outcome.id,
+    )
+    assert isinstance(bad, Failure)
+    assert bad.error.param == "stop_token_ids"
+    assert str(bad.error) == "Token id 9 is outside the vocabulary; ids run from 0 to 4."
+    assert isinstance(good, Completion)
+
+
 def test_stop_token_ids_end_a_row(open_decoder: OpenDecoder) -> None:
     params = SamplingParams(max_tokens=40, ignore_eos=True, stop_token_ids=(4,))
     for one in by_id(open_decoder(PLANS[2]), [Request(str(row), PROMPT, params) for row in range(9)]).values():

@@ -122,12 +122,13 @@ def test_a_draft_that_stood_still_reads_what_was_written_meanwhile(open_decoder:
 def test_kept_costs_are_found_again_for_the_same_machine(tmp_path: Path) -> None:
     bundle = cast(Bundle, SimpleNamespace(path=tmp_path))
     cpu, costs = torch.device("cpu"), flat_costs({})
-    assert load_costs(bundle, "torch", cpu, 3) is None
+    assert load_costs(bundle, "torch", cpu, 3, RACES) is None
     path = calibration_file(bundle, "torch", cpu, 3)
     save_costs(path, costs, {"date": "today"})
-    assert load_costs(bundle, "torch", cpu, 3) == costs
-    assert load_costs(bundle, "torch", cpu, 4) is None
-    assert load_costs(bundle, "onnxruntime", cpu, 3) is None
+    assert load_costs(bundle, "torch", cpu, 3, RACES) == costs
+    assert load_costs(bundle, "torch", cpu, 4, RACES) is None
+    assert load_costs(bundle, "onnxruntime", cpu, 3, RACES) is None
+    assert load_costs(bundle, "torch", cpu, 3, (*RACES, Plan("race", 9, 9))) is None, "of an older menu"
     path.write_text("{}")
     with pytest.raises(BundleError, match="is malformed: KeyError"):
-        load_costs(bundle, "torch", cpu, 3)
+        load_costs(bundle, "torch", cpu, 3, RACES)

@@ -50,6 +50,13 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     assert law(logits, top_p=1.0) == pytest.approx([0.1, 0.5, 0.15, 0.25])
 
 
+def test_a_top_p_of_one_keeps_the_least_probable_tokens_of_a_large_vocabulary() -> None:
+    logits_V = 3 * torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling.of([SamplingParams(top_k=50_000)], 50_000, CPU)
+    law_BMV, _ = sampling.laws(logits_V[None, None])
+    assert (law_BMV > 0).all()
+
+
 def test_top_p_looks_at_what_top_k_left() -> None:
     logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
     assert law(logits, top_k=2, top_p=0.55) == pytest.approx([1, 0, 0, 0])

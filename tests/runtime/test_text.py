@@ -59,6 +59,20 @@ def test_a_prompt_that_ends_inside_a_character_loses_nothing(text: Text) -> None
     assert [watcher.push(token) for token in ids[3:]][-1] == "🎉b"
 
 
+def test_a_prompt_that_ends_with_a_replacement_character_keeps_it(text: Text) -> None:
+    prompt = text.encode(f"a{INCOMPLETE}")
+    assert text.completion(prompt, text.encode("bc")) == "bc"
+    assert pushed(text, "bc", ("c",), prompt=f"a{INCOMPLETE}") == ("b", 2)
+
+
+def test_stop_texts_that_end_while_they_are_held_back_are_text(text: Text) -> None:
+    watcher = StopText(text, text.encode("x"), ("b", "long stop"))
+    found = [watcher.push(token, held=place < 4) for place, token in enumerate(text.encode("abab cb"))]
+    assert found == [None] * 6 + ["abab c"]
+    straddling = StopText(text, text.encode("x"), ("stop",))
+    assert [straddling.push(token, held=place < 4) for place, token in enumerate(text.encode("a stop"))][-1] == "a "
+
+
 def test_half_a_character_is_refused(text: Text) -> None:
     with pytest.raises(RequestError, match="The prompt holds half of a character"):
         text.encode("\ud83c")

@@ -21,7 +21,7 @@ from spectr_runtime.contract.cache import CallCache
 from spectr_runtime.contract.call import DTYPES, OPSET
 from spectr_runtime.contract.experts import EXPERTS, run_experts
 from spectr_runtime.contract.inline import ADAPTERS
-from spectr_runtime.errors import BundleError
+from spectr_runtime.errors import BundleError, first_line
 from spectr_runtime.weights import WEIGHTS, read_weights
 
 if TYPE_CHECKING:
@@ -116,9 +116,8 @@ def load_contract_model(
             None, config=config, state_dict=read(folder / WEIGHTS), dtype=DTYPES[dtype], output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise BundleError(
-            f"transformers cannot load the model in {folder}: {reason}", hint="Build it again."
+            f"transformers cannot load the model in {folder}: {first_line(error)}", hint="Build it again."
         ) from error
     model, report = loaded
     if report["missing_keys"]:

@@ -15,7 +15,7 @@ import torch
 from spectr_runtime.contract import check_call, past_names, present_names
 from spectr_runtime.engine import Call, ModelSpec
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
-from spectr_runtime.errors import EngineError, UsageError
+from spectr_runtime.errors import EngineError, UsageError, first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 EXTRAS = {"cpu": "pip install 'spectr[cpu]'", "cuda": "pip uninstall onnxruntime; pip install 'spectr[gpu]'"}
@@ -81,7 +81,7 @@ class OnnxRuntimeEngine:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors share no public base
-            raise EngineError(f"ONNX Runtime failed in a call: {_first_line(error)}") from error
+            raise EngineError(f"ONNX Runtime failed in a call: {first_line(error)}") from error
         return logits_BMV
 
     def _address(self, tensor: torch.Tensor) -> tuple[str, int, int, tuple[int, ...], int]:
@@ -139,7 +139,7 @@ def _open_session(folder: Path, place: torch.device, threads: int | None, lean: 
         session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(place))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {_first_line(error)}",
+            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {first_line(error)}",
             hint=f"Install spectr's release of it with `{EXTRAS[place.type]}`, or build the bundle again.",
         ) from error
     check_providers(session.get_providers(), place.type)
@@ -169,7 +169,3 @@ def check_providers(found: Sequence[str], device: str) -> None:
             f"ONNX Runtime offers {', '.join(found) or 'no provider'}; {device} needs {PROVIDERS[device]}.",
             hint=f"Install a build that has it, and check the driver: `{EXTRAS[device]}`.",
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

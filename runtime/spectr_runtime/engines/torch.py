@@ -10,7 +10,7 @@ import torch
 from spectr_runtime.cache import KVCache
 from spectr_runtime.contract import DTYPES, check_call, load_contract_model
 from spectr_runtime.engine import Call, ModelSpec
-from spectr_runtime.errors import EngineError
+from spectr_runtime.errors import EngineError, first_line
 
 
 class TorchEngine:
@@ -36,7 +36,7 @@ class TorchEngine:
             self.cache = KVCache(spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=place)
             self._model = load_contract_model(folder, dtype=spec.dtype, device=place)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise EngineError(
                 f"PyTorch cannot hold {folder.name} with {rows} rows of {capacity} slots on {device!r}: {reason}",
                 hint="Name a device that torch.device knows, or use fewer rows or a smaller capacity.",
@@ -61,6 +61,6 @@ class TorchEngine:
                 list(self.cache.buffer[:, rows].unbind(0)),
             )
         except (RuntimeError, IndexError) as error:
-            raise EngineError(f"PyTorch failed in a call: {str(error).strip().splitlines()[0]}") from error
+            raise EngineError(f"PyTorch failed in a call: {first_line(error)}") from error
         result: torch.Tensor = logits_BMV
         return result
