@@ -17,6 +17,7 @@ from typing import Any
 from spectr_runtime import (
     Bundle,
     Completion,
+    EngineError,
     Failure,
     Manifest,
     ModelSpec,
@@ -77,7 +78,10 @@ class StubDecoder:
             if not batch:
                 return
             self.most_waiting = max(self.most_waiting, len(batch))
-            time.sleep(self._pause)
+            try:
+                time.sleep(self._pause)
+            except Exception as error:  # like an engine around a call
+                raise EngineError(f"A call failed: {error!r}") from error
             self.timing.verify += self._pause
             request = batch.pop(int(_digest(self._seed, batch[0])[:8], 16) % len(batch))
             self.rounds[self._plans[self.finished % len(self._plans)]] += 2

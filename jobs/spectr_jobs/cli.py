@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
+from spectr_jobs.errors import Interrupted
 from spectr_jobs.run_command import run
+from spectr_jobs.stop import Ended, Stop
 from spectr_jobs.submit.command import submit
 
 
@@ -110,25 +112,25 @@ cli.add_command(submit)
 
 def main() -> None:
     """Run the command and leave with its exit code."""
-    from spectr_jobs.stop import Stop
-
     stop = Stop()
     stop.install()
     sys.exit(call(sys.argv[1:], stop))
 
 
-def call(arguments: Sequence[str], stop: object = None) -> int:
+def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
     """Run the command and return its exit code; errors that a user can cause become one message on stderr.
 
     Args:
         arguments: Those of the command line.
-        stop: Listens to signals; a ``spectr_jobs.stop.Stop``.
+        stop: Listens to signals.
     """
     try:
         return int(cli.main(arguments, prog_name="spectr-batch", standalone_mode=False, obj=stop) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except Ended as end:
+        return _complain(str(end), Interrupted.exit_code)
     except BrokenPipeError:
         sys.stdout = None  # the interpreter must not flush it again
         return 1

@@ -18,8 +18,14 @@ from spectr_jobs.errors import Interrupted
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class DrainOver(Exception):
-    """The time for rows in flight is over. Raised from a signal handler, inside ``Stop.gently`` only."""
+# Signal handlers raise these wherever the process is, mostly in a call of a library, around which any ``Exception`` is
+# caught and told as that library's failure; so they are none.
+class Ended(BaseException):
+    """A signal ends the process."""
+
+
+class DrainOver(BaseException):
+    """The time for rows in flight is over. Raised inside ``Stop.gently`` only."""
 
 
 class Stop:
@@ -84,7 +90,7 @@ class Stop:
     def _close(self, reason: str) -> None:
         self.reason = self.reason or reason
         if not self._gentle:
-            raise Interrupted(f"interrupted by {reason}.", hint=CONTINUE)
+            raise Ended(f"interrupted by {reason}. {CONTINUE}")
         signal.signal(signal.SIGALRM, self._on_alarm)
         signal.setitimer(signal.ITIMER_REAL, max(self._drain_timeout, 1e-6))
 

@@ -259,9 +259,17 @@ def test_a_signal_before_decoding_ends_the_command_at_once(
 
     stop = Stop()
     stop.install()
-    monkeypatch.setattr(module, "survey", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+
+    def load(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:  # as where models are loaded
+            raise EngineError("The model cannot be opened.") from error
+
+    monkeypatch.setattr(module, "survey", load)
     result = run(stop=stop)
     assert (result.code, result.decoder) == (75, None)
+    assert result.err == "spectr-batch: error: interrupted by SIGTERM. Run the same command again to go on.\n"
     assert not (tmp_path / "run" / "manifest.json").exists()
     monkeypatch.undo()
     assert run().code == 0
