@@ -75,10 +75,10 @@ class RunDirectory:
             UsageError: It holds something else.
         """
         path.mkdir(parents=True, exist_ok=True)
-        lock = path / "lock"
-        if not lock.exists() and any(path.iterdir()):
+        found = {one.name for one in path.iterdir()}  # at one look, since other ranks begin at the same time
+        if found and "lock" not in found:
             raise UsageError(f"{path} is not empty and is not a run directory.", hint="Take a new run directory.")
-        lock.touch()
+        (path / "lock").touch()
 
     @staticmethod
     def start(path: Path, make: Callable[[], Manifest]) -> tuple[RunDirectory, bool]:

@@ -60,7 +60,7 @@ class Shard:
 
     @staticmethod
     def try_open(folder: Path, *, packed: bool) -> Shard | None:
-        """Open a shard for writing, or nothing if another process has it.
+        """Open a shard for writing, or nothing if another process has it, or has just sealed it.
 
         Args:
             folder: Where its files are.
@@ -69,6 +69,9 @@ class Shard:
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock.try_take(folder / "lock")
         if lock is None:
+            return None
+        if (folder / SEAL).exists():
+            lock.release()
             return None
         shard = Shard(folder, lock, packed=packed)
         disk.sync(folder)

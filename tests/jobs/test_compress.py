@@ -11,6 +11,7 @@ import zstandard
 from jobs_stub import write_lines
 
 from spectr_jobs import journal
+from spectr_jobs.shard import Shard
 
 
 @pytest.fixture
@@ -126,3 +127,10 @@ def test_the_command_zstd_reads_it(batch, command, tmp_path: Path):
         ["zstd", "-dc", tmp_path / "run" / "output.jsonl.zst"], capture_output=True, check=True
     ).stdout.splitlines()
     assert [json.loads(line)["id"] for line in read] == list(range(20))
+
+
+def test_a_shard_that_another_process_has_just_sealed_is_not_opened_again(batch, command: tuple[object, ...]):
+    run_dir = Path(str(command[4]))
+    assert batch(*command).code == 0
+    assert Shard.try_open(run_dir / "shards" / "00000", packed=True) is None
+    assert batch("verify", run_dir).code == 0

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from spectr_jobs.rank import Rank, detect
+from spectr_jobs.run_directory import RunDirectory
 from spectr_runtime import UsageError
 
 ARRAY = {
@@ -59,3 +63,14 @@ def test_half_a_rank_is_refused(rank: int | None, world: int | None, environment
 def test_ranks_share_out_every_shard_once(world: int):
     taken = [shard for index in range(world) for shard in Rank(index, world, "test").shards(10)]
     assert sorted(taken) == list(range(10))
+
+
+def test_ranks_may_begin_a_run_at_the_same_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    listed = Path.iterdir
+
+    def just_before(folder: Path) -> Iterator[Path]:
+        (folder / "lock").touch()  # as the other rank does
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", just_before)
+    RunDirectory.reserve(tmp_path)
