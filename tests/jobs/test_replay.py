@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jobs_stub import StubDecoder, read_lines, write_bundle, write_lines
 
-from spectr_runtime import TokenLogprob
+from spectr_runtime import SpeculationStats, TokenLogprob
 
 
 @pytest.fixture
@@ -26,6 +26,22 @@ def test_a_row_decoded_alone_is_the_row_of_the_run(batch, run_dir: Path, key: st
     row = json.loads(result.out)
     assert row in read_lines(run_dir / "output.jsonl") + read_lines(run_dir / "errors.jsonl")
     assert result.decoder is None or (result.decoder.batch_size, result.decoder.most_waiting) == (1, 1)
+
+
+def test_what_was_drafted_does_not_matter_to_a_row_of_the_automatic_plan(batch, run_dir: Path, monkeypatch):
+    replayed_with(monkeypatch, speculation=lambda made: SpeculationStats(rounds=9, accepted_at_depth=()))
+    assert batch("replay", run_dir, "--id", "3").code == 0
+    assert json.loads(next((run_dir / "sessions").iterdir()).read_text().splitlines()[0])["plan"] == "auto"
+
+
+def test_what_was_drafted_belongs_to_a_row_of_a_fixed_plan(
+    batch, bundle: Path, prompts: Path, tmp_path: Path, monkeypatch
+):
+    batch("run", bundle, prompts, "-o", tmp_path / "run", "--rule", "kseq")
+    assert batch("replay", tmp_path / "run", "--id", "row-3").code == 0
+    replayed_with(monkeypatch, speculation=lambda made: SpeculationStats(rounds=9, accepted_at_depth=()))
+    result = batch("replay", tmp_path / "run", "--id", "row-3")
+    assert result.err == "spectr-batch: row-3: another row; speculation.rounds was 2, now it is 9\n"
 
 
 def test_another_row_is_shown_with_its_first_difference(batch, run_dir: Path, monkeypatch: pytest.MonkeyPatch):
