@@ -26,7 +26,7 @@ demo: $(DEMO)/bundle/spectr.json
 	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/auto $(DEMO)/plain --prompts $(PROMPTS)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
