@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from spectr_jobs import place
 from spectr_jobs.reader import Position
 from spectr_jobs.survey import InputFile
 from spectr_runtime.errors import UsageError
@@ -73,16 +74,16 @@ class Manifest:
     shards: tuple[Position, ...]
     versions: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON values."""
+    def to_json(self, folder: Path) -> dict[str, Any]:
+        """The manifest as JSON values, for a run directory; paths are those of ``place.kept``."""
         terms = dataclasses.asdict(self.terms)
         terms["sampling"] = {name: terms["sampling"][name] for name in DEFAULTS}
         return {
             "format_version": FORMAT_VERSION,
             "created": self.created,
-            "bundle": self.bundle,
+            "bundle": place.kept(self.bundle, folder),
             "terms": terms,
-            "files": [dataclasses.asdict(file) for file in self.files],
+            "files": [dataclasses.asdict(file.at(place.kept(file.path, folder))) for file in self.files],
             "records": self.records,
             "bad": self.bad,
             "versions": dict(self.versions),
@@ -104,7 +105,7 @@ class Manifest:
                     f"{path}: format_version is {version!r}; this spectr reads {FORMAT_VERSION}.",
                     hint="Take a new run directory.",
                 )
-            return _from_fields(fields)
+            return _from_fields(fields, path.parent)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is damaged: {error!r}.", hint="Take a new run directory.") from error
 
@@ -131,13 +132,14 @@ class Manifest:
             )
 
 
-def _from_fields(fields: dict[str, Any]) -> Manifest:
-    terms = fields["terms"]
+def _from_fields(fields: dict[str, Any], folder: Path) -> Manifest:
+    terms, files = fields["terms"], (InputFile(**file) for file in fields["files"])
     return Manifest(
         **fields
         | {
             "terms": Terms(**terms | {"sampling": SamplingParams(**terms["sampling"])}),
-            "files": tuple(InputFile(**file) for file in fields["files"]),
+            "bundle": place.found(fields["bundle"], folder),
+            "files": tuple(file.at(place.found(file.path, folder)) for file in files),
             "shards": tuple(Position(*shard) for shard in fields["shards"]),
         }
     )

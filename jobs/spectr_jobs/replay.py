@@ -98,7 +98,7 @@ def setups(run: RunDirectory) -> list[Setup]:
 
 
 def _alone(how: Setup) -> Setup:
-    """How a record is decoded again; an automatic plan without a draft, since races write one text whatever they draft."""
+    """How a record is decoded again; the automatic plan without a draft: races write one text whatever they draft."""
     return dataclasses.replace(how, batch_size=1, plan=UNDRAFTED if how.plan == AUTO else how.plan)
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from spectr_jobs import sources, summary
+from spectr_jobs import summary
 from spectr_jobs.drivers.driver import Driver
 from spectr_jobs.extras import load
 from spectr_jobs.lock import held
 from spectr_jobs.manifest import Manifest, Terms
 from spectr_jobs.mirror import Mirror
+from spectr_jobs.place import is_remote
 from spectr_jobs.progress import say
 from spectr_jobs.rank import Rank
 from spectr_jobs.run_directory import RunDirectory
@@ -56,10 +57,11 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
         )
 
     run, made = RunDirectory.start(path, make)
-    if not made:
-        files = tuple(InputFile.of(source, "simple", {}) for source in inputs)
-        run.manifest.check(terms, files)
-    return run
+    if made:
+        return run
+    files = tuple(InputFile.of(source, "simple", {}) for source in inputs)
+    run.manifest.check(terms, files)
+    return run.reading(inputs)
 
 
 def tell(found: Survey) -> None:
@@ -152,7 +154,7 @@ def execute(
 @contextlib.contextmanager
 def _place(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
     """The run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
-    if sources.is_remote(output):
+    if is_remote(output):
         what = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
         raise UsageError(what, hint="Decode into a folder, and keep a copy there with --mirror.")
     if output != "-":

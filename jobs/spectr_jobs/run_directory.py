@@ -17,7 +17,7 @@ import dataclasses
 import heapq
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from spectr_jobs import journal
@@ -26,6 +26,7 @@ from spectr_jobs.manifest import Manifest
 from spectr_jobs.reader import Reader
 from spectr_jobs.records import BadRecord, Record
 from spectr_jobs.rows import Row
+from spectr_jobs.sources import Source
 from spectr_runtime.errors import UsageError
 
 PARTS = ("output.jsonl", "errors.jsonl")
@@ -95,9 +96,18 @@ class RunDirectory:
         with held(path / "lock"):
             new = not file.exists()
             if new:
-                text = json.dumps(make().to_json(), indent=2) + "\n"
+                text = json.dumps(make().to_json(path), indent=2) + "\n"
                 journal.replace(file, [text.encode()])
         return RunDirectory.open(path), new
+
+    def reading(self, inputs: Sequence[Source]) -> RunDirectory:
+        """The same run directory, its inputs read from where they are now.
+
+        Args:
+            inputs: Files with the content of the manifest's, in their order.
+        """
+        files = tuple(file.at(one.path) for file, one in zip(self.manifest.files, inputs, strict=True))
+        return RunDirectory(self.path, dataclasses.replace(self.manifest, files=files))
 
     @property
     def sessions(self) -> Path:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from spectr_jobs import tables
 from spectr_jobs.compression import Damaged, decompress, skip
 from spectr_jobs.errors import InputError
+from spectr_jobs.place import is_remote
 from spectr_jobs.stores import filesystem, reaching, version
 from spectr_jobs.tables import is_table
 from spectr_runtime.bundle import file_sha256
@@ -86,11 +87,6 @@ def _labels(paths: Sequence[str]) -> list[str]:
         if len(labels) == len(paths):
             break
     return [labels[index] for index in range(len(paths))]
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL."""
-    return "://" in path
 
 
 def _expand(name: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from spectr_jobs import sources
 from spectr_jobs.rank import Rank
 from spectr_jobs.sources import Source
+from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import UsageError
 
 NAME = "-"
@@ -50,8 +51,9 @@ def _spooled(folder: Path) -> Iterator[Path]:
     try:
         with partial.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        if (folder / "manifest.json").exists():
-            yield partial
+        begun = kept.exists() and (folder / "manifest.json").exists()
+        if begun and file_sha256(partial) != file_sha256(kept):
+            yield partial  # to be refused with the difference
         else:
             partial.replace(kept)
             yield kept

@@ -51,6 +51,10 @@ class InputFile:
         """The source, to be read again."""
         return Source(self.path, self.label, self.columns)
 
+    def at(self, path: str) -> InputFile:
+        """The same file at another place."""
+        return dataclasses.replace(self, path=path)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Survey:

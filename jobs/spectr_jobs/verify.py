@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spectr_jobs import journal, rows, sources
+from spectr_jobs.place import is_remote
 from spectr_jobs.progress import say
 from spectr_jobs.run_directory import PARTS, RunDirectory, ShardReader
 from spectr_jobs.shard import read_seal
@@ -72,7 +73,7 @@ def report(run: RunDirectory) -> int:
 def changed_sources(run: RunDirectory) -> Iterator[str]:
     """Inputs and bundle that are not what they were, in words."""
     for file in run.manifest.files:
-        if not sources.is_remote(file.path) and not Path(file.path).is_file():
+        if not is_remote(file.path) and not Path(file.path).is_file():
             yield f"input {file.path} is gone"
         elif sources.fingerprint(file.source) != file.fingerprint:
             yield f"input {file.path} is not the file that was decoded"

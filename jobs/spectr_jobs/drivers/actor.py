@@ -82,11 +82,11 @@ class Actor:
         self._folder = folder
         self._desk = desk
 
-    def decode(self, path: Path, bundle_path: Path, how: Setup, opener: Opener) -> list[int]:
+    def decode(self, run: RunDirectory, bundle_path: Path, how: Setup, opener: Opener) -> list[int]:
         """Decode shards until the desk has none.
 
         Args:
-            path: The run directory.
+            run: The run directory.
             bundle_path: Its bundle.
             how: How to decode.
             opener: Loads the models.
@@ -95,7 +95,6 @@ class Actor:
             Shards that were left out because another process has them.
         """
         os.chdir(self._folder)
-        run = RunDirectory.open(path)
         decoder = opener(Bundle.open(bundle_path), how, seed=run.manifest.terms.seed)
         stop = Stop()
         facts = how.to_json() | {"rank": self._number % self._team, "world": self._team} | summary.machine()

@@ -69,7 +69,7 @@ class Cluster:
         with self._joined(needs, stop) as ray:
             announce(run, how, remaining, f"{self.actors} Ray actors")
             try:
-                team = Team(ray, run, numbers, self.actors, needs, (run.path, bundle.path, how, setup.open_decoder))
+                team = Team(ray, run, numbers, self.actors, needs, (run, bundle.path, how, setup.open_decoder))
                 rows = _oversee(team, progress, stop)
             except ray.exceptions.RayError as error:
                 raise Interrupted(f"Ray failed: {first_line(error)}.", hint=CONTINUE) from error
