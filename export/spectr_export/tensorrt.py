@@ -113,8 +113,7 @@ def capabilities(trt: Any) -> dict[str, Any]:
 
 def _parse(trt: Any, builder: Any, graph: onnx.ModelProto, folder: Path, log: Log) -> Any:
     """The network of a graph; external data are found beside the graph's file."""
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # from TensorRT 11 on, always
-    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)
     if parser.parse(graph.SerializeToString(), str(folder / GRAPH)):
         return network

@@ -219,47 +219,6 @@ def test_builds_keep_to_a_memory_limit_and_stream_weights(halves: Halves, monkey
     assert not plain.get_flag(tensorrt_rtx.BuilderFlag.TF32)
 
 
-class Timings:
-    """The part of TensorRT's builder configuration that keeps timings, for TensorRT-RTX has none."""
-
-    def __init__(self, *, fits: bool = True) -> None:
-        self.known: bytes | None = None
-        self.fits = fits
-
-    def create_timing_cache(self, known: bytes) -> bytes:
-        return known
-
-    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
-        self.known = cache
-        return self.fits
-
-    def get_timing_cache(self) -> Any:
-        return SimpleNamespace(serialize=lambda: (self.known or b"") + b"more")
-
-
-def test_timings_are_kept_from_build_to_build(tmp_path: Path) -> None:
-    path = tmp_path / "timings"
-    for expected in (b"", b"more", b"moremore"):
-        config = Timings()
-        tensorrt_module._use_timings(config, path)
-        assert config.known == expected
-        tensorrt_module._keep_timings(config, BuildLimits(timing_cache=path))
-    assert path.read_bytes() == b"moremoremore"
-    with pytest.raises(UsageError, match="keeps the timings of another GPU or release"):
-        tensorrt_module._use_timings(Timings(fits=False), path)
-
-
-def test_the_inspector_describes_an_engine_where_a_gpu_can_open_it() -> None:
-    inspector = SimpleNamespace(get_engine_information=lambda form: f"layers as {form}")
-    engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
-    trt = SimpleNamespace(
-        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine),
-        LayerInformationFormat=SimpleNamespace(ONELINE="one line"),
-    )
-    assert tensorrt_module._describe(trt, None, b"plan") == "layers as one line"
-
-
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from tensorrt_double import RELEASES, Behaviour, Double
 from tiny_models import save_checkpoint, tiny_model
 
 from spectr_runtime import Bundle, Call, EngineError, Manifest, ModelSpec, UsageError, open_engine
 from spectr_runtime.bundle import Limits, Vocabulary
 from spectr_runtime.compiled import CompiledEngine, EngineKey, Profile, Span
 from spectr_runtime.contract import past_names, present_names
-from spectr_runtime.engines.library import Log, load_tensorrt, machine_key, make_logger
 from spectr_runtime.engines.tensorrt import TensorRTEngine
 from spectr_runtime.engines.torch import TorchEngine
 
@@ -42,7 +42,7 @@ def at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 
 class Context:
-    """An execution context that holds its caller to the contract before it runs the model."""
+    """What an execution context was told, held to the contract when it runs the model."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -51,18 +51,12 @@ class Context:
         self.addresses: dict[str, int] = {}
         self.calls: list[tuple[int, ...]] = []
 
-    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+    def choose(self, profile: int, stream: int) -> bool:
         assert stream == STREAM
         self.profile = profile
         return True
 
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        self.shapes[name] = shape
-
-    def set_tensor_address(self, name: str, address: int) -> None:
-        self.addresses[name] = address
-
-    def execute_async_v3(self, stream: int) -> bool:
+    def run(self, stream: int) -> bool:
         assert stream == STREAM
         rows, tokens = self.shapes["input_ids"]
         assert tokens <= PROFILES[self.profile].spans["T"].most
@@ -80,47 +74,59 @@ class Context:
         return [(name, TYPES[name]) for name in order]
 
 
-class Double:
-    """A module with the part of TensorRT's API that the engine uses."""
+class Gpu:
+    """What TensorRT does with its engine and its contexts, for a double of its module.
 
-    __version__ = "1.7.1.116"
-    ExecutionContextAllocationStrategy = SimpleNamespace(ON_PROFILE_CHANGE="on profile change")
-
-    class ILogger:
-        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+    Attributes:
+        refusal: Why an engine does not open; empty if it does.
+        contexts: What was told to each context, in the order in which they were made.
+    """
 
     def __init__(self, model: Any) -> None:
-        self.model = model
-        self.contexts: list[Context] = []
-        self.budget: int | None = None
-        self.opened = b""
         self.refusal = ""
-
-    def Runtime(self, logger: Any) -> Any:
-        return SimpleNamespace(deserialize_cuda_engine=lambda plan: self._open(plan, logger))
-
-    def _open(self, plan: bytes, logger: Any) -> Any:
-        self.opened = plan
-        if self.refusal:
-            logger.log(self.ILogger.Severity.ERROR, self.refusal)
-            return None
-        return self
-
-    def create_execution_context(self, strategy: str) -> Context:
-        assert strategy == "on profile change"
-        self.contexts.append(Context(self.model))
-        return self.contexts[-1]
-
-    def get_weight_streaming_automatic_budget(self) -> int:
-        return 123
+        self.trt: Any = None
+        self._model = model
+        self._contexts: list[tuple[Any, Context]] = []
+        self._logger: Any = None
 
     @property
-    def weight_streaming_budget_v2(self) -> int | None:
-        return self.budget
+    def contexts(self) -> list[Context]:
+        return [told for _, told in self._contexts]
 
-    @weight_streaming_budget_v2.setter
-    def weight_streaming_budget_v2(self, budget: int) -> None:
-        self.budget = budget
+    def behaviours(self) -> dict[str, Behaviour]:
+        return {
+            "Runtime.__init__": self._keep,
+            "Runtime.deserialize_cuda_engine": self._open,
+            "ICudaEngine.create_execution_context": self._make,
+            "ICudaEngine.get_weight_streaming_automatic_budget": lambda engine: 123,
+            "IExecutionContext.set_optimization_profile_async": lambda context, profile_index, stream_handle: (
+                self._told(context).choose(profile_index, stream_handle)
+            ),
+            "IExecutionContext.set_input_shape": lambda context, name, shape: (
+                self._told(context).shapes.update({name: shape}) is None
+            ),
+            "IExecutionContext.set_tensor_address": lambda context, name, memory: (
+                self._told(context).addresses.update({name: memory}) is None
+            ),
+            "IExecutionContext.execute_async_v3": lambda context, stream_handle: self._told(context).run(stream_handle),
+        }
+
+    def _keep(self, runtime: Any, logger: Any) -> None:
+        self._logger = logger
+
+    def _open(self, runtime: Any, serialized_engine: bytes) -> Any:
+        if not self.refusal:
+            return self.trt.new("ICudaEngine")
+        self._logger.log(self.trt.ILogger.Severity.ERROR, self.refusal)
+        return None
+
+    def _make(self, engine: Any, strategy: Any) -> Any:
+        assert strategy == self.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        self._contexts.append((self.trt.new("IExecutionContext"), Context(self._model)))
+        return self._contexts[-1][0]
+
+    def _told(self, context: Any) -> Context:
+        return next(told for made, told in self._contexts if made is context)
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +142,14 @@ def reference(folder: Path) -> TorchEngine:
 
 
 @pytest.fixture
-def double(reference: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> Double:
+def gpu(reference: TorchEngine) -> Gpu:
+    return Gpu(reference._model)
+
+
+@pytest.fixture(params=RELEASES)
+def double(request: pytest.FixtureRequest, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Double:
     """TensorRT's module and PyTorch's CUDA stream replaced; the memory is the CPU's."""
-    double = Double(reference._model)
+    double = gpu.trt = Double(request.param, gpu.behaviours())
     stream = SimpleNamespace(cuda_stream=STREAM, synchronize=lambda: None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", double)
     monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
@@ -187,13 +198,15 @@ def test_calls_write_the_cache_and_score_as_the_torch_engine_does(open_: Open, r
 
 
 @torch.inference_mode()
-def test_each_profile_has_a_context_and_serves_the_calls_that_it_takes_first(open_: Open, double: Double) -> None:
+def test_each_profile_has_a_context_and_serves_the_calls_that_it_takes_first(
+    open_: Open, gpu: Gpu, double: Double
+) -> None:
     engine = open_()
     for seed, shape in enumerate(SHAPES):
         engine.forward(random_call(seed, *shape))
-    assert [context.profile for context in double.contexts] == [0, 1]
-    assert [context.calls for context in double.contexts] == [[(4, 1), (1, 4), (3, 2)], [(2, 32), (1, 5)]]
-    assert double.opened == b"plan"
+    assert [context.profile for context in gpu.contexts] == [0, 1]
+    assert [context.calls for context in gpu.contexts] == [[(4, 1), (1, 4), (3, 2)], [(2, 32), (1, 5)]]
+    assert double.arguments("Runtime.deserialize_cuda_engine") == [(b"plan",)]
 
 
 @torch.inference_mode()
@@ -240,13 +253,13 @@ def test_more_rows_or_slots_than_compiled_are_refused_with_the_option_that_helps
 
 def test_weights_are_streamed_where_the_engine_was_compiled_so(open_: Open, double: Double) -> None:
     open_()
-    assert double.budget is None
+    assert not double.arguments("ICudaEngine.weight_streaming_budget_v2")
     open_(CompiledEngine(KEY, "", "", CAPACITY, PROFILES, "fused", weight_streaming=True))
-    assert double.budget == 123
+    assert double.arguments("ICudaEngine.weight_streaming_budget_v2") == [(123,)]
 
 
-def test_an_engine_that_does_not_open_says_what_tensorrt_said(open_: Open, double: Double) -> None:
-    double.refusal = "Version tag does not match.\nMore."
+def test_an_engine_that_does_not_open_says_what_tensorrt_said(open_: Open, gpu: Gpu) -> None:
+    gpu.refusal = "Version tag does not match.\nMore."
     with pytest.raises(
         EngineError, match=r"TensorRT does not open llama\.engine: Version tag does not match\. Check the driver"
     ):
@@ -254,30 +267,16 @@ def test_an_engine_that_does_not_open_says_what_tensorrt_said(open_: Open, doubl
 
 
 def test_a_context_without_room_is_refused(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Context, "set_optimization_profile_async", lambda *_: False)
+    monkeypatch.setattr(Context, "choose", lambda *_: False)
     with pytest.raises(EngineError, match="no room to run profile decode"):
         open_()
 
 
 def test_a_failed_call_is_an_engine_error(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = open_()
-    monkeypatch.setattr(Context, "execute_async_v3", lambda *_: False)
+    monkeypatch.setattr(Context, "run", lambda *_: False)
     with pytest.raises(EngineError, match="TensorRT failed in a call"):
         engine.forward(random_call(0, 1, 1, 1))
-
-
-def test_the_log_keeps_the_latest_error_but_not_the_missing_driver(double: Double) -> None:
-    log, severity = Log(), double.ILogger.Severity
-    logger = make_logger(double, log)
-    assert log.error == "it gave no reason."
-    logger.log(severity.ERROR, "No kernel.\nSee the guide.")
-    logger.log(severity.ERROR, "Cuda Runtime (cudaError 35: CUDA driver version is insufficient)")
-    logger.log(severity.WARNING, "Layers:\nName: one")
-    logger.log(severity.WARNING, "Something else")
-    assert log.error == "No kernel."
-    assert log.has_error("the guide")
-    assert not log.has_error("driver")
-    assert log.layers == "Layers:\nName: one"
 
 
 def bundle_at(path: Path) -> Bundle:
@@ -293,29 +292,10 @@ def test_a_device_that_is_no_gpu_is_refused(tmp_path: Path, backend: Any) -> Non
         open_engine(bundle_at(tmp_path), "target", backend=backend, device="cpu", rows=1, capacity=32)
 
 
-def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for flavour, module, extra in (("tensorrt", "tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")):
-        monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(EngineError, match=f"{flavour} cannot be imported") as caught:
-            load_tensorrt(flavour)
-        assert caught.value.hint == f"Install it with `pip install 'spectr[{extra}]'`."
-
-
-def test_without_a_gpu_the_error_names_another_backend(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_gpu(device: str) -> None:
-        raise RuntimeError("Found no NVIDIA driver on your system.\nMore.")
-
-    monkeypatch.setattr(torch.cuda, "get_device_capability", no_gpu)
-    with pytest.raises(EngineError, match=r"needs a GPU; PyTorch sees no 'cuda': Found no NVIDIA driver") as caught:
-        machine_key("tensorrt-rtx", "cuda")
-    assert "--backend onnxruntime --device cpu" in caught.value.hint
-
-
-def test_the_key_of_a_machine_names_the_gpu_for_tensorrt_only(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", double)
+def test_a_machine_without_an_engine_in_the_bundle_is_refused(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
-    assert machine_key("tensorrt-rtx", "cuda:1") == KEY
-    assert machine_key("tensorrt", "cuda") == EngineKey("tensorrt", "1.7.1.116", ("8.9",), "NVIDIA L4")
-    with pytest.raises(EngineError, match=r"The target has no engine for tensorrt 1\.7"):
-        open_engine(bundle_at(Path("nowhere")), "target", backend="tensorrt", device="cuda", rows=1, capacity=32)
+    with pytest.raises(EngineError, match=rf"The target has no engine for tensorrt-rtx {double.__version__}") as caught:
+        open_engine(bundle_at(tmp_path), "target", backend="tensorrt-rtx", device="cuda", rows=1, capacity=32)
+    assert caught.value.hint == f"Run `spectr-export compile {tmp_path} --backend tensorrt-rtx` on this machine."
