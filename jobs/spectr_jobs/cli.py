@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from spectr_jobs.errors import Interrupted
+from spectr_jobs.progress import noted
 from spectr_jobs.run_command import run
 from spectr_jobs.stop import Ended, Stop
 from spectr_jobs.submit.command import submit
@@ -125,7 +126,8 @@ def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
         stop: Listens to signals.
     """
     try:
-        return int(cli.main(arguments, prog_name="spectr-batch", standalone_mode=False, obj=stop) or 0)
+        with noted():
+            return int(cli.main(arguments, prog_name="spectr-batch", standalone_mode=False, obj=stop) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code

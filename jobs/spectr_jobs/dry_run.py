@@ -1,4 +1,4 @@
-"""The dry run: what a run would read, take and last, without a run directory."""
+"""The dry run: what a run would read, take and last; where a run directory is begun, what is left of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spectr_jobs import duration, pilot, setup
+from spectr_jobs.manifest import Terms
 from spectr_jobs.pilot import Pilot
 from spectr_jobs.progress import say
 from spectr_jobs.rank import Rank
 from spectr_jobs.reader import START, Reader
 from spectr_jobs.records import Record
 from spectr_jobs.run import tell
+from spectr_jobs.run_directory import RunDirectory
 from spectr_jobs.setup import Setup
 from spectr_jobs.sources import Source
 from spectr_jobs.stdin import named
@@ -35,7 +37,7 @@ Line = tuple[str, str]
 
 @dataclasses.dataclass(slots=True)
 class Load:
-    """What the good records ask for.
+    """What the good records ask for that have no row yet.
 
     Attributes:
         records: How many there are.
@@ -63,6 +65,7 @@ class Load:
 def rehearse(
     bundle_path: Path,
     inputs: Sequence[str],
+    output: str,
     *,
     how: Setup,
     rank: Rank,
@@ -71,21 +74,30 @@ def rehearse(
     seed: int,
     limit: int | None,
     shard_size: int,
+    compress: str | None,
 ) -> int:
-    """Tell records, tokens, memory and time of a run on stderr.
+    """Tell records, tokens, memory and time of a run, or of what is left of it, on stderr.
 
     Returns:
         The exit code 0.
 
     Raises:
-        SpectrError: The run could not start, or its batch does not fit into the memory that is free.
+        SpectrError: The run could not start or go on, or its batch does not fit into the memory that is free.
     """
     bundle = Bundle.open(bundle_path)
+    run = RunDirectory.open(Path(output)) if (Path(output) / "manifest.json").is_file() else None
     with tempfile.TemporaryDirectory(prefix="spectr-") as folder, named(inputs, Path(folder), rank, columns) as files:
         found = survey(files, sampling, shard_size=shard_size, limit=limit)
         tell(found)
-        load = _load(files, found, sampling, limit, max(COUNTED, 2 * pilot.GENERATIONS * how.batch_size))
-    lines = [*_input(found, load, shard_size, rank), *_prompts(bundle, load)]
+        if run is not None:
+            run.manifest.check(Terms(bundle.sha256, seed, sampling, limit, shard_size, compress), found.files)
+        size = max(COUNTED, 2 * pilot.GENERATIONS * how.batch_size)
+        load = _load(files, found, sampling, limit, shard_size, run, size)
+    lines = [*_input(found, load, shard_size, rank, run)]
+    if run is not None and not load.records:
+        say(f"dry run, nothing is written: {how}\n" + _render([*lines, ("time", "none: nothing is left to decode")]))
+        return 0
+    lines += _prompts(bundle, load)
     memory = _memory(bundle, how)
     started = time.monotonic()
     decoder = setup.open_decoder(bundle, how, seed=seed)
@@ -96,24 +108,34 @@ def rehearse(
     return 0
 
 
-def _load(files: Sequence[Source], found: Survey, sampling: SamplingParams, limit: int | None, size: int) -> Load:
-    load, generator = Load(), random.Random(0)
-    for item in Reader(files, [file.shape for file in found.files], sampling).read(START, limit):
-        if isinstance(item.record, Record):
+def _load(
+    files: Sequence[Source],
+    found: Survey,
+    sampling: SamplingParams,
+    limit: int | None,
+    shard_size: int,
+    run: RunDirectory | None,
+    size: int,
+) -> Load:
+    load, generator, done = Load(), random.Random(0), set[str]()
+    for index, item in enumerate(Reader(files, [file.shape for file in found.files], sampling).read(START, limit)):
+        if run is not None and index % shard_size == 0:
+            done = run.done(index // shard_size)
+        if isinstance(item.record, Record) and item.record.origin.key not in done:
             load.add(item.record, size, generator)
     generator.shuffle(load.sample)
     return load
 
 
-def _input(found: Survey, load: Load, shard_size: int, rank: Rank) -> list[Line]:
+def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirectory | None) -> Iterator[Line]:
     bad = f", {found.bad:,} of them cannot be decoded" if found.bad else ""
     shards = len(found.shards)
     ranks = f", {len(rank.shards(shards)):,} of them of {rank}" if rank.world > 1 else ""
-    return [
-        ("records", f"{found.records:,}{bad}"),
-        ("shards", f"{shards:,} of up to {shard_size:,} records{ranks}"),
-        ("completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"),
-    ]
+    yield "records", f"{found.records:,}{bad}"
+    yield "shards", f"{shards:,} of up to {shard_size:,} records{ranks}"
+    if run is not None:
+        yield "left", f"{load.records:,} of them; the others have their rows in {run.path}"
+    yield "completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"
 
 
 def _prompts(bundle: Bundle, load: Load) -> list[Line]:

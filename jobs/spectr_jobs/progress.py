@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from spectr_jobs import duration
@@ -14,6 +17,7 @@ BAR_SECONDS = 0.2
 LINE_SECONDS = 30.0
 BAR_WIDTH = 20
 WIDE = 120
+CLEAR = "\r\x1b[K"
 
 
 class Progress:
@@ -59,7 +63,7 @@ class Progress:
     def clear(self) -> None:
         """Take the bar away, so that other lines can follow."""
         if self._drawn:
-            self._stream.write("\r\x1b[K")
+            self._stream.write(CLEAR)
             self._stream.flush()
             self._drawn = False
 
@@ -104,5 +108,25 @@ def _fitted(parts: list[str], room: int) -> str:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Tell the user on stderr; stdout carries data only."""
-    print(f"spectr-batch: {text}", file=stream or sys.stderr, flush=True)
+    """Tell the user on stderr; stdout carries data only. On a terminal the line takes the place of a bar."""
+    stream = stream or sys.stderr
+    print(f"{CLEAR if stream.isatty() else ''}spectr-batch: {text}", file=stream, flush=True)
+
+
+class Notes(logging.Handler):
+    """Tells the user what the runtime logs, for instance that a batch was halved."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell one message."""
+        say(record.getMessage())
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """While the block runs, what the runtime logs is told."""
+    log, notes = logging.getLogger("spectr_runtime"), Notes()
+    log.addHandler(notes)
+    try:
+        yield
+    finally:
+        log.removeHandler(notes)

@@ -162,8 +162,8 @@ def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: st
     how, columns = Setup(plan, *take("batch_size", "backend", "device")), dict(options.pop("column"))
     driver = ctx.find_object(Cluster) or Local(detect(rank, world, os.environ))
     if options.pop("dry_run"):
-        plain = {name: options[name] for name in ("seed", "limit", "shard_size")}
-        return rehearse(bundle, inputs, how=how, rank=driver.rank, sampling=sampling, columns=columns, **plain)
+        plain = {name: options[name] for name in ("seed", "limit", "shard_size", "compress")}
+        return rehearse(bundle, inputs, output, how=how, rank=driver.rank, sampling=sampling, columns=columns, **plain)
     return execute(
         bundle,
         inputs,

@@ -25,7 +25,7 @@ from spectr_jobs.lock import held
 from spectr_jobs.manifest import Manifest
 from spectr_jobs.reader import Reader
 from spectr_jobs.records import BadRecord, Record
-from spectr_jobs.rows import Row
+from spectr_jobs.rows import Row, key
 from spectr_jobs.sources import Source
 from spectr_runtime.errors import UsageError
 
@@ -141,6 +141,11 @@ class RunDirectory:
     def is_sealed(self, number: int) -> bool:
         """Whether a shard is complete."""
         return (self.shard(number) / "sealed.json").exists()
+
+    def done(self, number: int) -> set[str]:
+        """Ids of a shard's records that have a row."""
+        parts = (journal.rows(self.shard(number) / name) for name in PARTS)
+        return {key(row) for part in parts for _, _, row in part}
 
     def merge(self) -> None:
         """Write ``output.jsonl`` and ``errors.jsonl`` from the sealed shards."""

@@ -72,6 +72,24 @@ def test_it_tells_records_tokens_memory_and_time_and_writes_nothing(run, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_in_a_run_directory_it_tells_what_is_left(run, batch, bundle: Path, tmp_path: Path):
+    records = [{"id": n, "prompt": "four", "max_tokens": 5} for n in range(50)]
+    path = str(write_lines(tmp_path / "in.jsonl", records))
+    plain = ("run", bundle, path, "-o", tmp_path / "run", "--shard-size", 20)
+    batch(*plain, "--rank", 0, "--world", 2)
+    before = sorted(tmp_path.rglob("*"))
+    result = run(path, "--shard-size", 20, pause=0.001)
+    lines = lines_of(result)
+    assert lines["left"] == f"20 of them; the others have their rows in {tmp_path / 'run'}"
+    assert lines["completions"] == "20, at most 100 tokens"
+    assert lines["prompt tokens"] == "80"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "--seed was 0, now it is 1" in run(path, "--shard-size", 20, "--seed", 1).err
+    batch(*plain)
+    whole = run(path, "--shard-size", 20)
+    assert (whole.code, whole.decoder, lines_of(whole)["time"]) == (0, None, "none: nothing is left to decode")
+
+
 def test_few_records_leave_it_open_how_sure_the_time_is(run):
     assert "s (too few to tell how sure), and " in lines_of(run([{"prompt": "four"}] * 7))["time"]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -311,3 +312,10 @@ def test_the_summary_counts_failures_by_their_code(batch, bundle: Path, run_dir:
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["failures"] == {"context_length_exceeded": 2, "non_finite_logits": 1}
     assert "  failures           2 context_length_exceeded, 1 non_finite_logits" in result.err.splitlines()
+
+
+def test_what_the_runtime_logs_is_told_like_everything_else(
+    batch, bundle: Path, prompts: Path, run_dir: Path, after_rows
+):
+    after_rows(3, lambda: logging.getLogger("spectr_runtime.decoder").warning("No memory for %d rows.", 8))
+    assert "\nspectr-batch: No memory for 8 rows.\n" in batch("run", bundle, prompts, "-o", run_dir).err
