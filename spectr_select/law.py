@@ -57,7 +57,7 @@ def arrivals(law_BV: torch.Tensor, time_BV: torch.Tensor, count: int) -> torch.T
     at the end in their order, for a node to have a token even where the law has too few.
     """
     never_V = 1e300 * (1 + torch.arange(law_BV.shape[1], dtype=torch.float64, device=law_BV.device) / law_BV.shape[1])
-    arrival_BV = torch.where(law_BV > 0, time_BV / law_BV.double(), never_V)
+    arrival_BV = torch.div(time_BV, law_BV.double()).minimum(never_V)
     return arrival_BV.topk(count, largest=False, sorted=True).indices
 
 

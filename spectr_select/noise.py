@@ -48,6 +48,7 @@ class Noise:
     position_B: torch.Tensor
     _tables: dict[int, torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
     _races: dict[tuple[int, int], torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _portions: dict[tuple[int, int], Noise] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         seeds, positions = self.seed_B, self.position_B
@@ -58,6 +59,15 @@ class Noise:
                 "Seeds and positions must be vectors of one length on one device; "
                 f"got {list(seeds.shape)} on {seeds.device} and {list(positions.shape)} on {positions.device}."
             )
+
+    def portion(self, rows: slice) -> Noise:
+        """The noise of some of the rows, which keeps its numbers for the next time that they are asked for."""
+        if rows == slice(0, len(self.seed_B)):
+            return self
+        bounds = rows.start, rows.stop
+        if bounds not in self._portions:
+            self._portions[bounds] = Noise(self.seed_B[rows], self.position_B[rows])
+        return self._portions[bounds]
 
     def uniform(self, role: Role, node: int, count: int) -> torch.Tensor:
         """Uniform numbers in [0, 1) of 53 random bits; float64 [B, C]."""

@@ -18,7 +18,7 @@ def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
     """Four random 32-bit words for every counter.
 
     A round multiplies the first and the third word, and each product makes one half of the state. They go through
-    together as a pair, which the round exchanges.
+    together as a pair, which the round exchanges, in buffers that the rounds take in turns.
 
     Args:
         counter: Four words, int64 tensors of values in [0, 2^32) whose shapes broadcast.
@@ -29,16 +29,22 @@ def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
     """
     shape = (counter[0] | counter[1] | counter[2] | counter[3]).shape
     first, second, third, fourth = (word.expand(shape) for word in counter)
-    pair, partners = torch.stack((first, third)), torch.stack((fourth, second))
+    pair, before = torch.stack((first, third)), torch.stack((second, fourth))
     multipliers, weyl = (table.reshape(*table.shape, *(1,) * first.ndim) for table in _tables(first.device))
     even, odd = torch.stack((key[1], key[0])), torch.stack((key[0], key[1]))
     keys = (torch.stack((even, odd) * (_ROUNDS // 2)) + weyl) & _LOW
+    product = torch.empty_like(pair)
     for turn in range(_ROUNDS):
-        product = pair * multipliers[turn % 2]
-        # The product of two words wraps to a negative int64; the mask takes away what the signed shift fills in.
-        pair = (product >> 32).bitwise_and_(_LOW).bitwise_xor_(partners) ^ keys[turn]
-        partners = product.bitwise_and_(_LOW).flip(0)
-    return pair[0], partners[1], pair[1], partners[0]
+        torch.mul(pair, multipliers[turn % 2], out=product)
+        torch.bitwise_right_shift(product, 32, out=pair)
+        # A product of two words wraps to a negative int64, and only the low half of the one before belongs here: the
+        # mask takes away what the signed shift and the high half fill in.
+        pair[0].bitwise_xor_(before[1])
+        pair[1].bitwise_xor_(before[0])
+        pair.bitwise_xor_(keys[turn]).bitwise_and_(_LOW)
+        before, product = product, before
+    before.bitwise_and_(_LOW)
+    return pair[0], before[0], pair[1], before[1]
 
 
 @lru_cache(maxsize=8)

@@ -7,9 +7,10 @@ import torch
 
 from spectr_select.chance import Chance
 from spectr_select.noise import Noise
+from spectr_select.portion import portions
 from spectr_select.rule import Level, Round, Rule
 from spectr_select.rules import rule_named
-from spectr_select.selection import Selection
+from spectr_select.selection import Selection, joined
 from spectr_select.tree import DraftTree, as_index
 
 
@@ -34,7 +35,10 @@ def draw(rule: str, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, noise:
     if not 1 <= depth <= tree.depth:
         raise ValueError(f"Depth {depth} cannot be drawn; the tree has depths 1 to {tree.depth}.")
     _check_laws_shape("draft_BMV", draft_BMV, len(noise.seed_B), len(tree.levels[depth - 1]))
-    return draw_level(found, tree, depth, draft_BMV, noise)
+    # A race goes from family to family and is kept for the selection, which takes the same portions.
+    weights = draft_BMV[:1, :1].numel() if found.drawing == "race" else draft_BMV[:1].numel()
+    parts = portions(len(draft_BMV), weights, draft_BMV.device)
+    return torch.cat([draw_level(found, tree, depth, draft_BMV[rows], noise.portion(rows)) for rows in parts])
 
 
 def select(
@@ -75,7 +79,11 @@ def select(
             raise ValueError(
                 f"Draft and target must share a vocabulary; got {draft_BPV.shape[2]} and {target_BNV.shape[2]} tokens."
             )
-    return found.select(Round(tree, tokens_BN, target_BNV, draft_BPV), noise)
+    parts = [
+        found.select(Round(tree, tokens_BN[some], target_BNV[some], draft_BPV[some]), noise.portion(some))
+        for some in portions(rows, target_BNV[:1, :1].numel(), target_BNV.device)
+    ]
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def draw_level(rule: Rule, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, chance: Chance) -> torch.Tensor:
