@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,9 @@ from onnxscript import ir
 
 from spectr_export.dequantisation import dequantise_weight, read_undecoded
 from spectr_export.fusion import simplify
+from spectr_export.kinds import find_pattern, shortened
+from spectr_export.repetition import repeat_layers
+from spectr_export.slicing import cut_stacks
 from spectr_export.weights import WEIGHTS, read_places
 from spectr_runtime.contract import (
     CALL_INPUTS,
@@ -50,13 +54,23 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     """
     model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"), read=read_undecoded)
     graph = _trace(model, spec)
+    _name_dimensions(graph)
     stored = _point_at_weights(graph, _stored_names(model, folder), folder)
     simplify(graph, stored)
+    cut_stacks(graph, stored)
     _check(graph, spec)
     ir.save(graph, folder / GRAPH)
 
 
 def _trace(model: ContractModel, spec: ModelSpec) -> ir.Model:
+    """The graph as the tracer makes it, layers that are like others repeated."""
+    pattern = find_pattern(model, spec.layers)
+    with shortened(model, pattern):
+        graph = _trace_layers(model, dataclasses.replace(spec, layers=pattern.traced))
+    return graph if repeat_layers(graph.graph, pattern) else _trace_layers(model, spec)
+
+
+def _trace_layers(model: ContractModel, spec: ModelSpec) -> ir.Model:
     names = [*CALL_INPUTS, *past_names(spec.layers)]
     with _quiet():
         try:
@@ -79,7 +93,6 @@ def _trace(model: ContractModel, spec: ModelSpec) -> ir.Model:
                 f"The {spec.architecture} model cannot be traced into one graph: {reason}", hint="Use another model."
             ) from error
     assert exported is not None
-    _name_dimensions(exported.model)
     return exported.model
 
 

@@ -1,0 +1,134 @@
+"""The layers of a graph that were not traced: copies of traced ones that read other weights and another cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from onnxscript import ir
+
+from spectr_export.kinds import Pattern
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer of the graph.
+
+    Attributes:
+        place: Its number.
+        nodes: What it computes, in order; constants apart, which layers share.
+    """
+
+    place: int
+    nodes: Sequence[ir.Node]
+
+    @property
+    def output(self) -> ir.Value:
+        """What the next layer reads: a layer returns what it computes last."""
+        return self.nodes[-1].outputs[0]
+
+
+def repeat_layers(graph: ir.Graph, pattern: Pattern) -> bool:
+    """Add the layers that were not traced.
+
+    Args:
+        graph: What was traced, as it is; changed in place.
+        pattern: Which layers that were, and what stands for the others.
+
+    Returns:
+        Whether the twins among the traced layers are the same but for weights and caches. If not, nothing is changed.
+    """
+    if not pattern.templates:
+        return True
+    layers = _find_layers(graph, pattern)
+    one, other = pattern.twins
+    if not _are_twins(graph, layers[one - 1 : one + 1], layers[other - 1 : other + 1], pattern.path):
+        return False
+    last = layers[-1]
+    readers = [use for use in last.output.uses() if use.node not in last.nodes]
+    for template in pattern.templates:
+        last = _repeat(graph, layers[template - 1 : template + 1], last, pattern.path)
+    for reader, place in readers:
+        reader.replace_input_with(place, last.output)
+    return True
+
+
+def _find_layers(graph: ir.Graph, pattern: Pattern) -> list[_Layer]:
+    scope = re.compile(rf"'{re.escape(pattern.path)}\.(\d+)'")
+    nodes: list[list[ir.Node]] = [[] for _ in range(pattern.traced)]
+    for node in graph:
+        found = scope.search(node.metadata_props.get(SCOPES, ""))
+        if found and node.op_type != "Constant":
+            nodes[int(found[1])].append(node)
+    return [_Layer(place, own) for place, own in enumerate(nodes)]
+
+
+def _are_twins(graph: ir.Graph, one: Sequence[_Layer], other: Sequence[_Layer], path: str) -> bool:
+    """Whether a layer is what another, repeated, would be; both with the layer in front of them."""
+    (before, first), (other_before, second) = one, other
+    own = _own_values(graph)
+    stands = {before.output: other_before.output}
+    stands |= {own[name]: own[new] for name, new in _renamed(own, first.place, second.place, path).items()}
+    for node, twin in zip(first.nodes, second.nodes, strict=False):
+        inputs = [stands.get(value, value) if value is not None else None for value in node.inputs]
+        if _told(node) != _told(twin) or list(map(_content, inputs)) != list(map(_content, twin.inputs)):
+            return False
+        stands |= zip(node.outputs, twin.outputs, strict=True)
+    return len(first.nodes) == len(second.nodes)
+
+
+def _repeat(graph: ir.Graph, template: Sequence[_Layer], last: _Layer, path: str) -> _Layer:
+    """Copy a layer, given with the one in front of it, behind the last; returns the copy."""
+    (before, layer), place = template, last.place + 1
+    own = _own_values(graph)
+    stands = {before.output: last.output}
+    for name, new in _renamed(own, layer.place, place, path).items():
+        value = stands[own[name]] = _copied(own[name], new)
+        if own[name].is_initializer():
+            graph.register_initializer(value)
+        else:
+            graph.inputs.append(value)
+    nodes = []
+    for node in layer.nodes:
+        inputs = [stands.get(value, value) if value is not None else None for value in node.inputs]
+        outputs = [_copied(value, None) for value in node.outputs]
+        nodes.append(ir.Node(node.domain, node.op_type, inputs, node.attributes, outputs=outputs, version=node.version))
+        stands |= zip(node.outputs, outputs, strict=True)
+    graph.insert_after(last.nodes[-1], nodes)
+    for value in [value for value in graph.outputs if value in stands]:
+        stands[value].name = str(value.name).replace(f".{layer.place}.", f".{place}.")
+        graph.outputs.append(stands[value])
+    return _Layer(place, nodes)
+
+
+def _own_values(graph: ir.Graph) -> dict[str, ir.Value]:
+    return {**graph.initializers, **{str(value.name): value for value in graph.inputs}}
+
+
+def _renamed(names: Iterable[str], place: int, new: int, path: str) -> dict[str, str]:
+    """The weights and the cache of a layer, and what they are called at another place."""
+    pairs = [(f"{begin}.{place}.", f"{begin}.{new}.") for begin in (path, "past_key_values")]
+    return {name: then + name.removeprefix(now) for now, then in pairs for name in names if name.startswith(now)}
+
+
+def _copied(value: ir.Value, name: str | None) -> ir.Value:
+    return ir.Value(name=name, shape=value.shape, type=value.type, const_value=value.const_value)
+
+
+def _told(node: ir.Node) -> tuple[Any, ...]:
+    attributes = {name: _plain(attribute.value) for name, attribute in node.attributes.items()}
+    return node.domain, node.op_type, len(node.outputs), attributes
+
+
+def _content(value: ir.Value | None) -> Any:
+    """A value, but of constants their numbers."""
+    node = value.producer() if value is not None else None
+    return _told(node) if node is not None and node.op_type == "Constant" else value
+
+
+def _plain(value: Any) -> Any:
+    return (value.dtype, value.numpy().tolist()) if isinstance(value, ir.TensorProtocol) else value

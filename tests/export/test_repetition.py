@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from tiny_models import WINDOW, tiny_model
+
+from spectr_export import graph as graph_module
+from spectr_export.graph import export_graph
+from spectr_export.kinds import Pattern, find_pattern, shortened
+from spectr_export.model import load_original, measure_spec, save_model
+from spectr_export.parity import check_parity
+from spectr_runtime import ModelSpec
+from spectr_runtime.contract import ContractModel
+from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+# Models of one and of two kinds of layers, and how many of them are traced.
+DEEP: dict[str, tuple[dict[str, Any], int]] = {
+    "opt": ({"num_hidden_layers": 4}, 3),
+    "gemma3_text": ({"num_hidden_layers": 5, "layer_types": [SLIDING, FULL, SLIDING, FULL, SLIDING]}, 4),
+}
+
+
+def saved(folder: Path, family: str, **changes: Any) -> ModelSpec:
+    """Write a model's folder without its graph."""
+    model = tiny_model(family, **changes)
+    save_model(model, folder)
+    return measure_spec(model)
+
+
+def nodes(path: Path) -> list[Any]:
+    """Every node of a graph in order, its inputs told by what makes them: a weight's place, a constant, a node."""
+    graph = onnx.load(path, load_external_data=False).graph
+    known: dict[str, Any] = {"": None} | {value.name: value.name for value in graph.input}
+    for tensor in graph.initializer:
+        known[tensor.name] = (tensor.data_type, *tensor.dims, tensor.raw_data, *map(str, tensor.external_data))
+    shapes = {value.name: value.type.SerializeToString() for value in (*graph.value_info, *graph.output)}
+    told = []
+    for place, node in enumerate(graph.node):
+        attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
+        inputs, outputs = [known[name] for name in node.input], [shapes.get(name) for name in node.output]
+        told.append((node.op_type, attributes, inputs, outputs))
+        known |= {name: (place, number) for number, name in enumerate(node.output)}
+    inputs = [(value.name, value.type.SerializeToString()) for value in graph.input]
+    return [*told, inputs, [(value.name, known[value.name]) for value in graph.output]]
+
+
+@pytest.mark.parametrize("family", DEEP)
+def test_a_graph_of_repeated_layers_is_the_one_whose_layers_were_all_traced(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, traced = DEEP[family]
+    spec, found, graphs = saved(tmp_path, family, **changes), [], []
+    for find in (find_pattern, lambda _model, layers: Pattern("", layers)):
+        monkeypatch.setattr(
+            graph_module, "find_pattern", lambda *told, find=find: found.append(find(*told)) or found[-1]
+        )
+        export_graph(tmp_path, spec)
+        graphs.append(nodes(tmp_path / "model.onnx"))
+    assert [pattern.traced for pattern in found] == [traced, spec.layers]
+    assert graphs[0] == graphs[1]
+
+
+def test_layers_that_reckon_with_their_place_are_all_traced(tmp_path: Path) -> None:
+    # Nothing but the configuration tells it, and it is the same for all layers.
+    spec = saved(tmp_path, "gpt2", num_hidden_layers=4, scale_attn_by_inverse_layer_idx=True)
+    export_graph(tmp_path, spec)
+    check_parity(
+        load_original(tmp_path), OnnxRuntimeEngine(tmp_path, spec, rows=3, capacity=64, threads=1), name="gpt2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("types", "traced", "templates", "twins"),
+    [
+        ([FULL] * 5, 3, [1, 1], (1, 2)),
+        ([FULL] * 3, 3, [], (0, 0)),
+        ([SLIDING, FULL, SLIDING, FULL, SLIDING], 4, [2], (1, 3)),
+        ([SLIDING, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL], 4, [1, 1, 3], (1, 2)),
+        ([FULL, FULL, FULL, FULL, SLIDING], 5, [], (0, 0)),
+    ],
+)
+def test_every_kind_of_layer_is_traced_and_one_of_them_twice(
+    types: list[str], traced: int, templates: list[int], twins: tuple[int, int]
+) -> None:
+    sizes = {"num_hidden_layers": len(types), "layer_types": types, "sliding_window": WINDOW}
+    model = ContractModel(tiny_model("qwen2", use_sliding_window=True, **sizes))
+    found = find_pattern(model, len(types))
+    assert (found.path, found.traced, list(found.templates), found.twins) == (
+        "model.model.layers",
+        traced,
+        templates,
+        twins,
+    )
+
+
+def test_a_layer_whose_modules_differ_is_of_another_kind() -> None:
+    model = ContractModel(tiny_model("llama", num_hidden_layers=4))
+    assert list(find_pattern(model, 4).templates) == [1]
+    model.model.model.layers[3].mlp.act_fn = torch.nn.GELU()
+    assert list(find_pattern(model, 4).templates) == []
+
+
+def test_a_layer_whose_buffers_differ_is_of_another_kind() -> None:
+    model = ContractModel(tiny_model("llama", num_hidden_layers=4))
+    for layer in model.model.model.layers:
+        layer.register_buffer("scale", torch.ones(1))
+    assert list(find_pattern(model, 4).templates) == [1]
+    model.model.model.layers[3].scale += 1
+    assert list(find_pattern(model, 4).templates) == []
+
+
+def test_a_shortened_model_is_whole_again() -> None:
+    model = ContractModel(tiny_model("llama", num_hidden_layers=5))
+    names = [name for name, _ in model.named_modules()]
+    with shortened(model, find_pattern(model, 5)):
+        assert len(model.model.model.layers) == 3
+    assert [name for name, _ in model.named_modules()] == names
