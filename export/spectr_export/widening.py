@@ -7,13 +7,17 @@ with every half-precision value widened, and must then agree with PyTorch as clo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-STORED = ".stored"
+WIDE = ".wide"
+# Nodes that only move numbers, and how many of their inputs those are. They run on half-precision numbers too, which
+# are cast behind them: rows of an embedding rather than all of it, and a turned matrix that is not there twice.
+MOVES = {"Gather": 1, "Reshape": 1, "Transpose": 1, "Concat": None}
 # Attributes that name a type.
 TYPE_ATTRIBUTES = ("to", "output_dtype", "dtype")
 
@@ -34,14 +38,24 @@ def widen(path: Path) -> bytes:
     for node in graph.node:
         for attribute in node.attribute:
             _widen_attribute(attribute)
-    users = {name: place for place, node in reversed(list(enumerate(graph.node))) for name in node.input}
-    stored = [tensor for tensor in graph.initializer if tensor.data_type in HALVES and tensor.name in users]
-    # Each cast stands right before its first user, which keeps few of them alive at a time.
-    for tensor in sorted(stored, key=lambda tensor: -users[tensor.name]):
-        cast = helper.make_node("Cast", [tensor.name + STORED], [tensor.name], to=TensorProto.FLOAT)
-        graph.node.insert(users[tensor.name], cast)
-        tensor.name += STORED
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type in HALVES}
+    nodes = [made for place, node in enumerate(graph.node) for made in _widened(node, place, halves)]
+    del graph.node[:]
+    graph.node.extend(nodes)
     return bytes(model.SerializeToString())
+
+
+def _widened(node: NodeProto, place: int, halves: set[str]) -> Iterator[NodeProto]:
+    """A node behind the casts of what it alone reads, so that nothing wide is kept for another."""
+    moved = node.input[: MOVES[node.op_type]] if node.op_type in MOVES else []
+    if moved and halves.issuperset(moved):
+        halves |= set(node.output)
+    else:
+        for number, name in enumerate(node.input):
+            if name in halves:
+                node.input[number] = f"{name}{WIDE}.{place}.{number}"
+                yield helper.make_node("Cast", [name], [node.input[number]], to=TensorProto.FLOAT)
+    yield node
 
 
 def _widen_attribute(attribute: AttributeProto) -> None:
