@@ -12,7 +12,7 @@ import torch
 from tiny_models import save_checkpoint, tiny_model
 
 from spectr_export.graph import export_graph
-from spectr_runtime import Call, EngineError, ModelSpec
+from spectr_runtime import Call, EngineError, ModelSpec, UsageError
 from spectr_runtime.contract import past_names
 from spectr_runtime.engines import onnxruntime as engine_module
 from spectr_runtime.engines.buffers import LogitsBuffer
@@ -217,3 +217,10 @@ def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: py
     assert told["logits"] == ("cuda", 1, 1, tuple(logits_BMV.shape), logits_BMV.data_ptr())
     assert told["past_key_values.0.key"] == told["present.0.key"]
     assert told["past_key_values.0.key"][-1] == engine.cache.buffer[0, 1:].data_ptr()
+
+
+@pytest.mark.parametrize("device", ["tensorrt", "TensorrtExecutionProvider", "tensorrt:0"])
+def test_its_provider_for_tensorrt_is_refused_with_the_backend_that_runs_engines(folder: Path, device: str) -> None:
+    with pytest.raises(UsageError, match=f"Backend onnxruntime runs on cpu, cuda or cuda:N; got '{device}'") as caught:
+        OnnxRuntimeEngine(folder, SPEC, rows=1, capacity=32, device=device)
+    assert "run engines with --backend tensorrt or tensorrt-rtx" in caught.value.hint

@@ -19,6 +19,11 @@ from spectr_runtime.errors import EngineError, UsageError, first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 EXTRAS = {"cpu": "pip install 'spectr[cpu]'", "cuda": "pip uninstall onnxruntime; pip install 'spectr[gpu]'"}
+# Why it is refused is told where engines are opened.
+NO_TENSORRT = (
+    "ONNX Runtime's provider for TensorRT is not used: run engines with --backend tensorrt or tensorrt-rtx, which "
+    "`spectr-export compile` makes."
+)
 # Numbers of types in ONNX's TensorProto.
 ELEMENTS = {torch.float32: 1, torch.int64: 7, torch.bool: 9, torch.float16: 10, torch.bfloat16: 16}
 
@@ -107,7 +112,8 @@ def _place(device: str) -> torch.device:
     except RuntimeError:
         place = None
     if place is None or place.type not in PROVIDERS:
-        raise UsageError(f"Backend onnxruntime runs on cpu, cuda or cuda:N; got {device!r}.")
+        hint = NO_TENSORRT if "tensorrt" in device.lower() else ""
+        raise UsageError(f"Backend onnxruntime runs on cpu, cuda or cuda:N; got {device!r}.", hint=hint)
     return place
 
 
