@@ -23,15 +23,17 @@ from spectr_select.drawing import draw_iid
 from spectr_select.law import normalised
 from spectr_select.recursion import Step
 from spectr_select.rule import Rule
-from spectr_select.tree import constants
+from spectr_select.tree import as_index, constants
 
 # Bins of equal width in log(t / d), which cover ratios from 1/12 to 12; the outermost have those beyond.
 _BINS, _WIDEST = 128, 2.5
 _ITERATIONS = 12
-_LOWEST = -20.0
-# Where the quadrature over log s begins and ends: weights are between exp(-20) and 1.
-_BEGIN, _END = -38.0, 24.0
-_COARSE, _FINE = 1.0, 0.25
+# Weights are between exp(_LOWEST) and 1.
+_LOWEST = -26.0
+# The quadrature over x with s = exp(x - exp(-2 - x)), up to some hundred drafts: its ends, the step of the iteration and
+# that of the result, whose error is that of rounding.
+_BEGIN, _END = -5.8, 29.8
+_COARSE, _FINE = 0.8, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,7 @@ class Proposal:
 
 def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> Proposal:
     """Weights that come close to the optimum, with the exact chances that follow from them; normalised laws."""
-    ratio_BV = (target_BV / draft_BV).log().nan_to_num(0, posinf=_WIDEST, neginf=-_WIDEST)
-    bin_BV = ((ratio_BV / (2 * _WIDEST) + 0.5) * _BINS).long().clamp(0, _BINS - 1)
-    nothing_BM = target_BV.new_zeros((len(target_BV), _BINS))
-    wanted_BM, offered_BM = (nothing_BM.scatter_add(1, bin_BV, law_BV) for law_BV in (target_BV, draft_BV))
+    bin_BV, wanted_BM, offered_BM = _binned(target_BV, draft_BV)
     wish_BM = (wanted_BM / offered_BM).clamp(1e-9, 1e9).log().nan_to_num(0)
     log_BM = best_BM = wish_BM - wish_BM.amax(1, keepdim=True)
     most_B1 = torch.zeros_like(log_BM[:, :1])
@@ -69,14 +68,27 @@ def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) 
     return Proposal(bin_BV, weight_BM, _chances(weight_BM, offered_BM, k_B, _FINE))
 
 
+def _binned(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The bin of each token, and both laws' mass in the bins; [B, V] and twice [B, M]."""
+    vocabulary = target_BV.shape[1]
+    if vocabulary <= _BINS:  # one for each token
+        return as_index(range(vocabulary), target_BV.device).expand(target_BV.shape), target_BV, draft_BV
+    ratio_BV = (target_BV / draft_BV).float().log_().nan_to_num_(0, posinf=_WIDEST, neginf=-_WIDEST)
+    bin_BV = ratio_BV.div_(2 * _WIDEST).add_(0.5).mul_(_BINS).clamp_(0, _BINS - 1).long()
+    nothing_BM = target_BV.new_zeros((len(target_BV), _BINS))
+    return bin_BV, nothing_BM.scatter_add(1, bin_BV, target_BV), nothing_BM.scatter_add(1, bin_BV, draft_BV)
+
+
 def _chances(weight_BM: torch.Tensor, offered_BM: torch.Tensor, k_B: torch.Tensor, step: float) -> torch.Tensor:
-    """``a / d``, by the trapezoidal rule over log s; [B, M]."""
+    """``a / d``, by the trapezoidal rule over x; [B, M]."""
     count = round((_END - _BEGIN) / step)
-    time_Q = constants(tuple(_BEGIN + step * place for place in range(count + 1)), weight_BM.device).exp()
-    rate_BMQ = weight_BM[:, :, None] * time_Q
-    alive_BMQ = (-rate_BMQ).exp()
-    others_BQ = (offered_BM[:, :, None] * alive_BMQ).sum(1) ** (k_B[:, None] - 1).clamp(min=0)
-    return step * k_B[:, None] * (rate_BMQ * alive_BMQ * others_BQ[:, None]).sum(2)
+    node_Q = constants(tuple(_BEGIN + step * place for place in range(count + 1)), weight_BM.device)
+    bend_Q = (-2 - node_Q).exp()
+    time_Q, rise_Q = (node_Q - bend_Q).exp(), 1 + bend_Q
+    alive_BQM = (-time_Q[:, None] * weight_BM[:, None]).exp_()
+    others_BQ1 = (alive_BQM @ offered_BM[:, :, None]) ** (k_B[:, None, None] - 1).clamp(min=0)
+    density_B1Q = (others_BQ1[:, :, 0] * (step * time_Q * rise_Q))[:, None]
+    return k_B[:, None] * weight_BM * (density_B1Q @ alive_BQM)[:, 0]
 
 
 def toss(step: Step) -> Coins:

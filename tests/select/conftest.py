@@ -13,6 +13,7 @@ from spectr_select import RULES, DraftTree
 from spectr_select.branches import every_branch
 from spectr_select.round import draw_level
 from spectr_select.rule import Round
+from spectr_select.rules import otm
 
 Laws = tuple[torch.Tensor, torch.Tensor]
 TextLaw = Callable[[tuple[int, ...]], torch.Tensor]
@@ -74,6 +75,21 @@ KINDS = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
         metafunc.parametrize("kind", [*KINDS, *(["mixed"] if "models" in metafunc.fixturenames else [])])
+
+
+@pytest.fixture
+def proposed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under enumeration most rows of ``otm`` have the laws of another row: solve for each pair of laws once."""
+    propose = otm.propose
+
+    def once(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> otm.Proposal:
+        cases_BX = torch.cat([target_BV, draft_BV, k_B[:, None]], 1)
+        _, case_B = cases_BX.unique(dim=0, return_inverse=True)
+        row_C = torch.zeros(int(case_B.max()) + 1, dtype=torch.int64).scatter(0, case_B, torch.arange(len(case_B)))
+        found = propose(target_BV[row_C], draft_BV[row_C], k_B[row_C])
+        return otm.Proposal(found.bin_BV[case_B], found.weight_BM[case_B], found.chance_BM[case_B])
+
+    monkeypatch.setattr(otm, "propose", once)
 
 
 @pytest.fixture
