@@ -121,9 +121,9 @@ class Noise:
 
     def _exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
         high, low = self._words(role, node, count)
+        bits = high.bitwise_right_shift_(6).bitwise_left_shift_(26).bitwise_or_(low.bitwise_right_shift_(6))
         # Half a step up keeps both ends out: 0 would tie with an impossible token, 1 would be infinite.
-        centred = ((high >> 6) * 2**26 + (low >> 6)).double() * 2.0**-52 + 2.0**-53
-        return -torch.log1p(-centred)
+        return bits.double().add_(0.5).mul_(-(2.0**-52)).log1p_().neg_()
 
     def _table(self, page: int) -> torch.Tensor:
         """Numbers of some nodes for every role but the race; float64 [B, roles * nodes, C]."""

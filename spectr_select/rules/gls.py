@@ -28,9 +28,9 @@ def _draw(level: Level, chance: Chance) -> torch.Tensor:
 
 def _emit(step: Step, chance: Chance) -> torch.Tensor:
     time_BV = torch.full_like(step.target_BV, torch.inf, dtype=torch.float64)
-    for place, active_B1 in enumerate(columns(step.active_BK)):
+    for place, active_B1 in enumerate(columns(step.active_BK.double())):
         race_BV = chance.exponential(Role.DRAFT, step.first + place, time_BV.shape[1])
-        time_BV = torch.where(active_B1, torch.minimum(time_BV, race_BV), time_BV)
+        time_BV = torch.minimum(time_BV, race_BV / active_B1)  # in a race that is not active nobody ever arrives
     winner_B = (time_BV / step.target_BV.double()).argmin(1)
     return torch.where(step.active_BK.any(1), winner_B, bonus_by_pick(step.target_BV, step.depth, chance))
 

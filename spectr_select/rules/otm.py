@@ -30,8 +30,8 @@ _BINS, _WIDEST = 128, 2.5
 _ITERATIONS = 12
 # Weights are between exp(_LOWEST) and 1.
 _LOWEST = -26.0
-# The quadrature over x with s = exp(x - exp(-2 - x)), up to some hundred drafts: its ends, the step of the iteration and
-# that of the result, whose error is that of rounding.
+# The quadrature over x with s = exp(x - exp(-2 - x)), for up to a hundred drafts: its ends, the step of the iteration
+# and that of the result, whose error is that of rounding.
 _BEGIN, _END = -5.8, 29.8
 _COARSE, _FINE = 0.8, 0.2
 
