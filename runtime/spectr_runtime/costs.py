@@ -73,8 +73,8 @@ def _interpolate(places: Sequence[int], values: Sequence[float], place: int) -> 
 def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) -> Costs:
     """Measure rounds of every plan, interleaved, and keep each cell's median.
 
-    Texts of the bundle's capacity and of an eighth of it are measured, over all rows, half of them and one. Overwrites
-    the caches.
+    Texts of the bundle's capacity and of an eighth of it are measured, over all rows and one: a run has fewer than all
+    at its end only. Overwrites the caches.
 
     Args:
         pair: The models.
@@ -82,7 +82,7 @@ def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) ->
         manifest: The bundle's, for capacity and vocabulary.
         rows: Rows of the batch.
     """
-    row_counts = tuple(sorted({1, (rows + 1) // 2, rows}))
+    row_counts = tuple(sorted({1, rows}))
     capacity = manifest.limits.capacity
     lengths = tuple(sorted({max(capacity // 8, 2), capacity}))
 
