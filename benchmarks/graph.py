@@ -1,10 +1,11 @@
-"""What each step of simplifying a traced graph saves, and how attention is best written for the CPU.
+"""What each step of simplifying a traced graph saves, how attention is best written, and what tracing takes.
 
     python benchmarks/graph.py
 
 The first part exports a Llama of random weights, stops after each step, and reports nodes and the time of a call of
-ONNX Runtime. The second runs attention alone, as the operator and as its parts, over calls and attention lengths. All
-variants of a part take turns within one repeat; reported are medians.
+ONNX Runtime. The second runs attention alone, as the operator and as its parts, over calls and attention lengths. The
+third exports Llamas of more and more layers, as they are and with every layer traced and all of onnxscript's rules, and
+reports seconds of processor time. All variants of a part take turns within one repeat; reported are medians.
 """
 
 # B rows, T tokens fed, L attention length, Hq/Hk query/key heads, S slots, D head size.
@@ -30,8 +31,10 @@ import onnxruntime
 import torch
 from machine import machine
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript import optimizer
 
 from spectr_export import fusion, graph
+from spectr_export.kinds import Pattern
 from spectr_export.model import measure_spec, save_model
 from spectr_runtime import Call
 from spectr_runtime.attention import block_mask, triangle
@@ -45,6 +48,8 @@ RESULT = Path(__file__).parent / "results" / "graph.json"
 CALLS = ((1, 1), (1, 8), (8, 1), (8, 8))
 LENGTHS = (64, 256, 1024)
 SLOTS = 1024
+DEPTHS = (2, 4, 8, 16, 32)
+EXPORTS = 3
 SIZES = {
     "hidden_size": 768,
     "intermediate_size": 2048,
@@ -56,7 +61,7 @@ SIZES = {
 }
 # What is left out of the steps of ``fusion.simplify``, from all of it on.
 STEPS: Mapping[str, tuple[str, ...]] = {
-    "folded": ("rewrite", "merge_products", "fix_reshapes"),
+    "folded": ("fuse", "merge_products", "fix_reshapes"),
     "fused": ("merge_products", "fix_reshapes"),
     "joined": ("fix_reshapes",),
     "whole": (),
@@ -205,6 +210,40 @@ def measure_attention(repeats: int, threads: int) -> Iterator[dict[str, Any]]:
             }
 
 
+def measure_tracing(repeats: int, _threads: int) -> Iterator[dict[str, Any]]:
+    """Processor time of writing a graph, by layers; a repeat takes minutes, so there are ``EXPORTS`` at most."""
+    for layers in DEPTHS:
+        with tempfile.TemporaryDirectory() as name:
+            model, folder = tiny_model("llama", num_hidden_layers=layers), Path(name)
+            save_model(model, folder)
+            spec = measure_spec(model)
+            times: dict[str, list[float]] = {"whole": [], "repeated": []}
+            for _ in range(min(repeats, EXPORTS)):
+                for variant, taken in times.items():
+                    with tracing_whole() if variant == "whole" else contextlib.nullcontext():
+                        started = time.process_time()
+                        graph.export_graph(folder, spec)
+                        taken.append(time.process_time() - started)
+        yield {"layers": layers, "seconds": {name: round(statistics.median(taken), 2) for name, taken in times.items()}}
+
+
+@contextlib.contextmanager
+def tracing_whole() -> Iterator[None]:
+    """Trace every layer and apply all of onnxscript's rules."""
+
+    def find_none(_model: object, layers: int) -> Pattern:
+        return Pattern("", layers)
+
+    def fold(model: Any, weights: set[str]) -> None:
+        def should_fold(node: Any) -> bool | None:
+            return False if any(value is not None and value.name in weights for value in node.inputs) else None
+
+        optimizer.optimize_ir(model, should_fold=should_fold)
+
+    with mock.patch.object(graph, "find_pattern", find_none), mock.patch.object(fusion, "fold", fold):
+        yield
+
+
 @click.command()
 @click.option("--repeats", default=30, show_default=True)
 @click.option("--threads", default=1, show_default=True)
@@ -214,7 +253,8 @@ def main(repeats: int, threads: int, output: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     result: dict[str, Any] = machine() | {"repeats": repeats, "threads": threads, "sizes": SIZES}
-    for part, measured in (("steps", measure_steps), ("attention", measure_attention)):
+    parts = {"steps": measure_steps, "attention": measure_attention, "tracing": measure_tracing}
+    for part, measured in parts.items():
         result[part] = []
         for line in measured(repeats, threads):
             result[part].append(line)

@@ -9,6 +9,7 @@ from typing import Any
 from onnxscript import ir, optimizer
 from onnxscript.ir import passes
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet, pattern, rewrite
+from onnxscript.rewriter.rules import common
 
 from spectr_export.merging import merge_products
 
@@ -22,13 +23,8 @@ def simplify(graph: ir.Model, weights: set[str]) -> None:
         graph: The traced graph, with its dimensions named; changed in place.
         weights: Names of the initializers that stay where they are.
     """
-
-    def fold(node: ir.Node) -> bool | None:
-        return False if any(value is not None and value.name in weights for value in node.inputs) else None
-
-    optimizer.optimize_ir(graph, should_fold=fold)
-    for rules in (NORMS, DOUBLINGS, ROTATIONS, PARTIAL_ROTATIONS):
-        rewrite(graph, pattern_rewrite_rules=rules)
+    fold(graph, weights)
+    fuse(graph)
     merge_products(graph)
     fix_reshapes(graph)
     for finish in (
@@ -38,6 +34,31 @@ def simplify(graph: ir.Model, weights: set[str]) -> None:
         passes.common.ClearMetadataAndDocStringPass(),
     ):
         finish(graph)
+
+
+def fold(graph: ir.Model, weights: set[str]) -> None:
+    """Compute what depends on constants alone, weights excepted, and drop what changes nothing; as ``simplify``."""
+
+    def should_fold(node: ir.Node) -> bool | None:
+        return False if any(value is not None and value.name in weights for value in node.inputs) else None
+
+    for _ in range(2):  # what is tidied can be folded further
+        optimizer.fold_constants_ir(graph, onnx_shape_inference=True, should_fold=should_fold)
+        rewrite(graph, pattern_rewrite_rules=TIDYING)
+    for finish in (
+        passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.common.DeduplicateInitializersPass(),
+        passes.common.CommonSubexpressionEliminationPass(),
+        passes.common.OutputFixPass(),
+        passes.common.NameFixPass(),
+    ):
+        finish(graph)
+
+
+def fuse(graph: ir.Model) -> None:
+    """Put operators of the opset in place of their parts."""
+    for rules in (NORMS, DOUBLINGS, ROTATIONS, PARTIAL_ROTATIONS):
+        rewrite(graph, pattern_rewrite_rules=rules)
 
 
 def fix_reshapes(graph: ir.Model) -> None:
@@ -173,6 +194,26 @@ def _rules(*rules: tuple[Callable[..., Any], Callable[..., Any], Callable[..., b
     return RewriteRuleSet(made)
 
 
+# Not all of onnxscript's own rules: one that joins slices compares every slice with all others, layer by layer.
+TIDYING = RewriteRuleSet(
+    [
+        *common.mul_by_1_rule.commute(),
+        *common.add_0_rule.commute(),
+        common.sub_0_rule,
+        common.div_by_1_rule,
+        common.cast_cast_rule,
+        common.no_op_cast_rule,
+        common.no_op_expand_rule,
+        common.no_op_transpose_rule,
+        common.transpose_transpose_rule,
+        common.unsqueeze_unsqueeze_rule,
+        common.collapse_slice_rule,
+        common.collapse_slice2_rule,
+        common.squeeze_reshape_1d_rule,
+        common.reshape_reshape_rule,
+        common.materialize_reshape_shape_rule,
+    ]
+)
 NORMS = _rules((_norm, _as_norm, _is_norm), (_norm_scale_first, _as_norm, _is_norm))
 DOUBLINGS = RewriteRuleSet([_doubling(name) for name in ("Cos", "Sin", "Mul", "Cast")])
 ROTATIONS = _rules((_rotation, _as_rotation, _is_rotation), (_split_rotation, _as_rotation, None))
