@@ -134,3 +134,23 @@ def test_pass_chance_of_a_whole_weight_is_one() -> None:
     nothing = torch.zeros((1, 1), dtype=torch.float64)
     assert float(block.pass_chance(torch.ones((1, 1), dtype=torch.float64), nothing)) == 1
     assert float(block.pass_chance(torch.full((1, 1), 0.5, dtype=torch.float64), nothing)) == 0
+
+
+def test_a_greedy_walk_over_more_paths_may_keep_less() -> None:
+    """One token: of K drafts the one with the largest t / d is walked to, so ``sum min(t, d_skew)`` are accepted.
+
+    Where the models are close that law leaves the target's as K grows: in the end it is the first token for certain.
+    """
+    target, draft = constant(28, 26, 24, 22), constant(1, 1, 1, 1)  # in the order of t / d, the largest first
+    found = [tokens_per_round("gbv", DraftTree.paths(count, 1), target, draft) - 1 for count in (1, 2, 3, 4)]
+    under_V = torch.tensor([0.75, 0.5, 0.25, 0.0], dtype=torch.float64)
+    for count, accepted in zip((1, 2, 3, 4), found, strict=True):
+        walked_V = (under_V + 0.25) ** count - under_V**count
+        assert accepted == pytest.approx(float(torch.minimum(walked_V, target(())).sum()), abs=1e-12)
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < found[0] - 0.3
+    # Where they are far apart, the walk finds what the target wants.
+    target, draft = constant(7, 1, 1, 1), constant(1, 3, 3, 3)
+    found = [tokens_per_round("gbv", DraftTree.paths(count, 1), target, draft) - 1 for count in (1, 2, 3, 4)]
+    assert found == sorted(found)
+    assert found[-1] > found[0] + 0.2
