@@ -3,9 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/selection.py
 
 Every rule selects from the same laws, interleaved with a copy of them into memory at hand: target [B, N, V] and draft
-[B, P, V] in float32. Reported are medians over the repeats, of times and of the ratio to the copy in the same repeat.
-`overhead` is the same selection over 64 tokens, which is what it costs to issue its operations. Memory is the most that
-a selection holds at a time beside the laws. The figure needs matplotlib: `pip install '.[bench]'`.
+[B, P, V] in float32. Reported are medians over the repeats, of times and of the ratio to the copy in the same repeat;
+a slow rule has fewer repeats, at the largest sizes one. `overhead` is the same selection over 64 tokens, which is what
+it costs to issue its operations. Memory is the most that a selection holds at a time beside the laws.
+
+What is measured is kept beside the result file as `.part.json` after every size: a run that was cut off goes on from
+there when it is started again. The figure needs matplotlib: `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ import torch
 from machine import machine
 
 from spectr_select import RULES, DraftTree, Noise, draw, select
+from spectr_select.portion import portions
 
 # B rows, N tree nodes, P nodes with a draft law, V vocabulary.
 VOCABULARIES = (4096, 32_768, 131_072, 262_144)
@@ -33,6 +38,7 @@ DRAFTS = (1, 2, 4, 8)
 LENGTHS = (4, 8)
 SHOWN = {"rows": 8, "drafts": 4, "length": 4}
 MOST_BYTES = 12 * 2**30
+COPY_BYTES = 2**30
 PAIRS = 16
 TINY = 64
 COLOURS = {
@@ -62,8 +68,13 @@ class Cell:
 
     @property
     def most_bytes(self) -> int:
-        """What the laws, their copy and the work of the hungriest rule take."""
-        return 2 * self.bytes + 8 * self.rows * self.vocabulary * (2 * self.length + 12)
+        """What the laws, the copy's memory and the noise that a race keeps take."""
+        return self.bytes + min(self.bytes, COPY_BYTES) + 8 * self.rows * self.vocabulary * (self.length + 1)
+
+    @property
+    def parts(self) -> int:
+        """In how many portions the rows are selected."""
+        return len(portions(self.rows, self.vocabulary, torch.device("cpu")))
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -106,16 +117,31 @@ def noise_of(rows: int, turn: int) -> Noise:
     return Noise(torch.arange(rows), torch.full((rows,), 100 * turn))
 
 
+def copier(laws: tuple[torch.Tensor, ...]) -> Callable[[], None]:
+    """A copy of the laws into memory at hand, which is touched once; of the largest into one gigabyte, part by part."""
+    rows = max(1, COPY_BYTES // sum(law_BNV[0].nbytes for law_BNV in laws))
+    buffers = [torch.empty_like(law_BNV[:rows]) for law_BNV in laws]
+
+    def copy() -> None:
+        for law_BNV, buffer in zip(laws, buffers, strict=True):
+            for part in law_BNV.split(rows):
+                buffer[: len(part)].copy_(part)
+
+    copy()
+    return copy
+
+
 def measure(cell: Cell, rules: tuple[str, ...], seconds: float, repeats: int) -> list[dict[str, Any]]:
-    """A line for every rule: at most so many interleaved repeats, three at least, new ones for so many seconds."""
+    """A line for every rule: interleaved repeats until each rule has used its seconds, one at least."""
     tree, (target_BNV, draft_BPV) = cell.tree, laws(cell)
-    copies = [torch.empty_like(law_BNV) for law_BNV in (target_BNV, draft_BPV)]
-    copied: list[float] = []
-    times: dict[str, list[tuple[float, float]]] = {rule: [] for rule in rules}
-    started = time.perf_counter()
-    for turn in range(-1, repeats):  # the first is not counted: it fills caches and touches memory
-        copied.append(timed(lambda: [copies[0].copy_(target_BNV), copies[1].copy_(draft_BPV)])[0])
+    copy = copier((target_BNV, draft_BPV))
+    times: dict[str, list[tuple[float, float, float]]] = {rule: [] for rule in rules}
+    for turn in range(repeats + 1):
+        copy_ms, _ = timed(copy)
         for rule in rules:
+            used = [draw_ms + select_ms for _, draw_ms, select_ms in times[rule]]
+            if used and sum(used) + used[-1] > 1e3 * seconds:
+                continue
             noise = noise_of(cell.rows, turn + 1)
             draw_ms, tokens_BN = timed(lambda rule=rule, noise=noise: drawn(rule, tree, draft_BPV, noise))
             select_ms, _ = timed(
@@ -123,26 +149,27 @@ def measure(cell: Cell, rules: tuple[str, ...], seconds: float, repeats: int) ->
                     rule, tree, tokens_BN, target_BNV, draft_BPV, noise
                 )
             )
-            times[rule].append((draw_ms, select_ms))
-        if turn >= 2 and time.perf_counter() - started > seconds:
-            break
-    copies.clear()  # the copy's memory is none of the rules'
+            times[rule].append((copy_ms, draw_ms, select_ms))
+    # Portions come one after the other, so two of them need what all do.
+    some = -(-2 * cell.rows // cell.parts)
+    # The first repeat fills caches; where there is time for no other it is so long that this does not matter.
     return [
-        line(rule, cell, copied[1:], times[rule][1:])
-        | {"peak_mib": round(peak(rule, tree, target_BNV, draft_BPV) / 2**20, 2)}
+        line(rule, cell, times[rule][1:] or times[rule])
+        | {"peak_mib": round(peak(rule, tree, target_BNV[:some], draft_BPV[:some]) / 2**20, 2)}
         for rule in rules
     ]
 
 
-def line(rule: str, cell: Cell, copied: list[float], times: list[tuple[float, float]]) -> dict[str, Any]:
+def line(rule: str, cell: Cell, times: list[tuple[float, float, float]]) -> dict[str, Any]:
     """Medians of a rule in a cell, with the range of its ratio to the copy."""
-    ratios = sorted(select_ms / copy_ms for (_, select_ms), copy_ms in zip(times, copied, strict=True))
+    copied, drawn_in, selected = zip(*times, strict=True)
+    ratios = sorted(select_ms / copy_ms for copy_ms, _, select_ms in times)
     return {
         "rule": rule, "V": cell.vocabulary, "B": cell.rows, "K": cell.drafts, "L": cell.length,
         "copy_ms": round(statistics.median(copied), 4),
-        "select_ms": round(statistics.median(select_ms for _, select_ms in times), 4),
-        "draw_ms": round(statistics.median(draw_ms for draw_ms, _ in times), 4),
-        "overhead_ms": round(overhead(rule, cell.rows, cell.drafts, cell.length), 4),
+        "select_ms": round(statistics.median(selected), 4),
+        "draw_ms": round(statistics.median(drawn_in), 4),
+        "overhead_ms": round(cell.parts * overhead(rule, -(-cell.rows // cell.parts), cell.drafts, cell.length), 4),
         "ratio": round(statistics.median(ratios), 3),
         "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
         "repeats": len(ratios),
@@ -150,23 +177,18 @@ def line(rule: str, cell: Cell, copied: list[float], times: list[tuple[float, fl
     }  # fmt: skip
 
 
-_overheads: dict[tuple[str, int, int, int], float] = {}
-
-
+@cache
 def overhead(rule: str, rows: int, drafts: int, length: int) -> float:
-    """Milliseconds of the same selection over a tiny vocabulary; the median of nine."""
-    key = rule, rows, drafts, length
-    if key not in _overheads:
-        cell = Cell(TINY, rows, drafts, length)
-        target_BNV, draft_BPV = laws(cell)
-        found = []
-        for turn in range(10):
-            noise = noise_of(rows, turn)
-            tokens_BN = drawn(rule, cell.tree, draft_BPV, noise)
-            work = (rule, cell.tree, tokens_BN, target_BNV, draft_BPV, noise)
-            found.append(timed(lambda work=work: select(*work))[0])
-        _overheads[key] = statistics.median(found[1:])
-    return _overheads[key]
+    """Milliseconds of the same selection over a tiny vocabulary; the median of five."""
+    cell = Cell(TINY, rows, drafts, length)
+    target_BNV, draft_BPV = laws(cell)
+    found = []
+    for turn in range(6):
+        noise = noise_of(rows, turn)
+        tokens_BN = drawn(rule, cell.tree, draft_BPV, noise)
+        work = (rule, cell.tree, tokens_BN, target_BNV, draft_BPV, noise)
+        found.append(timed(lambda work=work: select(*work))[0])
+    return statistics.median(found[1:])
 
 
 def peak(rule: str, tree: DraftTree, target_BNV: torch.Tensor, draft_BPV: torch.Tensor) -> int:
@@ -181,33 +203,41 @@ def peak(rule: str, tree: DraftTree, target_BNV: torch.Tensor, draft_BPV: torch.
 
 
 def table(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """Markdown: all rules at one size, then kseq at every size."""
-    some = [one for one in lines if (one["B"], one["L"]) == (SHOWN["rows"], SHOWN["length"])]
-    some = [one for one in some if one["K"] in (1, SHOWN["drafts"])]
+    """Markdown: all rules over the vocabulary and over rows and lengths, then kseq at every size."""
+    shown = [one for one in lines if one["K"] in (1, SHOWN["drafts"])]
     yield f"Ratio to the copy of the laws; {SHOWN}, one path for single and block. MiB at the largest V.\n"
-    columns = sorted({one["V"] for one in some})
-    yield "| rule | " + " | ".join(f"V = {size}" for size in columns) + " | memory | laws |"
-    yield "|---|" + "---|" * (len(columns) + 2)
-    for rule in RULES:
-        mine = {one["V"]: one for one in some if one["rule"] == rule}
-        if mine:
-            last = mine[max(mine)]
-            cells = [shown(mine.get(size)) for size in columns]
-            yield f"| `{rule}` | {' | '.join(cells)} | {last['peak_mib']:.0f} | {last['laws_mib']:.0f} |"
+    at = [one for one in shown if (one["B"], one["L"]) == (SHOWN["rows"], SHOWN["length"])]
+    yield from rules_table({f"V = {size}": [one for one in at if one["V"] == size] for size in VOCABULARIES}, True)
+    largest = max(one["V"] for one in shown)
+    yield f"\nThe same over rows B and length L, at V = {largest}.\n"
+    at = [one for one in shown if one["V"] == largest]
+    sizes = itertools.product(LENGTHS, ROWS)
+    some = {f"B = {B}, L = {L}": [one for one in at if (one["B"], one["L"]) == (B, L)] for L, B in sizes}
+    yield from rules_table(some, False)
     yield "\n`kseq` (`single` for one path): ratio to the copy, its range, milliseconds, of these without V.\n"
-    yield "| V | B | K | L | ratio | range | select | overhead | copy |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| V | B | K | L | repeats | ratio | range | select | overhead | copy |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for one in lines:
         if one["rule"] in ("kseq", "single"):
-            size = " | ".join(str(one[name]) for name in "VBKL")
+            size = " | ".join(str(one[name]) for name in ("V", "B", "K", "L", "repeats"))
             low, high = one["ratio_range"]
             times = " | ".join(f"{one[name]:.2f}" for name in ("select_ms", "overhead_ms", "copy_ms"))
             yield f"| {size} | {one['ratio']:.2f} | {low:.2f} to {high:.2f} | {times} |"
 
 
-def shown(one: dict[str, Any] | None) -> str:
-    """A ratio of the first table."""
-    return "" if one is None else f"{one['ratio']:.2f}"
+def rules_table(columns: dict[str, list[dict[str, Any]]], memory: bool) -> Iterator[str]:
+    """A row of ratios for every rule, a column for every size that was measured; its memory in the last one."""
+    columns = {name: some for name, some in columns.items() if some}
+    heads = [*columns, *(["memory", "laws"] if memory else [])]
+    yield f"| rule | {' | '.join(heads)} |"
+    yield "|---|" + "---|" * len(heads)
+    for rule in RULES:
+        mine = [next((one for one in some if one["rule"] == rule), None) for some in columns.values()]
+        if any(mine):
+            cells = ["" if one is None else f"{one['ratio']:.2f}" for one in mine]
+            if memory and mine[-1]:
+                cells += [f"{mine[-1]['peak_mib']:.0f}", f"{mine[-1]['laws_mib']:.0f}"]
+            yield f"| `{rule}` | {' | '.join(cells)} |"
 
 
 def verdict(lines: list[dict[str, Any]]) -> Iterator[str]:
@@ -252,11 +282,17 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
         copies = [one for one in at if one["rule"] == "kseq"]
         left.plot([one["V"] for one in copies], [one["copy_ms"] for one in copies], "k--", label="copy of the laws")
         left.set(title="Time of a selection, B = 8, K = 4, L = 4", ylabel="ms", yscale="log")
-        for (rows, mark), (drafts, dash) in itertools.product(zip(ROWS, "os^", strict=True), ((2, "-"), (8, "--"))):
+        for (place, rows), (drafts, dash) in itertools.product(enumerate(ROWS), ((2, "-"), (8, "--"))):
             mine = [one for one in lines if [one["rule"], one["B"], one["K"], one["L"]] == ["kseq", rows, drafts, 4]]
             label = f"B = {rows}, K = {drafts}"
             if mine:
-                right.plot([one["V"] for one in mine], [one["ratio"] for one in mine], mark + dash, label=label)
+                right.plot(
+                    [one["V"] for one in mine],
+                    [one["ratio"] for one in mine],
+                    "os^"[place] + dash,
+                    color=f"C{place}",
+                    label=label,
+                )
         right.axhline(3, color="#888888", linestyle=":")
         right.set(title="kseq: time over that of the copy, L = 4", yscale="log")
         for panel in (left, right):
@@ -275,8 +311,8 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
 @click.option("--drafts", "drafts", multiple=True, type=int, default=DRAFTS, show_default=True)
 @click.option("--length", "lengths", multiple=True, type=int, default=LENGTHS, show_default=True)
 @click.option("--rule", "rules", multiple=True, type=click.Choice(list(RULES)), default=tuple(RULES), help="Rules.")
-@click.option("--seconds", default=10.0, show_default=True, help="Time for the repeats of a size.")
-@click.option("--repeats", default=15, show_default=True, help="Most repeats of a size; at least three are made.")
+@click.option("--seconds", default=1.0, show_default=True, help="Time for the repeats of a rule at a size.")
+@click.option("--repeats", default=15, show_default=True, help="Most repeats of a rule at a size.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -295,15 +331,20 @@ def main(
 ) -> None:
     """Measure, print the tables, write the result file and draw the figure."""
     torch.set_num_threads(1)
-    lines: list[dict[str, Any]] = []
+    part = output.with_suffix(".part.json")
+    lines: list[dict[str, Any]] = json.loads(part.read_text(encoding="utf-8")) if part.exists() else []
+    done = {Cell(one["V"], one["B"], one["K"], one["L"]) for one in lines}
     skipped = []
     for cell in (Cell(*sizes) for sizes in itertools.product(vocabularies, rows, drafts, lengths)):
         if cell.most_bytes > MOST_BYTES:
             skipped.append({"V": cell.vocabulary, "B": cell.rows, "K": cell.drafts, "L": cell.length})
             continue
+        if cell in done:
+            continue
         chosen = tuple(rule for rule in cell.rules if rule in rules)
         lines += measure(cell, chosen, seconds, repeats)
         click.echo(f"{cell}: " + " ".join(f"{one['rule']} {one['ratio']}" for one in lines[-len(chosen) :]), err=True)
+        part.write_text(json.dumps(lines), encoding="utf-8")
     text = [*table(lines), "", *verdict(lines), ""]
     text += [f"Not measured, beyond {MOST_BYTES >> 30} GiB: " + "; ".join(map(str, skipped))] if skipped else []
     click.echo("\n".join(text))
@@ -311,6 +352,7 @@ def main(
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     output.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
     plot(lines, output)
+    part.unlink()
 
 
 if __name__ == "__main__":
