@@ -286,13 +286,8 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
             mine = [one for one in lines if [one["rule"], one["B"], one["K"], one["L"]] == ["kseq", rows, drafts, 4]]
             label = f"B = {rows}, K = {drafts}"
             if mine:
-                right.plot(
-                    [one["V"] for one in mine],
-                    [one["ratio"] for one in mine],
-                    "os^"[place] + dash,
-                    color=f"C{place}",
-                    label=label,
-                )
+                sizes, ratios = [one["V"] for one in mine], [one["ratio"] for one in mine]
+                right.plot(sizes, ratios, "os^"[place] + dash, color=f"C{place}", label=label)
         right.axhline(3, color="#888888", linestyle=":")
         right.set(title="kseq: time over that of the copy, L = 4", yscale="log")
         for panel in (left, right):
