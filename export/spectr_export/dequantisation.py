@@ -3,14 +3,18 @@
 # K inputs of a linear layer, N outputs.
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from onnxscript import ir
+from onnxscript.ir import passes
 from safetensors import safe_open
 
-from spectr_export.weights import Place
+from spectr_export.slicing import number
+from spectr_export.weights import Place, read_places
+from spectr_runtime.stacks import INPUTS_FIRST, ORDER, is_up, stack_shape
 from spectr_runtime.weights import CODES, SCALES, WEIGHTS
 
 
@@ -18,9 +22,16 @@ def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a model, with a stand-in of the right shape and type for each quantised matrix, to trace with."""
     with safe_open(path, framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        inputs_first = (file.metadata() or {}).get(ORDER) == INPUTS_FIRST
     for name in [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]:
         codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
-        stored[name] = scales.new_zeros(1).expand(scales.shape[-1], len(codes))
+        stack = codes.dim() > 2
+        shape = (
+            stack_shape(codes, scales, up=is_up(name), inputs_first=inputs_first)
+            if stack
+            else (scales.shape[-1], len(codes))
+        )
+        stored[name] = scales.new_zeros(1).expand(shape)
     return stored
 
 
@@ -37,23 +48,81 @@ def dequantise_weight(graph: ir.Model, weight: ir.Value, name: str, places: Mapp
         places: Where the file's tensors stand.
         folder: Folder of the file.
     """
-    codes_place, scales_place = places[name + CODES], places[name + SCALES]
-    shape = (codes_place.shape[0], scales_place.shape[-1])
     assert weight.dtype is not None
+    node = _dequantise(str(weight.name), weight.dtype, places[name + CODES], places[name + SCALES], folder)
+    _insert(graph, node, graph.graph[0])
+    for user, place in tuple(weight.uses()):
+        _read_turned(graph, user, place, node.outputs[0])
+    graph.graph.initializers.pop(str(weight.name))
+
+
+def dequantise_stacks(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> None:
+    """Let every product of a mixture read what DequantizeLinear makes of its codes.
+
+    What cuts and turns a stack of experts is dropped; the file has each product as it is multiplied with.
+
+    Args:
+        graph: The graph, its constants folded; changed in place.
+        stored_names: The names in the file of the weights in the graph.
+        folder: Folder of the file.
+    """
+    places = read_places(folder / WEIGHTS)
+    for own, name in stored_names.items():
+        if not is_stack(name, places):
+            continue
+        weight, codes, scales = graph.graph.initializers[own], places[name + CODES], places[name + SCALES]
+        assert weight.dtype is not None
+        for product, reader in enumerate(_readers(weight)):
+            matrix = (math.prod(codes.shape[1 : 2 if is_up(name) else 3]), scales.shape[-1])
+            parts = (_product(codes, product, matrix), _product(scales, product, scales.shape[1:]))
+            node = _dequantise(f"{own}.{product}", weight.dtype, *parts, folder)
+            _insert(graph, node, reader)
+            reader.replace_input_with(1, node.outputs[0])
+    passes.common.RemoveUnusedNodesPass()(graph)
+
+
+def is_stack(name: str, places: Mapping[str, Place]) -> bool:
+    """Whether a weight of the file is a quantised stack of experts."""
+    return name + CODES in places and len(places[name + CODES].shape) > 2
+
+
+def _readers(stack: ir.Value) -> list[ir.Node]:
+    """The products that read a stack or its parts, in the order of the experts."""
+    readers = []
+    for use in stack.uses():
+        start, user = 0, use.node
+        while user.op_type != "MatMul":
+            assert user.op_type in ("Slice", "Transpose", "Reshape"), f"{user.op_type} reads {stack.name}"
+            start = number(user.inputs[1]) if user.op_type == "Slice" else start
+            (user,) = user.outputs[0].consumers()
+        readers.append((start, user))
+    return [reader for _, reader in sorted(readers, key=lambda pair: pair[0])]
+
+
+def _product(place: Place, product: int, shape: tuple[int, ...]) -> Place:
+    """Where the codes or scales of one product stand."""
+    length = place.length // place.shape[0]
+    return Place(place.offset + product * length, length, shape, place.dtype)
+
+
+def _dequantise(name: str, dtype: ir.DataType, codes_place: Place, scales_place: Place, folder: Path) -> ir.Node:
+    """The node that makes a matrix [K, N] of its codes and scales."""
+    shape = (codes_place.shape[0], scales_place.shape[-1])
     whole = codes_place.dtype == "I8"
     blocks = {"axis": 1} if whole else {"axis": 0, "block_size": shape[0] // scales_place.shape[0]}
-    dtype = ir.DataType.INT8 if whole else ir.DataType.INT4
-    codes = external(f"{weight.name}{CODES}", dtype, shape, codes_place, folder)
-    scales = external(f"{weight.name}{SCALES}", weight.dtype, scales_place.shape, scales_place, folder)
+    codes_type = ir.DataType.INT8 if whole else ir.DataType.INT4
+    codes = external(f"{name}{CODES}", codes_type, shape, codes_place, folder)
+    scales = external(f"{name}{SCALES}", dtype, scales_place.shape, scales_place, folder)
     node = ir.node("DequantizeLinear", [codes, scales], blocks)
-    matrix_KN = node.outputs[0]
-    matrix_KN.dtype, matrix_KN.shape = weight.dtype, ir.Shape(shape)
-    for value in (codes, scales):
+    node.outputs[0].dtype, node.outputs[0].shape = dtype, ir.Shape(shape)
+    return node
+
+
+def _insert(graph: ir.Model, node: ir.Node, before: ir.Node) -> None:
+    for value in node.inputs:
+        assert value is not None
         graph.graph.register_initializer(value)
-    graph.graph.insert_before(graph.graph[0], node)
-    for user, place in tuple(weight.uses()):
-        _read_turned(graph, user, place, matrix_KN)
-    graph.graph.initializers.pop(str(weight.name))
+    graph.graph.insert_before(before, node)
 
 
 def external(name: str, dtype: ir.DataType, shape: tuple[int, ...], place: Place, folder: Path) -> ir.Value:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from onnxscript import ir
 
-from spectr_export.dequantisation import dequantise_weight, read_undecoded
+from spectr_export.dequantisation import dequantise_stacks, dequantise_weight, is_stack, read_undecoded
 from spectr_export.fusion import simplify
 from spectr_export.kinds import find_pattern, shortened
 from spectr_export.repetition import repeat_layers
@@ -55,8 +55,10 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"), read=read_undecoded)
     graph = _trace(model, spec)
     _name_dimensions(graph)
-    stored = _point_at_weights(graph, _stored_names(model, folder), folder)
+    names = _stored_names(model, folder)
+    stored = _point_at_weights(graph, names, folder)
     simplify(graph, stored)
+    dequantise_stacks(graph, names, folder)
     cut_stacks(graph, stored)
     _check(graph, spec)
     ir.save(graph, folder / GRAPH)
@@ -143,7 +145,10 @@ def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: 
     """Replace every weight's data by its place in the file; returns the names of the initializers that are weights."""
     places = read_places(folder / WEIGHTS)
     weights = {name: value for name, value in graph.graph.initializers.items() if name in stored_names}
+    stacks = {name for name in weights if is_stack(stored_names[name], places)}
     for name, value in weights.items():
+        if name in stacks:
+            continue
         if stored_names[name] not in places:
             dequantise_weight(graph, value, stored_names[name], places, folder)
             continue
@@ -154,7 +159,7 @@ def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: 
             WEIGHTS, place.offset, place.length, value.dtype, shape=ir.Shape(place.shape), name=name, base_dir=folder
         )
     initializers = graph.graph.initializers.items()
-    return {name for name, value in initializers if isinstance(value.const_value, ir.ExternalTensor)}
+    return stacks | {name for name, value in initializers if isinstance(value.const_value, ir.ExternalTensor)}
 
 
 def _check(graph: ir.Model, spec: ModelSpec) -> None:

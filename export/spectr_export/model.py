@@ -15,12 +15,14 @@ from safetensors import safe_open
 
 from spectr_export.checkpoint import check_sizes
 from spectr_export.conversion import read_checkpoint
+from spectr_export.experts import find_stacks
 from spectr_export.ondemand import Stored, load_on_demand
 from spectr_export.precision import FLOAT32, Precision, convert, distinct_weights, layouts
 from spectr_export.weights import WEIGHTS, read_places, write_weights
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
-from spectr_runtime.weights import CODES, SCALES, dequantise
+from spectr_runtime.stacks import INPUTS_FIRST, ORDER, is_up, stack_shape
+from spectr_runtime.weights import CODES, SCALES, dequantise, read_expert
 
 
 def load_config(folder: Path) -> Any:
@@ -169,23 +171,37 @@ def save_model(
     config.architectures, config.dtype = [type(model).__name__], precision.dtype
     config.save_pretrained(folder)
     held = {name: Stored.of(tensor) for name, tensor in distinct_weights(model).items()} if weights is None else weights
-    write_weights(folder / WEIGHTS, layouts(model, precision), convert(model, held, precision), {"format": "pt"})
+    order = {ORDER: INPUTS_FIRST} if any(stack.inputs_first for stack in find_stacks(model).values()) else {}
+    made = convert(model, held, precision)
+    write_weights(folder / WEIGHTS, layouts(model, precision), made, {"format": "pt", **order})
 
 
 def _stored_weights(path: Path) -> dict[str, Stored]:
     """The weights of a bundle's model, quantised ones decoded when they are read."""
     with safe_open(path, framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        inputs_first = (file.metadata() or {}).get(ORDER) == INPUTS_FIRST
     weights = {}
     for name, tensor in stored.items():
         if name.endswith(CODES):
             plain = name.removesuffix(CODES)
             scales = stored[plain + SCALES].float()
-            shape = (scales.shape[-1], len(tensor))
-            weights[plain] = Stored(torch.float32, shape, [functools.partial(dequantise, tensor, scales)])
+            if tensor.dim() == 2:
+                shape = (scales.shape[-1], len(tensor))
+                weights[plain] = Stored(torch.float32, shape, [functools.partial(dequantise, tensor, scales)])
+            else:
+                weights[plain] = _stored_stack(tensor, scales, up=is_up(plain), inputs_first=inputs_first)
         elif not name.endswith(SCALES):
             weights[name] = Stored.of(tensor)
     return weights
+
+
+def _stored_stack(codes: torch.Tensor, scales: torch.Tensor, *, up: bool, inputs_first: bool) -> Stored:
+    def read(number: int) -> torch.Tensor:
+        return read_expert(codes, scales, number, up=up, inputs_first=inputs_first)[None]
+
+    shape = stack_shape(codes, scales, up=up, inputs_first=inputs_first)
+    return Stored(torch.float32, shape, [functools.partial(read, number) for number in range(shape[0])])
 
 
 def _first_line(error: Exception) -> str:

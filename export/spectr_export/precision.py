@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
+from spectr_export.experts import Stack, find_stacks, quantise_stack, stack_layouts
 from spectr_export.ondemand import Stored
-from spectr_export.quantiser import QUANTISATIONS, quantisable, quantise, quantised_layouts
+from spectr_export.quantiser import QUANTISATIONS, fits, quantisable, quantise, quantised_layouts
 from spectr_export.weights import Layout
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError, UsageError
@@ -47,10 +49,13 @@ def layouts(model: Any, precision: Precision) -> dict[str, Layout]:
         BundleError: The model has nothing to quantise.
     """
     made: dict[str, Layout] = {}
-    quantised = _quantised(model, precision)
+    quantised, stacks = _quantised(model, precision), _quantised_stacks(model, precision)
     for name, tensor in distinct_weights(model).items():
         if name in quantised:
             pair = quantised_layouts(tensor, precision.quantisation, DTYPES[precision.dtype])
+            made[name + CODES], made[name + SCALES] = pair
+        elif name in stacks:
+            pair = stack_layouts(stacks[name], precision.quantisation, DTYPES[precision.dtype])
             made[name + CODES], made[name + SCALES] = pair
         else:
             made[name] = Layout(_dtype(tensor, precision), tuple(tensor.shape))
@@ -71,18 +76,21 @@ def convert(model: Any, weights: Mapping[str, Stored], precision: Precision) -> 
     Raises:
         BundleError: A weight is too large for the new type.
     """
-    quantised = _quantised(model, precision)
-    for name, part in ((name, part) for name, weight in weights.items() for part in weight.parts):
-        tensor = part()
-        dtype = _dtype(tensor, precision)
+    quantised, stacks = _quantised(model, precision), _quantised_stacks(model, precision)
+    for name, weight in weights.items():
+        dtype = DTYPES[precision.dtype] if weight.dtype.is_floating_point else weight.dtype
+        pairs: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()
         if dtype == torch.float16:
-            _refuse_large(name, tensor)
-        if name in quantised:
-            codes, scales = quantise(tensor, precision.quantisation, dtype)
+            weight = _checked(name, weight)
+        if name in stacks:
+            pairs = quantise_stack(weight, stacks[name], precision.quantisation, dtype)
+        elif name in quantised:
+            pairs = (quantise(part(), precision.quantisation, dtype) for part in weight.parts)
+        else:
+            yield from ((name, part().to(dtype)) for part in weight.parts)
+        for codes, scales in pairs:
             yield name + CODES, codes
             yield name + SCALES, scales
-        else:
-            yield name, tensor.to(dtype)
 
 
 def distinct_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -100,10 +108,25 @@ def _quantised(model: Any, precision: Precision) -> set[str]:
     return set() if precision.quantisation == "none" else quantisable(model, precision.quantisation)
 
 
-def _refuse_large(name: str, tensor: torch.Tensor) -> None:
+def _quantised_stacks(model: Any, precision: Precision) -> dict[str, Stack]:
+    if precision.quantisation == "none":
+        return {}
+    stacks = find_stacks(model).items()
+    return {name: stack for name, stack in stacks if fits(stack.sizes, precision.quantisation)}
+
+
+def _checked(name: str, weight: Stored) -> Stored:
+    """The same weight, whose parts are refused when they are read if they do not fit float16."""
+    parts = [functools.partial(_refuse_large, name, part) for part in weight.parts]
+    return dataclasses.replace(weight, parts=parts)
+
+
+def _refuse_large(name: str, part: Callable[[], torch.Tensor]) -> torch.Tensor:
+    tensor = part()
     largest, limit = float(tensor.abs().max()), torch.finfo(torch.float16).max
     if largest > limit:
         raise BundleError(
             f"Weight {name} has values up to {largest:.3g}; float16 ends at {limit:.0f}.",
             hint="Use `--dtype bfloat16` or `--dtype float32`.",
         )
+    return tensor

@@ -9,6 +9,7 @@ read.
 # K inputs of a linear layer, N outputs, G blocks of inputs.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,10 +25,10 @@ QUANTISATIONS = ("none", "int8", "int4")
 
 
 def quantisable(model: Any, quantisation: str) -> set[str]:
-    """Names of the matrices that are quantised: those of linear layers, but for the one that gives the logits.
+    """Names of the linear layers' matrices that are quantised: all but the one that gives the logits.
 
     Embeddings and logits stay as they are; a model's quality depends most on them. So does a matrix whose inputs do not
-    fill whole blocks, and what is no linear layer, such as a mixture's stacked experts.
+    fill whole blocks.
 
     Raises:
         BundleError: There is none.
@@ -36,7 +37,7 @@ def quantisable(model: Any, quantisation: str) -> set[str]:
     found = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and _fits(module.weight, quantisation)
+        if isinstance(module, nn.Linear) and module is not head and fits(module.weight.shape, quantisation)
     }
     if not found:
         raise BundleError(
@@ -90,6 +91,7 @@ def _positive(scales: torch.Tensor) -> torch.Tensor:
     return scales.where(scales > 0, 1)
 
 
-def _fits(matrix_NK: torch.Tensor, quantisation: str) -> bool:
-    outputs, inputs = matrix_NK.shape
+def fits(sizes: Sequence[int], quantisation: str) -> bool:
+    """Whether a matrix of so many outputs and inputs can be stored so."""
+    outputs, inputs = sizes
     return quantisation == "int8" or (inputs % BLOCK == 0 and outputs % 2 == 0)

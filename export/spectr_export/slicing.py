@@ -21,7 +21,7 @@ def cut_stacks(graph: ir.Model, weights: set[str]) -> None:
         stack = node.inputs[0] if node.op_type == "Slice" else None
         if stack is None or stack.name not in weights:
             continue
-        start, end, axis = (_number(value) for value in node.inputs[1:4])
+        start, end, axis = (number(value) for value in node.inputs[1:4])
         assert axis == 0, f"{stack.name} is cut along dimension {axis}"
         part = _part(stack, start, end)
         graph.graph.register_initializer(part)
@@ -45,7 +45,8 @@ def _part(stack: ir.Value, start: int, end: int) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(whole.dtype), shape=shape, const_value=data)
 
 
-def _number(value: ir.Value | None) -> int:
+def number(value: ir.Value | None) -> int:
+    """The number that a constant holds."""
     constant = ir.convenience.get_const_tensor(value) if value is not None else None
     assert constant is not None, "a stack is cut where only a call tells"
     return int(constant.numpy().item())

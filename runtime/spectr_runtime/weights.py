@@ -7,16 +7,19 @@ with it: inputs first.
                   int4: U8 [K, N / 2], two codes per byte with the even one low, one scale per block of inputs
     NAME.scales   int8: [N]; int4: [G, N], in the model's type
 
-A weight is its code, from -128 to 127 or -8 to 7, times its scale. This is ONNX's DequantizeLinear, and the graph of
-the bundle reads the same bytes.
+A mixture's experts are stored as ``spectr_runtime.stacks`` describes. A weight is its code, from -128 to 127 or -8 to
+7, times its scale. This is ONNX's DequantizeLinear, and the graph of the bundle reads the same bytes.
 """
 
 # K inputs of a linear layer, N outputs, G blocks of inputs.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from spectr_runtime.stacks import INPUTS_FIRST, ORDER, expert, is_up, stack_shape
 
 WEIGHTS = "model.safetensors"
 CODES, SCALES = ".codes", ".scales"
@@ -33,10 +36,25 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
     with safe_open(path, framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        inputs_first = (file.metadata() or {}).get(ORDER) == INPUTS_FIRST
     quantised = [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]
     for name in quantised:
-        stored[name] = dequantise(stored.pop(name + CODES), stored.pop(name + SCALES))
+        codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
+        if codes.dim() == 2:
+            stored[name] = dequantise(codes, scales)
+        else:
+            stand: Any = {"up": is_up(name), "inputs_first": inputs_first}
+            experts, *_ = stack_shape(codes, scales, **stand)
+            stored[name] = torch.stack([read_expert(codes, scales, number, **stand) for number in range(experts)])
     return stored
+
+
+def read_expert(
+    codes: torch.Tensor, scales: torch.Tensor, number: int, *, up: bool, inputs_first: bool
+) -> torch.Tensor:
+    """The matrix of one expert in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
+    matrix_NK = dequantise(*expert(codes, scales, number, up=up))
+    return matrix_NK.T.contiguous() if inputs_first else matrix_NK
 
 
 def dequantise(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:

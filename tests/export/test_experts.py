@@ -1,0 +1,112 @@
+"""Mixtures whose experts are quantised."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from spectr_export.experts import find_stacks
+from spectr_export.graph import export_graph
+from spectr_export.model import load_original, load_stored, measure_spec, save_model
+from spectr_export.parity import check_onnxruntime, check_parity
+from spectr_export.precision import Precision, layouts
+from spectr_export.reference import Reference
+from spectr_export.weights import read_places
+from spectr_runtime import ModelSpec, stacks
+from spectr_runtime.engines.torch import TorchEngine
+from spectr_runtime.weights import read_weights
+
+SIZES: dict[str, dict[str, Any]] = {
+    "qwen3_moe": {"moe_intermediate_size": 64},
+    "mixtral": {"intermediate_size": 64},
+    "gpt_oss": {"intermediate_size": 64},
+}
+# Weights of a product: all experts of a layer, or some.
+LIMITS = (10**6, 5_000)
+Store = Callable[..., tuple[Path, Any, ModelSpec]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Writes a mixture in a precision; gives its folder, the model that it was made of and its sizes."""
+
+    def make(family: str, quantisation: str, limit: int = LIMITS[0]) -> tuple[Path, Any, ModelSpec]:
+        monkeypatch.setattr(stacks, "PRODUCT", limit)
+        model = tiny_model(family, **SIZES[family])
+        spec = dataclasses.replace(measure_spec(model), quantisation=quantisation)
+        model.save_pretrained(tmp_path / "source")
+        source = load_stored(tmp_path / "source")
+        save_model(source.model, tmp_path / "made", Precision("float32", quantisation), source.weights)
+        return tmp_path / "made", model, spec
+
+    return make
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("quantisation", ["int8", "int4"])
+@pytest.mark.parametrize("family", SIZES)
+def test_every_expert_is_near_to_what_it_was(store: Store, family: str, quantisation: str, limit: int) -> None:
+    folder, model, _ = store(family, quantisation, limit)
+    read = read_weights(folder / "model.safetensors")
+    found = find_stacks(model)
+    assert len(found) == 4
+    places = read_places(folder / "model.safetensors")
+    for name, stack in found.items():
+        assert len(places[f"{name}.codes"].shape) == 4
+        assert (places[f"{name}.codes"].shape[0] > 1) == (limit == LIMITS[1])
+        original = model.get_parameter(name).detach()
+        assert read[name].shape == original.shape == stack.shape
+        # Half a step of the largest scale: every expert and every row of it stands in its own place.
+        step = float(original.abs().max()) / (127 if quantisation == "int8" else 7)
+        error = (read[name] - original).abs().max()
+        assert 0 < error <= step * (0.51 if quantisation == "int8" else 1.6)
+    assert layouts(model, Precision("float32", quantisation)).keys() == places.keys()
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_each_expert_is_read_alone_as_all_are(store: Store, family: str) -> None:
+    folder, model, _ = store(family, "int4", LIMITS[1])
+    read = read_weights(folder / "model.safetensors")
+    expected = load_stored(folder.parent / "source").model
+    text = torch.arange(9)[None]
+    with torch.inference_mode():
+        model.load_state_dict(read, strict=False)
+        model.set_experts_implementation("eager")
+        assert torch.equal(load_original(folder)(text).logits, model(text).logits)
+        assert not torch.equal(expected(text).logits, model(text).logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "quantisation", "limit"),
+    [
+        ("qwen3_moe", "int4", 5_000),
+        ("gpt_oss", "int4", 10**6),
+        ("gpt_oss", "int8", 5_000),
+        ("mixtral", "int8", 10**6),
+    ],
+)
+def test_the_graph_reads_the_products_of_the_file(store: Store, family: str, quantisation: str, limit: int) -> None:
+    folder, _, spec = store(family, quantisation, limit)
+    export_graph(folder, spec)
+    original = load_original(folder)
+    check_onnxruntime(Reference(original), folder, spec, 128, name=family)
+    check_parity(original, TorchEngine(folder, spec, rows=3, capacity=128), name=family)
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    read = sum(int(entry.value) for one in graph.initializer for entry in one.external_data if entry.key == "length")
+    assert read == sum(place.length for place in read_places(folder / "model.safetensors").values())
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "fused.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(folder / "model.onnx", options)
+    fused = Counter(node.op_type for node in onnx.load(folder / "fused.onnx", load_external_data=False).graph.node)
+    decoded = Counter(node.op_type for node in graph.node)["DequantizeLinear"]
+    assert (fused["MatMulNBits"], fused["DequantizeLinear"]) == (decoded, 0)
