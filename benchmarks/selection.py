@@ -208,7 +208,7 @@ def table(lines: list[dict[str, Any]]) -> Iterator[str]:
     yield f"Ratio to the copy of the laws; {SHOWN}, one path for single and block. MiB at the largest V.\n"
     at = [one for one in shown if (one["B"], one["L"]) == (SHOWN["rows"], SHOWN["length"])]
     yield from rules_table({f"V = {size}": [one for one in at if one["V"] == size] for size in VOCABULARIES}, True)
-    largest = max(one["V"] for one in shown)
+    largest = max(one["V"] for one in lines)
     yield f"\nThe same over rows B and length L, at V = {largest}.\n"
     at = [one for one in shown if one["V"] == largest]
     sizes = itertools.product(LENGTHS, ROWS)
@@ -228,6 +228,8 @@ def table(lines: list[dict[str, Any]]) -> Iterator[str]:
 def rules_table(columns: dict[str, list[dict[str, Any]]], memory: bool) -> Iterator[str]:
     """A row of ratios for every rule, a column for every size that was measured; its memory in the last one."""
     columns = {name: some for name, some in columns.items() if some}
+    if not columns:
+        return
     heads = [*columns, *(["memory", "laws"] if memory else [])]
     yield f"| rule | {' | '.join(heads)} |"
     yield "|---|" + "---|" * len(heads)

@@ -99,7 +99,7 @@ def or_else(law_BV: torch.Tensor, other_BV: torch.Tensor) -> torch.Tensor:
 
 def surplus(target_BV: torch.Tensor, draft_BV: torch.Tensor, scale_B: torch.Tensor) -> torch.Tensor:
     """What the target's weights have over a multiple of the draft's, ``(t - scale d)+``; float64."""
-    return (target_BV - draft_BV * scale_B[:, None]).clamp_(min=0)
+    return torch.addcmul(target_BV, draft_BV, scale_B[:, None], value=-1).clamp_(min=0)
 
 
 def excess(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ like it depends on how the tie was broken, but the rest of that one path is a pl
 # B rows, K paths, L drafts, V vocabulary.
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -77,24 +78,38 @@ def ranks(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> Ranks:
 
 
 def _select(drawn: Round, chance: Chance) -> Selection:
-    tree = drawn.tree
-    one_B1 = torch.ones_like(drawn.target_BNV[:, 0, :1], dtype=torch.float64)
-    active_BK = torch.ones_like(drawn.tokens_BN[:, tree.levels[-1].start :], dtype=torch.bool)
-    walk = Walk(torch.zeros_like(drawn.tokens_BN[:, 0]), active_BK, 0 * one_B1, one_B1, one_B1 == 0)
-    path, nodes = [], [walk.node_B]
-    for level in tree.levels[1:]:
-        link, walk = _walk_on(walk, level, drawn)
-        path.append(link)
-        nodes.append(walk.node_B)
-    law_BV = normalised(at(drawn.target_BNV, walk.node_B))
-    node_B = walk.node_B
-    if path:
-        count_B, weight_B1 = verify_block(path, chance)
-        node_B = torch.stack(nodes, 1).gather(1, count_B[:, None])[:, 0]
-        for place, link in enumerate(path):
-            here_BV = or_else((weight_B1 * link.target_BV - link.draft_BV).clamp(min=0), link.target_BV)
-            law_BV = torch.where((count_B == place)[:, None], here_BV, law_BV)
+    tree, nodes, drafts = drawn.tree, [torch.zeros_like(drawn.tokens_BN[:, 0])], list[torch.Tensor]()
+    if not tree.depth:
+        return selection_at(tree, nodes[0], chance.pick(Role.EMIT, 0, drawn.target_BNV[:, 0]))
+
+    def path() -> Iterator[Link]:
+        walk = _start(drawn)
+        for level in tree.levels[1:]:
+            link, walk = _walk_on(walk, level, drawn)
+            nodes.append(walk.node_B)
+            drafts.append(link.draft_BV)
+            yield link
+
+    count_B, weight_B1 = verify_block(path(), chance)
+    node_B = torch.stack(nodes, 1).gather(1, count_B[:, None])[:, 0]
+    target_BV, draft_BV = normalised(at(drawn.target_BNV, node_B)), torch.zeros_like(drafts[0])
+    for place, skewed_BV in enumerate(
+        drafts
+    ):  # nothing is below a whole path, whose bonus comes from all of the target
+        draft_BV = torch.where((count_B == place)[:, None], skewed_BV, draft_BV)
+    law_BV = or_else((weight_B1 * target_BV).sub_(draft_BV).clamp_(min=0), target_BV)
     return selection_at(tree, node_B, chance.pick(Role.EMIT, 0, law_BV))
+
+
+def _start(drawn: Round) -> Walk:
+    nothing_B1 = torch.zeros_like(drawn.target_BNV[:, 0, :1], dtype=torch.float64)
+    return Walk(
+        node_B=torch.zeros_like(drawn.tokens_BN[:, 0]),
+        active_BK=torch.ones_like(drawn.tokens_BN[:, drawn.tree.levels[-1].start :], dtype=torch.bool),
+        below_B1=nothing_B1,
+        mass_B1=nothing_B1 + 1,
+        alone_B1=nothing_B1 > 0,
+    )
 
 
 def _walk_on(walk: Walk, level: range, drawn: Round) -> tuple[Link, Walk]:
@@ -137,7 +152,7 @@ def _power_sum(high: torch.Tensor, low: torch.Tensor, count: int) -> torch.Tenso
     """``(high^K - low^K) / (high - low)``."""
     total = torch.ones_like(high)
     for power in range(1, count):
-        total = total * high + low**power
+        total.mul_(high).add_(low**power)
     return total
 
 
