@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import tensorrt_rtx
+import torch
 from click.testing import CliRunner, Result
 from rtx import VERSION
 
 from spectr_export.cli import main
 from spectr_export.compile import choose_key
 from spectr_export.tensorrt import BuildLimits, capabilities
-from spectr_runtime import Bundle, UsageError
+from spectr_runtime import Bundle, Decoder, EngineError, UsageError
 from spectr_runtime.compiled import EngineKey, find_engine, list_engines
 
 
@@ -74,6 +75,20 @@ def test_inspect_lists_engines_and_check_finds_a_swapped_one(bundle: Path) -> No
     result = run("check", bundle)
     assert (result.exit_code, result.stdout) == (42, "")
     assert "is not the engine that was compiled" in result.stderr
+
+
+def test_a_decoder_on_another_gpu_names_the_command_that_makes_its_engine(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compile_(bundle, "--compute-capability", "12.0", "--batch-size", 2).exit_code == 0
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    with pytest.raises(EngineError) as caught:
+        Decoder(Bundle.open(bundle), plan="auto", backend="tensorrt-rtx", device="cuda", batch_size=2)
+    assert caught.value.message.endswith(
+        f" has no engine for tensorrt-rtx {VERSION} on compute capability 8.9, which this machine needs; "
+        f"it has tensorrt-rtx {VERSION} on compute capability 12.0."
+    )
+    assert caught.value.hint == f"Run `spectr-export compile {bundle} --backend tensorrt-rtx` on this machine."
 
 
 def test_without_a_gpu_compile_asks_for_a_capability(bundle: Path) -> None:
