@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from spectr_export.build import Prepared, prepare
@@ -10,13 +12,15 @@ from spectr_export.member import Member, Say
 from spectr_export.model import outline
 from spectr_export.precision import Precision, layouts
 from spectr_runtime.bundle import Role
+from spectr_runtime.stacks import experts_per_product
 
 # Measured with benchmarks/streaming.py on two cores; reading, writing and checking weights go with their number.
 SECONDS_PER_LAYER = 1.2
 SECONDS_PER_BILLION_PARAMETERS = 87
 START_SECONDS = 6
-# The most memory that a build may allocate, which benchmarks/streaming.py holds it to.
-SHARDS, REST = 1.3, 2e9
+# The most memory that a build may allocate, which benchmarks/streaming.py holds it to; where a file holds much of a
+# model, it stays within a few copies of the largest matrix instead: as it is read, widened and turned.
+SHARDS, MATRICES, REST = 1.3, 3, 2e9
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +35,8 @@ class Expected:
         layers: Layers of the decoder.
         size: Bytes of its weights in the bundle.
         largest_file: Bytes of the checkpoint's largest file.
-        experts: Whether it is a mixture of experts, which transformers puts together in memory.
+        largest_matrix: Bytes in float32 of the largest matrix that is worked on; experts make one where a graph
+            multiplies with several of them at once.
     """
 
     role: Role
@@ -41,7 +46,7 @@ class Expected:
     layers: int
     size: int
     largest_file: int
-    experts: bool
+    largest_matrix: int
 
     @staticmethod
     def of(member: Member, config: Any) -> Expected:
@@ -56,7 +61,7 @@ class Expected:
             layers=config.num_hidden_layers,
             size=sum(layout.length for layout in layouts(model, member.precision).values()),
             largest_file=max(files),
-            experts=any("expert" in name for name, _ in model.named_modules()),
+            largest_matrix=4 * max(_numbers_at_once(weight.shape) for weight in model.parameters()),
         )
 
     @property
@@ -67,7 +72,7 @@ class Expected:
     @property
     def memory(self) -> float:
         """Bytes that are allocated while it is built; mapped files come on top, and the system may drop them."""
-        return (self.size if self.experts else SHARDS * self.largest_file) + REST
+        return min(SHARDS * self.largest_file, MATRICES * self.largest_matrix) + REST
 
 
 def rehearse(target: str, draft: str, *, capacity: int | None, say: Say, precision: Precision) -> str:
@@ -97,6 +102,10 @@ def render(pair: Prepared, models: list[Expected]) -> str:
         f"{'time':<12}about {_duration(seconds)} on two cores",
     ]
     return "\n".join(lines)
+
+
+def _numbers_at_once(shape: Sequence[int]) -> int:
+    return math.prod(shape) if len(shape) < 3 else experts_per_product(shape) * math.prod(shape[1:])
 
 
 def _duration(seconds: float) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from architectures import ARCHITECTURES
 from click.testing import CliRunner
-from tiny_models import Exported, save_checkpoint, tiny_model
+from tiny_models import VOCABULARY, Exported, save_checkpoint, tiny_model
 
 from spectr_export.cli import main
 from spectr_export.member import Member
@@ -23,7 +24,22 @@ def test_the_size_foretold_is_the_size_written(architecture: str, exported: Call
     expected = Expected.of(Member("target", made.folder, FLOAT32), made.model.config)
     assert expected.size == sum(place.length for place in read_places(made.folder / "model.safetensors").values())
     assert expected.layers == made.spec.layers
-    assert expected.experts == (architecture in ("qwen3_moe", "mixtral", "gpt_oss"))
+
+
+def test_memory_goes_with_the_largest_file_or_matrix_and_not_with_the_experts(
+    exported: Callable[[str], Exported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = exported("qwen3_moe")
+
+    def expected() -> Expected:
+        return Expected.of(Member("target", made.folder, FLOAT32), made.model.config)
+
+    assert expected().largest_matrix == 4 * 6 * 48 * 32  # all experts of a layer are one product
+    monkeypatch.setattr("spectr_runtime.stacks.PRODUCT", 48 * 32)
+    assert expected().largest_matrix == 4 * VOCABULARY * 32
+    assert expected().memory == 3 * 4 * VOCABULARY * 32 + 2e9
+    few = dataclasses.replace(expected(), largest_file=1000)
+    assert few.memory == 1300 + 2e9
 
 
 def test_a_dry_run_checks_the_pair_and_writes_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
