@@ -14,8 +14,10 @@ from spectr_export.precision import Precision, layouts
 from spectr_runtime.bundle import Role
 from spectr_runtime.stacks import experts_per_product
 
-# Measured with benchmarks/streaming.py on two cores; reading, writing and checking weights go with their number.
-SECONDS_PER_LAYER = 1.2
+# Measured with benchmarks/graph.py and benchmarks/streaming.py on two cores. Few layers of a model are traced, whatever
+# their number; reading, writing and checking weights go with theirs.
+SECONDS_PER_MODEL = 4
+SECONDS_PER_LAYER = 0.25
 SECONDS_PER_BILLION_PARAMETERS = 87
 START_SECONDS = 6
 # The most memory that a build may allocate, which benchmarks/streaming.py holds it to; where a file holds much of a
@@ -67,7 +69,8 @@ class Expected:
     @property
     def seconds(self) -> float:
         """Time to trace, write and check it."""
-        return SECONDS_PER_LAYER * self.layers + SECONDS_PER_BILLION_PARAMETERS * self.parameters / 1e9
+        weights = SECONDS_PER_BILLION_PARAMETERS * self.parameters / 1e9
+        return SECONDS_PER_MODEL + SECONDS_PER_LAYER * self.layers + weights
 
     @property
     def memory(self) -> float:
