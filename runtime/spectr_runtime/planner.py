@@ -104,11 +104,12 @@ class Acceptance:
     """How often a race accepts at the first depth, by the number of siblings, with older rounds weighing less.
 
     A path's tokens behind the first one have no siblings, so they are accepted like a single draft. Each number of
-    siblings starts from a guess worth ``PRIOR_TESTS`` tests: one half for one, and for more what the races over Zipf
-    laws show, a rejection rate that falls with the root of their number.
+    siblings starts from a guess worth ``PRIOR_TESTS`` tests: three quarters for one, and for more what the races over
+    Zipf laws show, a rejection rate that falls with the root of their number. The guess is high, since hope is put to
+    the test in the next round, and doubt only by a probe.
     """
 
-    PRIOR, PRIOR_TESTS, KEPT = 0.5, 16.0, 0.999
+    PRIOR, PRIOR_TESTS, KEPT = 0.75, 8.0, 0.999
 
     def __init__(self) -> None:
         self._tests: dict[int, float] = {}

@@ -72,6 +72,15 @@ def test_a_pair_that_never_agrees_is_drafted_for_once_in_a_while() -> None:
     assert set(taken) == {NONE, PROBE}
 
 
+def test_drafting_is_tried_before_it_is_given_up() -> None:
+    planner = AutoPlanner(flat_costs({NONE: 1.0, PROBE: 2.0}))
+    tried = 0
+    while planner.choose(1, 64) == PROBE:
+        planner.observe(PROBE, [0])
+        tried += 1
+    assert 1 <= tried <= 5
+
+
 class Fickle:
     """A planner that takes another plan every round."""
 
