@@ -8,7 +8,7 @@ import torch
 
 # On a CPU a float64 buffer of a portion takes about so much. Much larger ones leave the cache, and the allocator gives
 # their pages back to the system after every operation and takes them anew before the next.
-PORTION_BYTES = 4 * 2**20
+PORTION_BYTES = 2 * 2**20
 
 
 def portions(rows: int, weights: int, device: torch.device) -> list[slice]:

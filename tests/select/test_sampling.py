@@ -62,7 +62,7 @@ def chances(text_B2: torch.Tensor, chains: Chains) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "otm"])  # which is sampled in its large sister
 def test_rows_follow_the_law_of_their_temperature(rule: str) -> None:
     chains = Chains()
     tree = DraftTree.chain(3) if RULES[rule].trees == "chain" else DraftTree.paths(3, 2)
