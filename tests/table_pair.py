@@ -63,7 +63,7 @@ def table_scorer(
     plan: PlanChoice = PLAIN,
 ) -> Scorer:
     """A scorer over the pair."""
-    _patch(monkeypatch, "scorer", "scorer")
+    _patch(monkeypatch, "pair", "scorer")
     return Scorer(table_bundle(tokens_per_call), backend=backend, device="cpu", batch_size=batch_size, plan=plan)
 
 

@@ -73,9 +73,14 @@ class RunDirectory:
         """Make the folder of a run directory, unless it is there.
 
         Raises:
-            UsageError: It holds something else.
+            UsageError: It holds something else, or a file is in its place.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(
+                f"{path} cannot be a run directory: a file is in its place.", hint="Take another."
+            ) from error
         found = {one.name for one in path.iterdir()}  # at one look, since other ranks begin at the same time
         if found and "lock" not in found:
             raise UsageError(f"{path} is not empty and is not a run directory.", hint="Take a new run directory.")

@@ -13,12 +13,13 @@ import torch
 
 from spectr_runtime.adjustment import Adjustment
 from spectr_runtime.admission import make_row
-from spectr_runtime.attention import aligned, triangle
-from spectr_runtime.bundle import Bundle, Role
+from spectr_runtime.attention import triangle
+from spectr_runtime.bundle import Bundle
 from spectr_runtime.engine import Engine
-from spectr_runtime.engines import Backend, open_engine
+from spectr_runtime.engines import Backend
 from spectr_runtime.errors import RequestError
-from spectr_runtime.plan import PlanChoice
+from spectr_runtime.pair import Pair
+from spectr_runtime.plan import Plan, PlanChoice
 from spectr_runtime.planner import menu_of
 from spectr_runtime.prefill import prefill
 from spectr_runtime.round import Rows, tree_call
@@ -30,6 +31,7 @@ from spectr_runtime.text import Text
 TOLERANCES = {"float32": 1e-3}
 HALF_TOLERANCE = 0.25
 COMPILED = ("tensorrt", "tensorrt-rtx")
+DRAFTING = Plan("single", 1, 1)  # any plan for which a pair opens both models
 LAW_ENTRIES = 2**22  # entries of a law that one pass makes: 32 MB in float64, a few times over
 
 
@@ -58,12 +60,9 @@ class Scorer:
         tree = max(one.tree.size for one in menu_of(plan))
         self._most = tree if backend in COMPILED else self._limits.tokens_per_call
         self._text = Text(bundle.tokenizer, self._vocabulary)
-
-        def engine(role: Role) -> Engine:
-            slots = aligned(self._limits.capacity)
-            return open_engine(bundle, role, backend=backend, device=device, rows=batch_size, capacity=slots)
-
-        self._target, self._draft = engine("target"), engine("draft")
+        pair = Pair(bundle, (*menu_of(plan), DRAFTING), backend=backend, device=device, rows=batch_size)
+        assert pair.draft is not None
+        self._target, self._draft = pair.target, pair.draft
 
     @torch.inference_mode()
     def score(self, completions: Iterable[Written]) -> Iterator[Score]:

@@ -319,3 +319,13 @@ def test_what_the_runtime_logs_is_told_like_everything_else(
 ):
     after_rows(3, lambda: logging.getLogger("spectr_runtime.decoder").warning("No memory for %d rows.", 8))
     assert "\nspectr-batch: No memory for 8 rows.\n" in batch("run", bundle, prompts, "-o", run_dir).err
+
+
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_file_in_the_place_of_the_run_directory_is_refused(
+    batch, bundle: Path, prompts: Path, tmp_path: Path, place: str
+):
+    (tmp_path / "file").touch()
+    result = batch("run", bundle, prompts, "-o", tmp_path / place)
+    assert result.code == 2
+    assert result.err.endswith(f"{tmp_path / place} cannot be a run directory: a file is in its place. Take another.\n")
