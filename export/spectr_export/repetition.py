@@ -40,12 +40,15 @@ def repeat_layers(graph: ir.Graph, pattern: Pattern) -> bool:
         pattern: Which layers that were, and what stands for the others.
 
     Returns:
-        Whether the twins among the traced layers are the same but for weights and caches. If not, nothing is changed.
+        Whether the layers are in the graph, and the twins the same but for weights and caches. If not, nothing is
+        changed.
     """
     if not pattern.templates:
         return True
     layers = _find_layers(graph, pattern)
     one, other = pattern.twins
+    if not all(layer.nodes for layer in layers):
+        return False
     if not _are_twins(graph, layers[one - 1 : one + 1], layers[other - 1 : other + 1], pattern.path):
         return False
     last = layers[-1]

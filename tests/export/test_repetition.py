@@ -6,12 +6,14 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from onnxscript import ir
 from tiny_models import WINDOW, tiny_model
 
 from spectr_export import graph as graph_module
 from spectr_export.graph import export_graph
 from spectr_export.kinds import Pattern, find_pattern, shortened
 from spectr_export.model import load_original, measure_spec, save_model
+from spectr_export.repetition import repeat_layers
 from spectr_runtime import ModelSpec
 from spectr_runtime.contract import ContractModel
 from spectr_runtime.contract import model as model_module
@@ -72,6 +74,10 @@ def test_layers_that_reckon_with_their_place_are_all_traced(tmp_path: Path, monk
     graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
     scales = [node.attribute[0].f for node in graph.node if node.op_type == "Attention"]
     assert scales == pytest.approx([place * scales[0] for place in (1, 2, 3, 4)])
+
+
+def test_a_graph_without_the_layers_is_left_alone() -> None:
+    assert not repeat_layers(ir.Graph([], [], nodes=[]), Pattern("elsewhere", 3, [1], (1, 2)))
 
 
 @pytest.mark.parametrize(
