@@ -271,10 +271,13 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    at = [one for one in lines if [one["B"], one["K"], one["L"]] == list(SHOWN.values())]
+    if not at:  # a run of other sizes alone
+        return
+
     with rc_context({"font.size": 10, "axes.titlesize": 10, "svg.fonttype": "path", "svg.hashsalt": "spectr"}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        at = [one for one in lines if [one["B"], one["K"], one["L"]] == list(SHOWN.values())]
         for rule, colour in COLOURS.items():
             mine = [one for one in at if one["rule"] == rule]
             if mine:
@@ -297,7 +300,7 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
             panel.set_xlabel("vocabulary V")
             panel.grid(color="#dddddd", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)
-            panel.legend(frameon=False, fontsize=8)
+            panel.legend(frameon=False, fontsize=8, handlelength=3)
         figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
