@@ -28,6 +28,9 @@ class NoText:
     def encode(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         return prompt
 
+    def special_ids(self, texts: Sequence[str]) -> tuple[int, ...]:
+        return ()
+
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         return ""
 

@@ -35,7 +35,7 @@ def make_row(request: Request, manifest: Manifest, text: Text, run_seed: int) ->
         request=request,
         prompt=prompt,
         seed=seed_of(run_seed if params.seed is None else params.seed, request.id, request.choice),
-        end_tokens=frozenset((*model_ends, *params.stop_token_ids)),
+        end_tokens=frozenset((*model_ends, *params.stop_token_ids, *text.special_ids(params.stop))),
         limit=min(len(prompt) + params.max_tokens, manifest.limits.capacity),
         text=text,
     )

@@ -40,7 +40,8 @@ class SamplingParams:
             nothing.
         logit_bias: Tokens and what is added to their logits, -100 to 100.
         min_tokens: Tokens to write before an end token, a stop token or a stop text may come.
-        stop: Texts that end the completion; they are not part of its text.
+        stop: Texts that end the completion; they are not part of its text. Special tokens of the tokenizer, which no
+            text shows, may stand among them.
         stop_token_ids: Tokens that end the completion beside the model's own end tokens.
         ignore_eos: Go on past the model's end tokens.
         seed: Replaces the run seed for this row, in [0, 2**63).

@@ -31,6 +31,8 @@ class Text:
     def __init__(self, folder: Path, vocabulary: int) -> None:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self._vocabulary = vocabulary
+        added = self._tokenizer.added_tokens_decoder.items()
+        self._special = {str(token): number for number, token in added if token.special and number < vocabulary}
         self.piece = functools.cache(self._piece)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
@@ -71,6 +73,10 @@ class Text:
         before, whole = self.decode(context), self.decode([*context, *ids])
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))
         return whole[sum(1 for _ in same) :]
+
+    def special_ids(self, texts: Iterable[str]) -> tuple[int, ...]:
+        """Ids of the texts that are special tokens, which no completion shows."""
+        return tuple(self._special[text] for text in texts if text in self._special)
 
     def _piece(self, token: int) -> tuple[str, bytes]:
         """What one token looks like behind another one, special tokens too, and its bytes."""

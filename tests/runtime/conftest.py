@@ -27,6 +27,9 @@ class LetterText:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(ord("a") + token - 1) for token in ids if token)
 
+    def special_ids(self, texts: Sequence[str]) -> tuple[int, ...]:
+        return tuple(4 for text in texts if text == "<four>")
+
     def piece(self, token: int) -> tuple[str, bytes]:
         text = self.decode([token])
         return text, text.encode()

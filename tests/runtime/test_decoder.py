@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -175,8 +176,9 @@ def test_a_stop_token_that_there_is_not_fails_its_row_alone(open_decoder: OpenDe
     assert isinstance(good, Completion)
 
 
-def test_stop_token_ids_end_a_row(open_decoder: OpenDecoder) -> None:
-    params = SamplingParams(max_tokens=40, ignore_eos=True, stop_token_ids=(4,))
+@pytest.mark.parametrize("stops", [{"stop_token_ids": (4,)}, {"stop": ("<four>",)}], ids=str)
+def test_stop_token_ids_and_special_tokens_end_a_row(open_decoder: OpenDecoder, stops: dict[str, Any]) -> None:
+    params = SamplingParams(max_tokens=40, ignore_eos=True, **stops)
     for one in by_id(open_decoder(PLANS[2]), [Request(str(row), PROMPT, params) for row in range(9)]).values():
         assert 4 not in one.token_ids[:-1]
         assert one.token_ids[-1] == 4

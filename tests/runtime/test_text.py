@@ -113,3 +113,9 @@ def test_a_lone_byte_of_a_sentencepiece_vocabulary_is_read_from_its_name(tmp_pat
     text = Text(tmp_path, 4)
     assert text.piece(2) == (INCOMPLETE, b"\xc3")
     assert text.piece(1) == (" the", b" the")
+
+
+def test_special_tokens_are_known_by_their_names(text: Text) -> None:
+    (name,) = (text._tokenizer.eos_token,)
+    assert text.special_ids(("a", name, f"{name}x")) == (text._tokenizer.eos_token_id,)
+    assert text.decode((text._tokenizer.eos_token_id,)) == ""
