@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from spectr_jobs import fields
@@ -86,6 +87,7 @@ def _csv(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         table = csv.DictReader(text, strict=True)
         try:
+            _refuse_repeated(name, table.fieldnames or ())
             for index, row in enumerate(table):
                 if None in row or None in row.values():
                     what = f"{name}: row {index + 1}: got another number of fields than the header has."
@@ -94,6 +96,12 @@ def _csv(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         except (csv.Error, UnicodeDecodeError) as error:
             what = f"{name}: after line {table.line_num}: {error}."
             raise InputError(what, hint="The file must be CSV in UTF-8.") from error
+
+
+def _refuse_repeated(name: str, columns: Sequence[str]) -> None:
+    repeated = [column for column, times in collections.Counter(columns).items() if times > 1]
+    if repeated:
+        raise InputError(f"{name} has several columns {repeated[0]!r}.", hint="Give every column a name of its own.")
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:
