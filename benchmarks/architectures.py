@@ -1,13 +1,15 @@
-"""Parity and greedy texts of every architecture that the tests export, as a table.
+"""Parity, greedy texts and TensorRT-RTX engines of every architecture that the tests export, as a table.
 
     python benchmarks/architectures.py
 
-Runs the checks of ``tests/export/test_architectures.py`` on the same tiny random models and writes the result file and
-the table of the README, which a test compares with it.
+Runs the checks of ``tests/export/test_architectures.py`` on the same tiny random models, builds their engines for
+compute capabilities 8.0, 8.9 and 12.0, which needs no GPU, and writes the result file and the table of the README,
+which a test compares with it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -22,18 +24,27 @@ from machine import machine
 from spectr_export.graph import export_graph
 from spectr_export.model import measure_spec, save_model
 from spectr_export.parity import check_parity
+from spectr_export.precision import Precision
+from spectr_runtime import BundleError
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import rtx
 from architectures import ARCHITECTURES, PROMPT, generated, greedy, table
 from tiny_models import POSITIONS, tiny_model
 
 RESULT = Path(__file__).parent / "results" / "architectures.json"
 TOKENS = 12
+PRECISIONS = {
+    "fp16": Precision("float16"),
+    "bf16": Precision("bfloat16"),
+    "int8": Precision("float16", "int8"),
+    "int4": Precision("float16", "int4"),
+}
 
 
 def check(architecture: str) -> dict[str, Any]:
-    """Export one architecture's tiny model and compare it with transformers."""
+    """Export one architecture's tiny model, compare it with transformers and build its engines."""
     model = tiny_model(architecture)
     spec = measure_spec(model)
     with tempfile.TemporaryDirectory() as name:
@@ -43,7 +54,25 @@ def check(architecture: str) -> dict[str, Any]:
         engine = OnnxRuntimeEngine(folder, spec, rows=3, capacity=POSITIONS, threads=1)
         parity = check_parity(model, engine, name=architecture)
         text, expected = greedy(engine, PROMPT, TOKENS), generated(model, PROMPT, TOKENS)
-    return {"architecture": architecture, "parity": parity, "equal_texts": text == expected}
+    engines = {name: build(architecture, precision) for name, precision in PRECISIONS.items()}
+    return {"architecture": architecture, "parity": parity, "equal_texts": text == expected, "engines": engines}
+
+
+def build(architecture: str, precision: Precision) -> str:
+    """Export and build in one precision: how attention is computed, or why the model cannot be stored so."""
+    model = tiny_model(architecture, **rtx.WIDE)
+    dtype, quantisation = precision.dtype, precision.quantisation
+    spec = dataclasses.replace(measure_spec(model), dtype=dtype, quantisation=quantisation)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            save_model(model, folder, precision)
+        except BundleError as error:
+            return f"refused: {error.message}"
+        export_graph(folder, spec)
+        built = rtx.build(folder)
+        rtx.check(built, folder, dtype, quantisation)
+    return built.attention
 
 
 @click.command()

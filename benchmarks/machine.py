@@ -8,7 +8,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("spectr", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-genai")
+PACKAGES = ("spectr", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-genai", "tensorrt-rtx")
 
 
 def machine() -> dict[str, object]:

@@ -38,6 +38,7 @@ NOTES = {
     "gpt_oss": "mixture of experts, attention sinks, windows in some layers, YaRN",
 }
 ARCHITECTURES = tuple(SIZES)
+UNQUANTISABLE = {"gpt2"}  # its layers are no linear layers of PyTorch's
 PROMPT = tuple((7 * n * n + 3) % 256 for n in range(40))
 CPU = torch.device("cpu")
 CHUNK = 16
@@ -78,10 +79,11 @@ def generated(model: Any, prompt: Sequence[int], count: int) -> list[int]:
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:
     """The lines of the result file of ``benchmarks/architectures.py`` in markdown."""
-    rows = [
-        f"| {line['architecture']} | {max(line['parity'].values()):.1e} | {'yes' if line['equal_texts'] else 'no'} "
-        f"| {NOTES[line['architecture']]} |"
-        for line in lines
-    ]
-    head = ["| architecture | logits within | greedy text of `generate` | at work in the test |", "|---|---|---|---|"]
-    return "\n".join([*head, *rows])
+    head = "| architecture | logits within | greedy text of `generate` | TensorRT-RTX engines | at work in the test |"
+    return "\n".join([head, "|---|---|---|---|---|", *map(_row, lines)])
+
+
+def _row(line: Mapping[str, Any]) -> str:
+    name, within, equal = line["architecture"], max(line["parity"].values()), "yes" if line["equal_texts"] else "no"
+    engines = ", ".join(name for name, outcome in line["engines"].items() if not outcome.startswith("refused"))
+    return f"| {name} | {within:.1e} | {equal} | {engines} | {NOTES[name]} |"

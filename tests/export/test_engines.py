@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 import tensorrt_rtx
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, UNQUANTISABLE
 from onnx import TensorProto
 from onnxscript import ir
 from rtx import FLEET, HALVES, WIDE, build, check
@@ -29,7 +29,6 @@ from spectr_export.tensorrt import BuildLimits
 from spectr_runtime import BundleError, EngineError
 from spectr_runtime.engine import ModelSpec
 
-UNQUANTISABLE = {"gpt2"}  # its layers are no linear layers
 ELEMENTS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 
