@@ -1,0 +1,33 @@
+"""A half-precision graph in float32, widened no sooner and no more than its nodes need it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+from tiny_models import tiny_model
+
+from spectr_export.graph import export_graph
+from spectr_export.model import measure_spec, save_model
+from spectr_export.precision import Precision
+from spectr_export.widening import MOVES, WIDE, widen
+
+
+def test_numbers_are_widened_behind_what_only_moves_them_and_for_one_reader_each(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    save_model(model, tmp_path, Precision("bfloat16"))
+    export_graph(tmp_path, dataclasses.replace(measure_spec(model), dtype="bfloat16"))
+    graph = onnx.load_from_string(widen(tmp_path / "model.onnx")).graph
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.BFLOAT16}
+    casts = {node.output[0]: place for place, node in enumerate(graph.node) if f"{WIDE}." in node.output[0]}
+    assert casts
+    assert stored
+    for name, place in casts.items():
+        readers = [number for number, node in enumerate(graph.node) if name in node.input]
+        assert len(readers) == 1
+        # Other casts of the same reader stand between them at most.
+        assert all(graph.node[number].op_type == "Cast" for number in range(place + 1, readers[0]))
+    direct = [node.op_type for node in graph.node for name in node.input if name in stored]
+    assert {"Gather", "Transpose"} <= set(direct) <= {*MOVES, "Cast"}
