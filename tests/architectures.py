@@ -38,7 +38,6 @@ NOTES = {
     "gpt_oss": "mixture of experts, attention sinks, windows in some layers, YaRN",
 }
 ARCHITECTURES = tuple(SIZES)
-UNQUANTISABLE = {"gpt2"}  # its layers are no linear layers of PyTorch's
 PROMPT = tuple((7 * n * n + 3) % 256 for n in range(40))
 CPU = torch.device("cpu")
 CHUNK = 16

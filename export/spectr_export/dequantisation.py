@@ -10,36 +10,35 @@ from pathlib import Path
 import torch
 from onnxscript import ir
 from onnxscript.ir import passes
-from safetensors import safe_open
 
 from spectr_export.slicing import number
 from spectr_export.weights import Place, read_places
-from spectr_runtime.stacks import INPUTS_FIRST, ORDER, is_up, stack_shape
-from spectr_runtime.weights import CODES, SCALES, WEIGHTS
+from spectr_runtime.stacks import is_up, stack_shape
+from spectr_runtime.weights import CODES, SCALES, WEIGHTS, layer_shape, read_stored
 
 
 def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a model, with a stand-in of the right shape and type for each quantised matrix, to trace with."""
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        inputs_first = (file.metadata() or {}).get(ORDER) == INPUTS_FIRST
+    stored, order = read_stored(path)
     for name in [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]:
         codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
         stack = codes.dim() > 2
         shape = (
-            stack_shape(codes, scales, up=is_up(name), inputs_first=inputs_first)
+            stack_shape(codes, scales, up=is_up(name), inputs_first=order.experts)
             if stack
-            else (scales.shape[-1], len(codes))
+            else layer_shape(codes, scales, order)
         )
         stored[name] = scales.new_zeros(1).expand(shape)
     return stored
 
 
-def dequantise_weight(graph: ir.Model, weight: ir.Value, name: str, places: Mapping[str, Place], folder: Path) -> None:
-    """Replace a linear layer's weight [N, K] by what DequantizeLinear makes of its codes [K, N].
+def dequantise_weight(
+    graph: ir.Model, weight: ir.Value, name: str, places: Mapping[str, Place], folder: Path, *, inputs_first: bool
+) -> None:
+    """Replace a layer's weight by what DequantizeLinear makes of its codes [K, N].
 
-    The tracer turns a linear layer's weight before it multiplies. That turn is dropped, so that the product reads the
-    dequantised matrix itself: the form in which ONNX Runtime and TensorRT fuse the two.
+    The tracer turns a linear layer's weight [N, K] before it multiplies. That turn is dropped, so that the product
+    reads the dequantised matrix itself: the form in which ONNX Runtime and TensorRT fuse the two.
 
     Args:
         graph: The graph.
@@ -47,12 +46,16 @@ def dequantise_weight(graph: ir.Model, weight: ir.Value, name: str, places: Mapp
         name: The weight's name in the file, without the suffixes of its two parts.
         places: Where the file's tensors stand.
         folder: Folder of the file.
+        inputs_first: Whether the weight stands as its codes do, [K, N].
     """
     assert weight.dtype is not None
     node = _dequantise(str(weight.name), weight.dtype, places[name + CODES], places[name + SCALES], folder)
     _insert(graph, node, graph.graph[0])
     for user, place in tuple(weight.uses()):
-        _read_turned(graph, user, place, node.outputs[0])
+        if inputs_first:
+            user.replace_input_with(place, node.outputs[0])
+        else:
+            _read_turned(graph, user, place, node.outputs[0])
     graph.graph.initializers.pop(str(weight.name))
 
 

@@ -31,7 +31,7 @@ from spectr_runtime.contract import (
 )
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
-from spectr_runtime.weights import CODES
+from spectr_runtime.weights import CODES, read_stored
 
 GRAPH = "model.onnx"
 # Sizes of the example call. A size of 0 or 1, or two that are equal, would be taken for constants of the model.
@@ -143,14 +143,14 @@ def _stored_names(model: ContractModel, folder: Path) -> dict[str, str]:
 
 def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> set[str]:
     """Replace every weight's data by its place in the file; returns the names of the initializers that are weights."""
-    places = read_places(folder / WEIGHTS)
+    places, (_, order) = read_places(folder / WEIGHTS), read_stored(folder / WEIGHTS)
     weights = {name: value for name, value in graph.graph.initializers.items() if name in stored_names}
     stacks = {name for name in weights if is_stack(stored_names[name], places)}
     for name, value in weights.items():
         if name in stacks:
             continue
         if stored_names[name] not in places:
-            dequantise_weight(graph, value, stored_names[name], places, folder)
+            dequantise_weight(graph, value, stored_names[name], places, folder, inputs_first=order.layers)
             continue
         place = places[stored_names[name]]
         assert value.dtype is not None

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from spectr_export.checkpoint import check_sizes
 from spectr_export.conversion import read_checkpoint
 from spectr_export.experts import find_stacks
 from spectr_export.ondemand import Stored, load_on_demand
 from spectr_export.precision import FLOAT32, Precision, convert, distinct_weights, layouts
+from spectr_export.quantiser import has_inputs_first
 from spectr_export.weights import WEIGHTS, read_places, write_weights
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
-from spectr_runtime.stacks import INPUTS_FIRST, ORDER, is_up, stack_shape
-from spectr_runtime.weights import CODES, SCALES, dequantise, read_expert
+from spectr_runtime.stacks import is_up, stack_shape
+from spectr_runtime.weights import CODES, SCALES, Order, layer_shape, read_expert, read_layer, read_stored
 
 
 def load_config(folder: Path) -> Any:
@@ -171,26 +171,24 @@ def save_model(
     config.architectures, config.dtype = [type(model).__name__], precision.dtype
     config.save_pretrained(folder)
     held = {name: Stored.of(tensor) for name, tensor in distinct_weights(model).items()} if weights is None else weights
-    order = {ORDER: INPUTS_FIRST} if any(stack.inputs_first for stack in find_stacks(model).values()) else {}
+    order = Order(has_inputs_first(model), any(stack.inputs_first for stack in find_stacks(model).values()))
     made = convert(model, held, precision)
-    write_weights(folder / WEIGHTS, layouts(model, precision), made, {"format": "pt", **order})
+    write_weights(folder / WEIGHTS, layouts(model, precision), made, {"format": "pt", **order.to_metadata()})
 
 
 def _stored_weights(path: Path) -> dict[str, Stored]:
     """The weights of a bundle's model, quantised ones decoded when they are read."""
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        inputs_first = (file.metadata() or {}).get(ORDER) == INPUTS_FIRST
+    stored, order = read_stored(path)
     weights = {}
     for name, tensor in stored.items():
         if name.endswith(CODES):
             plain = name.removesuffix(CODES)
             scales = stored[plain + SCALES].float()
             if tensor.dim() == 2:
-                shape = (scales.shape[-1], len(tensor))
-                weights[plain] = Stored(torch.float32, shape, [functools.partial(dequantise, tensor, scales)])
+                read = functools.partial(read_layer, tensor, scales, inputs_first=order.layers)
+                weights[plain] = Stored(torch.float32, layer_shape(tensor, scales, order), [read])
             else:
-                weights[plain] = _stored_stack(tensor, scales, up=is_up(plain), inputs_first=inputs_first)
+                weights[plain] = _stored_stack(tensor, scales, up=is_up(plain), inputs_first=order.experts)
         elif not name.endswith(SCALES):
             weights[name] = Stored.of(tensor)
     return weights

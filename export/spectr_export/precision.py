@@ -11,7 +11,7 @@ import torch
 
 from spectr_export.experts import Stack, find_stacks, quantise_stack, stack_layouts
 from spectr_export.ondemand import Stored
-from spectr_export.quantiser import QUANTISATIONS, fits, quantisable, quantise, quantised_layouts
+from spectr_export.quantiser import QUANTISATIONS, fits, has_inputs_first, quantisable, quantise, quantised_layouts
 from spectr_export.weights import Layout
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError, UsageError
@@ -50,9 +50,10 @@ def layouts(model: Any, precision: Precision) -> dict[str, Layout]:
     """
     made: dict[str, Layout] = {}
     quantised, stacks = _quantised(model, precision), _quantised_stacks(model, precision)
+    turned = has_inputs_first(model)
     for name, tensor in distinct_weights(model).items():
         if name in quantised:
-            pair = quantised_layouts(tensor, precision.quantisation, DTYPES[precision.dtype])
+            pair = quantised_layouts(tensor.T if turned else tensor, precision.quantisation, DTYPES[precision.dtype])
             made[name + CODES], made[name + SCALES] = pair
         elif name in stacks:
             pair = stack_layouts(stacks[name], precision.quantisation, DTYPES[precision.dtype])
@@ -77,6 +78,7 @@ def convert(model: Any, weights: Mapping[str, Stored], precision: Precision) -> 
         BundleError: A weight is too large for the new type.
     """
     quantised, stacks = _quantised(model, precision), _quantised_stacks(model, precision)
+    turned = has_inputs_first(model)
     for name, weight in weights.items():
         dtype = DTYPES[precision.dtype] if weight.dtype.is_floating_point else weight.dtype
         pairs: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()
@@ -85,7 +87,8 @@ def convert(model: Any, weights: Mapping[str, Stored], precision: Precision) -> 
         if name in stacks:
             pairs = quantise_stack(weight, stacks[name], precision.quantisation, dtype)
         elif name in quantised:
-            pairs = (quantise(part(), precision.quantisation, dtype) for part in weight.parts)
+            matrices = (part().T if turned else part() for part in weight.parts)
+            pairs = (quantise(matrix_NK, precision.quantisation, dtype) for matrix_NK in matrices)
         else:
             yield from ((name, part().to(dtype)) for part in weight.parts)
         for codes, scales in pairs:

@@ -1,4 +1,4 @@
-"""Rounding the matrices of linear layers to int8 or int4, weights only.
+"""Rounding the matrices of layers to int8 or int4, weights only.
 
 Both are symmetric and round to nearest. int8 has one scale per output, with the largest weight at 127; int4 has one per
 block of 32 inputs, from a few clipping points that with the least squared error. Nothing is calibrated on data: any
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from spectr_export.weights import Layout
 from spectr_runtime.errors import BundleError
@@ -25,7 +26,7 @@ QUANTISATIONS = ("none", "int8", "int4")
 
 
 def quantisable(model: Any, quantisation: str) -> set[str]:
-    """Names of the linear layers' matrices that are quantised: all but the one that gives the logits.
+    """Names of the layers' matrices that are quantised: all but the one that gives the logits.
 
     Embeddings and logits stay as they are; a model's quality depends most on them. So does a matrix whose inputs do not
     fill whole blocks.
@@ -37,14 +38,24 @@ def quantisable(model: Any, quantisation: str) -> set[str]:
     found = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and fits(module.weight.shape, quantisation)
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and fits(_turned(module), quantisation)
     }
     if not found:
         raise BundleError(
-            f"The {model.config.model_type} model has no linear layers that can be stored in {quantisation}.",
+            f"The {model.config.model_type} model has no layers that can be stored in {quantisation}.",
             hint="Build it without `--quantise`.",
         )
     return found
+
+
+def has_inputs_first(model: Any) -> bool:
+    """Whether a model's layers keep their matrices [K, N], as GPT-2 does, not [N, K]."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def _turned(module: nn.Linear | Conv1D) -> torch.Size:
+    """Outputs and inputs of a layer."""
+    return module.weight.shape if isinstance(module, nn.Linear) else module.weight.T.shape
 
 
 def quantised_layouts(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:

@@ -7,7 +7,7 @@ inputs. Quantised, each product is stored as the matrix of a linear layer is, on
     NAME.codes     gate_up_proj: [P, K, E, N]    down_proj: [P, E, K, N]; int4 has two codes per byte, N / 2
     NAME.scales    int8: [P, E * N], [P, N]      int4: [P, G, E * N], [P, E * G, N]
 
-The file's metadata says under ``experts`` if transformers has inputs first in a stack; it has outputs first otherwise.
+``spectr_runtime.weights.Order`` says whether transformers has inputs or outputs first in a stack.
 """
 
 # X experts of a layer, P products, E experts of a product, K inputs of an expert, N outputs, G blocks of inputs.
@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 import torch
 
 UP, DOWN = "gate_up_proj", "down_proj"
-ORDER, INPUTS_FIRST = "experts", "inputs first"
 # Weights of a product at most, but for experts that are larger: what a runtime turns or widens at a time.
 PRODUCT = 2**26
 

@@ -7,22 +7,48 @@ with it: inputs first.
                   int4: U8 [K, N / 2], two codes per byte with the even one low, one scale per block of inputs
     NAME.scales   int8: [N]; int4: [G, N], in the model's type
 
-A mixture's experts are stored as ``spectr_runtime.stacks`` describes. A weight is its code, from -128 to 127 or -8 to
-7, times its scale. This is ONNX's DequantizeLinear, and the graph of the bundle reads the same bytes.
+A mixture's experts are stored as ``spectr_runtime.stacks`` describes. The file's metadata says under ``layers`` and
+``experts`` where transformers has inputs first; it has outputs first otherwise. A weight is its code, from -128 to 127
+or -8 to 7, times its scale. This is ONNX's DequantizeLinear, and the graph of the bundle reads the same bytes.
 """
 
 # K inputs of a linear layer, N outputs, G blocks of inputs.
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spectr_runtime.stacks import INPUTS_FIRST, ORDER, expert, is_up, stack_shape
+from spectr_runtime.stacks import expert, is_up, stack_shape
 
 WEIGHTS = "model.safetensors"
 CODES, SCALES = ".codes", ".scales"
+INPUTS_FIRST = "inputs first"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """Where transformers has the inputs of a quantised matrix first: [K, N] instead of [N, K].
+
+    Attributes:
+        layers: In the matrices of layers, as GPT-2 does.
+        experts: In the stacks of experts.
+    """
+
+    layers: bool = False
+    experts: bool = False
+
+    def to_metadata(self) -> dict[str, str]:
+        """What the weights' file says of it."""
+        return {name: INPUTS_FIRST for name, first in dataclasses.asdict(self).items() if first}
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, str]) -> Order:
+        """Read what ``to_metadata`` gave."""
+        return Order(metadata.get("layers") == INPUTS_FIRST, metadata.get("experts") == INPUTS_FIRST)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -32,29 +58,50 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         OSError: There is no such file.
         SafetensorError: It is no safetensors file.
     """
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        inputs_first = (file.metadata() or {}).get(ORDER) == INPUTS_FIRST
+    stored, order = read_stored(path)
     quantised = [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]
     for name in quantised:
         codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
         if codes.dim() == 2:
-            stored[name] = dequantise(codes, scales)
+            stored[name] = read_layer(codes, scales, inputs_first=order.layers)
         else:
-            stand: Any = {"up": is_up(name), "inputs_first": inputs_first}
+            stand: Any = {"up": is_up(name), "inputs_first": order.experts}
             experts, *_ = stack_shape(codes, scales, **stand)
             stored[name] = torch.stack([read_expert(codes, scales, number, **stand) for number in range(experts)])
     return stored
+
+
+def read_stored(path: Path) -> tuple[dict[str, torch.Tensor], Order]:
+    """Every tensor of a model as it is stored, mapped, and how quantised ones stand in transformers.
+
+    Raises:
+        OSError: There is no such file.
+        SafetensorError: It is no safetensors file.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return stored, Order.from_metadata(file.metadata() or {})
+
+
+def read_layer(codes: torch.Tensor, scales: torch.Tensor, *, inputs_first: bool) -> torch.Tensor:
+    """The matrix of a layer in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
+    matrix_NK = dequantise(codes, scales)
+    return matrix_NK.T.contiguous() if inputs_first else matrix_NK
+
+
+def layer_shape(codes: torch.Tensor, scales: torch.Tensor, order: Order) -> tuple[int, int]:
+    """Sizes of a quantised matrix of a layer as transformers has it."""
+    inputs, outputs = len(codes), scales.shape[-1]
+    return (inputs, outputs) if order.layers else (outputs, inputs)
 
 
 def read_expert(
     codes: torch.Tensor, scales: torch.Tensor, number: int, *, up: bool, inputs_first: bool
 ) -> torch.Tensor:
     """The matrix of one expert in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
-    matrix_NK = dequantise(*expert(codes, scales, number, up=up))
-    return matrix_NK.T.contiguous() if inputs_first else matrix_NK
+    return read_layer(*expert(codes, scales, number, up=up), inputs_first=inputs_first)
 
 
 def dequantise(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:

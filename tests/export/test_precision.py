@@ -31,7 +31,7 @@ from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.weights import dequantise, read_weights
 
-SIZES = {"llama": {"intermediate_size": 64}, "opt": {"ffn_dim": 64}}
+SIZES = {"llama": {"intermediate_size": 64}, "opt": {"ffn_dim": 64}, "gpt2": {"hidden_size": 64}}
 Store = Callable[[str, str, str], tuple[Path, Any, ModelSpec]]
 
 
@@ -61,6 +61,8 @@ PRECISIONS = [
     ("llama", "bfloat16", "int4"),
     ("opt", "float32", "int4"),
     ("opt", "float16", "int8"),
+    ("gpt2", "float32", "int8"),
+    ("gpt2", "float32", "int4"),
 ]
 
 
@@ -89,7 +91,7 @@ def test_the_graph_is_standard_and_stores_each_weight_once(
     onnx.checker.check_model(folder / "model.onnx")
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     operators = Counter(node.op_type for node in graph.node)
-    matrices = {"llama": 7, "opt": 6}[family] * spec.layers
+    matrices = {"llama": 7, "opt": 6, "gpt2": 4}[family] * spec.layers
     assert {node.domain for node in graph.node} == {""}
     assert operators["DequantizeLinear"] == (0 if quantisation == "none" else matrices)
     kinds = {onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in graph.output[1:]}
@@ -188,9 +190,10 @@ def test_embeddings_logits_and_vectors_are_not_quantised(stored: Store) -> None:
         assert float((read[name] - own[name]).pow(2).mean().sqrt() / own[name].std()) < 0.12
 
 
-def test_a_model_without_linear_layers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="The gpt2 model has no linear layers that can be stored in int4"):
-        save_model(tiny_model("gpt2"), tmp_path, Precision("float32", "int4"))
+def test_a_model_whose_layers_fill_no_blocks_is_refused(tmp_path: Path) -> None:
+    model = tiny_model("llama", hidden_size=40, intermediate_size=40)
+    with pytest.raises(BundleError, match="The llama model has no layers that can be stored in int4"):
+        save_model(model, tmp_path, Precision("float32", "int4"))
 
 
 @pytest.mark.parametrize(("dtype", "quantisation"), [("float8", "none"), ("float32", "int3")])
