@@ -300,7 +300,9 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
             panel.set_xlabel("vocabulary V")
             panel.grid(color="#dddddd", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)
-            panel.legend(frameon=False, fontsize=8, handlelength=3)
+        left.set_ylim(bottom=0.02)  # room for the legend under the lines
+        left.legend(loc="lower right", ncols=2, frameon=False, fontsize=8, handlelength=3)
+        right.legend(frameon=False, fontsize=8, handlelength=3)
         figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
