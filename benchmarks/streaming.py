@@ -1,6 +1,7 @@
 """Memory and time of builds from large sharded checkpoints, against the limit of 1.3 shards and 2 GB.
 
     python benchmarks/streaming.py                    # every build; 6 GB of shards, up to 12 GB of bundle, in /tmp
+    python benchmarks/streaming.py --model mixture --option=--quantise=int4      # one of them, added to the result
     python benchmarks/streaming.py --model dense --layers 4 --option=--dtype=bfloat16 --output small.json
 
 Two random checkpoints of about three billion parameters in bfloat16 are written shard by shard: a llama, and a mixture
@@ -138,6 +139,13 @@ def _bytes(tensors: dict[str, torch.Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
+def measured_before(output: Path) -> dict[tuple[str, int, tuple[str, ...]], dict[str, Any]]:
+    """What the result file has of this day, machine and versions: a run of some builds leaves the others there."""
+    result = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    lines = result.pop("builds", []) if result.items() >= machine().items() else []
+    return {(line["model"], line["layers"], tuple(line["options"])): line for line in lines}
+
+
 @click.command()
 @click.option("--model", "models", multiple=True, type=click.Choice([*MODELS]), help="Default: both.")
 @click.option("--option", "options", multiple=True, help="Passed on to spectr-export build; default: every precision.")
@@ -149,8 +157,8 @@ def _bytes(tensors: dict[str, torch.Tensor]) -> int:
 def main(
     models: tuple[str, ...], options: tuple[str, ...], layers: int | None, folder: Path | None, output: Path
 ) -> None:
-    """Make each checkpoint, build it in each way, write the result file, remove everything else."""
-    builds = []
+    """Make each checkpoint, build it in each way, add it to the result file, remove everything else."""
+    builds = measured_before(output)
     for model in models or MODELS:
         work = Path(tempfile.mkdtemp(dir=folder))
         try:
@@ -166,13 +174,14 @@ def main(
                 given = (option,) if option else ()
                 measured = build(work / "target", work / "draft", work / "bundle", ("--capacity", "512", *given))
                 shutil.rmtree(work / "bundle")
-                builds.append(about | {"options": list(given), **measured})
-                result = machine() | {"builds": builds}
+                line = about | {"options": list(given), **measured}
+                builds[model, config.num_hidden_layers, given] = line
+                result = machine() | {"builds": list(builds.values())}
                 output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-                click.echo(json.dumps(builds[-1], indent=1))
+                click.echo(json.dumps(line, indent=1))
         finally:
             shutil.rmtree(work)
-    above = [one for one in builds if one["peak_anonymous_bytes"] > one["limit_bytes"]]
+    above = [one for one in builds.values() if one["peak_anonymous_bytes"] > one["limit_bytes"]]
     if above:
         raise click.ClickException(f"{len(above)} of {len(builds)} builds took more than their limit")
 
