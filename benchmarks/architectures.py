@@ -3,8 +3,8 @@
     python benchmarks/architectures.py
 
 Runs the checks of ``tests/export/test_architectures.py`` on the same tiny random models, builds their engines for
-compute capabilities 8.0, 8.9 and 12.0, which needs no GPU, and writes the result file and the table of the README,
-which a test compares with it.
+compute capabilities 8.0, 8.9 and 12.0 (in fp8, for the latter two), which needs no GPU, and writes the result file and
+the table of the README, which a test compares with it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import rtx
-from architectures import ARCHITECTURES, PROMPT, generated, greedy, table
+from architectures import ARCHITECTURES, PROMPT, generated, greedy, largest_inputs, table
 from tiny_models import POSITIONS, tiny_model
 
 RESULT = Path(__file__).parent / "results" / "architectures.json"
@@ -40,6 +40,7 @@ PRECISIONS = {
     "bf16": Precision("bfloat16"),
     "int8": Precision("float16", "int8"),
     "int4": Precision("float16", "int4"),
+    "fp8": Precision("float16", "fp8"),
 }
 
 
@@ -66,11 +67,11 @@ def build(architecture: str, precision: Precision) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            save_model(model, folder, precision)
+            save_model(model, folder, precision, inputs=largest_inputs(model, precision))
         except BundleError as error:
             return f"refused: {error.message}"
         export_graph(folder, spec)
-        built = rtx.build(folder)
+        built = rtx.build(folder, *(rtx.FP8_FLEET if quantisation == "fp8" else rtx.FLEET))
         rtx.check(built, folder, dtype, quantisation)
     return built.attention
 

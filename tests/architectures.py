@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tiny_models import SIZES
 
+from spectr_export.activations import measure_inputs
+from spectr_export.precision import Precision, quantised_matrices
 from spectr_runtime import Call
 from spectr_runtime.attention import aligned, block_mask, triangle
 from spectr_runtime.engine import Engine
@@ -38,6 +40,7 @@ NOTES = {
     "gpt_oss": "mixture of experts, attention sinks, windows in some layers, YaRN",
 }
 ARCHITECTURES = tuple(SIZES)
+MIXTURES = {"qwen3_moe", "mixtral", "gpt_oss"}
 PROMPT = tuple((7 * n * n + 3) % 256 for n in range(40))
 CPU = torch.device("cpu")
 CHUNK = 16
@@ -74,6 +77,12 @@ def generated(model: Any, prompt: Sequence[int], count: int) -> list[int]:
     )
     continuation: list[int] = output[0, len(prompt) :].tolist()
     return continuation
+
+
+def largest_inputs(model: Any, precision: Precision) -> dict[str, float]:
+    """What ``save_model`` has to know for fp8, from the prompt; nothing for other precisions."""
+    fp8 = precision.quantisation == "fp8"
+    return measure_inputs(model, quantised_matrices(model, precision), PROMPT) if fp8 else {}
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:

@@ -31,7 +31,7 @@ LARGEST_DEFAULT_CAPACITY = 4096
 TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 # Drafts that are made of the target; a folder of such a name is written with a path, as in ./int4.
-COPIES = ("int8", "int4")
+COPIES = ("int8", "int4", "fp8")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def prepare(
 
     Args:
         target: Folder or hub id of the target.
-        draft: Folder or hub id of the draft; ``int8`` or ``int4`` for a copy of the target that is quantised so.
+        draft: Folder or hub id of the draft; ``int8``, ``int4`` or ``fp8`` for a copy of the target in it.
         capacity: Longest text in tokens; None takes what both models were made for, up to a limit.
         say: Takes a line of progress.
         precision: How the models are stored.

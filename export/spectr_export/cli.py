@@ -46,7 +46,7 @@ def main() -> None:
 @click.option(
     "--draft",
     required=True,
-    help="The small model that proposes: a folder or a hub id; int8 or int4 for a copy of TARGET quantised so.",
+    help="The small model that proposes: a folder or a hub id; int8, int4 or fp8 for a copy of TARGET in it.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the bundle goes.")
 @click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
@@ -59,13 +59,15 @@ def main() -> None:
 )
 @click.option(
     "--quantise",
-    type=click.Choice(["int8", "int4"]),
-    help="Store the matrices of both models' layers in int8 or int4 and compute in --dtype.",
+    type=click.Choice(["int8", "int4", "fp8"]),
+    help="Store the matrices of both models' layers in int8 or int4 and compute in --dtype, or in fp8 (E4M3) and "
+    "multiply in it, for TensorRT on GPUs of compute capability 8.9 or later.",
 )
 @click.option(
     "--text",
     type=click.Path(path_type=Path),
-    help="Measure what a precision loses on this UTF-8 file instead of a text of Python's own.",
+    help="Measure what a precision loses, and the inputs' scales of fp8, on this UTF-8 file instead of a text of "
+    "Python's own.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 @click.option(
@@ -88,7 +90,7 @@ def build(
 
     Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears;
     a difference beyond rounding fails the build, and so does a precision that loses more than 0.02 (half precision),
-    0.05 (int8) or 0.3 (int4) nats per token.
+    0.05 (int8, fp8) or 0.3 (int4) nats per token.
     """
     with _reporting_errors():
         from spectr_export.build import build as build_bundle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from spectr_export.profiles import make_profiles, static_capacity
@@ -11,9 +11,12 @@ from spectr_export.progress import Progress
 from spectr_export.tensorrt import BuildLimits, build_engine, capabilities
 from spectr_runtime.bundle import ENGINES, ROLES, Bundle, file_sha256
 from spectr_runtime.compiled import CompiledEngine, EngineKey, Flavour
+from spectr_runtime.engine import ModelSpec
 from spectr_runtime.engines.library import load_tensorrt, machine_key
 from spectr_runtime.errors import EngineError, UsageError
 
+# The first GPUs that multiply E4M3.
+FP8_CAPABILITY = (8, 9)
 Say = Callable[[str], None]
 
 
@@ -44,11 +47,12 @@ def compile_bundle(
         The engines written.
 
     Raises:
-        UsageError: An option does not go with the flavour.
+        UsageError: An option does not go with the flavour, or a GPU has no products in fp8.
         EngineError: The flavour is not installed, there is no GPU, or a build failed.
         BundleError: A graph's inputs are not the contract's.
     """
     key = choose_key(flavour, compute_capabilities, limits)
+    refuse_fp8(bundle.manifest.models.values(), key)
     profiles = make_profiles(bundle.manifest.limits, rows=rows, tree_tokens=tree_tokens)
     capacity = static_capacity(bundle.manifest.limits, tree_tokens)
     written = []
@@ -105,6 +109,21 @@ def choose_key(flavour: Flavour, compute_capabilities: Sequence[str], limits: Bu
         )
     chosen = tuple(one for one in allowed if one in compute_capabilities)
     return EngineKey(flavour, str(trt.__version__), chosen)
+
+
+def refuse_fp8(models: Iterable[ModelSpec], key: EngineKey) -> None:
+    """Refuse to compile models in fp8 for GPUs that do not multiply in it.
+
+    Raises:
+        UsageError: Names the first of them.
+    """
+    older = [one for one in key.capabilities if tuple(map(int, one.split("."))) < FP8_CAPABILITY]
+    if older and any(model.quantisation == "fp8" for model in models):
+        raise UsageError(
+            f"The bundle has a model in fp8, in which GPUs of compute capability {older[0]} do not multiply; "
+            f"it must be {'.'.join(map(str, FP8_CAPABILITY))} or later.",
+            hint="Compile for such GPUs, or build the bundle in int8, int4 or half precision.",
+        )
 
 
 def _this_machine(flavour: Flavour) -> EngineKey:

@@ -14,7 +14,10 @@ from onnxscript.ir import passes
 from spectr_export.slicing import number
 from spectr_export.weights import Place, read_places
 from spectr_runtime.stacks import is_up, stack_shape
-from spectr_runtime.weights import CODES, SCALES, WEIGHTS, layer_shape, read_stored
+from spectr_runtime.weights import CODES, E4M3, SCALES, WEIGHTS, layer_shape, read_stored
+
+# By what safetensors calls the type of the bytes.
+CODE_TYPES = {"I8": ir.DataType.INT8, "U8": ir.DataType.INT4, E4M3: ir.DataType.FLOAT8E4M3FN}
 
 
 def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
@@ -111,9 +114,9 @@ def _product(place: Place, product: int, shape: tuple[int, ...]) -> Place:
 def _dequantise(name: str, dtype: ir.DataType, codes_place: Place, scales_place: Place, folder: Path) -> ir.Node:
     """The node that makes a matrix [K, N] of its codes and scales."""
     shape = (codes_place.shape[0], scales_place.shape[-1])
-    whole = codes_place.dtype == "I8"
-    blocks = {"axis": 1} if whole else {"axis": 0, "block_size": shape[0] // scales_place.shape[0]}
-    codes_type = ir.DataType.INT8 if whole else ir.DataType.INT4
+    codes_type = CODE_TYPES[codes_place.dtype]
+    blocked = codes_type == ir.DataType.INT4
+    blocks = {"axis": 0, "block_size": shape[0] // scales_place.shape[0]} if blocked else {"axis": 1}
     codes = external(f"{name}{CODES}", codes_type, shape, codes_place, folder)
     scales = external(f"{name}{SCALES}", dtype, scales_place.shape, scales_place, folder)
     node = ir.node("DequantizeLinear", [codes, scales], blocks)

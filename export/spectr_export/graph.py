@@ -18,6 +18,7 @@ from spectr_export.dequantisation import dequantise_stacks, dequantise_weight, i
 from spectr_export.fusion import simplify
 from spectr_export.kinds import find_pattern, shortened
 from spectr_export.repetition import repeat_layers
+from spectr_export.rounding import round_products
 from spectr_export.slicing import cut_stacks
 from spectr_export.weights import WEIGHTS, read_places
 from spectr_runtime.contract import (
@@ -59,6 +60,7 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     stored = _point_at_weights(graph, names, folder)
     simplify(graph, stored)
     dequantise_stacks(graph, names, folder)
+    round_products(graph, names, folder)
     cut_stacks(graph, stored)
     _check(graph, spec)
     ir.save(graph, folder / GRAPH)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
+from spectr_export.activations import measure_inputs
 from spectr_export.graph import export_graph
 from spectr_export.model import load_original, load_stored, measure_spec, save_model
 from spectr_export.ondemand import Stored
-from spectr_export.parity import check_half, check_onnxruntime
-from spectr_export.precision import Precision
+from spectr_export.parity import check_half, check_onnxruntime, check_rounded
+from spectr_export.precision import NO_INPUTS, Precision, quantised_matrices
 from spectr_export.quality import check_quality
 from spectr_export.reference import Reference
 from spectr_runtime.bundle import Role
@@ -70,17 +71,18 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     spec = dataclasses.replace(measure_spec(stored.model), dtype=precision.dtype, quantisation=precision.quantisation)
     parameters = sum(parameter.numel() for parameter in stored.model.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
-    save_model(stored.model, folder, precision, stored.weights)
+    inputs = NO_INPUTS
+    if precision.quantisation == "fp8":
+        inputs = measure_inputs(stored.model, quantised_matrices(stored.model, precision), ids)
+    save_model(stored.model, folder, precision, stored.weights, inputs)
     export_graph(folder, spec)
-    own = load_original(folder)
-    reference = Reference(own)
+    reference = Reference(load_original(folder, rounding=False))
     parity = check_onnxruntime(reference, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")
     quality: dict[str, float] = {}
     if not _exact(stored.weights, precision):
-        quality |= check_quality(stored.model, own, ids, precision, name=role)
-    if has_half_arithmetic(spec):
-        quality |= check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
+        quality |= check_quality(stored.model, load_original(folder), ids, precision, name=role)
+    quality |= _check_arithmetic(reference, folder, spec, capacity, role)
     if quality:
         say(f"{role}: in {precision}, {describe_quality(quality)}")
     return Checked(spec, parity, quality)
@@ -92,11 +94,10 @@ def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: 
     Raises:
         BundleError: Parity failed.
     """
-    reference = Reference(load_original(folder))
+    reference = Reference(load_original(folder, rounding=False))
     say(f"{role}: {describe_parity(check_onnxruntime(reference, folder, spec, capacity, name=role))}")
-    if has_half_arithmetic(spec):
-        half = check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
-        say(f"{role}: in {spec.dtype}, {describe_quality(half)}")
+    if found := _check_arithmetic(reference, folder, spec, capacity, role):
+        say(f"{role}: in {Precision(spec.dtype, spec.quantisation)}, {describe_quality(found)}")
 
 
 def describe_parity(parity: Mapping[str, float]) -> str:
@@ -112,12 +113,20 @@ def describe_quality(quality: Mapping[str, float]) -> str:
         parts.append(f"{quality['lost']:+.4f} nats per token to the checkpoint's {quality['original']:.3f}")
     if "half" in quality:
         parts.append(f"preferred tokens within {quality['half']:.2g} of the best logit")
+    if "rounded" in quality:
+        parts.append(f"logits within {quality['rounded']:.2g} of their spread of transformers, rounded alike")
     return ", ".join(parts)
 
 
-def has_half_arithmetic(spec: ModelSpec) -> bool:
-    """Whether a model is decoded in half precision and not through quantised weights, whose loss is measured alone."""
-    return spec.dtype != "float32" and spec.quantisation == "none"
+def _check_arithmetic(
+    reference: Reference, folder: Path, spec: ModelSpec, capacity: int, role: Role
+) -> Mapping[str, float]:
+    """Check what rounds as a model computes: half precision, unless its weights lose more, and inputs of fp8."""
+    if spec.quantisation == "fp8":
+        return check_rounded(Reference(load_original(folder)), folder, spec, capacity, name=f"{role} in fp8")
+    if spec.dtype != "float32" and spec.quantisation == "none":
+        return check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
+    return {}
 
 
 def _exact(weights: Mapping[str, Stored], precision: Precision) -> bool:

@@ -16,13 +16,23 @@ from spectr_export.checkpoint import check_sizes
 from spectr_export.conversion import read_checkpoint
 from spectr_export.experts import find_stacks
 from spectr_export.ondemand import Stored, load_on_demand
-from spectr_export.precision import FLOAT32, Precision, convert, distinct_weights, layouts
+from spectr_export.precision import FLOAT32, NO_INPUTS, Precision, convert, distinct_weights, layouts
 from spectr_export.quantiser import has_inputs_first
 from spectr_export.weights import WEIGHTS, read_places, write_weights
 from spectr_runtime.engine import ModelSpec
 from spectr_runtime.errors import BundleError
+from spectr_runtime.rounding import round_inputs
 from spectr_runtime.stacks import is_up, stack_shape
-from spectr_runtime.weights import CODES, SCALES, Order, layer_shape, read_expert, read_layer, read_stored
+from spectr_runtime.weights import (
+    CODES,
+    SCALES,
+    Order,
+    layer_shape,
+    read_expert,
+    read_input_scales,
+    read_layer,
+    read_stored,
+)
 
 
 def load_config(folder: Path) -> Any:
@@ -90,18 +100,22 @@ def load_stored(folder: Path) -> Original:
     return Original(model, stored)
 
 
-def load_original(folder: Path) -> Any:
+def load_original(folder: Path, *, rounding: bool = True) -> Any:
     """The causal LM as transformers has it, with its own eager attention, computing in float32, in eval mode.
 
     Args:
         folder: A checkpoint, or a model of a bundle, whose matrices may be quantised.
+        rounding: Whether one in fp8 rounds what it multiplies.
 
     Raises:
         BundleError: As ``load_stored``.
     """
     whole = folder / WEIGHTS
     if whole.is_file() and any(name.endswith(CODES) for name in read_places(whole)):
-        return load_on_demand(load_config(folder), _stored_weights(whole))
+        model = load_on_demand(load_config(folder), _stored_weights(whole))
+        if rounding:
+            round_inputs(model, read_input_scales(whole))
+        return model
     return load_stored(folder).model
 
 
@@ -153,7 +167,11 @@ def measure_spec(model: Any) -> ModelSpec:
 
 
 def save_model(
-    model: Any, folder: Path, precision: Precision = FLOAT32, weights: Mapping[str, Stored] | None = None
+    model: Any,
+    folder: Path,
+    precision: Precision = FLOAT32,
+    weights: Mapping[str, Stored] | None = None,
+    inputs: Mapping[str, float] = NO_INPUTS,
 ) -> None:
     """Write ``config.json`` and ``model.safetensors``, the weights part by part under transformers' names.
 
@@ -162,6 +180,7 @@ def save_model(
         folder: Where to write; made if need be.
         precision: How the weights are stored.
         weights: Its weights, in any type; None where the model holds them.
+        inputs: For fp8, what ``measure_inputs`` found.
 
     Raises:
         BundleError: A weight does not fit the precision.
@@ -172,7 +191,7 @@ def save_model(
     config.save_pretrained(folder)
     held = {name: Stored.of(tensor) for name, tensor in distinct_weights(model).items()} if weights is None else weights
     order = Order(has_inputs_first(model), any(stack.inputs_first for stack in find_stacks(model).values()))
-    made = convert(model, held, precision)
+    made = convert(model, held, precision, inputs)
     write_weights(folder / WEIGHTS, layouts(model, precision), made, {"format": "pt", **order.to_metadata()})
 
 

@@ -17,19 +17,23 @@ import torch
 
 from spectr_export.graph import GRAPH
 from spectr_export.reference import Reference, Text
+from spectr_export.rounding import drop_rounding
+from spectr_export.tolerance import (
+    ABSOLUTE,
+    RELATIVE,
+    WIDE_ABSOLUTE,
+    WIDE_RELATIVE,
+    Differ,
+    shortfall,
+    within,
+    within_spread,
+)
 from spectr_export.widening import widen
 from spectr_runtime.engine import Call, Engine, ModelSpec
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.errors import BundleError
 
-ABSOLUTE = 1e-4
-RELATIVE = 1e-3
-# Of a graph in half precision that is run in float32: its constants (a scale of the embeddings, say) stay rounded.
-WIDE_ABSOLUTE = 0.03
-WIDE_RELATIVE = 1e-2
-# How far short of the best logit a token may fall that half precision prefers.
-HALF = 0.25
 SMALLEST_CAPACITY = 64
 LONGEST_TEXT = 256
 CHUNK = 96
@@ -37,8 +41,6 @@ STEPS = 3
 # Nodes of the draft tree: three branches, two of which fork again. The first node hangs on the committed text.
 PARENTS = (-1, 0, 0, 0, 1, 1, 2, 4)
 ACCEPTED = (0, 1, 4, 7)
-
-Differ = Callable[[torch.Tensor, torch.Tensor], tuple[float, bool, str]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def check_onnxruntime(
 ) -> Mapping[str, float]:
     """Compare the graph in a model's folder with the original model, in float32 whatever the graph's type is.
 
+    A graph in fp8 is compared without the rounding of what it multiplies, for which there is ``check_rounded``.
+
     Args:
         reference: The causal LM with the folder's weights, computing in float32 in eval mode, on the CPU.
         folder: Folder with ``model.onnx``.
@@ -73,12 +77,34 @@ def check_onnxruntime(
         BundleError: The model's logits differ.
         EngineError: ONNX Runtime fails.
     """
-    sizes: Any = {"rows": 3, "capacity": _slots(capacity), "lean": True}
-    if spec.dtype == "float32":
-        return compare(reference, OnnxRuntimeEngine(folder, spec, **sizes), within(ABSOLUTE, RELATIVE), name=name)
-    wide = dataclasses.replace(spec, dtype="float32")
-    engine = OnnxRuntimeEngine(folder, wide, graph=widen(folder / GRAPH), **sizes)
-    return compare(reference, engine, within(WIDE_ABSOLUTE, WIDE_RELATIVE), name=name)
+    engine = _float32_engine(folder, spec, capacity, drop_rounding)
+    differ = within(ABSOLUTE, RELATIVE) if spec.dtype == "float32" else within(WIDE_ABSOLUTE, WIDE_RELATIVE)
+    return compare(reference, engine, differ, name=name)
+
+
+def check_rounded(
+    reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str
+) -> Mapping[str, float]:
+    """Compare a graph in fp8 with the original model, both rounding what they multiply.
+
+    A difference in the last bit can move a number to the next code, 6 % away, and every one behind it. So logits have
+    to be near as a whole only.
+
+    Args:
+        reference: As in ``check_onnxruntime``, but that it rounds.
+        folder: As in ``check_onnxruntime``.
+        spec: As in ``check_onnxruntime``.
+        capacity: As in ``check_onnxruntime``.
+        name: As in ``check_onnxruntime``.
+
+    Returns:
+        The largest difference as a part of the logits' spread, as ``rounded``.
+
+    Raises:
+        BundleError: A difference is more than ``ROUNDED`` of the spread.
+    """
+    engine = _float32_engine(folder, spec, capacity, bytes)
+    return {"rounded": max(compare(reference, engine, within_spread, name=name).values())}
 
 
 def check_half(reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
@@ -104,23 +130,6 @@ def check_half(reference: Reference, folder: Path, spec: ModelSpec, capacity: in
     return {"half": max(compare(reference, engine, shortfall, name=name).values())}
 
 
-def within(absolute: float, relative: float) -> Differ:
-    """The largest difference of two rows of logits; each may be ``absolute + relative * |logit|``."""
-
-    def differ(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
-        difference_V = (logits_V - expected_V).abs()
-        sound = bool((difference_V <= absolute + relative * expected_V.abs()).all())
-        return float(difference_V.max()), sound, f"{absolute:g} + {relative:g} of the logit"
-
-    return differ
-
-
-def shortfall(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
-    """How far the token that an engine prefers falls short of the best, and whether half precision may do that."""
-    missing = float(expected_V.max() - expected_V[logits_V.argmax()])
-    return missing, missing <= HALF and bool(logits_V.isfinite().all()), f"{HALF:g} between the tokens preferred"
-
-
 def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float]:
     """Compare an engine with the original model, up to rounding of float32.
 
@@ -144,7 +153,7 @@ def compare(reference: Reference, engine: Engine, differ: Differ, *, name: str) 
     Args:
         reference: The original model.
         engine: The engine, with at least 3 rows and ``SMALLEST_CAPACITY`` slots.
-        differ: From an engine's logits [V] and the model's: how far they differ, whether that is allowed, and what is.
+        differ: Says how far logits differ and whether they may.
         name: What to call the engine in an error.
 
     Returns:
@@ -268,6 +277,15 @@ def _compare(reference: Reference, calls: Iterator[Scored], differ: Differ, wher
             )
         largest = max(largest, difference)
     return largest
+
+
+def _float32_engine(
+    folder: Path, spec: ModelSpec, capacity: int, change: Callable[[bytes], bytes]
+) -> OnnxRuntimeEngine:
+    """A model's graph, changed and in float32, on its weights where the file has them."""
+    data = (folder / GRAPH).read_bytes() if spec.dtype == "float32" else widen(folder / GRAPH)
+    wide = dataclasses.replace(spec, dtype="float32")
+    return OnnxRuntimeEngine(folder, wide, rows=3, capacity=_slots(capacity), lean=True, graph=change(data))
 
 
 def _slots(capacity: int) -> int:

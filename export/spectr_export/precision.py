@@ -11,11 +11,19 @@ import torch
 
 from spectr_export.experts import Stack, find_stacks, quantise_stack, stack_layouts
 from spectr_export.ondemand import Stored
-from spectr_export.quantiser import QUANTISATIONS, fits, has_inputs_first, quantisable, quantise, quantised_layouts
+from spectr_export.quantiser import (
+    QUANTISATIONS,
+    fits,
+    has_inputs_first,
+    quantisable,
+    quantise,
+    quantised_layouts,
+    scale_to,
+)
 from spectr_export.weights import Layout
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError, UsageError
-from spectr_runtime.weights import CODES, SCALES
+from spectr_runtime.weights import CODES, INPUT, SCALES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,7 +32,8 @@ class Precision:
 
     Attributes:
         dtype: Type of the weights and of the cache: ``float32``, ``float16`` or ``bfloat16``.
-        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8`` or ``int4``.
+        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8``, ``int4`` or
+            ``fp8``, which rounds what they are multiplied with as well.
     """
 
     dtype: str = "float32"
@@ -36,20 +45,26 @@ class Precision:
                 raise UsageError(f"A {name} of {getattr(self, name)!r} is not known; it must be {', '.join(allowed)}.")
 
     def __str__(self) -> str:
-        return self.dtype if self.quantisation == "none" else f"{self.quantisation} weights and {self.dtype}"
+        if self.quantisation == "none":
+            return self.dtype
+        return f"{self.quantisation} {'products' if self.quantisation == 'fp8' else 'weights'} and {self.dtype}"
 
 
 FLOAT32 = Precision()
+NO_INPUTS: Mapping[str, float] = {}
+# How far a text may go beyond the largest inputs that were measured. Floating-point codes lose nothing by it but the
+# very smallest numbers.
+HEADROOM = 2.0
 
 
 def layouts(model: Any, precision: Precision) -> dict[str, Layout]:
     """What ``convert`` will give, by name.
 
     Raises:
-        BundleError: The model has nothing to quantise.
+        BundleError: As ``quantised_matrices``.
     """
     made: dict[str, Layout] = {}
-    quantised, stacks = _quantised(model, precision), _quantised_stacks(model, precision)
+    quantised, stacks = quantised_matrices(model, precision), _quantised_stacks(model, precision)
     turned = has_inputs_first(model)
     for name, tensor in distinct_weights(model).items():
         if name in quantised:
@@ -60,16 +75,21 @@ def layouts(model: Any, precision: Precision) -> dict[str, Layout]:
             made[name + CODES], made[name + SCALES] = pair
         else:
             made[name] = Layout(_dtype(tensor, precision), tuple(tensor.shape))
+    if precision.quantisation == "fp8":
+        made |= {name + INPUT: Layout(DTYPES[precision.dtype], ()) for name in sorted(quantised)}
     return made
 
 
-def convert(model: Any, weights: Mapping[str, Stored], precision: Precision) -> Iterator[tuple[str, torch.Tensor]]:
+def convert(
+    model: Any, weights: Mapping[str, Stored], precision: Precision, inputs: Mapping[str, float] = NO_INPUTS
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Give every weight of a model once as it is to be stored, part by part, made when it is asked for.
 
     Args:
         model: A causal LM.
         weights: Its weights, in any type.
         precision: How they are to be stored.
+        inputs: For fp8, the largest number that each quantised matrix is multiplied with.
 
     Yields:
         The name in transformers' model (of quantised weights, with a suffix) and the next part of the tensor.
@@ -77,7 +97,7 @@ def convert(model: Any, weights: Mapping[str, Stored], precision: Precision) -> 
     Raises:
         BundleError: A weight is too large for the new type.
     """
-    quantised, stacks = _quantised(model, precision), _quantised_stacks(model, precision)
+    quantised, stacks = quantised_matrices(model, precision), _quantised_stacks(model, precision)
     turned = has_inputs_first(model)
     for name, weight in weights.items():
         dtype = DTYPES[precision.dtype] if weight.dtype.is_floating_point else weight.dtype
@@ -94,6 +114,8 @@ def convert(model: Any, weights: Mapping[str, Stored], precision: Precision) -> 
         for codes, scales in pairs:
             yield name + CODES, codes
             yield name + SCALES, scales
+    for name, largest in inputs.items():
+        yield name + INPUT, scale_to(torch.tensor(HEADROOM * largest), DTYPES[precision.dtype])
 
 
 def distinct_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -107,8 +129,21 @@ def _dtype(tensor: torch.Tensor, precision: Precision) -> torch.dtype:
     return DTYPES[precision.dtype] if tensor.is_floating_point() else tensor.dtype
 
 
-def _quantised(model: Any, precision: Precision) -> set[str]:
-    return set() if precision.quantisation == "none" else quantisable(model, precision.quantisation)
+def quantised_matrices(model: Any, precision: Precision) -> set[str]:
+    """Names of the linear layers' matrices that a precision quantises.
+
+    Raises:
+        BundleError: The model has nothing to quantise, or experts that cannot be in fp8.
+    """
+    if precision.quantisation == "none":
+        return set()
+    if precision.quantisation == "fp8" and find_stacks(model):
+        raise BundleError(
+            f"The {model.config.model_type} model is a mixture of experts, which cannot be stored in fp8: experts "
+            "that are multiplied as one matrix have inputs of very different sizes, and one scale for them.",
+            hint="Use `int8` or `int4`.",
+        )
+    return quantisable(model, precision.quantisation)
 
 
 def _quantised_stacks(model: Any, precision: Precision) -> dict[str, Stack]:

@@ -18,7 +18,7 @@ from spectr_runtime.errors import BundleError, UsageError
 TOKENS = 512
 WINDOW = 256
 # The most that may be lost, in nats per token: e to this power is the factor on perplexity.
-LIMITS = {"none": 0.02, "int8": 0.05, "int4": 0.3}
+LIMITS = {"none": 0.02, "int8": 0.05, "int4": 0.3, "fp8": 0.05}
 
 
 def read_text(path: Path | None) -> str:

@@ -1,9 +1,9 @@
-"""Rounding the matrices of layers to int8 or int4, weights only.
+"""Rounding the matrices of layers to int8, int4 or fp8.
 
-Both are symmetric and round to nearest. int8 has one scale per output, with the largest weight at 127; int4 has one per
-block of 32 inputs, from a few clipping points that with the least squared error. Nothing is calibrated on data: any
-model is quantised in one pass over its weights. The result is ONNX's DequantizeLinear, which ONNX Runtime and TensorRT
-read.
+All are symmetric and round to nearest. int8 has one scale per output, with the largest weight at 127; int4 has one per
+block of 32 inputs, from a few clipping points that with the least squared error; fp8 has one per output, with the
+largest weight at 448. No weight depends on data: any model is quantised in one pass over its weights. The result is
+ONNX's DequantizeLinear, which ONNX Runtime and TensorRT read.
 """
 
 # K inputs of a linear layer, N outputs, G blocks of inputs.
@@ -18,11 +18,12 @@ from transformers.pytorch_utils import Conv1D
 
 from spectr_export.weights import Layout
 from spectr_runtime.errors import BundleError
+from spectr_runtime.rounding import LARGEST, encode
 
 BLOCK = 32
 # Fractions of a block's largest weight that the largest code may stand for.
 CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8)
-QUANTISATIONS = ("none", "int8", "int4")
+QUANTISATIONS = ("none", "int8", "int4", "fp8")
 
 
 def quantisable(model: Any, quantisation: str) -> set[str]:
@@ -63,6 +64,8 @@ def quantised_layouts(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.d
     outputs, inputs = matrix_NK.shape
     if quantisation == "int8":
         return Layout(torch.int8, (inputs, outputs)), Layout(dtype, (outputs,))
+    if quantisation == "fp8":
+        return Layout(torch.float8_e4m3fn, (inputs, outputs)), Layout(dtype, (outputs,))
     return Layout(torch.uint8, (inputs, outputs // 2)), Layout(dtype, (inputs // BLOCK, outputs))
 
 
@@ -71,13 +74,16 @@ def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> 
 
     Args:
         matrix_NK: The matrix, in any type.
-        quantisation: ``int8`` or ``int4``.
+        quantisation: ``int8``, ``int4`` or ``fp8``.
         dtype: Type of the scales.
     """
     matrix_KN = matrix_NK.float().T.contiguous()
     if quantisation == "int8":
         scales_N = _positive((matrix_KN.abs().amax(0) / 127).to(dtype))
         return _round(matrix_KN, scales_N.float(), 127).to(torch.int8), scales_N
+    if quantisation == "fp8":
+        scales_N = scale_to(matrix_KN.abs().amax(0), dtype)
+        return encode(matrix_KN, scales_N), scales_N
     inputs, outputs = matrix_KN.shape
     blocks_GKN = matrix_KN.view(inputs // BLOCK, BLOCK, outputs)
     largest_GN = blocks_GKN.abs().amax(1)
@@ -90,6 +96,11 @@ def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> 
         best_GN = torch.minimum(error_GN, best_GN)
     codes_KN = _round(blocks_GKN, scales_GN[:, None], 7).view(inputs, outputs).to(torch.int8).view(torch.uint8) & 15
     return codes_KN[:, 0::2] | (codes_KN[:, 1::2] << 4), scales_GN.to(dtype)
+
+
+def scale_to(largest: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Scales of fp8 in a type, with which the largest numbers have the largest code."""
+    return _positive((largest / LARGEST).to(dtype))
 
 
 def _round(weights: torch.Tensor, scales: torch.Tensor, largest: int) -> torch.Tensor:
@@ -105,4 +116,4 @@ def _positive(scales: torch.Tensor) -> torch.Tensor:
 def fits(sizes: Sequence[int], quantisation: str) -> bool:
     """Whether a matrix of so many outputs and inputs can be stored so."""
     outputs, inputs = sizes
-    return quantisation == "int8" or (inputs % BLOCK == 0 and outputs % 2 == 0)
+    return quantisation != "int4" or (inputs % BLOCK == 0 and outputs % 2 == 0)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from spectr_runtime.errors import BundleError
+from spectr_runtime.weights import E4M3
 from spectr_runtime.weights import WEIGHTS as WEIGHTS
 
 # The data begins at a multiple of this, and wider types come first, so that every tensor can be mapped as it stands.
@@ -26,6 +27,7 @@ SAFETENSORS_DTYPES = {
     torch.int32: "I32",
     torch.int8: "I8",
     torch.uint8: "U8",
+    torch.float8_e4m3fn: E4M3,
     torch.bool: "BOOL",
 }
 

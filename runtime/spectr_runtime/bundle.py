@@ -79,7 +79,8 @@ class Manifest:
         versions: Tools that made the bundle.
         parity: Largest difference to PyTorch eager found when the bundle was built, per model.
         quality: What a model's precision costs, if anything: nats per token of the ``original`` on a text and what is
-            ``lost`` of them, and by how much tokens that ``half`` precision prefers fall short of the best logit.
+            ``lost`` of them, by how much tokens that ``half`` precision prefers fall short of the best logit, and by
+            what part of their spread logits that are ``rounded`` on the way differ from PyTorch's.
     """
 
     models: Mapping[Role, ModelSpec]

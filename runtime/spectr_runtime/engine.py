@@ -31,7 +31,7 @@ class ModelSpec:
         vocabulary: Width of the logits.
         max_positions: Longest text in tokens that the model was made for.
         dtype: Type of weights and cache: ``float32``, ``float16`` or ``bfloat16``.
-        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8`` or ``int4``.
+        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8``, ``int4`` or ``fp8``.
     """
 
     architecture: str

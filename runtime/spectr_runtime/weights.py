@@ -5,11 +5,17 @@ with it: inputs first.
 
     NAME.codes    int8: I8 [K, N], one scale per output
                   int4: U8 [K, N / 2], two codes per byte with the even one low, one scale per block of inputs
-    NAME.scales   int8: [N]; int4: [G, N], in the model's type
+                  fp8: F8_E4M3 [K, N], one scale per output
+    NAME.scales   int8 and fp8: [N]; int4: [G, N], in the model's type
+
+In fp8 a third says how what is multiplied with the matrix is rounded, as ``spectr_runtime.rounding`` does:
+
+    NAME.input_scale    [], in the model's type
 
 A mixture's experts are stored as ``spectr_runtime.stacks`` describes. The file's metadata says under ``layers`` and
-``experts`` where transformers has inputs first; it has outputs first otherwise. A weight is its code, from -128 to 127
-or -8 to 7, times its scale. This is ONNX's DequantizeLinear, and the graph of the bundle reads the same bytes.
+``experts`` where transformers has inputs first; it has outputs first otherwise. A weight is its code, from -128 to 127,
+-8 to 7 or -448 to 448, times its scale. This is ONNX's DequantizeLinear, and the graph of the bundle reads the same
+bytes.
 """
 
 # K inputs of a linear layer, N outputs, G blocks of inputs.
@@ -22,10 +28,12 @@ from typing import Any
 
 import torch
 
+from spectr_runtime.errors import BundleError
 from spectr_runtime.stacks import expert, is_up, stack_shape
 
 WEIGHTS = "model.safetensors"
-CODES, SCALES = ".codes", ".scales"
+E4M3 = "F8_E4M3"  # as safetensors names it
+CODES, SCALES, INPUT = ".codes", ".scales", ".input_scale"
 INPUTS_FIRST = "inputs first"
 
 
@@ -72,7 +80,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_stored(path: Path) -> tuple[dict[str, torch.Tensor], Order]:
-    """Every tensor of a model as it is stored, mapped, and how quantised ones stand in transformers.
+    """Every tensor of a model as it is stored, mapped, scales of inputs apart, and how quantised ones stand.
 
     Raises:
         OSError: There is no such file.
@@ -81,7 +89,8 @@ def read_stored(path: Path) -> tuple[dict[str, torch.Tensor], Order]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = [name for name in file.keys() if not name.endswith(INPUT)]  # noqa: SIM118
+        stored = {name: file.get_tensor(name) for name in names}
         return stored, Order.from_metadata(file.metadata() or {})
 
 
@@ -97,6 +106,32 @@ def layer_shape(codes: torch.Tensor, scales: torch.Tensor, order: Order) -> tupl
     return (inputs, outputs) if order.layers else (outputs, inputs)
 
 
+def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
+    """Scales [] of what fp8 matrices are multiplied with, by the names of the matrices; empty for other precisions.
+
+    Raises:
+        BundleError: A matrix lacks its scale, or that is no positive number.
+        OSError: There is no such file.
+        SafetensorError: It is no safetensors file.
+    """
+    from safetensors import safe_open
+
+    scales = {}
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        for codes in sorted(name for name in names if name.endswith(CODES)):
+            if file.get_slice(codes).get_dtype() == E4M3:
+                name = codes.removesuffix(CODES)
+                scales[name] = file.get_tensor(name + INPUT).float() if name + INPUT in names else torch.tensor(0.0)
+    for name, scale in scales.items():
+        if scale.dim() or not 0 < float(scale) < torch.inf:
+            raise BundleError(
+                f"{path} has no scale for the inputs of {name}, or one that is no positive number.",
+                hint="Build the bundle again.",
+            )
+    return scales
+
+
 def read_expert(
     codes: torch.Tensor, scales: torch.Tensor, number: int, *, up: bool, inputs_first: bool
 ) -> torch.Tensor:
@@ -108,10 +143,10 @@ def dequantise(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """The matrix [N, K] of a linear layer in the type of its scales.
 
     Args:
-        codes: As stored: int8 [K, N], or uint8 [K, N / 2] with two codes per byte.
-        scales: As stored: [N] for int8, [G, N] for int4.
+        codes: As stored: int8 or float8_e4m3fn [K, N], or uint8 [K, N / 2] with two codes per byte.
+        scales: As stored: [N] for int8 and fp8, [G, N] for int4.
     """
-    codes_KN = codes if codes.dtype == torch.int8 else _unpack(codes)
+    codes_KN = _unpack(codes) if codes.dtype == torch.uint8 else codes.to(scales.dtype)
     blocks = 1 if scales.dim() == 1 else len(scales)
     inputs, outputs = codes_KN.shape
     codes_GKN = codes_KN.view(blocks, inputs // blocks, outputs)

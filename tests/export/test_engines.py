@@ -12,10 +12,10 @@ from typing import Any
 import onnx
 import pytest
 import tensorrt_rtx
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, MIXTURES, largest_inputs
 from onnx import TensorProto
 from onnxscript import ir
-from rtx import FLEET, HALVES, WIDE, build, check
+from rtx import FLEET, FP8_FLEET, HALVES, WIDE, build, check
 from tiny_models import tiny_model
 
 from spectr_export import graph as graph_module
@@ -34,7 +34,8 @@ ELEMENTS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 def export(folder: Path, architecture: str, dtype: str, quantisation: str = "none", **changes: Any) -> Path:
     model = tiny_model(architecture, **{**WIDE, **changes})
-    save_model(model, folder, Precision(dtype, quantisation))
+    precision = Precision(dtype, quantisation)
+    save_model(model, folder, precision, inputs=largest_inputs(model, precision))
     export_graph(folder, dataclasses.replace(measure_spec(model), dtype=dtype, quantisation=quantisation))
     return folder
 
@@ -109,9 +110,13 @@ def summary(graph: onnx.ModelProto) -> list[Any]:
 def test_every_architecture_compiles_in_both_half_precisions(
     halves: Halves, architecture: str, quantisation: str
 ) -> None:
+    if quantisation == "fp8" and architecture in MIXTURES:
+        with pytest.raises(BundleError, match="is a mixture of experts, which cannot be stored in fp8"):
+            halves(architecture, "float16", quantisation)
+        return
     for dtype in HALVES:
         folder = halves(architecture, dtype, quantisation)
-        check(build(folder), folder, dtype, quantisation)
+        check(build(folder, *(FP8_FLEET if quantisation == "fp8" else FLEET)), folder, dtype, quantisation)
 
 
 @pytest.mark.parametrize("capability", FLEET)
@@ -122,7 +127,9 @@ def test_each_capability_compiles_alone(halves: Halves, architecture: str, dtype
     check(build(folder, capability), folder, dtype, "none")
 
 
-@pytest.mark.parametrize(("architecture", "quantisation"), [("gpt2", "none"), ("llama", "int4"), ("opt", "int8")])
+@pytest.mark.parametrize(
+    ("architecture", "quantisation"), [("gpt2", "none"), ("llama", "int4"), ("opt", "int8"), ("llama", "fp8")]
+)
 def test_a_graph_that_shares_its_trace_is_what_an_export_gives(
     halves: Halves, architecture: str, quantisation: str, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from tiny_models import VOCABULARY, save_checkpoint, tiny_model
 
 from spectr_export import member as member_module
-from spectr_export import parity, quality
+from spectr_export import quality, tolerance
 from spectr_export.build import build
 from spectr_export.cli import main
 from spectr_export.graph import export_graph
@@ -103,7 +103,7 @@ def test_the_graph_is_standard_and_stores_each_weight_once(
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_prefers_the_same_tokens(stored: Store, dtype: str) -> None:
     folder, _, spec = stored("llama", dtype, "none")
-    assert 0 <= check_half(Reference(load_original(folder)), folder, spec, 128, name="half")["half"] <= parity.HALF
+    assert 0 <= check_half(Reference(load_original(folder)), folder, spec, 128, name="half")["half"] <= tolerance.HALF
 
 
 def test_half_precision_that_prefers_other_tokens_is_found(stored: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +170,9 @@ def test_int4_has_less_error_than_plain_rounding_and_its_codes_fit() -> None:
     assert error < (nearest - matrix_NK).pow(2).sum()
 
 
-@pytest.mark.parametrize("quantisation", ["int8", "int4"])
+@pytest.mark.parametrize("quantisation", ["int8", "int4", "fp8"])
 def test_numbers_that_fit_the_codes_come_back_exactly(quantisation: str) -> None:
-    largest = 127 if quantisation == "int8" else 7
+    largest = {"int8": 127, "int4": 7, "fp8": 14}[quantisation]
     codes_NK = torch.randint(-largest, largest + 1, (4, 2 * BLOCK), generator=torch.Generator().manual_seed(0))
     codes_NK[:, ::BLOCK] = largest
     codes_NK[3] = 0
@@ -248,13 +248,14 @@ def test_a_target_is_not_its_own_draft(target: Path, tmp_path: Path) -> None:
     assert result.stderr.startswith("Error: A draft in int4 of a target in int4 is the target itself.")
 
 
+@pytest.mark.parametrize("copy", ["int4", "fp8"])
 def test_a_precision_that_loses_too_much_fails_the_build(
-    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: str
 ) -> None:
-    monkeypatch.setitem(quality.LIMITS, "int4", -10.0)
+    monkeypatch.setitem(quality.LIMITS, copy, -10.0)
     monkeypatch.setattr(member_module, "check_onnxruntime", lambda *_args, **_options: {"prefill": 0.0})
-    with pytest.raises(BundleError, match=r"The draft in int4 weights and float32 loses -?\d\.\d{3} nats per token"):
-        build(str(target), "int4", tmp_path / "bundle", capacity=None, overwrite=False, say=lambda line: None)
+    with pytest.raises(BundleError, match=rf"The draft in {copy} \w+ and float32 loses -?\d\.\d{{3}} nats per token"):
+        build(str(target), copy, tmp_path / "bundle", capacity=None, overwrite=False, say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -65,7 +65,7 @@ class OnnxRuntimeEngine:
         self.spec = spec
         place = _place(device)
         self._where = (place.type, place.index or 0)
-        self._session = _open_session(folder, place, threads, lean, graph)
+        self._session = _open_session(folder, spec, place, threads, lean, graph)
         self.cache = allocate_cache(spec, rows, capacity, place)
         self._bindings: dict[tuple[int, int], Any] = {}
         self._logits = LogitsBuffer(spec.vocabulary, place)
@@ -117,7 +117,9 @@ def _place(device: str) -> torch.device:
     return place
 
 
-def _open_session(folder: Path, place: torch.device, threads: int | None, lean: bool, graph: bytes | None) -> Any:
+def _open_session(
+    folder: Path, spec: ModelSpec, place: torch.device, threads: int | None, lean: bool, graph: bytes | None
+) -> Any:
     path = folder / "model.onnx"
     try:
         import onnxruntime
@@ -131,10 +133,12 @@ def _open_session(folder: Path, place: torch.device, threads: int | None, lean: 
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if threads is not None:
         options.intra_op_num_threads = threads
+    if lean or spec.quantisation == "fp8":
+        # It has no product of eight-bit floating-point numbers, and its fusions make an invalid graph of them.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if lean:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         # Nodes run in the graph's order, which says when a weight is needed; otherwise all are cast or joined at once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED

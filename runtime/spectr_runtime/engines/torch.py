@@ -11,6 +11,8 @@ from spectr_runtime.cache import KVCache
 from spectr_runtime.contract import DTYPES, check_call, load_contract_model
 from spectr_runtime.engine import Call, ModelSpec
 from spectr_runtime.errors import EngineError, first_line
+from spectr_runtime.rounding import round_inputs
+from spectr_runtime.weights import WEIGHTS, read_input_scales
 
 
 class TorchEngine:
@@ -35,6 +37,8 @@ class TorchEngine:
             place = torch.device(device)
             self.cache = KVCache(spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=place)
             self._model = load_contract_model(folder, dtype=spec.dtype, device=place)
+            scales = read_input_scales(folder / WEIGHTS)
+            round_inputs(self._model.model, {name: scale.to(place) for name, scale in scales.items()})
         except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
             raise EngineError(
