@@ -139,8 +139,8 @@ def quantised_matrices(model: Any, precision: Precision) -> set[str]:
         return set()
     if precision.quantisation == "fp8" and find_stacks(model):
         raise BundleError(
-            f"The {model.config.model_type} model is a mixture of experts, which cannot be stored in fp8: experts "
-            "that are multiplied as one matrix have inputs of very different sizes, and one scale for them.",
+            f"The {model.config.model_type} model is a mixture of experts, which cannot be stored in fp8: what "
+            "its experts multiply is weighted in the graph before it would be rounded, and in transformers after.",
             hint="Use `int8` or `int4`.",
         )
     return quantisable(model, precision.quantisation)

@@ -44,7 +44,7 @@ from spectr_runtime.weights import dequantise, read_input_scales
 WEIGHTS = "model.safetensors"
 ELEMENTS = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
 # Linear layers and inputs that they share, layer by layer: queries, keys and values; gate and up.
-LAYERS = {"llama": (7, 4), "gemma2": (7, 4), "opt": (6, 4)}
+LAYERS = {"llama": (7, 4), "gemma2": (7, 4), "opt": (6, 4), "gpt2": (4, 4)}
 Store = Callable[[str, str], tuple[Path, ModelSpec]]
 
 
@@ -65,7 +65,14 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-FOLDERS = [("llama", "float32"), ("llama", "bfloat16"), ("opt", "float32"), ("opt", "float16"), ("gemma2", "float32")]
+FOLDERS = [
+    ("llama", "float32"),
+    ("llama", "bfloat16"),
+    ("opt", "float32"),
+    ("opt", "float16"),
+    ("gemma2", "float32"),
+    ("gpt2", "float16"),
+]
 
 
 @pytest.mark.parametrize(("family", "dtype"), FOLDERS)
