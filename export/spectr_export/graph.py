@@ -31,7 +31,7 @@ from spectr_runtime.contract import (
     present_names,
 )
 from spectr_runtime.engine import ModelSpec
-from spectr_runtime.errors import BundleError
+from spectr_runtime.errors import BundleError, first_line
 from spectr_runtime.weights import CODES, read_stored
 
 GRAPH = "model.onnx"
@@ -92,7 +92,7 @@ def _trace_layers(model: ContractModel, spec: ModelSpec) -> ir.Model:
         except BundleError:
             raise
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise BundleError(
                 f"The {spec.architecture} model cannot be traced into one graph: {reason}", hint="Use another model."
             ) from error

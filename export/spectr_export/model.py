@@ -20,7 +20,7 @@ from spectr_export.precision import FLOAT32, NO_INPUTS, Precision, convert, dist
 from spectr_export.quantiser import has_inputs_first
 from spectr_export.weights import WEIGHTS, read_places, write_weights
 from spectr_runtime.engine import ModelSpec
-from spectr_runtime.errors import BundleError
+from spectr_runtime.errors import BundleError, first_line
 from spectr_runtime.rounding import round_inputs
 from spectr_runtime.stacks import is_up, stack_shape
 from spectr_runtime.weights import (
@@ -91,7 +91,7 @@ def load_stored(folder: Path) -> Original:
         model = load_on_demand(config, weights)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BundleError(
-            f"transformers cannot load {folder}: {_first_line(error)}", hint="Check the folder."
+            f"transformers cannot load {folder}: {first_line(error)}", hint="Check the folder."
         ) from error
     # A name of the checkpoint may be another of the same tied weight.
     aliases = model.named_parameters(remove_duplicate=False)
@@ -219,7 +219,3 @@ def _stored_stack(codes: torch.Tensor, scales: torch.Tensor, *, up: bool, inputs
 
     shape = stack_shape(codes, scales, up=up, inputs_first=inputs_first)
     return Stored(torch.float32, shape, [functools.partial(read, number) for number in range(shape[0])])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from spectr_export.checkpoint import check_weights
-from spectr_runtime.errors import BundleError, SpectrError, UsageError
+from spectr_runtime.errors import BundleError, SpectrError, UsageError, first_line
 
 # The hub's rule for `name` and `owner/name`, and behind an @ a branch, tag or commit.
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?)(@(?P<revision>[\w.\-/]+))?")
@@ -68,8 +68,7 @@ def _download(repository: str, revision: str | None) -> Path:
             hint="Connect to the network, or give a local folder.",
         ) from error
     except Exception as error:  # the hub's client lets errors of its HTTP library through
-        reason = str(error).strip().splitlines()[0]
-        raise SpectrError(f"The hub did not give {repository}: {reason}", hint="Try again later.") from error
+        raise SpectrError(f"The hub did not give {repository}: {first_line(error)}", hint="Try again later.") from error
 
 
 def _check_files(folder: Path, source: str) -> None:

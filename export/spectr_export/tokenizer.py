@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectr_runtime.bundle import Vocabulary
-from spectr_runtime.errors import BundleError
+from spectr_runtime.errors import BundleError, first_line
 
 # Accents composed and not, digits, white space, code, other scripts, an emoji: where tokenizers differ.
 PROBE = "Naïve café №42 cafe\u0301:\n\n\tdef f(x):  return x**2.5  # 你好, Привет 🙂 don't—WON'T 00012345\r\n"
@@ -26,9 +26,8 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizer files are parsed by several libraries, each with its own errors
-        reason = str(error).strip().splitlines()[0]
         raise BundleError(
-            f"transformers cannot load a tokenizer from {folder}: {reason}",
+            f"transformers cannot load a tokenizer from {folder}: {first_line(error)}",
             hint="Both models need their tokenizer files beside config.json.",
         ) from error
 

@@ -22,8 +22,7 @@ def make_row(request: Request, manifest: Manifest, text: Text, run_seed: int) ->
         run_seed: Seed of requests that bring none.
 
     Raises:
-        RequestError: The prompt is too long or cannot be tokenized, or a token that it
-            names does not exist.
+        RequestError: The prompt is too long or cannot be tokenized, or a token that the request names does not exist.
     """
     params, vocabulary = request.params, manifest.vocabulary
     _check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)

@@ -93,9 +93,8 @@ def _select(drawn: Round, chance: Chance) -> Selection:
     count_B, weight_B1 = verify_block(path(), chance)
     node_B = torch.stack(nodes, 1).gather(1, count_B[:, None])[:, 0]
     target_BV, draft_BV = normalised(at(drawn.target_BNV, node_B)), torch.zeros_like(drafts[0])
-    for place, skewed_BV in enumerate(
-        drafts
-    ):  # nothing is below a whole path, whose bonus comes from all of the target
+    # Nothing is below a whole path, whose bonus comes from all of the target.
+    for place, skewed_BV in enumerate(drafts):
         draft_BV = torch.where((count_B == place)[:, None], skewed_BV, draft_BV)
     law_BV = or_else((weight_B1 * target_BV).sub_(draft_BV).clamp_(min=0), target_BV)
     return selection_at(tree, node_B, chance.pick(Role.EMIT, 0, law_BV))
@@ -142,9 +141,8 @@ def _skewed(draft_BV: torch.Tensor, order: Ranks, walk: Walk) -> torch.Tensor:
     """Law of the walked path's next token: ``d_skew``, in sums instead of differences of powers."""
     count, below_B1, mass_B1 = walk.active_BK.shape[1], walk.below_B1, walk.mass_B1
     reached_BR = below_B1 + mass_B1 * order.mass_BR
-    raised_BR = _power_sum(reached_BR[:, 1:], reached_BR[:, :-1], count) / _power_sum(
-        below_B1 + mass_B1, below_B1, count
-    )
+    whole_B1 = _power_sum(below_B1 + mass_B1, below_B1, count)
+    raised_BR = _power_sum(reached_BR[:, 1:], reached_BR[:, :-1], count) / whole_B1
     return draft_BV * raised_BR.gather(1, order.rank_BV)
 
 

@@ -11,6 +11,7 @@ from tensorrt_double import RELEASES, Double
 from spectr_runtime import EngineError
 from spectr_runtime.compiled import EngineKey
 from spectr_runtime.engines.library import Log, load_tensorrt, machine_key, make_logger
+from spectr_runtime.errors import first_line
 
 
 @pytest.fixture(params=RELEASES)
@@ -59,3 +60,10 @@ def test_the_key_of_a_machine_names_the_gpu_for_tensorrt_only(trt: Double, monke
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
     assert machine_key("tensorrt-rtx", "cuda:1") == EngineKey("tensorrt-rtx", trt.__version__, ("8.9",))
     assert machine_key("tensorrt", "cuda") == EngineKey("tensorrt", trt.__version__, ("8.9",), "NVIDIA L4")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(RuntimeError(), "RuntimeError"), (OSError("\n no disk \nat line 1"), "no disk ")]
+)
+def test_the_first_line_of_an_error_is_told_or_else_its_type(error: Exception, told: str) -> None:
+    assert first_line(error) == told

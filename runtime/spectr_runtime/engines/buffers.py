@@ -8,7 +8,7 @@ import torch
 from spectr_runtime.cache import KVCache
 from spectr_runtime.contract import CALL_INPUTS, DTYPES
 from spectr_runtime.engine import Call, ModelSpec
-from spectr_runtime.errors import EngineError
+from spectr_runtime.errors import EngineError, first_line
 
 
 def allocate_cache(spec: ModelSpec, rows: int, capacity: int, device: torch.device) -> KVCache:
@@ -28,7 +28,7 @@ def allocate_cache(spec: ModelSpec, rows: int, capacity: int, device: torch.devi
         return KVCache(*sizes, dtype=DTYPES[spec.dtype], device=device)
     except (RuntimeError, AssertionError) as error:
         raise EngineError(
-            f"There is no memory for a cache of {rows} rows of {capacity} slots: {str(error).strip().splitlines()[0]}",
+            f"There is no memory for a cache of {rows} rows of {capacity} slots: {first_line(error)}",
             hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
         ) from error
 

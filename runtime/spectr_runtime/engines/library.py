@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from spectr_runtime.compiled import EngineKey, Flavour
-from spectr_runtime.errors import EngineError, UsageError
+from spectr_runtime.errors import EngineError, UsageError, first_line
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
@@ -69,7 +69,7 @@ def load_tensorrt(flavour: str) -> Any:
             warnings.simplefilter("ignore")
             return importlib.import_module(MODULES[flavour])
     except (ImportError, OSError) as error:  # libraries of NVIDIA's that the module loads
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise EngineError(
             f"{flavour} cannot be imported: {reason}.",
             hint=f"Install it with `pip install 'spectr[{EXTRAS[flavour]}]'`.",
@@ -90,7 +90,7 @@ def machine_key(flavour: Flavour, device: str) -> EngineKey:
         major, minor = torch.cuda.get_device_capability(device)
         gpu = torch.cuda.get_device_name(device) if flavour == "tensorrt" else ""
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise EngineError(
             f"Backend {flavour} needs a GPU; PyTorch sees no {device!r}: {reason}",
             hint="Use --backend onnxruntime --device cpu, or a machine with a GPU and a CUDA build of PyTorch.",
