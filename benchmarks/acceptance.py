@@ -27,7 +27,7 @@ from selection import drawn, noise_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spectr_select import RULES, DraftTree, select
-from spectr_select.acceptance import ACCEPTANCE, acceptance
+from spectr_select.exact.acceptance import ACCEPTANCE, acceptance
 
 # B laws of a family, S draws of a race, T tokens of a prompt, P positions taken of it, V vocabulary.
 EXAMPLES = Path(__file__).parent.parent / "examples"

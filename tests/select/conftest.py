@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spectr_select import RULES, DraftTree
-from spectr_select.branches import every_branch
+from spectr_select.exact.branches import every_branch
 from spectr_select.round import draw_level
 from spectr_select.rule import Round
 from spectr_select.rules import otm

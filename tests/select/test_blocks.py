@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from spectr_select import RULES, DraftTree, sequence_law
-from spectr_select.branches import every_branch
-from spectr_select.enumeration import text_law
+from spectr_select.exact.branches import every_branch
+from spectr_select.exact.enumeration import text_law
 from spectr_select.law import normalised
 from spectr_select.round import draw_level
 from spectr_select.rule import Round

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spectr_select import RULES, DraftTree
-from spectr_select.enumeration import sequence_laws, text_laws
+from spectr_select.exact.enumeration import sequence_laws, text_laws
 
 RACES = ("race", "gls")  # have no finite outcomes
 EXACT = 1e-12

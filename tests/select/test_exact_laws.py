@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectr_select import RULES, DraftTree, output_law, sequence_law
-from spectr_select.enumeration import text_law
+from spectr_select.exact.enumeration import text_law
 
 RACES = ("race", "gls")  # have no finite outcomes
 ENUMERABLE = [name for name in RULES if name not in RACES]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spectr_select import DraftTree, Noise, Role, acceptance, draw, seed_of, select
-from spectr_select.enumeration import text_law
+from spectr_select.exact.enumeration import text_law
 
 VOCABULARY = 6
 TREES = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import spectr_select
 from spectr_select import RULES
-from spectr_select.acceptance import ACCEPTANCE
+from spectr_select.exact.acceptance import ACCEPTANCE
 
 README = (Path(spectr_select.__file__).parent / "README.md").read_text(encoding="utf-8")
 

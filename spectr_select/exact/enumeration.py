@@ -9,7 +9,7 @@ from itertools import product
 
 import torch
 
-from spectr_select.branches import Branches, every_branch
+from spectr_select.exact.branches import Branches, every_branch
 from spectr_select.law import check_pair, normalised
 from spectr_select.round import draw_level
 from spectr_select.rule import Round, Rule

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from spectr_select.division import division_factor, some_of
+from spectr_select.exact.quadrature import add_coin, times
 from spectr_select.law import check_pair, excess, normalised, outside
-from spectr_select.quadrature import add_coin, times
 from spectr_select.rules.otm import propose
 
 

@@ -1,0 +1,1 @@
+"""What rules do exactly: their output laws by enumeration of every outcome, and how often they accept."""
