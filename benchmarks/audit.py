@@ -26,7 +26,7 @@ from spectr_jobs.reader import START, Reader, shape_of
 from spectr_jobs.records import Record
 from spectr_jobs.sources import resolve
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
-from spectr_runtime.score import Score, Written
+from spectr_runtime.rows.score import Score, Written
 from spectr_runtime.scorer import Scorer
 from spectr_select import RULES, Role, Rule, Selection
 from spectr_select.chance import Chance

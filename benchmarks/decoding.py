@@ -17,7 +17,7 @@ import click
 from machine import machine
 
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
-from spectr_runtime.plan import PlanChoice
+from spectr_runtime.speculation.plan import PlanChoice
 
 PLANS: tuple[PlanChoice, ...] = (
     Plan.plain(),

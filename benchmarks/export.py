@@ -33,10 +33,11 @@ import torch
 from machine import machine
 from transformers import AutoModelForCausalLM
 
-from spectr_export.graph import GRAPH, export_graph
+from spectr_export.graph import export_graph
 from spectr_export.model import load_stored, measure_spec, save_model
 from spectr_runtime import Call, ModelSpec
-from spectr_runtime.attention import block_mask, triangle
+from spectr_runtime.bundle.layout import GRAPH
+from spectr_runtime.contract.mask import block_mask, triangle
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 PAIR = Path(__file__).parent.parent / "examples" / "demo_pair"

@@ -37,8 +37,8 @@ from spectr_export import fusion, graph
 from spectr_export.kinds import Pattern
 from spectr_export.model import measure_spec, save_model
 from spectr_runtime import Call
-from spectr_runtime.attention import block_mask, triangle
 from spectr_runtime.contract import OPSET
+from spectr_runtime.contract.mask import block_mask, triangle
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

@@ -27,9 +27,9 @@ from spectr_export.build import build
 from spectr_export.precision import Precision
 from spectr_export.quality import WINDOW, encode_text, read_text
 from spectr_runtime import Bundle, Decoder, Plan, open_engine
-from spectr_runtime.attention import block_mask, triangle
 from spectr_runtime.bundle import Role
-from spectr_runtime.engine import Call, Engine
+from spectr_runtime.contract import Call, Engine
+from spectr_runtime.contract.mask import block_mask, triangle
 
 PAIR = Path(__file__).parent.parent / "examples" / "demo_pair"
 COPIES = ("int8", "int4")

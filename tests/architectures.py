@@ -12,8 +12,8 @@ from tiny_models import SIZES
 from spectr_export.activations import measure_inputs
 from spectr_export.precision import Precision, quantised_matrices
 from spectr_runtime import Call
-from spectr_runtime.attention import aligned, block_mask, triangle
-from spectr_runtime.engine import Engine
+from spectr_runtime.contract import Engine
+from spectr_runtime.contract.mask import aligned, block_mask, triangle
 
 # What of each is at work in its test.
 NOTES = {

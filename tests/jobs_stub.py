@@ -32,7 +32,7 @@ from spectr_runtime import (
     Usage,
 )
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.score import Score, TokenScore, Written
+from spectr_runtime.rows.score import Score, TokenScore, Written
 
 
 def _digest(seed: int, request: Request) -> str:

@@ -11,7 +11,7 @@ from spectr_export.profiles import make_profiles, static_capacity
 from spectr_export.progress import Progress
 from spectr_export.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime.bundle import Limits
-from spectr_runtime.compiled import EngineKey
+from spectr_runtime.bundle.compiled import EngineKey
 
 VERSION = str(tensorrt_rtx.__version__)
 FLEET = ("8.0", "8.9", "12.0")

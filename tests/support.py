@@ -8,7 +8,7 @@ import math
 import torch
 
 from spectr_runtime import Call, ModelSpec
-from spectr_runtime.cache import KVCache
+from spectr_runtime.contract import KVCache
 
 STATES = 211
 

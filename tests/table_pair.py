@@ -11,9 +11,9 @@ from support import TableEngine
 from spectr_runtime import Bundle, Completion, Decoder, Manifest, ModelSpec, Plan, Request
 from spectr_runtime.bundle import Limits, Vocabulary
 from spectr_runtime.engines import Backend
-from spectr_runtime.plan import PlanChoice
-from spectr_runtime.score import Written
+from spectr_runtime.rows.score import Written
 from spectr_runtime.scorer import Scorer
+from spectr_runtime.speculation.plan import PlanChoice
 
 VOCABULARY, CAPACITY = 5, 48
 PLAIN = Plan.plain()
@@ -49,12 +49,12 @@ def table_bundle(tokens_per_call: int) -> Bundle:
     return Bundle(Path("nowhere"), manifest)
 
 
-def _patch(monkeypatch: pytest.MonkeyPatch, engines: str, text: str) -> None:
+def _patch(monkeypatch: pytest.MonkeyPatch, entrance: str) -> None:
     def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
         return TableEngine(SEEDS[role], vocabulary=VOCABULARY, rows=rows, capacity=capacity)
 
-    monkeypatch.setattr(f"spectr_runtime.{engines}.open_engine", open_engine)
-    monkeypatch.setattr(f"spectr_runtime.{text}.Text", NoText)
+    monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
+    monkeypatch.setattr(f"spectr_runtime.{entrance}.Tokenizer", NoText)
 
 
 def table_scorer(
@@ -66,13 +66,13 @@ def table_scorer(
     plan: PlanChoice = PLAIN,
 ) -> Scorer:
     """A scorer over the pair."""
-    _patch(monkeypatch, "pair", "scorer")
+    _patch(monkeypatch, "scorer")
     return Scorer(table_bundle(tokens_per_call), backend=backend, device="cpu", batch_size=batch_size, plan=plan)
 
 
 def write(monkeypatch: pytest.MonkeyPatch, plan: Plan, requests: Sequence[Request], batch_size: int) -> list[Written]:
     """Decode requests; what was written, in their order."""
-    _patch(monkeypatch, "pair", "decoder")
+    _patch(monkeypatch, "decoder")
     decoder = Decoder(table_bundle(4), plan=plan, backend="torch", batch_size=batch_size)
     outcomes = {one.id: one for one in decoder.generate(requests)}
     rows = []

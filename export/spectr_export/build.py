@@ -22,8 +22,10 @@ from spectr_export.refusal import refuse_unsupported
 from spectr_export.source import fetch
 from spectr_export.staging import refuse_output, staged
 from spectr_export.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
-from spectr_runtime.bundle import MANIFEST, ROLES, Bundle, Limits, Manifest, Role, Vocabulary, file_sha256
+from spectr_runtime.bundle import ROLES, Bundle, Limits, Manifest, Role, Vocabulary
+from spectr_runtime.bundle.layout import MANIFEST, TOKENIZER
 from spectr_runtime.errors import EngineError, UsageError
+from spectr_runtime.files import file_sha256
 
 TOKENS_PER_CALL = 256
 # Without --capacity. Every row of a run reserves its whole capacity, and models allow far more than most texts need.
@@ -156,7 +158,7 @@ def build(
             role: build_member(member, folder / role, pair.limits.capacity, pair.ids, say)
             for role, member in pair.members.items()
         }
-        pair.tokenizer.save_pretrained(folder / "tokenizer")
+        pair.tokenizer.save_pretrained(folder / TOKENIZER)
         manifest = Manifest(
             models={role: member.spec for role, member in built.items()},
             vocabulary=pair.vocabulary,

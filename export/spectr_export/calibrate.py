@@ -7,11 +7,11 @@ import importlib.metadata
 from pathlib import Path
 
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.calibration import calibration_file, machine_name, save_costs
-from spectr_runtime.costs import Costs, measure
 from spectr_runtime.engines import Backend
-from spectr_runtime.pair import Pair
-from spectr_runtime.planner import RACES
+from spectr_runtime.planning.calibration import calibration_file, machine_name, save_costs
+from spectr_runtime.planning.costs import Costs, measure
+from spectr_runtime.planning.planner import RACES
+from spectr_runtime.speculation.pair import Pair
 
 
 def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tuple[Costs, Path]:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spectr_export.weights import WEIGHTS
-from spectr_runtime.checks import LARGEST
+from spectr_runtime.bundle.checks import LARGEST
+from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.errors import BundleError
 
 INDEX = f"{WEIGHTS}.index.json"

@@ -14,7 +14,7 @@ import click
 # torch and transformers take seconds to import, so every command imports what it runs.
 if TYPE_CHECKING:
     from spectr_runtime.bundle import Bundle
-    from spectr_runtime.compiled import Flavour
+    from spectr_runtime.bundle.compiled import Flavour
     from spectr_runtime.engines import Backend
 
 
@@ -220,7 +220,7 @@ def check(bundle: Path) -> None:
     with _reporting_errors():
         from spectr_export.build import check as check_bundle
         from spectr_runtime.bundle import Bundle
-        from spectr_runtime.compiled import check_engines
+        from spectr_runtime.bundle.compiled import check_engines
 
         opened = Bundle.open(bundle)
         _say(f"{len(opened.manifest.files)} files are as they were built")
@@ -234,7 +234,7 @@ def _page(bundle: Bundle) -> str:
     from spectr_export.build import bundle_size
     from spectr_export.member import describe_parity, describe_quality
     from spectr_export.precision import Precision
-    from spectr_runtime.compiled import list_engines
+    from spectr_runtime.bundle.compiled import list_engines
 
     manifest = bundle.manifest
     lines = [f"{bundle.path}  ({bundle_size(bundle.path) / 1e6:.1f} MB, sha256 {bundle.sha256[:16]})"]

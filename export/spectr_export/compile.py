@@ -9,11 +9,12 @@ from pathlib import Path
 from spectr_export.profiles import make_profiles, static_capacity
 from spectr_export.progress import Progress
 from spectr_export.tensorrt import BuildLimits, build_engine, capabilities
-from spectr_runtime.bundle import ENGINES, ROLES, Bundle, file_sha256
-from spectr_runtime.compiled import CompiledEngine, EngineKey, Flavour
-from spectr_runtime.engine import ModelSpec
-from spectr_runtime.engines.library import load_tensorrt, machine_key
+from spectr_runtime.bundle import ROLES, Bundle, ModelSpec
+from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Flavour
+from spectr_runtime.bundle.layout import ENGINES
+from spectr_runtime.engines.tensorrt_library import load_tensorrt, machine_key
 from spectr_runtime.errors import EngineError, UsageError
+from spectr_runtime.files import file_sha256
 
 # The first GPUs that multiply E4M3.
 FP8_CAPABILITY = (8, 9)

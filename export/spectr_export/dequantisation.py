@@ -13,8 +13,9 @@ from onnxscript.ir import passes
 
 from spectr_export.slicing import number
 from spectr_export.weights import Place, read_places
-from spectr_runtime.stacks import is_up, stack_shape
-from spectr_runtime.weights import CODES, E4M3, SCALES, WEIGHTS, layer_shape, read_stored
+from spectr_runtime.bundle.layout import WEIGHTS
+from spectr_runtime.bundle.stacks import is_up, stack_shape
+from spectr_runtime.bundle.weights import CODES, E4M3, SCALES, layer_shape, read_stored
 
 # By what safetensors calls the type of the bytes.
 CODE_TYPES = {"I8": ir.DataType.INT8, "U8": ir.DataType.INT4, E4M3: ir.DataType.FLOAT8E4M3FN}

@@ -1,4 +1,4 @@
-"""Rounding a mixture's experts, stored as ``spectr_runtime.stacks`` describes: each product as a linear layer's matrix.
+"""Rounding a mixture's experts, each product as a linear layer's matrix; ``bundle.stacks`` says how they are stored.
 
 In int4 every expert has blocks of its own. In int8 the outputs of ``gate_up_proj`` have scales for each expert, those
 of ``down_proj`` one for all experts of a product.
@@ -16,7 +16,7 @@ import torch
 from spectr_export.ondemand import Stored
 from spectr_export.quantiser import quantise, quantised_layouts
 from spectr_export.weights import Layout
-from spectr_runtime.stacks import DOWN, UP, experts_per_product, products
+from spectr_runtime.bundle.stacks import DOWN, UP, experts_per_product, products
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

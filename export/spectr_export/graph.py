@@ -20,21 +20,14 @@ from spectr_export.kinds import find_pattern, shortened
 from spectr_export.repetition import repeat_layers
 from spectr_export.rounding import round_products
 from spectr_export.slicing import cut_stacks
-from spectr_export.weights import WEIGHTS, read_places
-from spectr_runtime.contract import (
-    CALL_INPUTS,
-    DTYPES,
-    OPSET,
-    ContractModel,
-    load_contract_model,
-    past_names,
-    present_names,
-)
-from spectr_runtime.engine import ModelSpec
+from spectr_export.weights import read_places
+from spectr_runtime.adapter.model import ContractModel, load_contract_model
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.bundle.layout import GRAPH, WEIGHTS
+from spectr_runtime.bundle.weights import CODES, read_stored
+from spectr_runtime.contract import CALL_INPUTS, DTYPES, OPSET, past_names, present_names
 from spectr_runtime.errors import BundleError, first_line
-from spectr_runtime.weights import CODES, read_stored
 
-GRAPH = "model.onnx"
 # Sizes of the example call. A size of 0 or 1, or two that are equal, would be taken for constants of the model.
 EXAMPLE = {"B": 2, "T": 3, "L": 7, "M": 5, "S": 11}
 

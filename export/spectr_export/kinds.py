@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from spectr_runtime.contract import ContractModel
+from spectr_runtime.adapter.model import ContractModel
 
 # Where a layer stands in the model, as transformers' modules know it.
 PLACES = ("layer_idx", "layer_id")

@@ -16,9 +16,8 @@ from spectr_export.parity import check_half, check_onnxruntime, check_rounded
 from spectr_export.precision import NO_INPUTS, Precision, quantised_matrices
 from spectr_export.quality import check_quality
 from spectr_export.reference import Reference
-from spectr_runtime.bundle import Role
+from spectr_runtime.bundle import ModelSpec, Role
 from spectr_runtime.contract import DTYPES
-from spectr_runtime.engine import ModelSpec
 
 Say = Callable[[str], None]
 

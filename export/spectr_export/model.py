@@ -18,12 +18,12 @@ from spectr_export.experts import find_stacks
 from spectr_export.ondemand import Stored, load_on_demand
 from spectr_export.precision import FLOAT32, NO_INPUTS, Precision, convert, distinct_weights, layouts
 from spectr_export.quantiser import has_inputs_first
-from spectr_export.weights import WEIGHTS, read_places, write_weights
-from spectr_runtime.engine import ModelSpec
-from spectr_runtime.errors import BundleError, first_line
-from spectr_runtime.rounding import round_inputs
-from spectr_runtime.stacks import is_up, stack_shape
-from spectr_runtime.weights import (
+from spectr_export.weights import read_places, write_weights
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.bundle.e4m3 import round_inputs
+from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
+from spectr_runtime.bundle.stacks import is_up, stack_shape
+from spectr_runtime.bundle.weights import (
     CODES,
     SCALES,
     Order,
@@ -33,6 +33,7 @@ from spectr_runtime.weights import (
     read_layer,
     read_stored,
 )
+from spectr_runtime.errors import BundleError, first_line
 
 
 def load_config(folder: Path) -> Any:
@@ -43,7 +44,7 @@ def load_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    path = folder / "config.json"
+    path = folder / CONFIG
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers' own checks raise what they meet

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from spectr_export.graph import GRAPH
 from spectr_export.reference import Reference, Text
 from spectr_export.rounding import drop_rounding
 from spectr_export.tolerance import (
@@ -29,7 +28,9 @@ from spectr_export.tolerance import (
     within_spread,
 )
 from spectr_export.widening import widen
-from spectr_runtime.engine import Call, Engine, ModelSpec
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.bundle.layout import GRAPH
+from spectr_runtime.contract import Call, Engine
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.errors import BundleError

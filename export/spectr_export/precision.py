@@ -21,9 +21,9 @@ from spectr_export.quantiser import (
     scale_to,
 )
 from spectr_export.weights import Layout
+from spectr_runtime.bundle.weights import CODES, INPUT, SCALES
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError, UsageError
-from spectr_runtime.weights import CODES, INPUT, SCALES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from spectr_runtime.attention import aligned
 from spectr_runtime.bundle import Limits
-from spectr_runtime.compiled import LETTERS, Profile, Span
+from spectr_runtime.bundle.compiled import LETTERS, Profile, Span
+from spectr_runtime.contract.mask import aligned
 from spectr_runtime.errors import BundleError
 
 Dimensions = Mapping[str, tuple[int | str, ...]]

@@ -17,8 +17,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from spectr_export.weights import Layout
+from spectr_runtime.bundle.e4m3 import LARGEST, encode
 from spectr_runtime.errors import BundleError
-from spectr_runtime.rounding import LARGEST, encode
 
 BLOCK = 32
 # Fractions of a block's largest weight that the largest code may stand for.
@@ -70,7 +70,7 @@ def quantised_layouts(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.d
 
 
 def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes and scales of a linear layer's matrix, as ``spectr_runtime.weights`` describes them.
+    """Codes and scales of a linear layer's matrix, as ``spectr_runtime.bundle.weights`` describes them.
 
     Args:
         matrix_NK: The matrix, in any type.

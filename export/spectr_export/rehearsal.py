@@ -12,7 +12,7 @@ from spectr_export.member import Member, Say
 from spectr_export.model import outline
 from spectr_export.precision import Precision, layouts
 from spectr_runtime.bundle import Role
-from spectr_runtime.stacks import experts_per_product
+from spectr_runtime.bundle.stacks import experts_per_product
 
 # Measured with benchmarks/graph.py and benchmarks/streaming.py on two cores. Few layers of a model are traced, whatever
 # their number; reading, writing and checking weights go with theirs.

@@ -9,8 +9,9 @@ import onnx
 from onnxscript import ir
 
 from spectr_export.dequantisation import external
-from spectr_export.weights import WEIGHTS, read_places
-from spectr_runtime.weights import CODES, INPUT, read_input_scales
+from spectr_export.weights import read_places
+from spectr_runtime.bundle.layout import WEIGHTS
+from spectr_runtime.bundle.weights import CODES, INPUT, read_input_scales
 
 E4M3 = ir.DataType.FLOAT8E4M3FN
 

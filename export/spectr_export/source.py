@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from spectr_export.checkpoint import check_weights
+from spectr_runtime.bundle.layout import CONFIG
 from spectr_runtime.errors import BundleError, SpectrError, UsageError, first_line
 
 # The hub's rule for `name` and `owner/name`, and behind an @ a branch, tag or commit.
@@ -72,7 +73,7 @@ def _download(repository: str, revision: str | None) -> Path:
 
 
 def _check_files(folder: Path, source: str) -> None:
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise BundleError(
             f"{source} has no config.json.", hint="Give a folder as transformers' save_pretrained writes it."
         )

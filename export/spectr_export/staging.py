@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from spectr_runtime.bundle import MANIFEST
-from spectr_runtime.disk import sync
+from spectr_runtime.bundle.layout import MANIFEST
 from spectr_runtime.errors import UsageError
+from spectr_runtime.files import sync
 
 
 def refuse_output(output: Path, *, overwrite: bool) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
+from spectr_runtime.bundle.weights import E4M3
 from spectr_runtime.errors import BundleError
-from spectr_runtime.weights import E4M3
-from spectr_runtime.weights import WEIGHTS as WEIGHTS
 
 # The data begins at a multiple of this, and wider types come first, so that every tensor can be mapped as it stands.
 ALIGNMENT = 64

@@ -18,7 +18,7 @@ from spectr_jobs.progress import say
 from spectr_jobs.records import Record
 from spectr_jobs.run_directory import PARTS, RunDirectory, ShardReader
 from spectr_runtime.errors import RequestError, SpectrError, UsageError
-from spectr_runtime.score import Written
+from spectr_runtime.rows.score import Written
 
 PASSED, FAILED = 0, 1
 

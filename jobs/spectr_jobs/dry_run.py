@@ -27,7 +27,7 @@ from spectr_jobs.stdin import named
 from spectr_jobs.survey import Survey, survey
 from spectr_runtime import Bundle
 from spectr_runtime.errors import RequestError, UsageError
-from spectr_runtime.request import SamplingParams
+from spectr_runtime.rows.request import SamplingParams
 
 COUNTED = 256  # records whose prompts are counted, at least
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -140,7 +140,7 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
 
 def _prompts(bundle: Bundle, load: Load) -> list[Line]:
     """Tokens of the prompts: counted, or estimated from the sample."""
-    encoder, counts, failed = setup.open_text(bundle), [], 0
+    encoder, counts, failed = setup.open_tokenizer(bundle), [], 0
     for record in load.sample:
         try:
             counts.append(sum(len(encoder.encode(prompt)) for prompt in record.prompts))

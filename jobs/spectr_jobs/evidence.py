@@ -24,7 +24,7 @@ import random
 from collections.abc import Mapping
 
 from spectr_jobs.uniformity import Uniformity
-from spectr_runtime.score import Score
+from spectr_runtime.rows.score import Score
 
 FALSE_ALARMS = 1e-3  # of all statistics together
 SHOWN_TOKENS = 5

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from spectr_runtime.errors import RequestError
-from spectr_runtime.request import (
+from spectr_runtime.rows.request import (
     MAX_LOGPROBS,
     MAX_REPETITION_PENALTY,
     MAX_SEED,

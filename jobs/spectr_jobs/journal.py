@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 from spectr_jobs.compression import Damaged, compress, decompress
 from spectr_jobs.rows import Row
-from spectr_runtime import disk
 from spectr_runtime.errors import SpectrError
+from spectr_runtime.files import sync
 
-_sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _STEP = 1 << 16
 PACKED = ".zst"
 
@@ -46,7 +46,7 @@ class Journal:
 
     def sync(self) -> None:
         """Wait until everything appended is on the disk."""
-        _sync(self._file)
+        _fdatasync(self._file)
 
     def close(self) -> None:
         """Sync and close."""
@@ -145,7 +145,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    disk.sync(path.parent)
+    sync(path.parent)
 
 
 def replace(path: Path, pieces: Iterable[bytes]) -> None:

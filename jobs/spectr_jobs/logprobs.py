@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from spectr_runtime.request import TokenLogprob
+from spectr_runtime.rows.request import TokenLogprob
 
 LEAST = -9999.0  # the API's stand-in for the logarithm of nothing, which JSON does not have
 

@@ -12,7 +12,7 @@ from spectr_jobs import place
 from spectr_jobs.reader import Position
 from spectr_jobs.survey import InputFile
 from spectr_runtime.errors import UsageError
-from spectr_runtime.request import SamplingParams
+from spectr_runtime.rows.request import SamplingParams
 
 FORMAT_VERSION = 1
 DEFAULTS = ("max_tokens", "temperature", "top_p", "top_k")

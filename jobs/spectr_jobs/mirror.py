@@ -17,8 +17,8 @@ from spectr_jobs.progress import say
 from spectr_jobs.run_directory import RunDirectory
 from spectr_jobs.shard import SEAL
 from spectr_jobs.stores import filesystem, reaching
-from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import SpectrError, UsageError
+from spectr_runtime.files import file_sha256
 
 LOOK_SECONDS = 5.0
 MANIFEST = "manifest.json"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from spectr_jobs.worker import Generator
-from spectr_runtime.request import Completion, Request
+from spectr_runtime.rows.request import Completion, Request
 
 LONGEST = 60.0  # seconds, once every row of the batch has been filled anew
 GENERATIONS = 4  # times that every row of the batch is filled

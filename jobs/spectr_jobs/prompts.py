@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spectr_jobs import fields
-from spectr_runtime.request import Chat, Prompt
+from spectr_runtime.rows.request import Chat, Prompt
 
 
 def read_prompts(value: object) -> tuple[Prompt, ...]:

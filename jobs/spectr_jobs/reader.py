@@ -12,7 +12,7 @@ from spectr_jobs.records import BadRecord, Record, Shape
 from spectr_jobs.sources import Line, Source
 from spectr_jobs.tables import is_csv
 from spectr_runtime.errors import RequestError
-from spectr_runtime.request import SamplingParams
+from spectr_runtime.rows.request import SamplingParams
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from spectr_jobs import fields, prompts
 from spectr_jobs.fields import Wanted
 from spectr_runtime.errors import RequestError
-from spectr_runtime.request import Prompt, Request, SamplingParams
+from spectr_runtime.rows.request import Prompt, Request, SamplingParams
 
 Shape = Literal["openai", "simple"]
 COMPLETIONS = "/v1/completions"

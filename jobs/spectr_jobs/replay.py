@@ -16,7 +16,7 @@ from spectr_jobs.run_directory import PARTS, RunDirectory, ShardReader
 from spectr_jobs.setup import Setup
 from spectr_runtime import Bundle
 from spectr_runtime.errors import BundleError, UsageError
-from spectr_runtime.plan import AUTO, Plan
+from spectr_runtime.speculation.plan import AUTO, Plan
 
 SAME, DIFFERENT = 0, 1
 LAST_BITS = 1e-3

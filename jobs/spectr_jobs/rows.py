@@ -10,7 +10,7 @@ from typing import Any
 
 from spectr_jobs import logprobs
 from spectr_jobs.records import CHAT, BadRecord, Origin, Record, at_place
-from spectr_runtime.request import Completion, Failure, Outcome
+from spectr_runtime.rows.request import Completion, Failure, Outcome
 
 Row = Mapping[str, Any]
 DEFAULT_MODEL = "spectr"

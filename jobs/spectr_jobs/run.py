@@ -28,7 +28,7 @@ from spectr_jobs.stop import Stop
 from spectr_jobs.survey import InputFile, Survey, survey
 from spectr_runtime import Bundle
 from spectr_runtime.errors import UsageError
-from spectr_runtime.request import SamplingParams
+from spectr_runtime.rows.request import SamplingParams
 
 ALL_DONE, SOME_FAILED = 0, 3
 SHAPES = {"openai": "OpenAI batch records", "simple": "simple records"}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from spectr_runtime import Bundle
 from spectr_runtime.errors import RequestError, UsageError
-from spectr_runtime.plan import AUTO, PLAIN, Plan, PlanChoice
-from spectr_runtime.request import Outcome, Prompt, Request, SamplingParams
-from spectr_runtime.score import Score, Written
-from spectr_runtime.timing import Timing
+from spectr_runtime.rows.request import Outcome, Prompt, Request, SamplingParams
+from spectr_runtime.rows.score import Score, Written
+from spectr_runtime.speculation.plan import AUTO, PLAIN, Plan, PlanChoice
+from spectr_runtime.speculation.timing import Timing
 
 if TYPE_CHECKING:
-    from spectr_runtime.footprint import Footprint
+    from spectr_runtime.planning.footprint import Footprint
 
 Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
 
@@ -92,25 +92,25 @@ class Encoder(Protocol):
         ...
 
 
-def open_text(bundle: Bundle) -> Encoder:
+def open_tokenizer(bundle: Bundle) -> Encoder:
     """Load the tokenizer of a bundle. Tests put another one in this place."""
-    from spectr_runtime.text import Text  # loads transformers
+    from spectr_runtime.rows.tokenizer import Tokenizer  # loads transformers
 
-    return Text(bundle.tokenizer, bundle.manifest.vocabulary.size)
+    return Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size)
 
 
 def footprint(bundle: Bundle, setup: Setup) -> Footprint:
     """What the session takes of the memory."""
-    from spectr_runtime.footprint import Footprint  # loads torch
+    from spectr_runtime.planning.footprint import Footprint  # loads torch
 
     return Footprint.of(bundle, setup.plan)
 
 
 def free_memory(device: str) -> int | None:
     """Bytes that are free on a device; nothing where the system does not tell."""
-    from spectr_runtime import footprint  # loads torch
+    from spectr_runtime.planning.footprint import free_memory as measure  # loads torch
 
-    return footprint.free_memory(device)
+    return measure(device)
 
 
 class RunScorer(Protocol):

@@ -16,9 +16,8 @@ from spectr_jobs.journal import Journal
 from spectr_jobs.lock import Lock
 from spectr_jobs.run_directory import PARTS
 from spectr_jobs.tally import Tally
-from spectr_runtime import disk
-from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import SpectrError
+from spectr_runtime.files import file_sha256, sync
 
 COMMIT_ROWS = 200
 COMMIT_SECONDS = 1.0
@@ -74,8 +73,8 @@ class Shard:
             lock.release()
             return None
         shard = Shard(folder, lock, packed=packed)
-        disk.sync(folder)
-        disk.sync(folder.parent)
+        sync(folder)
+        sync(folder.parent)
         return shard
 
     @property

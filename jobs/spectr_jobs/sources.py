@@ -23,8 +23,8 @@ from spectr_jobs.errors import InputError
 from spectr_jobs.place import is_remote
 from spectr_jobs.stores import filesystem, reaching, version
 from spectr_jobs.tables import is_table
-from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import SpectrError, UsageError
+from spectr_runtime.files import file_sha256
 
 LONGEST_LINE = 64 * 2**20
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst", ".parquet")

@@ -12,8 +12,8 @@ from pathlib import Path
 from spectr_jobs import sources
 from spectr_jobs.rank import Rank
 from spectr_jobs.sources import Source
-from spectr_runtime.bundle import file_sha256
 from spectr_runtime.errors import UsageError
+from spectr_runtime.files import file_sha256
 
 NAME = "-"
 KEPT = "stdin.jsonl"

@@ -16,7 +16,7 @@ from spectr_jobs.reader import START, Position, Reader, shape_of
 from spectr_jobs.records import BadRecord, Origin, Shape
 from spectr_jobs.sources import Source, fingerprint, stamp
 from spectr_runtime.errors import SpectrError
-from spectr_runtime.request import SamplingParams
+from spectr_runtime.rows.request import SamplingParams
 
 SHOWN_REFUSALS = 5
 

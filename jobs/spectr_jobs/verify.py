@@ -12,8 +12,9 @@ from spectr_jobs.place import is_remote
 from spectr_jobs.progress import say
 from spectr_jobs.run_directory import PARTS, RunDirectory, ShardReader
 from spectr_jobs.shard import read_seal
-from spectr_runtime.bundle import MANIFEST, file_sha256
+from spectr_runtime.bundle.layout import MANIFEST
 from spectr_runtime.errors import SpectrError
+from spectr_runtime.files import file_sha256
 
 SOUND, BROKEN, INCOMPLETE = 0, 1, 75
 SHOWN_PROBLEMS = 20

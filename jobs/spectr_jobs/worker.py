@@ -16,7 +16,7 @@ from spectr_jobs.run_directory import RunDirectory, ShardReader
 from spectr_jobs.session import Session
 from spectr_jobs.shard import Shard
 from spectr_jobs.stop import Stop
-from spectr_runtime.request import Outcome, Request
+from spectr_runtime.rows.request import Outcome, Request
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

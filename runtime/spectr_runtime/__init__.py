@@ -9,13 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spectr_runtime.bundle import Bundle, Manifest
+    from spectr_runtime.bundle import Bundle, Manifest, ModelSpec
+    from spectr_runtime.contract import Call, Engine
     from spectr_runtime.decoder import Decoder
-    from spectr_runtime.engine import Call, Engine, ModelSpec
     from spectr_runtime.engines import open_engine
     from spectr_runtime.errors import BundleError, EngineError, RequestError, RowError, SpectrError, UsageError
-    from spectr_runtime.plan import Plan, rule_names
-    from spectr_runtime.request import (
+    from spectr_runtime.rows.request import (
         Chat,
         Completion,
         Failure,
@@ -26,16 +25,16 @@ if TYPE_CHECKING:
         TokenLogprob,
         Usage,
     )
-    from spectr_runtime.timing import Timing
+    from spectr_runtime.speculation.plan import Plan, rule_names
+    from spectr_runtime.speculation.timing import Timing
 
-_HOMES = {
-    "bundle": ("Bundle", "Manifest"),
+_NAMES = {
+    "bundle": ("Bundle", "Manifest", "ModelSpec"),
+    "contract": ("Call", "Engine"),
     "decoder": ("Decoder",),
-    "engine": ("Call", "Engine", "ModelSpec"),
     "engines": ("open_engine",),
     "errors": ("BundleError", "EngineError", "RequestError", "RowError", "SpectrError", "UsageError"),
-    "plan": ("Plan", "rule_names"),
-    "request": (
+    "rows.request": (
         "Chat",
         "Completion",
         "Failure",
@@ -46,9 +45,10 @@ _HOMES = {
         "TokenLogprob",
         "Usage",
     ),
-    "timing": ("Timing",),
+    "speculation.plan": ("Plan", "rule_names"),
+    "speculation.timing": ("Timing",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Bundle",
@@ -80,6 +80,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

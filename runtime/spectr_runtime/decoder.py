@@ -8,25 +8,24 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from spectr_runtime.adjustment import Adjustment
-from spectr_runtime.admission import make_row
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.calibration import load_costs
-from spectr_runtime.costs import measure
 from spectr_runtime.engines import Backend
-from spectr_runtime.errors import RequestError, RowError, SpectrError, UsageError
-from spectr_runtime.logprobs import WantedLogprobs
-from spectr_runtime.memory import is_out_of_memory
-from spectr_runtime.pair import Pair
-from spectr_runtime.plan import AUTO, Plan, PlanChoice
-from spectr_runtime.planner import RACES, AutoPlanner, FixedPlanner, Planner, menu_of
-from spectr_runtime.request import Failure, Outcome, Request, SamplingParams
-from spectr_runtime.round import Emitted, Rows, speculate
-from spectr_runtime.row import Row
-from spectr_runtime.sampling import Sampling
-from spectr_runtime.scheduler import Scheduler
-from spectr_runtime.text import Text
-from spectr_runtime.timing import Timing
+from spectr_runtime.errors import RequestError, RowError, SpectrError, UsageError, is_out_of_memory
+from spectr_runtime.laws.adjustment import Adjustment
+from spectr_runtime.laws.logprobs import WantedLogprobs
+from spectr_runtime.laws.sampling import Sampling
+from spectr_runtime.planning.calibration import load_costs
+from spectr_runtime.planning.costs import measure
+from spectr_runtime.planning.planner import RACES, AutoPlanner, FixedPlanner, Planner, menu_of
+from spectr_runtime.rows.admission import make_row
+from spectr_runtime.rows.request import Failure, Outcome, Request, SamplingParams
+from spectr_runtime.rows.row import Row
+from spectr_runtime.rows.scheduler import Scheduler
+from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.speculation.round import Emitted, Rows, speculate
+from spectr_runtime.speculation.timing import Timing
 
 IDLE = SamplingParams()
 LOG = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ class Decoder:
         self.rounds: Counter[Plan] = Counter()
         self._seed = seed
         self._manifest = bundle.manifest
-        self._text = Text(bundle.tokenizer, bundle.manifest.vocabulary.size)
+        self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size)
         self._pair = self._open(bundle, plan, backend, device)
         self._device = self._pair.device
         self._planner = self._make_planner(bundle, plan, backend)
@@ -145,7 +144,7 @@ class Decoder:
                 return
             try:
                 with self.timing.measure("host"):
-                    self._admit(make_row(request, self._manifest, self._text, self._seed))
+                    self._admit(make_row(request, self._manifest, self._tokenizer, self._seed))
             except RequestError as error:
                 yield Failure(request.id, error, request.choice)
 

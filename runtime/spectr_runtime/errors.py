@@ -8,6 +8,17 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of PyTorch, ONNX Runtime, TensorRT or of an engine around them says that memory ran out.
+
+    The libraries raise it in many shapes, so the words decide.
+    """
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
+
+
 class SpectrError(Exception):
     """The root of the tree: a fatal error.
 

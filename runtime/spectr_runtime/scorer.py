@@ -11,22 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from spectr_runtime.adjustment import Adjustment
-from spectr_runtime.admission import make_row
-from spectr_runtime.attention import triangle
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.engine import Engine
+from spectr_runtime.contract import Engine
+from spectr_runtime.contract.mask import triangle
 from spectr_runtime.engines import Backend
 from spectr_runtime.errors import RequestError
-from spectr_runtime.pair import Pair
-from spectr_runtime.plan import Plan, PlanChoice
-from spectr_runtime.planner import menu_of
-from spectr_runtime.prefill import prefill
-from spectr_runtime.round import Rows, tree_call
-from spectr_runtime.row import Row
-from spectr_runtime.sampling import Sampling
-from spectr_runtime.score import Score, TokenScore, Written
-from spectr_runtime.text import Text
+from spectr_runtime.laws.adjustment import Adjustment
+from spectr_runtime.laws.sampling import Sampling
+from spectr_runtime.planning.planner import menu_of
+from spectr_runtime.rows.admission import make_row
+from spectr_runtime.rows.row import Row
+from spectr_runtime.rows.score import Score, TokenScore, Written
+from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.plan import Plan, PlanChoice
+from spectr_runtime.speculation.prefill import prefill
+from spectr_runtime.speculation.round import Rows, tree_call
 
 TOLERANCES = {"float32": 1e-3}
 HALF_TOLERANCE = 0.25
@@ -59,7 +59,7 @@ class Scorer:
         self._limits = bundle.manifest.limits
         tree = max(one.tree.size for one in menu_of(plan))
         self._most = tree if backend in COMPILED else self._limits.tokens_per_call
-        self._text = Text(bundle.tokenizer, self._vocabulary)
+        self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary)
         pair = Pair(bundle, (*menu_of(plan), DRAFTING), backend=backend, device=device, rows=batch_size)
         assert pair.draft is not None
         self._target, self._draft = pair.target, pair.draft
@@ -82,7 +82,7 @@ class Scorer:
             yield from self._score(batch)
 
     def _row(self, written: Written) -> Row:
-        row = make_row(written.request, self._manifest, self._text, run_seed=0)
+        row = make_row(written.request, self._manifest, self._tokenizer, run_seed=0)
         allowed = row.limit - row.length
         outside = [token for token in written.token_ids if not 0 <= token < self._vocabulary]
         if outside or len(written.token_ids) > allowed:

@@ -12,7 +12,7 @@ from tiny_models import VOCABULARY
 
 from spectr_export.cli import main
 from spectr_runtime import Bundle, Completion, Decoder, Request, SamplingParams
-from spectr_runtime.planner import RACES
+from spectr_runtime.planning.planner import RACES
 
 
 def test_kept_costs_serve_the_automatic_plan(

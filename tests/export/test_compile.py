@@ -16,7 +16,7 @@ from spectr_export.cli import main
 from spectr_export.compile import choose_key
 from spectr_export.tensorrt import BuildLimits, capabilities
 from spectr_runtime import Bundle, Decoder, EngineError, UsageError
-from spectr_runtime.compiled import EngineKey, find_engine, list_engines
+from spectr_runtime.bundle.compiled import EngineKey, find_engine, list_engines
 
 
 def run(*arguments: object) -> Result:

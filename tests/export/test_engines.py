@@ -27,7 +27,7 @@ from spectr_export.progress import Progress
 from spectr_export.quantiser import QUANTISATIONS
 from spectr_export.tensorrt import BuildLimits
 from spectr_runtime import BundleError, EngineError
-from spectr_runtime.engine import ModelSpec
+from spectr_runtime.bundle import ModelSpec
 
 ELEMENTS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 

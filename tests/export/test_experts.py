@@ -21,9 +21,10 @@ from spectr_export.parity import check_onnxruntime, check_parity
 from spectr_export.precision import Precision, layouts
 from spectr_export.reference import Reference
 from spectr_export.weights import read_places
-from spectr_runtime import ModelSpec, stacks
+from spectr_runtime import ModelSpec
+from spectr_runtime.bundle.bundle import stacks
+from spectr_runtime.bundle.weights import read_weights
 from spectr_runtime.engines.torch import TorchEngine
-from spectr_runtime.weights import read_weights
 
 SIZES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"moe_intermediate_size": 64},

@@ -34,12 +34,12 @@ from spectr_export.rehearsal import Expected
 from spectr_export.tolerance import within_spread
 from spectr_export.weights import read_places
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
-from spectr_runtime.compiled import EngineKey
-from spectr_runtime.engine import Engine
+from spectr_runtime.bundle.compiled import EngineKey
+from spectr_runtime.bundle.e4m3 import LARGEST, encode
+from spectr_runtime.bundle.weights import dequantise, read_input_scales
+from spectr_runtime.contract import Engine
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from spectr_runtime.engines.torch import TorchEngine
-from spectr_runtime.rounding import LARGEST, encode
-from spectr_runtime.weights import dequantise, read_input_scales
 
 WEIGHTS = "model.safetensors"
 ELEMENTS = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}

@@ -19,8 +19,8 @@ from tiny_models import VOCABULARY, save_checkpoint, tiny_model
 
 from spectr_export.cli import main
 from spectr_runtime import Bundle, BundleError
-from spectr_runtime.bundle import file_sha256
-from spectr_runtime.text import Text
+from spectr_runtime.files import file_sha256
+from spectr_runtime.rows.tokenizer import Tokenizer
 
 GRAPH, WEIGHTS = "target/model.onnx", "target/model.safetensors"
 
@@ -295,7 +295,7 @@ def test_code_of_a_tokenizer_is_never_run(checkpoint: Path) -> None:
     )
     assert "custom code" in refused(checkpoint)
     with pytest.raises(ValueError, match="custom code"):
-        Text(checkpoint, VOCABULARY)
+        Tokenizer(checkpoint, VOCABULARY)
     assert not witness.exists()
 
 

@@ -27,9 +27,9 @@ from spectr_export.quantiser import BLOCK, quantise
 from spectr_export.reference import Reference
 from spectr_export.weights import read_places
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
+from spectr_runtime.bundle.weights import dequantise, read_weights
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from spectr_runtime.engines.torch import TorchEngine
-from spectr_runtime.weights import dequantise, read_weights
 
 SIZES = {"llama": {"intermediate_size": 64}, "opt": {"ffn_dim": 64}, "gpt2": {"hidden_size": 64}}
 Store = Callable[[str, str, str], tuple[Path, Any, ModelSpec]]

@@ -14,7 +14,7 @@ from spectr_export.profiles import (
 )
 from spectr_runtime import BundleError
 from spectr_runtime.bundle import Limits
-from spectr_runtime.compiled import Profile, Span
+from spectr_runtime.bundle.compiled import Profile, Span
 
 LIMITS = Limits(1000, 256)
 CONTRACT: dict[str, tuple[int | str, ...]] = {

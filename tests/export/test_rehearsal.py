@@ -35,7 +35,7 @@ def test_memory_goes_with_the_largest_file_or_matrix_and_not_with_the_experts(
         return Expected.of(Member("target", made.folder, FLOAT32), made.model.config)
 
     assert expected().largest_matrix == 4 * 6 * 48 * 32  # all experts of a layer are one product
-    monkeypatch.setattr("spectr_runtime.stacks.PRODUCT", 48 * 32)
+    monkeypatch.setattr("spectr_runtime.bundle.stacks.PRODUCT", 48 * 32)
     assert expected().largest_matrix == 4 * VOCABULARY * 32
     assert expected().memory == 3 * 4 * VOCABULARY * 32 + 2e9
     few = dataclasses.replace(expected(), largest_file=1000)

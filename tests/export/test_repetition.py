@@ -15,9 +15,9 @@ from spectr_export.kinds import Pattern, find_pattern, shortened
 from spectr_export.model import load_original, measure_spec, save_model
 from spectr_export.repetition import repeat_layers
 from spectr_runtime import ModelSpec
-from spectr_runtime.contract import ContractModel
+from spectr_runtime.adapter.attention import attend
+from spectr_runtime.adapter.model import ContractModel
 from spectr_runtime.contract import model as model_module
-from spectr_runtime.contract.attention import attend
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 # Models of one and of two kinds of layers, and how many of them are traced.

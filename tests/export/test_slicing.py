@@ -15,9 +15,9 @@ from spectr_export.model import load_original, measure_spec, save_model
 from spectr_export.parity import check_onnxruntime, check_parity
 from spectr_export.reference import Reference
 from spectr_export.weights import read_places
-from spectr_runtime import stacks
+from spectr_runtime.bundle.bundle import stacks
+from spectr_runtime.bundle.stacks import experts_per_product, products
 from spectr_runtime.engines.torch import TorchEngine
-from spectr_runtime.stacks import experts_per_product, products
 
 
 def test_experts_that_divide_a_stack_make_a_product_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ from spectr_export.progress import Progress
 from spectr_export.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime import Bundle, EngineError, UsageError
 from spectr_runtime.bundle import Limits
-from spectr_runtime.compiled import EngineKey, find_engine
-from spectr_runtime.engines.library import machine_key
+from spectr_runtime.bundle.compiled import EngineKey, find_engine
+from spectr_runtime.engines.tensorrt_library import machine_key
 
 LIMITS, TREE = Limits(128, 32), 8
 CAPACITY = static_capacity(LIMITS, TREE)

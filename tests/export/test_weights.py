@@ -122,7 +122,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, LlamaConfig
 from spectr_export.model import load_stored
 from spectr_export.precision import Precision, convert, layouts
-from spectr_export.weights import write_weights
+from spectr_export.weights import (write_weights)
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -18,7 +18,7 @@ from spectr_jobs.fields import Wanted
 from spectr_jobs.pilot import Pilot, measure
 from spectr_jobs.records import Origin, Record
 from spectr_runtime import RequestError, SamplingParams
-from spectr_runtime.footprint import Footprint
+from spectr_runtime.planning.footprint import Footprint
 
 
 class Letters:
@@ -32,7 +32,7 @@ class Letters:
 
 @pytest.fixture
 def run(batch, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(seam, "open_text", lambda bundle: Letters())
+    monkeypatch.setattr(seam, "open_tokenizer", lambda bundle: Letters())
     monkeypatch.setattr(seam, "footprint", lambda bundle, how: Footprint(2_000_000, 64, 40_000, 10_000))
     monkeypatch.setattr(seam, "free_memory", lambda device: 10_000_000)
 

@@ -12,7 +12,7 @@ from table_pair import table_scorer, write
 
 from spectr_jobs.evidence import FALSE_ALARMS, Evidence
 from spectr_runtime import Plan, Request, SamplingParams
-from spectr_runtime.score import Score, TokenScore, Written
+from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_select import RULES, Role, Selection
 from spectr_select.chance import Chance
 from spectr_select.rule import Round

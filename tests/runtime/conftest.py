@@ -10,7 +10,7 @@ from support import TableEngine
 
 from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.plan import PlanChoice
+from spectr_runtime.speculation.plan import PlanChoice
 
 CAPACITY = 48
 
@@ -76,8 +76,8 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch) -> OpenDecoder:
         def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
             return engine({"draft": 1, "target": 2}[role], vocabulary=vocabulary, rows=rows, capacity=capacity)
 
-        monkeypatch.setattr("spectr_runtime.pair.open_engine", open_engine)
-        monkeypatch.setattr("spectr_runtime.decoder.Text", LetterText)
+        monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
+        monkeypatch.setattr("spectr_runtime.decoder.Tokenizer", LetterText)
         return Decoder(
             table_bundle(vocabulary, tokens_per_call), plan=plan, batch_size=batch_size, seed=seed, device=device
         )

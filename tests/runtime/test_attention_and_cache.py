@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from spectr_runtime.attention import aligned, block_mask, triangle
-from spectr_runtime.cache import KVCache
+from spectr_runtime.contract import KVCache
+from spectr_runtime.contract.mask import aligned, block_mask, triangle
 from spectr_select import DraftTree
 
 CPU = torch.device("cpu")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from spectr_runtime import Bundle, BundleError, Manifest, ModelSpec
-from spectr_runtime.bundle import Limits, Vocabulary, file_sha256
+from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.files import file_sha256
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from spectr_runtime import Bundle, BundleError, EngineError, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.compiled import (
+from spectr_runtime.bundle.compiled import (
     CompiledEngine,
     EngineKey,
     Profile,

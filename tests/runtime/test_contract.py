@@ -9,8 +9,8 @@ import torch
 from tiny_models import save_checkpoint, tiny_config, tiny_model
 
 from spectr_runtime import BundleError, Call, EngineError
-from spectr_runtime.cache import KVCache
-from spectr_runtime.contract import ContractModel, check_call, load_contract_model
+from spectr_runtime.adapter.model import ContractModel, load_contract_model
+from spectr_runtime.contract import KVCache, check_call
 
 FAMILIES = ("llama", "qwen2", "gpt2", "opt")
 TEXT = (3, 200, 17, 17, 90, 255, 0, 41)

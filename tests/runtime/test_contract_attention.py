@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from spectr_runtime import BundleError
-from spectr_runtime.attention import block_mask
-from spectr_runtime.contract.attention import attend, operator
-from spectr_runtime.contract.position import HIDDEN, distances, linear_biases, windowed
+from spectr_runtime.adapter.attention import attend, operator
+from spectr_runtime.adapter.position import HIDDEN, distances, linear_biases, windowed
+from spectr_runtime.contract.mask import block_mask
 from spectr_select import DraftTree
 
 TREE = DraftTree((-1, 0, 0, 1, 2, 3))

@@ -8,7 +8,7 @@ import torch
 from tiny_models import tiny_model
 
 from spectr_runtime import BundleError
-from spectr_runtime.contract.experts import run_experts
+from spectr_runtime.adapter.experts import run_experts
 
 ROUTES = torch.tensor([[0, 3], [3, 1], [2, 2], [1, 0], [3, 0]])
 SHARES = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.0, 1.0], [0.9, 0.1], [0.3, 0.7]])

@@ -8,8 +8,9 @@ import pytest
 import torch
 from eager_pair import eager_bundle
 
-from spectr_runtime import Bundle, Decoder, Plan, footprint
-from spectr_runtime.footprint import Footprint, free_memory
+from spectr_runtime import Bundle, Decoder, Plan
+from spectr_runtime.planning import footprint
+from spectr_runtime.planning.footprint import Footprint, free_memory
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from tensorrt_double import RELEASES, Double
 
 from spectr_runtime import EngineError
-from spectr_runtime.compiled import EngineKey
-from spectr_runtime.engines.library import Log, load_tensorrt, machine_key, make_logger
+from spectr_runtime.bundle.compiled import EngineKey
+from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, machine_key, make_logger
 from spectr_runtime.errors import first_line
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from spectr_runtime import Bundle, BundleError, Completion, Decoder, Plan, Request, SamplingParams
-from spectr_runtime.calibration import calibration_file, load_costs, save_costs
-from spectr_runtime.costs import Costs
-from spectr_runtime.planner import PROBE, PROBE_EVERY, RACES, Acceptance, AutoPlanner
+from spectr_runtime.planning.calibration import calibration_file, load_costs, save_costs
+from spectr_runtime.planning.costs import Costs
+from spectr_runtime.planning.planner import PROBE, PROBE_EVERY, RACES, Acceptance, AutoPlanner
 
 OpenDecoder = Callable[..., Decoder]
 PROMPT = (1, 3, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spectr_runtime import RequestError, SamplingParams
-from spectr_runtime.sampling import Sampling, truncate
+from spectr_runtime.laws.sampling import Sampling, truncate
 
 CPU = torch.device("cpu")
 

@@ -18,9 +18,9 @@ from tiny_models import VOCABULARY
 from transformers import AutoModelForCausalLM
 
 from spectr_runtime import Completion, Decoder, Plan, Request, RequestError, SamplingParams
-from spectr_runtime.plan import PlanChoice
-from spectr_runtime.score import Score, TokenScore, Written
+from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_runtime.scorer import Scorer
+from spectr_runtime.speculation.plan import PlanChoice
 
 
 @pytest.fixture

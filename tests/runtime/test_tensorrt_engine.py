@@ -17,7 +17,7 @@ from tiny_models import save_checkpoint, tiny_model
 
 from spectr_runtime import Bundle, Call, EngineError, Manifest, ModelSpec, UsageError, open_engine
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.compiled import CompiledEngine, EngineKey, Profile, Span
+from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Profile, Span
 from spectr_runtime.contract import past_names, present_names
 from spectr_runtime.engines.tensorrt import TensorRTEngine
 from spectr_runtime.engines.torch import TorchEngine

@@ -1,22 +1,17 @@
-"""The engine contract: one call for prefill, draft steps and tree verification, around any transformers causal LM."""
+"""The engine contract: what the decoder asks of a model, in one call for prefill, draft steps and tree verification."""
 
-from spectr_runtime.contract.call import (
-    CALL_INPUTS,
-    DTYPES,
-    OPSET,
-    check_call,
-    past_names,
-    present_names,
-)
-from spectr_runtime.contract.model import ContractModel, load_contract_model
+from spectr_runtime.contract.cache import KVCache
+from spectr_runtime.contract.call import CALL_INPUTS, DTYPES, OPSET, check_call, past_names, present_names
+from spectr_runtime.contract.engine import Call, Engine
 
 __all__ = [
     "CALL_INPUTS",
     "DTYPES",
     "OPSET",
-    "ContractModel",
+    "Call",
+    "Engine",
+    "KVCache",
     "check_call",
-    "load_contract_model",
     "past_names",
     "present_names",
 ]

@@ -1,54 +1,64 @@
-"""The cache as transformers' models see it during one call."""
+"""The key/value cache: fixed capacity, one contiguous buffer, rows that can be addressed alone."""
 
-# B rows, T tokens fed, S slots, L attention length, Hk key/value heads, D head size.
+# B rows of a call, D depth of the accepted paths, S slots, Hk key/value heads.
 from __future__ import annotations
-
-import dataclasses
-from typing import Any
 
 import torch
 
-from spectr_runtime.contract.call import OPSET
 
+class KVCache:
+    """Keys and values of every layer in one tensor [2 * layers, rows, Hk, S, head_size].
 
-@dataclasses.dataclass(slots=True)
-class CallCache:
-    """Keys and values that a model's layers write and, up to the attention length, see.
+    A layer's keys are a contiguous slice, and so are its rows ``b0:b1``: an engine binds addresses, nothing is copied.
+    Slots hold a row's text in order; the nodes of a draft tree stand behind it until ``keep`` moves the accepted ones
+    forward. Rejected nodes are overwritten by the next call.
 
-    Attributes:
-        parts: Keys and values [B, Hk, S, D], layer by layer; when run eagerly they are written in place.
-        write_index_B: First slot written per row; int64.
-        length: Attention length L.
+    Args:
+        layers: Layers of the model.
+        rows: Rows of the batch.
+        kv_heads: Key/value heads of a layer.
+        capacity: Slots of a row.
+        head_size: Size of one head.
+        dtype: Type of the entries.
+        device: Where they live.
     """
 
-    parts: list[torch.Tensor]
-    write_index_B: torch.Tensor
-    length: int
-    slots_BT: torch.Tensor | None = None
+    def __init__(
+        self,
+        layers: int,
+        rows: int,
+        kv_heads: int,
+        capacity: int,
+        head_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.layers = layers
+        self.rows = rows
+        self.capacity = capacity
+        self.buffer = torch.zeros((2 * layers, rows, kv_heads, capacity, head_size), dtype=dtype, device=device)
 
-    def update(
-        self, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write a layer's new keys and values; returns the first L slots of both [B, Hk, L, D]."""
-        places = (2 * layer, 2 * layer + 1)
-        for place, new_BHTD in zip(places, (key_BHTD, value_BHTD), strict=True):
-            self.parts[place] = self._scatter(self.parts[place], new_BHTD)
-        key_BHLD, value_BHLD = (self.parts[place][:, :, : self.length] for place in places)
-        return key_BHLD, value_BHLD
+    def key(self, layer: int) -> torch.Tensor:
+        """Keys of a layer [rows, Hk, S, head_size]."""
+        return self.buffer[2 * layer]
 
-    def get_seq_length(self, *_args: Any) -> int:
-        """Zero: positions and mask are the caller's, so no model needs to derive them from a length."""
-        return 0
+    def value(self, layer: int) -> torch.Tensor:
+        """Values of a layer [rows, Hk, S, head_size]."""
+        return self.buffer[2 * layer + 1]
 
-    def _scatter(self, past_BHSD: torch.Tensor, new_BHTD: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_exporting():
-            inputs = (past_BHSD, new_BHTD, self.write_index_B)
-            return torch.onnx.ops.symbolic(
-                "TensorScatter", inputs, {"axis": -2}, dtype=past_BHSD.dtype, shape=past_BHSD.shape, version=OPSET
-            )
-        rows, _, tokens, _ = new_BHTD.shape
-        if self.slots_BT is None:  # the same for every layer
-            self.slots_BT = self.write_index_B[:, None] + torch.arange(tokens, device=new_BHTD.device)
-        rows_B1 = torch.arange(rows, device=new_BHTD.device)[:, None]
-        past_BHSD[rows_B1, :, self.slots_BT] = new_BHTD.transpose(1, 2)
-        return past_BHSD
+    def clear(self, row: int) -> None:
+        """Zero a row: a mask hides a slot's weight, but zero times NaN is NaN in every attention kernel."""
+        self.buffer[:, row].zero_()
+
+    def keep(self, base_B: torch.Tensor, accepted_BD: torch.Tensor) -> None:
+        """Move the slots of the accepted nodes to directly behind their root.
+
+        Args:
+            base_B: Slot of each row's root; node n stands at ``base + n``.
+            accepted_BD: Accepted nodes in path order, -1 padded. A padded place moves a slot onto itself.
+        """
+        rows_B1 = torch.arange(len(base_B), device=base_B.device)[:, None]
+        places_BD = base_B[:, None] + 1 + torch.arange(accepted_BD.shape[1], device=base_B.device)
+        sources_BD = torch.where(accepted_BD < 0, places_BD, base_B[:, None] + accepted_BD)
+        self.buffer[:, rows_B1, :, places_BD] = self.buffer[:, rows_B1, :, sources_BD]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from spectr_runtime.cache import KVCache
-from spectr_runtime.engine import Call
+from spectr_runtime.contract.cache import KVCache
+from spectr_runtime.contract.engine import Call
 from spectr_runtime.errors import EngineError
 
 OPSET = 24

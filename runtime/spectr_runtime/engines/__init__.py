@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from spectr_runtime.bundle import Bundle, Role
-from spectr_runtime.engine import Engine
+from spectr_runtime.contract import Engine
 from spectr_runtime.errors import UsageError
 
 Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
@@ -39,9 +39,9 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
 
         return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity, device=device)
     if backend in ("tensorrt", "tensorrt-rtx"):
-        from spectr_runtime.compiled import find_engine
-        from spectr_runtime.engines.library import machine_key
+        from spectr_runtime.bundle.compiled import find_engine
         from spectr_runtime.engines.tensorrt import TensorRTEngine
+        from spectr_runtime.engines.tensorrt_library import machine_key
 
         path, compiled = find_engine(bundle, role, machine_key(backend, device))
         return TensorRTEngine(path, compiled, spec, rows=rows, capacity=capacity, device=device)

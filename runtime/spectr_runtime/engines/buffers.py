@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import torch
 
-from spectr_runtime.cache import KVCache
-from spectr_runtime.contract import CALL_INPUTS, DTYPES
-from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.contract import CALL_INPUTS, DTYPES, Call, KVCache
 from spectr_runtime.errors import EngineError, first_line
 
 

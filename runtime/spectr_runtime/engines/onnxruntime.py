@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from spectr_runtime.contract import check_call, past_names, present_names
-from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.bundle.layout import GRAPH
+from spectr_runtime.contract import Call, check_call, past_names, present_names
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
@@ -120,7 +121,7 @@ def _place(device: str) -> torch.device:
 def _open_session(
     folder: Path, spec: ModelSpec, place: torch.device, threads: int | None, lean: bool, graph: bytes | None
 ) -> Any:
-    path = folder / "model.onnx"
+    path = folder / GRAPH
     try:
         import onnxruntime
     except ImportError as error:

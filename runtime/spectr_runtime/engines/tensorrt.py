@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from spectr_runtime.compiled import CompiledEngine, choose_profile
-from spectr_runtime.contract import check_call, past_names, present_names
-from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.bundle.compiled import CompiledEngine, choose_profile
+from spectr_runtime.contract import Call, check_call, past_names, present_names
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
-from spectr_runtime.engines.library import Log, load_tensorrt, make_logger
+from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, make_logger
 from spectr_runtime.errors import EngineError
 
 

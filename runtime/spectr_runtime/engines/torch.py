@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from spectr_runtime.cache import KVCache
-from spectr_runtime.contract import DTYPES, check_call, load_contract_model
-from spectr_runtime.engine import Call, ModelSpec
+from spectr_runtime.adapter.model import load_contract_model
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.bundle.e4m3 import round_inputs
+from spectr_runtime.bundle.layout import WEIGHTS
+from spectr_runtime.bundle.weights import read_input_scales
+from spectr_runtime.contract import DTYPES, Call, KVCache, check_call
 from spectr_runtime.errors import EngineError, first_line
-from spectr_runtime.rounding import round_inputs
-from spectr_runtime.weights import WEIGHTS, read_input_scales
 
 
 class TorchEngine:

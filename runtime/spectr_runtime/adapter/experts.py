@@ -1,0 +1,69 @@
+"""Mixtures of experts as matrix products over all experts, with the router's weights between them.
+
+Every expert runs on every token and those that the router did not choose count with weight zero: exact, without a
+data-dependent shape or loop, and on every runtime. Its price is reading and multiplying all experts: nothing where the
+tokens of a call reach them all anyway, as in verification of a batch, and (experts / experts chosen) times the work of
+a single token alone.
+"""
+
+# N tokens of a call, H hidden size, X experts, K experts chosen, I inner size of an expert, J = 2I with its gate.
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from spectr_runtime.bundle.stacks import products
+from spectr_runtime.errors import BundleError
+
+EXPERTS = "spectr_contract"
+
+
+def run_experts(
+    module: Any, hidden_NH: torch.Tensor, chosen_NK: torch.Tensor, weights_NK: torch.Tensor
+) -> torch.Tensor:
+    """The experts of a layer in the form that transformers calls; output [N, H].
+
+    Args:
+        module: Holds the experts' weights, in the layout that its attributes tell.
+        hidden_NH: Hidden states.
+        chosen_NK: Experts that the router chose.
+        weights_NK: Their weights.
+
+    Raises:
+        BundleError: The experts are not gated, or norm their outputs.
+    """
+    if not module.has_gate or module.has_post_expert_norm:
+        raise BundleError(
+            "The model's experts have no gate, or a norm of their own, which spectr does not serve.",
+            hint="Use another model.",
+        )
+    experts = torch.arange(module.num_experts, device=hidden_NH.device)
+    share_NX = torch.where(chosen_NK[..., None] == experts, weights_NK[..., None], 0).sum(1).to(hidden_NH.dtype)
+    inner_NXJ = _up(module, hidden_NH)
+    if module.has_bias:
+        inner_NXJ = inner_NXJ + module.gate_up_proj_bias
+    inner_NXI = module._apply_gate(inner_NXJ)
+    # Not the product alone: an expert that was not chosen may overflow a half-precision type, and 0 * inf is NaN.
+    counted_NXI = torch.where(share_NX[..., None] == 0, 0, inner_NXI * share_NX[..., None])
+    output_NH = _down(module, counted_NXI)
+    return output_NH + share_NX @ module.down_proj_bias if module.has_bias else output_NH
+
+
+def _up(module: Any, hidden_NH: torch.Tensor) -> torch.Tensor:
+    """What every expert makes of every token; [N, X, J]."""
+    matrices = products(module.gate_up_proj, up=True, inputs_first=module.is_transposed)
+    parts = [hidden_NH @ matrix_HF for matrix_HF in matrices]
+    joined_NF = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+    return torch.unflatten(joined_NF, -1, (module.num_experts, -1))
+
+
+def _down(module: Any, inner_NXI: torch.Tensor) -> torch.Tensor:
+    """The sum of what all experts make of their tokens; [N, H]."""
+    matrices = list(products(module.down_proj, up=False, inputs_first=module.is_transposed))
+    inner_NF, width = inner_NXI.flatten(1), len(matrices[0])
+    if len(matrices) == 1:
+        return inner_NF @ matrices[0]
+    parts = [inner_NF[:, place * width : (place + 1) * width] @ matrix_FH for place, matrix_FH in enumerate(matrices)]
+    return functools.reduce(torch.add, parts)

@@ -1,0 +1,71 @@
+"""Architectures whose attention is written into their layers and cannot be chosen: it is replaced there.
+
+transformers gives most models their attention through ``AttentionInterface``. Bloom and Falcon still carry it within
+their layers; these functions take its place and call the contract's.
+"""
+
+# B rows, T tokens fed, L attention length, H query heads, D head size, E hidden size.
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from spectr_runtime.adapter.attention import attend, operator
+from spectr_runtime.adapter.position import linear_biases
+
+
+def adapt_bloom(model: Any) -> None:
+    """Give every layer of a Bloom the contract's attention, and the mask of its linear biases."""
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+
+    # Its biases at position 1.
+    slopes_H = build_alibi_tensor(torch.ones(1, 2), model.config.n_head, torch.float32)[:, 0, 1].tolist()
+
+    def biased_mask(mask_B1TL: torch.Tensor, _heads: int, dtype: torch.dtype) -> torch.Tensor:
+        return linear_biases(mask_B1TL, slopes_H, dtype)
+
+    model.transformer.build_alibi_tensor = biased_mask
+    for block in model.transformer.h:
+        block.self_attention.forward = types.MethodType(_bloom_attention, block.self_attention)
+
+
+def adapt_falcon(model: Any) -> None:
+    """Give every layer of a Falcon with rotary positions the contract's attention."""
+    for block in model.transformer.h:
+        block.self_attention.forward = types.MethodType(_falcon_attention, block.self_attention)
+
+
+ADAPTERS: Mapping[str, Callable[[Any], None]] = {"bloom": adapt_bloom, "falcon": adapt_falcon}
+
+
+def _bloom_attention(
+    module: Any, hidden_BTE: torch.Tensor, residual_BTE: torch.Tensor, *, alibi: torch.Tensor, layer_past: Any, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """``BloomAttention.forward``; ``alibi`` is the additive mask [B, H, T, L] of ``adapt_bloom``."""
+    query_BHTD, key_BHTD, value_BHTD = module._reshape(module.query_key_value(hidden_BTE))
+    key_BHLD, value_BHLD = layer_past.update(key_BHTD, value_BHTD, module.layer_idx)
+    output_BHTD = operator(query_BHTD, key_BHLD, value_BHLD, alibi, module.inv_norm_factor)
+    return residual_BTE + module.dense(output_BHTD.transpose(1, 2).flatten(2)), None
+
+
+def _falcon_attention(
+    module: Any,
+    hidden_BTE: torch.Tensor,
+    *,
+    attention_mask: torch.Tensor,
+    layer_past: Any,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """``FalconAttention.forward``."""
+    from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
+
+    heads_BTHD = module._split_heads(module.query_key_value(hidden_BTE))
+    query_BHTD, key_BHTD, value_BHTD = (part.transpose(1, 2) for part in heads_BTHD)
+    query_BHTD, key_BHTD = apply_rotary_pos_emb(query_BHTD, key_BHTD, *position_embeddings)  # type: ignore[no-untyped-call]
+    key_BHLD, value_BHLD = layer_past.update(key_BHTD, value_BHTD, module.layer_idx)
+    output_BTHD, _weights = attend(module, query_BHTD, key_BHLD, value_BHLD, attention_mask)
+    return module.dense(output_BTHD.flatten(2)), None

@@ -1,0 +1,54 @@
+"""The cache as transformers' models see it during one call."""
+
+# B rows, T tokens fed, S slots, L attention length, Hk key/value heads, D head size.
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from spectr_runtime.contract import OPSET
+
+
+@dataclasses.dataclass(slots=True)
+class CallCache:
+    """Keys and values that a model's layers write and, up to the attention length, see.
+
+    Attributes:
+        parts: Keys and values [B, Hk, S, D], layer by layer; when run eagerly they are written in place.
+        write_index_B: First slot written per row; int64.
+        length: Attention length L.
+    """
+
+    parts: list[torch.Tensor]
+    write_index_B: torch.Tensor
+    length: int
+    slots_BT: torch.Tensor | None = None
+
+    def update(
+        self, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write a layer's new keys and values; returns the first L slots of both [B, Hk, L, D]."""
+        places = (2 * layer, 2 * layer + 1)
+        for place, new_BHTD in zip(places, (key_BHTD, value_BHTD), strict=True):
+            self.parts[place] = self._scatter(self.parts[place], new_BHTD)
+        key_BHLD, value_BHLD = (self.parts[place][:, :, : self.length] for place in places)
+        return key_BHLD, value_BHLD
+
+    def get_seq_length(self, *_args: Any) -> int:
+        """Zero: positions and mask are the caller's, so no model needs to derive them from a length."""
+        return 0
+
+    def _scatter(self, past_BHSD: torch.Tensor, new_BHTD: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            inputs = (past_BHSD, new_BHTD, self.write_index_B)
+            return torch.onnx.ops.symbolic(
+                "TensorScatter", inputs, {"axis": -2}, dtype=past_BHSD.dtype, shape=past_BHSD.shape, version=OPSET
+            )
+        rows, _, tokens, _ = new_BHTD.shape
+        if self.slots_BT is None:  # the same for every layer
+            self.slots_BT = self.write_index_B[:, None] + torch.arange(tokens, device=new_BHTD.device)
+        rows_B1 = torch.arange(rows, device=new_BHTD.device)[:, None]
+        past_BHSD[rows_B1, :, self.slots_BT] = new_BHTD.transpose(1, 2)
+        return past_BHSD

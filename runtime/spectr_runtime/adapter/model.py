@@ -1,0 +1,167 @@
+"""The engine contract around any transformers causal LM: a fixed-capacity cache, an explicit mask, wanted logits only.
+
+No model is rewritten. transformers' registries give it the contract's attention and experts, a cache object gives the
+keys and values, and a hook in front of the output embedding gathers the wanted columns, so that whatever a model does
+to its logits afterwards still happens. The same module runs eagerly and, under ``torch.export``, becomes standard ONNX.
+"""
+
+# B rows, T tokens fed, L attention length, M wanted columns, E hidden size, S slots, Hk key/value heads, D head size,
+# V vocabulary.
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from spectr_runtime.adapter.attention import ATTENTION, attend
+from spectr_runtime.adapter.experts import EXPERTS, run_experts
+from spectr_runtime.adapter.inline import ADAPTERS
+from spectr_runtime.adapter.layer_cache import CallCache
+from spectr_runtime.bundle.layout import WEIGHTS
+from spectr_runtime.bundle.weights import read_weights
+from spectr_runtime.contract import DTYPES, OPSET
+from spectr_runtime.errors import BundleError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class ContractModel(nn.Module):
+    """A transformers causal LM with the contract's inputs and outputs.
+
+    Args:
+        model: The causal LM; its attention is replaced by the contract's for good.
+
+    Raises:
+        BundleError: The model does not let its attention be chosen.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = _adapt(model)
+
+    def forward(
+        self,
+        input_ids_BT: torch.Tensor,
+        position_ids_BT: torch.Tensor,
+        attention_mask_B1TL: torch.Tensor,
+        write_index_B: torch.Tensor,
+        logit_index_BM: torch.Tensor,
+        past: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Write the fed tokens' keys and values and score the wanted columns.
+
+        Args:
+            input_ids_BT: Tokens fed; int64.
+            position_ids_BT: Their positions in the text; int64.
+            attention_mask_B1TL: True where a token sees a slot.
+            write_index_B: First slot written per row; int64.
+            logit_index_BM: Columns of T whose logits are wanted; int64.
+            past: Keys and values [B, Hk, S, D] in the order of ``past_names``; written in place when run eagerly.
+
+        Returns:
+            Float32 logits [B, M, V], and the cache after the call in the order of ``past``.
+        """
+        cache = CallCache(list(past), write_index_B, attention_mask_B1TL.shape[-1])
+
+        def gather_wanted(_head: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+            return _gather(args[0], logit_index_BM)
+
+        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        with head.register_forward_pre_hook(gather_wanted):
+            output = self.model(
+                input_ids=input_ids_BT,
+                position_ids=position_ids_BT,
+                attention_mask=attention_mask_B1TL,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return output.logits.float(), cache.parts
+
+
+def _gather(hidden_BTE: torch.Tensor, index_BM: torch.Tensor) -> torch.Tensor:
+    """Columns of T by their index; [B, M, E]."""
+    if torch.compiler.is_exporting():
+        inputs, shape = (hidden_BTE, index_BM[..., None]), (*index_BM.shape, hidden_BTE.shape[-1])
+        return torch.onnx.ops.symbolic(
+            "GatherND", inputs, {"batch_dims": 1}, dtype=hidden_BTE.dtype, shape=shape, version=OPSET
+        )
+    return hidden_BTE.gather(1, index_BM[..., None].expand(-1, -1, hidden_BTE.shape[-1]))
+
+
+def load_contract_model(
+    folder: Path, *, dtype: str, device: torch.device, read: Callable[[Path], dict[str, torch.Tensor]] = read_weights
+) -> ContractModel:
+    """Load a model folder of a bundle: ``config.json`` and ``model.safetensors``, nothing from the network.
+
+    Args:
+        folder: The folder.
+        dtype: Type to compute in.
+        device: Where the model shall be.
+        read: Reads the weights.
+
+    Raises:
+        BundleError: transformers cannot load the folder, weights are missing, or the model cannot take the contract's
+            attention.
+    """
+    from safetensors import SafetensorError
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        loaded: Any = family.from_pretrained(
+            None, config=config, state_dict=read(folder / WEIGHTS), dtype=DTYPES[dtype], output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BundleError(
+            f"transformers cannot load the model in {folder}: {first_line(error)}", hint="Build it again."
+        ) from error
+    model, report = loaded
+    if report["missing_keys"]:
+        # transformers would go on with random ones.
+        raise BundleError(f"{folder} lacks the weights {sorted(report['missing_keys'])}.", hint="Build it again.")
+    for parameter in model.parameters():
+        # Some architectures load norms in float32 whatever is asked for; the file has one type.
+        parameter.data = parameter.data.to(DTYPES[dtype])
+    return ContractModel(model).to(device).eval()
+
+
+def _adapt(model: PreTrainedModel) -> PreTrainedModel:
+    """Give a model the contract's attention and experts, and rotary positions that stay as they are."""
+    from transformers import AttentionInterface
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    # Adds names to transformers' registries; models that do not ask for them are not affected.
+    AttentionInterface.register(ATTENTION, attend)
+    ALL_EXPERTS_FUNCTIONS.register(EXPERTS, run_experts)
+    _pin_rotary(model)
+    if model.config.model_type in ADAPTERS:
+        ADAPTERS[model.config.model_type](model)
+        return model
+    model.set_attn_implementation(ATTENTION)
+    if model.config._attn_implementation != ATTENTION:
+        raise BundleError(
+            f"{type(model).__name__} does not let its attention be chosen, so it cannot be brought into the contract.",
+            hint="Use a model whose transformers class supports AttentionInterface.",
+        )
+    if model._can_set_experts_implementation():
+        model.set_experts_implementation(EXPERTS)
+    return model
+
+
+def _pin_rotary(model: Any) -> None:
+    """Keep rotary frequencies that would change with the length of the text.
+
+    A cached key cannot turn with them. They are pinned as they are for texts up to the length where the change begins,
+    and longer ones are not served.
+    """
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if isinstance(kind, dict):
+            module.rope_type = dict.fromkeys(kind, "default")
+        elif isinstance(kind, str):
+            module.rope_type = "default"

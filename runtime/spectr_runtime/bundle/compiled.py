@@ -1,0 +1,282 @@
+"""Engines compiled ahead of time: what stands beside them in a bundle, and which one fits a machine.
+
+    BUNDLE/<role>/engines/<key>.engine     the engine, for one release of TensorRT and one GPU or compute capability
+    BUNDLE/<role>/engines/<key>.json       this file's ``CompiledEngine``
+
+Engines are derived from the model beside them, so they are no part of the bundle's hash: the JSON names the model's
+hash and the engine's own, and both are checked when the engine is opened.
+"""
+
+# B rows, T tokens fed, L attention length, M wanted columns.
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from spectr_runtime.bundle import ROLES, Bundle, Role
+from spectr_runtime.bundle.checks import check_fields
+from spectr_runtime.bundle.layout import ENGINES
+from spectr_runtime.errors import BundleError, EngineError
+from spectr_runtime.files import file_sha256
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+FLAVOURS: tuple[Flavour, Flavour] = ("tensorrt", "tensorrt-rtx")
+LETTERS = ("B", "T", "L", "M")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EngineKey:
+    """What an engine was compiled for, or what a machine is: then there is one compute capability.
+
+    Attributes:
+        flavour: ``tensorrt`` or ``tensorrt-rtx``.
+        version: Release of TensorRT, whole: engines do not carry over from one to the next.
+        capabilities: Compute capabilities of GPUs, such as ``8.9``.
+        gpu: Name of the GPU, which TensorRT tunes an engine for; empty for TensorRT-RTX, whose engines run on every GPU
+            of their capabilities.
+    """
+
+    flavour: str
+    version: str
+    capabilities: tuple[str, ...]
+    gpu: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.flavour not in FLAVOURS or bool(self.gpu) != (self.flavour == "tensorrt"):
+            raise BundleError(
+                f"An engine of {self.flavour!r} for the GPU {self.gpu!r} cannot be; TensorRT's name a GPU, "
+                "TensorRT-RTX's name none."
+            )
+        if not self.capabilities or not all(re.fullmatch(r"\d+\.\d", one) for one in self.capabilities):
+            raise BundleError(f"An engine cannot be for the compute capabilities {self.capabilities!r}.")
+        if not re.fullmatch(r"[\w.+]+", self.version):
+            raise BundleError(f"An engine cannot be of version {self.version!r}.")
+
+    @property
+    def name(self) -> str:
+        """Name of the engine's files, without their endings."""
+        capabilities = (f"sm{one.replace('.', '')}" for one in self.capabilities)
+        words = " ".join((self.flavour, self.version, *capabilities, self.gpu))
+        return re.sub(r"[^a-z0-9.]+", "-", words.strip().lower())
+
+    def runs_on(self, machine: EngineKey) -> bool:
+        """Whether a machine can run the engine."""
+        same = (self.flavour, self.version, self.gpu) == (machine.flavour, machine.version, machine.gpu)
+        return same and set(machine.capabilities) <= set(self.capabilities)
+
+    def __str__(self) -> str:
+        gpu = f" ({self.gpu})" if self.gpu else ""
+        return f"{self.flavour} {self.version} on compute capability {', '.join(self.capabilities)}{gpu}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """Sizes that one dimension of a call takes.
+
+    Attributes:
+        least: Smallest size.
+        best: The size that kernels are chosen for.
+        most: Largest size.
+    """
+
+    least: int
+    best: int
+    most: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.least <= self.best <= self.most:
+            raise BundleError(f"A dimension cannot go from {self.least} by {self.best} to {self.most}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """The calls that one execution context of an engine serves.
+
+    Attributes:
+        name: ``decode`` or ``prefill``.
+        spans: Sizes of B, T, L and M.
+    """
+
+    name: str
+    spans: Mapping[str, Span]
+
+    def __post_init__(self) -> None:
+        if set(self.spans) != set(LETTERS):
+            raise BundleError(f"Profile {self.name!r} spans {sorted(self.spans)}; it must span {', '.join(LETTERS)}.")
+        if self.spans["M"].most > self.spans["T"].most:
+            raise BundleError(
+                f"Profile {self.name!r} wants the logits of {self.spans['M'].most} tokens and feeds at most "
+                f"{self.spans['T'].most}."
+            )
+
+    def takes(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a call of these sizes runs in this profile."""
+        return all(self.spans[letter].least <= size <= self.spans[letter].most for letter, size in sizes.items())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CompiledEngine:
+    """What is known about an engine without reading it.
+
+    Attributes:
+        key: What it was compiled for.
+        model_sha256: Hash of the model that it was compiled from, as ``Bundle.model_sha256``.
+        sha256: Hash of the engine's file.
+        capacity: Slots of a row; fixed when it was compiled.
+        profiles: Its calls, in the order of the engine's optimisation profiles.
+        attention: ``fused``, or ``decomposed`` where the head size or type has no fused kernel.
+        weight_streaming: Whether weights that do not fit on the GPU are streamed from the host.
+    """
+
+    key: EngineKey
+    model_sha256: str
+    sha256: str
+    capacity: int
+    profiles: tuple[Profile, ...]
+    attention: str
+    weight_streaming: bool
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        rows = {profile.spans["B"].most for profile in self.profiles}
+        if len(rows) != 1:
+            raise BundleError(f"The profiles of an engine must serve one number of rows; these serve {sorted(rows)}.")
+        longest = max(profile.spans[letter].most for profile in self.profiles for letter in ("T", "L"))
+        if longest > self.capacity:
+            raise BundleError(f"A profile writes or sees {longest} slots; a row of the engine has {self.capacity}.")
+
+    @property
+    def rows(self) -> int:
+        """Most rows of a call."""
+        return self.profiles[0].spans["B"].most
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(value: Any) -> CompiledEngine:
+        """Read a record.
+
+        Raises:
+            BundleError: A field is missing or malformed.
+        """
+        try:
+            fields = dict(value)
+            profiles = [
+                Profile(profile["name"], {letter: Span(**span) for letter, span in profile["spans"].items()})
+                for profile in fields.pop("profiles")
+            ]
+            key = dict(fields.pop("key"))
+            capabilities = tuple(key.pop("capabilities"))
+            return CompiledEngine(key=EngineKey(capabilities=capabilities, **key), profiles=tuple(profiles), **fields)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"A field is missing or malformed: {error}.") from error
+
+
+def list_engines(bundle: Bundle, role: Role) -> Mapping[Path, CompiledEngine]:
+    """The engines of a model by their files, in the order of their names.
+
+    Raises:
+        BundleError: A record is malformed.
+    """
+    records = sorted((bundle.model(role) / ENGINES).glob("*.json"))
+    return {record.with_suffix(".engine"): _read(record) for record in records}
+
+
+def find_engine(bundle: Bundle, role: Role, machine: EngineKey) -> tuple[Path, CompiledEngine]:
+    """The engine of a model that runs on a machine.
+
+    Args:
+        bundle: The bundle.
+        role: The model.
+        machine: What this machine is.
+
+    Raises:
+        EngineError: No engine fits; the hint is the command that makes one.
+        BundleError: The engine is not the one that was compiled, or was compiled from another model.
+    """
+    compile_it = f"Run `spectr-export compile {bundle.path} --backend {machine.flavour}` on this machine."
+    engines = list_engines(bundle, role)
+    for path, compiled in engines.items():
+        if compiled.key.runs_on(machine):
+            check_engine(bundle, role, path, compiled)
+            return path, compiled
+    held = "; ".join(str(compiled.key) for compiled in engines.values())
+    raise EngineError(
+        f"The {role} has no engine for {machine}, which this machine needs; it has {held or 'none'}.", hint=compile_it
+    )
+
+
+def check_engine(bundle: Bundle, role: Role, path: Path, compiled: CompiledEngine) -> None:
+    """Check that an engine is the one that was compiled, from the model beside it.
+
+    Raises:
+        BundleError: It is not.
+    """
+    hint = f"Run `spectr-export compile {bundle.path} --backend {compiled.key.flavour}` again."
+    where = path.relative_to(bundle.path)
+    if compiled.model_sha256 != bundle.model_sha256(role):
+        raise BundleError(f"{where} was compiled from another model than the {role} beside it.", hint=hint)
+    if not path.is_file() or not path.resolve().is_relative_to(bundle.path.resolve()):
+        raise BundleError(f"{where} is missing from the bundle {bundle.path}.", hint=hint)
+    if file_sha256(path) != compiled.sha256:
+        raise BundleError(
+            f"{where} is not the engine that was compiled: its SHA-256 differs from its record.", hint=hint
+        )
+
+
+def check_engines(bundle: Bundle) -> int:
+    """Check every engine of a bundle, for whatever machine, and count them.
+
+    Raises:
+        BundleError: As ``check_engine`` and ``list_engines``.
+    """
+    engines = [(role, *engine) for role in ROLES for engine in list_engines(bundle, role).items()]
+    for role, path, compiled in engines:
+        check_engine(bundle, role, path, compiled)
+    return len(engines)
+
+
+def choose_profile(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:
+    """Place of the first profile that takes a call.
+
+    Args:
+        profiles: The engine's.
+        sizes: Sizes B, T, L and M of the call.
+
+    Raises:
+        EngineError: None does.
+    """
+    for place, profile in enumerate(profiles):
+        if profile.takes(sizes):
+            return place
+    spans = "; ".join(
+        f"{profile.name} "
+        + " ".join(f"{letter}={span.least}..{span.most}" for letter, span in sorted(profile.spans.items()))
+        for profile in profiles
+    )
+    asked = " ".join(f"{letter}={size}" for letter, size in sorted(sizes.items()))
+    raise EngineError(
+        f"The engine has no profile for a call of {asked}; it has {spans}.",
+        hint="Compile it with a larger --batch-size or --tree-tokens.",
+    )
+
+
+def _read(record: Path) -> CompiledEngine:
+    try:
+        compiled = CompiledEngine.from_json(json.loads(record.read_text(encoding="utf-8")))
+        if compiled.key.name != record.stem:
+            raise BundleError(f"It describes {compiled.key}.")
+    except (ValueError, RecursionError, BundleError) as error:
+        raise BundleError(
+            f"{record} is not the record of an engine: {error}",
+            hint="Remove it and run `spectr-export compile` again.",
+        ) from error
+    return compiled

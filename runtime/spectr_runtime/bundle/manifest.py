@@ -1,0 +1,159 @@
+"""The manifest of a bundle: what ``spectr.json`` says of the models, the vocabulary and the limits.
+
+Reading it loads no tensor library, so that commands which only look at a bundle answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from spectr_runtime.bundle.checks import check_fields, check_mapping
+from spectr_runtime.bundle.layout import MANIFEST
+from spectr_runtime.errors import BundleError
+
+FORMAT_VERSION = 1
+CONTRACT_VERSION = 1
+TYPES = ("float32", "float16", "bfloat16")
+Role = Literal["draft", "target"]
+ROLES: tuple[Role, Role] = ("draft", "target")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the runtime must know of a model.
+
+    Attributes:
+        architecture: The ``model_type`` of the transformers configuration.
+        layers: Layers that keep keys and values.
+        kv_heads: Key/value heads of a layer.
+        head_size: Size of one head.
+        vocabulary: Width of the logits.
+        max_positions: Longest text in tokens that the model was made for.
+        dtype: Type of weights and cache: ``float32``, ``float16`` or ``bfloat16``.
+        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8``, ``int4`` or ``fp8``.
+    """
+
+    architecture: str
+    layers: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    max_positions: int
+    dtype: str = "float32"
+    quantisation: str = "none"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.dtype not in TYPES:
+            raise BundleError(f"A model of type {self.dtype!r} is not known; it must be {', '.join(TYPES)}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What the graphs and engines of a bundle were made for.
+
+    Attributes:
+        capacity: Longest text of a row in tokens, prompt and completion together.
+        tokens_per_call: Most tokens that one call feeds to a row.
+    """
+
+    capacity: int
+    tokens_per_call: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The tokens that draft and target share.
+
+    Attributes:
+        size: Token ids below this are decoded; logits at and beyond it are padding of one of the models.
+        eos_token_ids: Ids that end a completion.
+    """
+
+    size: int
+    eos_token_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        outside = [token for token in self.eos_token_ids if not 0 <= token < self.size]
+        if outside:
+            raise BundleError(f"End tokens {outside} lie outside the vocabulary of {self.size}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contents of ``spectr.json``.
+
+    Attributes:
+        models: Sizes of the draft and the target.
+        vocabulary: The tokens they share.
+        limits: What the graphs were made for.
+        files: SHA-256 of every other file, by its path in the bundle with forward slashes.
+        versions: Tools that made the bundle.
+        parity: Largest difference to PyTorch eager found when the bundle was built, per model.
+        quality: What a model's precision costs, if anything: nats per token of the ``original`` on a text and what is
+            ``lost`` of them, by how much tokens that ``half`` precision prefers fall short of the best logit, and by
+            what part of their spread logits that are ``rounded`` on the way differ from PyTorch's.
+    """
+
+    models: Mapping[Role, ModelSpec]
+    vocabulary: Vocabulary
+    limits: Limits
+    files: Mapping[str, str]
+    versions: Mapping[str, str]
+    parity: Mapping[Role, Mapping[str, float]]
+    quality: Mapping[Role, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_mapping("files", self.files, str)
+        check_mapping("versions", self.versions, str)
+        check_mapping("parity", self.parity, Mapping)
+        check_mapping("quality", self.quality, Mapping)
+        for role in ROLES:
+            check_mapping(f"parity.{role}", self.parity[role], (int, float))
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON values, with the versions of format and contract in front."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "contract_version": CONTRACT_VERSION,
+            "models": {role: dataclasses.asdict(self.models[role]) for role in ROLES},
+            "vocabulary": dataclasses.asdict(self.vocabulary),
+            "limits": dataclasses.asdict(self.limits),
+            "versions": dict(self.versions),
+            "parity": {role: dict(self.parity[role]) for role in ROLES},
+            "quality": {role: dict(measured) for role, measured in self.quality.items()},
+            "files": dict(sorted(self.files.items())),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            BundleError: A version is unknown or a field is missing or malformed.
+        """
+        for name, known in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSION)):
+            if value.get(name) != known:
+                raise BundleError(
+                    f"The bundle's {name} is {value.get(name)!r}; this spectr reads {known}.",
+                    hint="Build it again with this version's `spectr-export build`.",
+                )
+        try:
+            vocabulary = value["vocabulary"]
+            return Manifest(
+                models={role: ModelSpec(**value["models"][role]) for role in ROLES},
+                vocabulary=Vocabulary(vocabulary["size"], tuple(vocabulary["eos_token_ids"])),
+                limits=Limits(**value["limits"]),
+                files=value["files"],
+                versions=value["versions"],
+                parity=value["parity"],
+                quality=value.get("quality", {}),
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise BundleError(f"{MANIFEST} is malformed: {error}.", hint="Build the bundle again.") from error

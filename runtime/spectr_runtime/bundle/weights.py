@@ -1,0 +1,158 @@
+"""The weights of a bundle's model, and the way back from quantised matrices to numbers.
+
+A quantised matrix NAME of a linear layer stands in ``model.safetensors`` as two tensors, turned as the graph multiplies
+with it: inputs first.
+
+    NAME.codes    int8: I8 [K, N], one scale per output
+                  int4: U8 [K, N / 2], two codes per byte with the even one low, one scale per block of inputs
+                  fp8: F8_E4M3 [K, N], one scale per output
+    NAME.scales   int8 and fp8: [N]; int4: [G, N], in the model's type
+
+In fp8 a third says how what is multiplied with the matrix is rounded, as ``spectr_runtime.bundle.e4m3`` does:
+
+    NAME.input_scale    [], in the model's type
+
+A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. The file's metadata says under ``layers``
+and ``experts`` where transformers has inputs first; it has outputs first otherwise. A weight is its code, from -128 to
+127, -8 to 7 or -448 to 448, times its scale. This is ONNX's DequantizeLinear, and the graph of the bundle reads the
+same bytes.
+"""
+
+# K inputs of a linear layer, N outputs, G blocks of inputs.
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectr_runtime.bundle.stacks import expert, is_up, stack_shape
+from spectr_runtime.errors import BundleError
+
+E4M3 = "F8_E4M3"  # as safetensors names it
+CODES, SCALES, INPUT = ".codes", ".scales", ".input_scale"
+INPUTS_FIRST = "inputs first"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """Where transformers has the inputs of a quantised matrix first: [K, N] instead of [N, K].
+
+    Attributes:
+        layers: In the matrices of layers, as GPT-2 does.
+        experts: In the stacks of experts.
+    """
+
+    layers: bool = False
+    experts: bool = False
+
+    def to_metadata(self) -> dict[str, str]:
+        """What the weights' file says of it."""
+        return {name: INPUTS_FIRST for name, first in dataclasses.asdict(self).items() if first}
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, str]) -> Order:
+        """Read what ``to_metadata`` gave."""
+        return Order(metadata.get("layers") == INPUTS_FIRST, metadata.get("experts") == INPUTS_FIRST)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Every weight under transformers' name: mapped as it stands, or decoded if it is quantised.
+
+    Raises:
+        OSError: There is no such file.
+        SafetensorError: It is no safetensors file.
+    """
+    stored, order = read_stored(path)
+    quantised = [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]
+    for name in quantised:
+        codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
+        if codes.dim() == 2:
+            stored[name] = read_layer(codes, scales, inputs_first=order.layers)
+        else:
+            stand: Any = {"up": is_up(name), "inputs_first": order.experts}
+            experts, *_ = stack_shape(codes, scales, **stand)
+            stored[name] = torch.stack([read_expert(codes, scales, number, **stand) for number in range(experts)])
+    return stored
+
+
+def read_stored(path: Path) -> tuple[dict[str, torch.Tensor], Order]:
+    """Every tensor of a model as it is stored, mapped, scales of inputs apart, and how quantised ones stand.
+
+    Raises:
+        OSError: There is no such file.
+        SafetensorError: It is no safetensors file.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if not name.endswith(INPUT)]  # noqa: SIM118
+        stored = {name: file.get_tensor(name) for name in names}
+        return stored, Order.from_metadata(file.metadata() or {})
+
+
+def read_layer(codes: torch.Tensor, scales: torch.Tensor, *, inputs_first: bool) -> torch.Tensor:
+    """The matrix of a layer in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
+    matrix_NK = dequantise(codes, scales)
+    return matrix_NK.T.contiguous() if inputs_first else matrix_NK
+
+
+def layer_shape(codes: torch.Tensor, scales: torch.Tensor, order: Order) -> tuple[int, int]:
+    """Sizes of a quantised matrix of a layer as transformers has it."""
+    inputs, outputs = len(codes), scales.shape[-1]
+    return (inputs, outputs) if order.layers else (outputs, inputs)
+
+
+def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
+    """Scales [] of what fp8 matrices are multiplied with, by the names of the matrices; empty for other precisions.
+
+    Raises:
+        BundleError: A matrix lacks its scale, or that is no positive number.
+        OSError: There is no such file.
+        SafetensorError: It is no safetensors file.
+    """
+    from safetensors import safe_open
+
+    scales = {}
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        for codes in sorted(name for name in names if name.endswith(CODES)):
+            if file.get_slice(codes).get_dtype() == E4M3:
+                name = codes.removesuffix(CODES)
+                scales[name] = file.get_tensor(name + INPUT).float() if name + INPUT in names else torch.tensor(0.0)
+    for name, scale in scales.items():
+        if scale.dim() or not 0 < float(scale) < torch.inf:
+            raise BundleError(
+                f"{path} has no scale for the inputs of {name}, or one that is no positive number.",
+                hint="Build the bundle again.",
+            )
+    return scales
+
+
+def read_expert(
+    codes: torch.Tensor, scales: torch.Tensor, number: int, *, up: bool, inputs_first: bool
+) -> torch.Tensor:
+    """The matrix of one expert in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
+    return read_layer(*expert(codes, scales, number, up=up), inputs_first=inputs_first)
+
+
+def dequantise(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """The matrix [N, K] of a linear layer in the type of its scales.
+
+    Args:
+        codes: As stored: int8 or float8_e4m3fn [K, N], or uint8 [K, N / 2] with two codes per byte.
+        scales: As stored: [N] for int8 and fp8, [G, N] for int4.
+    """
+    codes_KN = _unpack(codes) if codes.dtype == torch.uint8 else codes.to(scales.dtype)
+    blocks = 1 if scales.dim() == 1 else len(scales)
+    inputs, outputs = codes_KN.shape
+    codes_GKN = codes_KN.view(blocks, inputs // blocks, outputs)
+    return (codes_GKN * scales.view(blocks, 1, outputs)).view(inputs, outputs).T.contiguous()
+
+
+def _unpack(bytes_KN: torch.Tensor) -> torch.Tensor:
+    """Codes -8 to 7 as int8 [K, N] from two's complement in half bytes [K, N / 2]."""
+    halves_KN2 = torch.stack((bytes_KN & 15, bytes_KN >> 4), dim=-1).view(torch.int8)
+    return ((halves_KN2 ^ 8) - 8).flatten(1)

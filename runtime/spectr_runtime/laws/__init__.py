@@ -1,0 +1,1 @@
+"""From logits to the laws that tokens are drawn from."""

@@ -1,0 +1,113 @@
+"""What a text does to the logits of its next token: penalties, biases, end tokens held back.
+
+Applied to the draft's logits and to the target's alike, before temperature and truncation. In a draft tree every node
+has a text of its own, the row's with the node's path behind it.
+"""
+
+# C rows that are adjusted, B rows, M positions, N fed nodes with the root, V vocabulary.
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from spectr_runtime.rows.row import Row
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Adjustment:
+    """The adjusted rows of a batch at the start of a round.
+
+    Presence and frequency penalties are those of the OpenAI API; the repetition penalty is that of CTRL
+    (arXiv 1909.05858, section 4.1), with negative logits multiplied.
+
+    Attributes:
+        rows_C: Their places.
+        presence_C11: Presence penalties.
+        frequency_C11: Frequency penalties.
+        repetition_C11: Repetition penalties.
+        bias_C1V: Biases.
+        prompt_C1V: Tokens of their prompts; bool.
+        written_C1V: How often each token was written.
+        ends_C1V: Their end and stop tokens; bool.
+        held_C1: Tokens still to be written before one of these may come.
+    """
+
+    rows_C: torch.Tensor
+    presence_C11: torch.Tensor
+    frequency_C11: torch.Tensor
+    repetition_C11: torch.Tensor
+    bias_C1V: torch.Tensor
+    prompt_C1V: torch.Tensor
+    written_C1V: torch.Tensor
+    ends_C1V: torch.Tensor
+    held_C1: torch.Tensor
+
+    @staticmethod
+    def of(span: Sequence[Row | None], vocabulary: int, device: torch.device) -> Adjustment | None:
+        """Gather what the rows of a batch ask for; nothing if no row asks.
+
+        Args:
+            span: The rows by place; free places are None.
+            vocabulary: Tokens that draft and target share.
+            device: Where the tensors live.
+        """
+        rows = {place: row for place, row in enumerate(span) if row is not None and row.request.params.adjusts}
+        if not rows:
+            return None
+        params = [row.request.params for row in rows.values()]
+
+        def column(values: Sequence[float]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+        def counts(tokens: Sequence[Mapping[int, float]]) -> torch.Tensor:
+            return _scatter(tokens, vocabulary).to(device)[:, None]
+
+        return Adjustment(
+            rows_C=torch.tensor(list(rows), device=device),
+            presence_C11=column([one.presence_penalty for one in params]),
+            frequency_C11=column([one.frequency_penalty for one in params]),
+            repetition_C11=column([one.repetition_penalty for one in params]),
+            bias_C1V=counts([dict(one.logit_bias) for one in params]),
+            prompt_C1V=counts([dict.fromkeys(row.prompt, 1.0) for row in rows.values()]).bool(),
+            written_C1V=counts([row.written_counts for row in rows.values()]),
+            ends_C1V=counts([dict.fromkeys(row.end_tokens, 1.0) for row in rows.values()]).bool(),
+            held_C1=column([row.request.params.min_tokens - row.written for row in rows.values()])[:, 0],
+        )
+
+    def apply(self, logits_BMV: torch.Tensor, tokens_BN: torch.Tensor, sees_MN: torch.Tensor) -> torch.Tensor:
+        """Adjust the logits of some nodes of the draft tree.
+
+        Args:
+            logits_BMV: Logits of the token behind each node, at least as wide as the vocabulary. Left as they are.
+            tokens_BN: Tokens of the tree's first nodes, the root first.
+            sees_MN: Which of these each node has on its path, itself among them; bool.
+
+        Returns:
+            The logits of all rows, as wide as the vocabulary.
+        """
+        adjusted_BMV = logits_BMV[..., : self.bias_C1V.shape[-1]].clone()
+        path_CN, on_path_MN = tokens_BN[self.rows_C, 1:], sees_MN[:, 1:]
+        adjusted_BMV[self.rows_C] = self._adjust(adjusted_BMV[self.rows_C], path_CN, on_path_MN)
+        return adjusted_BMV
+
+    def _adjust(self, logits_CMV: torch.Tensor, path_CN: torch.Tensor, on_path_MN: torch.Tensor) -> torch.Tensor:
+        rows, positions, _ = logits_CMV.shape
+        places_CMN = path_CN[:, None].expand(-1, positions, -1)
+        written_CMV = self.written_C1V.repeat(1, positions, 1)
+        written_CMV.scatter_add_(2, places_CMN, on_path_MN.float().expand(rows, -1, -1))
+        repeated_CMV = torch.where(logits_CMV > 0, logits_CMV / self.repetition_C11, logits_CMV * self.repetition_C11)
+        logits_CMV = torch.where((written_CMV > 0) | self.prompt_C1V, repeated_CMV, logits_CMV)
+        penalty_CMV = self.frequency_C11 * written_CMV + self.presence_C11 * (written_CMV > 0)
+        early_CM1 = (on_path_MN.sum(-1) < self.held_C1)[..., None]
+        return (logits_CMV - penalty_CMV + self.bias_C1V).masked_fill(early_CM1 & self.ends_C1V, -torch.inf)
+
+
+def _scatter(values: Sequence[Mapping[int, float]], vocabulary: int) -> torch.Tensor:
+    """One dense row of the vocabulary's size per mapping, float32."""
+    dense = torch.zeros((len(values), vocabulary))
+    for row, value in enumerate(values):
+        tokens = torch.tensor(list(value), dtype=torch.int64)
+        dense[row, tokens] = torch.tensor(list(value.values()), dtype=torch.float32)
+    return dense

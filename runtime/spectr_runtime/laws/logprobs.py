@@ -1,0 +1,59 @@
+"""How probable the target holds the tokens that a round wrote."""
+
+# B rows, N tree nodes with the root, D depth of the tree, R rows that want log-probabilities, V vocabulary.
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from spectr_runtime.rows.request import SamplingParams
+from spectr_runtime.rows.row import Scored
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WantedLogprobs:
+    """Which rows of a batch want log-probabilities.
+
+    Attributes:
+        rows: Their places.
+        most: The largest number of most probable tokens that one of them wants.
+        vocabulary: Tokens that draft and target share.
+    """
+
+    rows: tuple[int, ...]
+    most: int
+    vocabulary: int
+
+    @staticmethod
+    def of(params: Sequence[SamplingParams], vocabulary: int) -> WantedLogprobs | None:
+        """Gather what the rows ask for; nothing if none asks."""
+        wanted = {row: one.logprobs for row, one in enumerate(params) if one.logprobs is not None}
+        return WantedLogprobs(tuple(wanted), max(wanted.values()), vocabulary) if wanted else None
+
+    def gather(
+        self, logits_BNV: torch.Tensor, accepted_BD: torch.Tensor, tokens_BD1: torch.Tensor
+    ) -> dict[int, list[list[Scored]]]:
+        """Score the tokens of a round.
+
+        Args:
+            logits_BNV: The target's logits behind every node, as they are.
+            accepted_BD: Accepted nodes in path order, -1 padded.
+            tokens_BD1: The tokens written, -1 padded.
+
+        Returns:
+            Per row that wants it, and per token: the token and its log-probability, then the most probable tokens.
+        """
+        rows_R = torch.tensor(self.rows, device=logits_BNV.device)
+        tokens_RD1 = tokens_BD1[rows_R].clamp(min=0)
+        nodes_RD1 = torch.nn.functional.pad(accepted_BD[rows_R].clamp(min=0), (1, 0))
+        logits_RDV = logits_BNV[rows_R[:, None], nodes_RD1, : self.vocabulary]
+        logprobs_RDV = logits_RDV.float().log_softmax(-1)
+        top = logprobs_RDV.topk(min(self.most, self.vocabulary), dim=-1)
+        token = torch.cat([tokens_RD1[..., None], top.indices], -1).tolist()
+        logprob = torch.cat([logprobs_RDV.gather(-1, tokens_RD1[..., None]), top.values], -1).tolist()
+        return {
+            row: [list(zip(*pair, strict=True)) for pair in zip(token[place], logprob[place], strict=True)]
+            for place, row in enumerate(self.rows)
+        }

@@ -1,0 +1,1 @@
+"""Which plan the next round takes, from what rounds cost on this machine."""

@@ -1,0 +1,62 @@
+"""Where measured costs are kept: ``BUNDLE/calibration/``, a file per backend and machine, outside the bundle's hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectr_runtime.bundle import Bundle
+from spectr_runtime.bundle.layout import CALIBRATION
+from spectr_runtime.errors import BundleError
+from spectr_runtime.planning.costs import Costs
+from spectr_runtime.speculation.plan import Plan
+
+
+def machine_name(device: torch.device) -> str:
+    """What costs depend on beside the bundle: the GPU, or the processor and its usable cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cores = len(os.sched_getaffinity(0))
+    return f"{_processor()}, {cores} cores"
+
+
+def calibration_file(bundle: Bundle, backend: str, device: torch.device, rows: int) -> Path:
+    """Where the costs of a backend, this machine and a batch size are kept."""
+    name = re.sub(r"[^a-z0-9]+", "-", f"{backend} {machine_name(device)} {rows} rows".lower()).strip("-")
+    return bundle.path / CALIBRATION / f"{name}.json"
+
+
+def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int, plans: Sequence[Plan]) -> Costs | None:
+    """Costs of some plans measured earlier on a machine like this one; none if those of one are missing.
+
+    Raises:
+        BundleError: The file is malformed.
+    """
+    path = calibration_file(bundle, backend, device, rows)
+    if not path.is_file():
+        return None
+    try:
+        costs = Costs.from_json(json.loads(path.read_text(encoding="utf-8"))["costs"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is malformed: {error!r}.", hint="Delete it, or calibrate again.") from error
+    return costs if all(str(plan) in costs.table for plan in plans) else None
+
+
+def save_costs(path: Path, costs: Costs, facts: Mapping[str, Any]) -> None:
+    """Write costs and the facts of their measurement."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**facts, "costs": costs.to_json()}, indent=2) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

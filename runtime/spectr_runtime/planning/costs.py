@@ -1,0 +1,121 @@
+"""What a round costs here, drawing and selection included: measured through the very function that decodes."""
+
+# B rows, W last tokens.
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from spectr_runtime.bundle import Manifest
+from spectr_runtime.laws.sampling import Sampling
+from spectr_runtime.rows.request import SamplingParams
+from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.plan import Plan
+from spectr_runtime.speculation.round import Rows, speculate
+from spectr_runtime.speculation.timing import Timing
+
+# The first round of a shape pays for what is kept for the next ones, so it counts only where a sweep takes long.
+REPEATS, LONG = 3, 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of a round by plan, rows and length of text.
+
+    Attributes:
+        rows: Numbers of rows that were measured, ascending.
+        lengths: Lengths of text that were measured, ascending.
+        table: For each plan, seconds by rows and then length.
+    """
+
+    rows: tuple[int, ...]
+    lengths: tuple[int, ...]
+    table: Mapping[str, tuple[tuple[float, ...], ...]]
+
+    def seconds(self, plan: Plan, rows: int, length: int) -> float:
+        """Seconds of a round, linear between what was measured and constant beyond.
+
+        Args:
+            plan: A plan that was measured.
+            rows: Rows of the batch.
+            length: Tokens of its longest text.
+        """
+        by_rows = [_interpolate(self.lengths, seconds, length) for seconds in self.table[str(plan)]]
+        return _interpolate(self.rows, by_rows, rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The costs as JSON values."""
+        return {"rows": self.rows, "lengths": self.lengths, "seconds": dict(self.table)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Costs:
+        """Read what ``to_json`` wrote."""
+        table = {plan: tuple(tuple(row) for row in seconds) for plan, seconds in value["seconds"].items()}
+        return Costs(tuple(value["rows"]), tuple(value["lengths"]), table)
+
+
+def _interpolate(places: Sequence[int], values: Sequence[float], place: int) -> float:
+    place = min(max(place, places[0]), places[-1])
+    right = bisect.bisect_left(places, place)
+    if places[right] == place:
+        return values[right]
+    share = (place - places[right - 1]) / (places[right] - places[right - 1])
+    return values[right - 1] + share * (values[right] - values[right - 1])
+
+
+@torch.inference_mode()
+def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) -> Costs:
+    """Measure rounds of every plan, interleaved, and keep each cell's median.
+
+    Texts of the bundle's capacity and of an eighth of it are measured, over all rows and one: a run has fewer than all
+    at its end only. Overwrites the caches.
+
+    Args:
+        pair: The models.
+        plans: What to measure.
+        manifest: The bundle's, for capacity and vocabulary.
+        rows: Rows of the batch.
+    """
+    row_counts = tuple(sorted({1, rows}))
+    capacity = manifest.limits.capacity
+    lengths = tuple(sorted({max(capacity // 8, 2), capacity}))
+
+    def cell(count: int, size: int) -> dict[str, float]:
+        batch = _batch(count, size, manifest.vocabulary.size, pair.target.cache.buffer.device)
+        first = [_seconds(plan, pair, batch) for plan in plans]
+        if sum(first) > LONG:
+            return {str(plan): seconds for plan, seconds in zip(plans, first, strict=True)}
+        repeats = [[_seconds(plan, pair, batch) for plan in plans] for _ in range(REPEATS)]
+        return {str(plan): statistics.median(one) for plan, one in zip(plans, zip(*repeats, strict=True), strict=True)}
+
+    cells = [[cell(count, size) for size in lengths] for count in row_counts]
+    return Costs(
+        row_counts,
+        lengths,
+        {str(plan): tuple(tuple(one[str(plan)] for one in line) for line in cells) for plan in plans},
+    )
+
+
+def _seconds(plan: Plan, pair: Pair, rows: Rows) -> float:
+    started = time.perf_counter()
+    speculate(plan, pair.draft, pair.target, rows, Timing()).tokens_BD1.tolist()
+    return time.perf_counter() - started
+
+
+def _batch(rows: int, length: int, vocabulary: int, device: torch.device) -> Rows:
+    seed_B = torch.arange(rows, device=device)
+    return Rows(
+        length_B=torch.full((rows,), length, device=device),
+        last_B2=torch.stack([seed_B % vocabulary, (seed_B + 1) % vocabulary], 1),
+        seed_B=seed_B,
+        sampling=Sampling.of([SamplingParams()] * rows, vocabulary, device),
+        adjustment=None,
+        logprobs=None,
+        longest=length,
+    )

@@ -1,0 +1,94 @@
+"""How much memory decoding takes, and how much there is, before any model is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from spectr_runtime.bundle import ROLES, Bundle, ModelSpec, Role
+from spectr_runtime.bundle.layout import WEIGHTS
+from spectr_runtime.contract.mask import aligned
+from spectr_runtime.planning.planner import menu_of
+from spectr_runtime.speculation.plan import PlanChoice
+
+LAW_BYTES = 4 * 4  # per token of the vocabulary and node of the tree: logits, scaled logits and laws in float32
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Footprint:
+    """Memory in bytes; engines take some for activations besides.
+
+    Attributes:
+        weights: Weights of the models that the plan needs.
+        slots: Cache slots of a row.
+        cache_per_row: Keys and values of a row.
+        laws_per_row: Logits and laws of a row's draft tree.
+    """
+
+    weights: int
+    slots: int
+    cache_per_row: int
+    laws_per_row: int
+
+    @staticmethod
+    def of(bundle: Bundle, plan: PlanChoice) -> Footprint:
+        """What decoding a bundle with a plan takes; with ``auto``, what its largest plan takes."""
+        plans = menu_of(plan)
+        nodes = max(one.tree.size for one in plans)
+        slots = aligned(bundle.manifest.limits.capacity + nodes)
+        roles: tuple[Role, ...] = ROLES if any(one.drafts for one in plans) else ("target",)
+        return Footprint(
+            weights=sum((bundle.model(role) / WEIGHTS).stat().st_size for role in roles),
+            slots=slots,
+            cache_per_row=sum(slots * _slot_bytes(bundle.manifest.models[role]) for role in roles),
+            laws_per_row=len(roles) * nodes * bundle.manifest.vocabulary.size * LAW_BYTES,
+        )
+
+    @property
+    def per_row(self) -> int:
+        """What every row of the batch adds."""
+        return self.cache_per_row + self.laws_per_row
+
+    def total(self, rows: int) -> int:
+        """What a batch takes in all."""
+        return self.weights + rows * self.per_row
+
+    def rows_in(self, memory: int) -> int:
+        """The largest batch that fits into some memory; maybe none."""
+        return max(0, memory - self.weights) // self.per_row
+
+
+def _slot_bytes(spec: ModelSpec) -> int:
+    return 2 * spec.layers * spec.kv_heads * spec.head_size * SIZES[spec.dtype]
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that a process can still take on a device; nothing where the system does not tell, or has no such device.
+
+    For the CPU that is what Linux holds available, or less where a control group has a lower limit.
+    """
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    meminfo = _PROC / "meminfo"
+    if device != "cpu" or not meminfo.exists():
+        return None
+    available = int(_table(meminfo)["MemAvailable:"]) * 1024
+    return min([available, *_left_in_group()])
+
+
+def _left_in_group() -> list[int]:
+    limit, used, stat = (_CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
+    if not (limit.exists() and stat.exists()) or limit.read_text().strip() == "max":
+        return []
+    reclaimable = int(_table(stat).get("inactive_file", 0))
+    return [int(limit.read_text()) - int(used.read_text()) + reclaimable]
+
+
+def _table(path: Path) -> Mapping[str, str]:
+    rows = (line.split() for line in path.read_text().splitlines())
+    return {row[0]: row[1] for row in rows if len(row) > 1}

@@ -1,0 +1,59 @@
+"""From a request to a row of the batch, or to the reason why it cannot be served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spectr_runtime.bundle import Manifest
+from spectr_runtime.errors import RequestError
+from spectr_runtime.rows.request import Request
+from spectr_runtime.rows.row import Row
+from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_select import seed_of
+
+
+def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:
+    """Tokenize a request and fix its limits and its noise.
+
+    Args:
+        request: What is asked.
+        manifest: The bundle's.
+        tokenizer: The bundle's tokenizer.
+        run_seed: Seed of requests that bring none.
+
+    Raises:
+        RequestError: The prompt is too long or cannot be tokenized, or a token that the request names does not exist.
+    """
+    params, vocabulary = request.params, manifest.vocabulary
+    _check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)
+    _check_tokens("stop_token_ids", params.stop_token_ids, vocabulary.size)
+    prompt = tokenizer.encode(request.prompt)
+    _check_length(len(prompt), manifest.limits.capacity)
+    model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
+    return Row(
+        request=request,
+        prompt=prompt,
+        seed=seed_of(run_seed if params.seed is None else params.seed, request.id, request.choice),
+        end_tokens=frozenset((*model_ends, *params.stop_token_ids, *tokenizer.special_ids(params.stop))),
+        limit=min(len(prompt) + params.max_tokens, manifest.limits.capacity),
+        tokenizer=tokenizer,
+    )
+
+
+def _check_length(tokens: int, capacity: int) -> None:
+    if tokens >= capacity:
+        raise RequestError(
+            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - 1}, and one to write.",
+            param="prompt",
+            code="context_length_exceeded",
+            hint="Shorten it, or build the bundle with a larger --capacity.",
+        )
+
+
+def _check_tokens(param: str, tokens: Sequence[int], vocabulary: int) -> None:
+    outside = [token for token in tokens if not 0 <= token < vocabulary]
+    if outside:
+        raise RequestError(
+            f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {vocabulary - 1}.",
+            param=param,
+        )

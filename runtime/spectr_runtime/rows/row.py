@@ -1,0 +1,130 @@
+"""One row of the batch on the host: its text so far, and when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from spectr_runtime.bundle import ROLES, Role
+from spectr_runtime.rows.request import Completion, FinishReason, Request, SpeculationStats, TokenLogprob, Usage
+from spectr_runtime.rows.tokenizer import StopText, Tokenizer
+
+Scored = tuple[int, float]  # a token and its log-probability
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    """A request while it is decoded.
+
+    Attributes:
+        request: What was asked.
+        prompt: Its token ids.
+        seed: Seed of the row's noise.
+        end_tokens: Tokens that end the completion.
+        limit: Longest text of the row in tokens, prompt and completion together.
+        tokenizer: The bundle's tokenizer.
+        cached: Tokens from the start of the text that each model's cache holds.
+    """
+
+    request: Request
+    prompt: tuple[int, ...]
+    seed: int
+    end_tokens: frozenset[int]
+    limit: int
+    tokenizer: Tokenizer
+    cached: dict[Role, int] = dataclasses.field(init=False)
+    tokens: list[int] = dataclasses.field(init=False)
+    _stop_text: StopText | None = dataclasses.field(init=False)
+    _stopped_text: str | None = dataclasses.field(init=False, default=None)
+    _rounds: int = dataclasses.field(init=False, default=0)
+    _accepted_at_depth: list[int] = dataclasses.field(init=False, default_factory=list)
+    _logprobs: list[TokenLogprob] = dataclasses.field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)
+        stops = self.request.params.stop
+        self._stop_text = StopText(self.tokenizer, self.prompt, stops) if stops else None
+        self.evict()
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.tokens)
+
+    @property
+    def written(self) -> int:
+        """Tokens of the completion."""
+        return len(self.tokens) - len(self.prompt)
+
+    @property
+    def written_counts(self) -> Mapping[int, int]:
+        """How often each token stands in the completion."""
+        return Counter(self.tokens[len(self.prompt) :])
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The last two tokens; a text of one token repeats it."""
+        return self.tokens[-2:][0], self.tokens[-1]
+
+    def evict(self) -> None:
+        """Take note that no cache holds the row any more."""
+        self.cached = dict.fromkeys(ROLES, 0)
+
+    def extend(
+        self, emitted: Sequence[int], accepted: int, drafted: int, scored: Sequence[Sequence[Scored]] = ()
+    ) -> Completion | None:
+        """Take the tokens of a round one by one; the completion if one of them ends the row.
+
+        Tokens behind the one that ends the row are dropped. A stop wins over the token limit where both fall together.
+
+        Args:
+            emitted: Accepted drafts, then one more token.
+            accepted: Accepted drafts.
+            drafted: Depth of the round's draft tree.
+            scored: Per token, itself and the most probable ones with log-probabilities, if the row wants them.
+        """
+        self._rounds += 1
+        self._accepted_at_depth += [0] * (drafted - len(self._accepted_at_depth))
+        for depth in range(accepted):
+            self._accepted_at_depth[depth] += 1
+        for place, token in enumerate(emitted):
+            self.tokens.append(token)
+            if scored:
+                self._logprobs.append(self._logprob(*scored[place]))
+            reason = self._end(token)
+            if reason:
+                return self._completion(reason)
+        self.cached["target"] = self.length - 1
+        if drafted:
+            self.cached["draft"] = self.length - 2
+        return None
+
+    def _end(self, token: int) -> FinishReason | None:
+        if token in self.end_tokens:
+            return "stop"
+        if self._stop_text is not None:
+            self._stopped_text = self._stop_text.push(token, held=self.written <= self.request.params.min_tokens)
+            if self._stopped_text is not None:
+                return "stop"
+        return "length" if self.length >= self.limit else None
+
+    def _logprob(self, own: Scored, *top: Scored) -> TokenLogprob:
+        def scored(token: int, logprob: float, most: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+            return TokenLogprob(token, *self.tokenizer.piece(token), logprob, most)
+
+        return scored(*own, tuple(scored(*one) for one in top[: self.request.params.logprobs]))
+
+    def _completion(self, reason: FinishReason) -> Completion:
+        written = tuple(self.tokens[len(self.prompt) :])
+        text = self.tokenizer.completion(self.prompt, written) if self._stopped_text is None else self._stopped_text
+        return Completion(
+            id=self.request.id,
+            text=text,
+            token_ids=written,
+            finish_reason=reason,
+            usage=Usage(len(self.prompt), len(written)),
+            speculation=SpeculationStats(self._rounds, tuple(self._accepted_at_depth)),
+            choice=self.request.choice,
+            logprobs=tuple(self._logprobs) if self.request.params.logprobs is not None else None,
+        )
