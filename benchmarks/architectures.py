@@ -21,10 +21,11 @@ import click
 import torch
 from machine import machine
 
-from spectr_export.graph import export_graph
-from spectr_export.model import measure_spec, save_model
-from spectr_export.parity import check_parity
-from spectr_export.precision import Precision
+from spectr_export.checks.parity import check_parity
+from spectr_export.graph.export import export_graph
+from spectr_export.original.model import measure_spec
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.save import save_model
 from spectr_runtime import BundleError
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 

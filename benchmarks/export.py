@@ -33,8 +33,9 @@ import torch
 from machine import machine
 from transformers import AutoModelForCausalLM
 
-from spectr_export.graph import export_graph
-from spectr_export.model import load_stored, measure_spec, save_model
+from spectr_export.graph.export import export_graph
+from spectr_export.original.model import load_stored, measure_spec
+from spectr_export.storing.save import save_model
 from spectr_runtime import Call, ModelSpec
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.contract.mask import block_mask, triangle

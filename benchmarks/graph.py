@@ -33,9 +33,11 @@ from machine import machine
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
 
-from spectr_export import fusion, graph
-from spectr_export.kinds import Pattern
-from spectr_export.model import measure_spec, save_model
+from spectr_export.graph import export as graph
+from spectr_export.graph.export import fusion
+from spectr_export.graph.kinds import Pattern
+from spectr_export.original.model import measure_spec
+from spectr_export.storing.save import save_model
 from spectr_runtime import Call
 from spectr_runtime.contract import OPSET
 from spectr_runtime.contract.mask import block_mask, triangle

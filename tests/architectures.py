@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from tiny_models import SIZES
 
-from spectr_export.activations import measure_inputs
-from spectr_export.precision import Precision, quantised_matrices
+from spectr_export.checks.activations import measure_inputs
+from spectr_export.storing.plan import quantised_matrices
+from spectr_export.storing.precision import Precision
 from spectr_runtime import Call
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import aligned, block_mask, triangle

@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 import tensorrt_rtx
 
-from spectr_export.profiles import make_profiles, static_capacity
-from spectr_export.progress import Progress
-from spectr_export.tensorrt import BuildLimits, BuiltEngine, build_engine
+from spectr_export.compiled.profiles import make_profiles, static_capacity
+from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime.bundle import Limits
 from spectr_runtime.bundle.compiled import EngineKey
 

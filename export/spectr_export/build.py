@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectr_export.checks.parity import SMALLEST_CAPACITY
+from spectr_export.checks.quality import encode_text, read_text
 from spectr_export.member import Member, Say, build_member, check_member
-from spectr_export.model import load_config, longest_text
-from spectr_export.parity import SMALLEST_CAPACITY
-from spectr_export.precision import FLOAT32, Precision
-from spectr_export.quality import encode_text, read_text
-from spectr_export.refusal import refuse_unsupported
-from spectr_export.source import fetch
+from spectr_export.original.model import load_config, longest_text
+from spectr_export.original.refusal import refuse_unsupported
+from spectr_export.original.source import fetch
+from spectr_export.original.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
 from spectr_export.staging import refuse_output, staged
-from spectr_export.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
+from spectr_export.storing.precision import FLOAT32, Precision
 from spectr_runtime.bundle import ROLES, Bundle, Limits, Manifest, Role, Vocabulary
 from spectr_runtime.bundle.layout import MANIFEST, TOKENIZER
 from spectr_runtime.errors import EngineError, UsageError
@@ -169,7 +169,7 @@ def build(
             quality={role: member.quality for role, member in built.items()},
         )
         _write_manifest(manifest, folder)
-    return Built(manifest, bundle_size(output), time.monotonic() - started)
+    return Built(manifest, Bundle(output, manifest).size, time.monotonic() - started)
 
 
 def check(bundle: Bundle, say: Say) -> None:
@@ -181,11 +181,6 @@ def check(bundle: Bundle, say: Say) -> None:
     for role in ROLES:
         manifest = bundle.manifest
         check_member(role, bundle.model(role), manifest.models[role], manifest.limits.capacity, say)
-
-
-def bundle_size(folder: Path) -> int:
-    """Bytes of all files of a bundle."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _versions() -> dict[str, str]:

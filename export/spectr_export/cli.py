@@ -13,7 +13,6 @@ import click
 
 # torch and transformers take seconds to import, so every command imports what it runs.
 if TYPE_CHECKING:
-    from spectr_runtime.bundle import Bundle
     from spectr_runtime.bundle.compiled import Flavour
     from spectr_runtime.engines import Backend
 
@@ -94,8 +93,9 @@ def build(
     """
     with _reporting_errors():
         from spectr_export.build import build as build_bundle
-        from spectr_export.precision import Precision
+        from spectr_export.storing.precision import Precision
 
+        _quieten_transformers()
         precision = Precision(dtype, quantise or "none")
         if dry_run:
             from spectr_export.rehearsal import rehearse
@@ -162,8 +162,8 @@ def compile_engines(
     written into the bundle, which stays the bundle that it was: runs can go on with it.
     """
     with _reporting_errors():
-        from spectr_export.compile import compile_bundle
-        from spectr_export.tensorrt import BuildLimits
+        from spectr_export.compiled.compile import compile_bundle
+        from spectr_export.compiled.tensorrt import BuildLimits
         from spectr_runtime.bundle import Bundle
 
         workspace = None if memory is None else int(memory * 2**30)
@@ -186,10 +186,11 @@ def compile_engines(
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds."""
     with _reporting_errors():
+        from spectr_export.inspection import describe
         from spectr_runtime.bundle import Bundle
 
-        opened = Bundle.open(bundle)
-        click.echo(json.dumps(opened.manifest.to_json(), indent=2) if as_json else _page(opened))
+        opened = Bundle.look_at(bundle)
+        click.echo(json.dumps(opened.manifest.to_json(), indent=2) if as_json else describe(opened))
 
 
 @main.command(epilog=_example("spectr-export calibrate demo.bundle --batch-size 16"))
@@ -208,6 +209,7 @@ def calibrate(bundle: Path, batch_size: int, backend: Backend, device: str) -> N
         from spectr_export.calibrate import render
         from spectr_runtime.bundle import Bundle
 
+        _quieten_transformers()
         costs, path = calibrate_bundle(Bundle.open(bundle), backend=backend, device=device, rows=batch_size)
         click.echo(render(costs))
         _say(f"kept in {path}")
@@ -222,43 +224,13 @@ def check(bundle: Path) -> None:
         from spectr_runtime.bundle import Bundle
         from spectr_runtime.bundle.compiled import check_engines
 
+        _quieten_transformers()
         opened = Bundle.open(bundle)
         _say(f"{len(opened.manifest.files)} files are as they were built")
         if engines := check_engines(opened):
             _say(f"{engines} engines are as they were compiled")
         check_bundle(opened, _say)
         click.echo(f"{bundle}: sound")
-
-
-def _page(bundle: Bundle) -> str:
-    from spectr_export.build import bundle_size
-    from spectr_export.member import describe_parity, describe_quality
-    from spectr_export.precision import Precision
-    from spectr_runtime.bundle.compiled import list_engines
-
-    manifest = bundle.manifest
-    lines = [f"{bundle.path}  ({bundle_size(bundle.path) / 1e6:.1f} MB, sha256 {bundle.sha256[:16]})"]
-    for role, spec in sorted(manifest.models.items(), reverse=True):
-        heads = f"{spec.kv_heads} key/value heads of {spec.head_size}"
-        lines += [
-            f"{role:<12}{spec.architecture}, {Precision(spec.dtype, spec.quantisation)}, {spec.layers} layers, "
-            f"{heads}, {spec.vocabulary} logits, made for {spec.max_positions} tokens",
-            f"{'':<12}{describe_parity(manifest.parity[role])}",
-        ]
-        if quality := manifest.quality.get(role):
-            lines.append(f"{'':<12}{describe_quality(quality)}")
-    ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
-    lines += [
-        f"{'vocabulary':<12}{manifest.vocabulary.size} tokens, end tokens {ends}",
-        f"{'limits':<12}{manifest.limits.capacity} tokens per text, {manifest.limits.tokens_per_call} per call",
-        f"{'built with':<12}{', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}",
-    ]
-    engines = [
-        (role, one) for role in sorted(manifest.models, reverse=True) for one in list_engines(bundle, role).values()
-    ]
-    for label, (role, one) in zip(("engines", *[""] * len(engines)), engines, strict=False):
-        lines.append(f"{label:<12}{role}: {one.key}, up to {one.rows} rows of {one.capacity} slots")
-    return "\n".join(lines)
 
 
 def _say(line: str) -> None:
@@ -268,12 +240,8 @@ def _say(line: str) -> None:
 @contextlib.contextmanager
 def _reporting_errors() -> Iterator[None]:
     """Turn the errors that a user can cause into two lines and an exit code."""
-    import transformers
-
     from spectr_runtime.errors import SpectrError
 
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     except SpectrError as error:
@@ -282,3 +250,11 @@ def _reporting_errors() -> Iterator[None]:
     except OSError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
+
+
+def _quieten_transformers() -> None:
+    """Keep what transformers says of the models that it loads from the user: spectr says what matters of them."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import torch
 
-from spectr_export.activations import measure_inputs
-from spectr_export.graph import export_graph
-from spectr_export.model import load_original, load_stored, measure_spec, save_model
-from spectr_export.ondemand import Stored
-from spectr_export.parity import check_half, check_onnxruntime, check_rounded
-from spectr_export.precision import NO_INPUTS, Precision, quantised_matrices
-from spectr_export.quality import check_quality
-from spectr_export.reference import Reference
+from spectr_export.checks.activations import measure_inputs
+from spectr_export.checks.parity import check_half, check_onnxruntime, check_rounded
+from spectr_export.checks.quality import check_quality
+from spectr_export.checks.reference import Reference
+from spectr_export.graph.export import export_graph
+from spectr_export.inspection import describe_parity, describe_quality
+from spectr_export.original.model import load_original, load_stored, measure_spec
+from spectr_export.original.ondemand import Stored
+from spectr_export.storing.plan import NO_INPUTS, quantised_matrices
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.save import save_model
 from spectr_runtime.bundle import ModelSpec, Role
 from spectr_runtime.contract import DTYPES
 
@@ -97,24 +100,6 @@ def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: 
     say(f"{role}: {describe_parity(check_onnxruntime(reference, folder, spec, capacity, name=role))}")
     if found := _check_arithmetic(reference, folder, spec, capacity, role):
         say(f"{role}: in {Precision(spec.dtype, spec.quantisation)}, {describe_quality(found)}")
-
-
-def describe_parity(parity: Mapping[str, float]) -> str:
-    """Largest difference to PyTorch eager and where it was found, for a person."""
-    stages = ", ".join(f"{stage} {difference:.1e}" for stage, difference in parity.items())
-    return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
-
-
-def describe_quality(quality: Mapping[str, float]) -> str:
-    """What a model's precision costs, for a person."""
-    parts = []
-    if "lost" in quality:
-        parts.append(f"{quality['lost']:+.4f} nats per token to the checkpoint's {quality['original']:.3f}")
-    if "half" in quality:
-        parts.append(f"preferred tokens within {quality['half']:.2g} of the best logit")
-    if "rounded" in quality:
-        parts.append(f"logits within {quality['rounded']:.2g} of their spread of transformers, rounded alike")
-    return ", ".join(parts)
 
 
 def _check_arithmetic(

@@ -9,8 +9,9 @@ from typing import Any
 
 from spectr_export.build import Prepared, prepare
 from spectr_export.member import Member, Say
-from spectr_export.model import outline
-from spectr_export.precision import Precision, layouts
+from spectr_export.original.model import outline
+from spectr_export.storing.plan import layouts
+from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
 

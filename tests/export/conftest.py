@@ -9,8 +9,9 @@ import pytest
 from tiny_models import Exported, save_pair, tiny_model
 
 from spectr_export.build import build
-from spectr_export.graph import export_graph
-from spectr_export.model import measure_spec, save_model
+from spectr_export.graph.export import export_graph
+from spectr_export.original.model import measure_spec
+from spectr_export.storing.save import save_model
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 from architectures import ARCHITECTURES, NOTES, PROMPT, generated, greedy
 from tiny_models import WINDOW, Exported, tiny_model
 
-from spectr_export.parity import check_parity
+from spectr_export.checks.parity import check_parity
 from spectr_runtime import BundleError
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 

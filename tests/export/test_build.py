@@ -12,9 +12,10 @@ from tiny_models import POSITIONS, VOCABULARY, save_checkpoint, tiny_config, tin
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from spectr_export import build as build_module
-from spectr_export import parity
 from spectr_export.build import Built, build, check
-from spectr_export.model import load_original, longest_text, measure_spec, save_model
+from spectr_export.checks import parity
+from spectr_export.original.model import load_original, longest_text, measure_spec
+from spectr_export.storing.save import save_model
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError, open_engine
 from spectr_runtime.engines import Backend
 

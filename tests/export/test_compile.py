@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from rtx import VERSION
 
 from spectr_export.cli import main
-from spectr_export.compile import choose_key
-from spectr_export.tensorrt import BuildLimits, capabilities
+from spectr_export.compiled.compile import choose_key
+from spectr_export.compiled.tensorrt import BuildLimits, capabilities
 from spectr_runtime import Bundle, Decoder, EngineError, UsageError
 from spectr_runtime.bundle.compiled import EngineKey, find_engine, list_engines
 
@@ -110,6 +110,6 @@ def test_a_capability_that_is_not_known_is_refused_with_those_that_are(bundle: P
 def test_options_of_the_other_flavour_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--timing-cache is for TensorRT"):
         choose_key("tensorrt-rtx", ["8.9"], BuildLimits(timing_cache=Path("timings")))
-    monkeypatch.setattr("spectr_export.compile.load_tensorrt", lambda flavour: SimpleNamespace())
+    monkeypatch.setattr("spectr_export.compiled.compile.load_tensorrt", lambda flavour: SimpleNamespace())
     with pytest.raises(UsageError, match="--compute-capability is for TensorRT-RTX"):
         choose_key("tensorrt", ["8.9"], BuildLimits())

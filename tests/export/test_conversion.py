@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import Concatenate, MergeModulelist, Transpose, WeightConverter
 
-from spectr_export.conversion import read_checkpoint
-from spectr_export.model import load_stored, outline, save_model
-from spectr_export.precision import Precision
+from spectr_export.original.conversion import read_checkpoint
+from spectr_export.original.model import load_stored, outline
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
 from spectr_runtime import BundleError
 

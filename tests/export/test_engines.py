@@ -18,14 +18,14 @@ from onnxscript import ir
 from rtx import FLEET, FP8_FLEET, HALVES, WIDE, build, check
 from tiny_models import tiny_model
 
-from spectr_export import graph as graph_module
-from spectr_export import tensorrt as tensorrt_module
-from spectr_export.graph import export_graph
-from spectr_export.model import measure_spec, save_model
-from spectr_export.precision import Precision
-from spectr_export.progress import Progress
-from spectr_export.quantiser import QUANTISATIONS
-from spectr_export.tensorrt import BuildLimits
+from spectr_export.compiled import tensorrt as tensorrt_module
+from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.tensorrt import BuildLimits
+from spectr_export.graph import export as graph_module
+from spectr_export.graph.export import export_graph
+from spectr_export.original.model import measure_spec
+from spectr_export.storing.precision import QUANTISATIONS, Precision
+from spectr_export.storing.save import save_model
 from spectr_runtime import BundleError, EngineError
 from spectr_runtime.bundle import ModelSpec
 

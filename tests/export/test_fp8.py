@@ -20,18 +20,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import save_checkpoint, tiny_model
 
-from spectr_export.activations import measure_inputs
+from spectr_export.checks.activations import measure_inputs
+from spectr_export.checks.parity import check_onnxruntime, check_rounded, compare
+from spectr_export.checks.reference import Reference
+from spectr_export.checks.tolerance import within_spread
 from spectr_export.cli import main
-from spectr_export.compile import refuse_fp8
-from spectr_export.graph import export_graph
+from spectr_export.compiled.compile import refuse_fp8
+from spectr_export.graph.export import export_graph
 from spectr_export.member import Member
-from spectr_export.model import load_original, measure_spec, save_model
-from spectr_export.parity import check_onnxruntime, check_rounded, compare
-from spectr_export.precision import HEADROOM, Precision, quantised_matrices
-from spectr_export.quantiser import quantise
-from spectr_export.reference import Reference
+from spectr_export.original.model import load_original, measure_spec
 from spectr_export.rehearsal import Expected
-from spectr_export.tolerance import within_spread
+from spectr_export.storing.plan import HEADROOM, quantised_matrices
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.quantiser import quantise
+from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.bundle.compiled import EngineKey

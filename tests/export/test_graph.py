@@ -11,9 +11,9 @@ from onnx.external_data_helper import uses_external_data
 from safetensors.numpy import load_file
 from tiny_models import Exported, tiny_model
 
-from spectr_export.graph import export_graph
-from spectr_export.model import save_model
-from spectr_export.parity import check_parity
+from spectr_export.checks.parity import check_parity
+from spectr_export.graph.export import export_graph
+from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
 from spectr_runtime import BundleError, ModelSpec
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import save_checkpoint, tiny_model
 
-from spectr_export.parity import PARENTS, SMALLEST_CAPACITY, check_parity
-from spectr_export.reference import Reference
+from spectr_export.checks.parity import PARENTS, SMALLEST_CAPACITY, check_parity
+from spectr_export.checks.reference import Reference
 from spectr_runtime import BundleError, Call, ModelSpec
 from spectr_runtime.engines.torch import TorchEngine
 

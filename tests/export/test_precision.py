@@ -16,15 +16,16 @@ from click.testing import CliRunner
 from tiny_models import VOCABULARY, save_checkpoint, tiny_model
 
 from spectr_export import member as member_module
-from spectr_export import quality, tolerance
 from spectr_export.build import build
+from spectr_export.checks import quality, tolerance
+from spectr_export.checks.parity import check_half, check_onnxruntime, check_parity, compare
+from spectr_export.checks.reference import Reference
 from spectr_export.cli import main
-from spectr_export.graph import export_graph
-from spectr_export.model import load_original, measure_spec, save_model
-from spectr_export.parity import check_half, check_onnxruntime, check_parity, compare
-from spectr_export.precision import Precision
-from spectr_export.quantiser import BLOCK, quantise
-from spectr_export.reference import Reference
+from spectr_export.graph.export import export_graph
+from spectr_export.original.model import load_original, measure_spec
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.quantiser import BLOCK, quantise
+from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.bundle.weights import dequantise, read_weights

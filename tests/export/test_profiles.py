@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from spectr_export.profiles import (
+from spectr_export.compiled.profiles import (
     check_coverage,
     fix_capacity,
     make_profiles,

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from spectr_export.progress import Progress, make_monitor
+from spectr_export.compiled.progress import Progress, make_monitor
 
 
 class Clock:

@@ -7,7 +7,7 @@ from architectures import ARCHITECTURES
 from tiny_models import tiny_config
 from transformers import AutoConfig
 
-from spectr_export.refusal import refuse_unsupported
+from spectr_export.original.refusal import refuse_unsupported
 from spectr_runtime import BundleError
 
 LONGROPE = {

@@ -13,8 +13,8 @@ from tiny_models import VOCABULARY, Exported, save_checkpoint, tiny_model
 
 from spectr_export.cli import main
 from spectr_export.member import Member
-from spectr_export.precision import FLOAT32
 from spectr_export.rehearsal import Expected
+from spectr_export.storing.precision import FLOAT32
 from spectr_export.weights import read_places
 
 

@@ -9,11 +9,12 @@ import torch
 from onnxscript import ir
 from tiny_models import WINDOW, tiny_model
 
-from spectr_export import graph as graph_module
-from spectr_export.graph import export_graph
-from spectr_export.kinds import Pattern, find_pattern, shortened
-from spectr_export.model import load_original, measure_spec, save_model
-from spectr_export.repetition import repeat_layers
+from spectr_export.graph import export as graph_module
+from spectr_export.graph.export import export_graph
+from spectr_export.graph.kinds import Pattern, find_pattern, shortened
+from spectr_export.graph.repetition import repeat_layers
+from spectr_export.original.model import load_original, measure_spec
+from spectr_export.storing.save import save_model
 from spectr_runtime import ModelSpec
 from spectr_runtime.adapter.attention import attend
 from spectr_runtime.adapter.model import ContractModel

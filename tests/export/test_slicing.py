@@ -10,10 +10,11 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
-from spectr_export.graph import export_graph
-from spectr_export.model import load_original, measure_spec, save_model
-from spectr_export.parity import check_onnxruntime, check_parity
-from spectr_export.reference import Reference
+from spectr_export.checks.parity import check_onnxruntime, check_parity
+from spectr_export.checks.reference import Reference
+from spectr_export.graph.export import export_graph
+from spectr_export.original.model import load_original, measure_spec
+from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
 from spectr_runtime.bundle.bundle import stacks
 from spectr_runtime.bundle.stacks import experts_per_product, products

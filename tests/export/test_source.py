@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils._paths import filter_repo_objects
 
-from spectr_export.source import fetch
+from spectr_export.original.source import fetch
 from spectr_runtime import BundleError, SpectrError, UsageError
 
 EMPTY = struct.pack("<Q", 2) + b"{}"  # a safetensors file without a tensor

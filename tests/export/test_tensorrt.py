@@ -18,9 +18,9 @@ from tensorrt_double import RELEASES, SIGNATURES, Behaviour, Double
 from tensorrt_signatures import read_signatures
 
 from spectr_export.cli import main
-from spectr_export.profiles import make_profiles, static_capacity
-from spectr_export.progress import Progress
-from spectr_export.tensorrt import BuildLimits, BuiltEngine, build_engine
+from spectr_export.compiled.profiles import make_profiles, static_capacity
+from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime import Bundle, EngineError, UsageError
 from spectr_runtime.bundle import Limits
 from spectr_runtime.bundle.compiled import EngineKey, find_engine

@@ -9,7 +9,7 @@ from tiny_models import END, byte_tokenizer, tiny_config
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from spectr_export.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
+from spectr_export.original.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
 from spectr_runtime import BundleError
 
 

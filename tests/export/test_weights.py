@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 from transformers import AutoModelForCausalLM
 
-from spectr_export.model import load_original, load_stored, save_model
-from spectr_export.precision import Precision
+from spectr_export.original.model import load_original, load_stored
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.save import save_model
 from spectr_export.weights import ALIGNMENT, Layout, read_places, write_weights
 from spectr_runtime import BundleError
 
@@ -120,8 +121,9 @@ STREAM = """
 import sys
 from pathlib import Path
 from transformers import AutoModelForCausalLM, LlamaConfig
-from spectr_export.model import load_stored
-from spectr_export.precision import Precision, convert, layouts
+from spectr_export.original.model import (load_stored)
+from spectr_export.storing.precision import (Precision)
+from spectr_export.storing.plan import (convert, layouts)
 from spectr_export.weights import (write_weights)
 
 def resident():

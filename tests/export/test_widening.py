@@ -9,10 +9,11 @@ import onnx
 from onnx import TensorProto
 from tiny_models import tiny_model
 
-from spectr_export.graph import export_graph
-from spectr_export.model import measure_spec, save_model
-from spectr_export.precision import Precision
-from spectr_export.widening import MOVES, WIDE, widen
+from spectr_export.checks.widening import MOVES, WIDE, widen
+from spectr_export.graph.export import export_graph
+from spectr_export.original.model import measure_spec
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.save import save_model
 
 
 def test_numbers_are_widened_behind_what_only_moves_them_and_for_one_reader_each(tmp_path: Path) -> None:

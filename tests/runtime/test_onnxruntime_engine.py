@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import save_checkpoint, tiny_model
 
-from spectr_export.graph import export_graph
+from spectr_export.graph.export import export_graph
 from spectr_runtime import Call, EngineError, ModelSpec, UsageError
 from spectr_runtime.contract import past_names
 from spectr_runtime.engines import onnxruntime as engine_module

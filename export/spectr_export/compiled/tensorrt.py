@@ -14,8 +14,8 @@ from typing import Any
 
 import onnx
 
-from spectr_export.profiles import check_coverage, fix_capacity, read_dimensions, shapes
-from spectr_export.progress import Progress, make_monitor
+from spectr_export.compiled.profiles import check_coverage, fix_capacity, read_dimensions, shapes
+from spectr_export.compiled.progress import Progress, make_monitor
 from spectr_runtime.bundle.compiled import EngineKey, Profile
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, make_logger

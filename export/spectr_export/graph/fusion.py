@@ -11,7 +11,7 @@ from onnxscript.ir import passes
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet, pattern, rewrite
 from onnxscript.rewriter.rules import common
 
-from spectr_export.merging import merge_products
+from spectr_export.graph.merging import merge_products
 
 END = 2**63 - 1  # how a slice to the end is traced
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from spectr_export.ondemand import Stored
-from spectr_export.quantiser import quantise, quantised_layouts
+from spectr_export.original.ondemand import Stored
+from spectr_export.storing.quantiser import quantise, quantised_layouts
 from spectr_export.weights import Layout
 from spectr_runtime.bundle.stacks import DOWN, UP, experts_per_product, products
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from spectr_export.reference import Reference, Text
-from spectr_export.rounding import drop_rounding
-from spectr_export.tolerance import (
+from spectr_export.checks.reference import Reference, Text
+from spectr_export.checks.tolerance import (
     ABSOLUTE,
     RELATIVE,
     WIDE_ABSOLUTE,
@@ -27,7 +26,8 @@ from spectr_export.tolerance import (
     within,
     within_spread,
 )
-from spectr_export.widening import widen
+from spectr_export.checks.widening import widen
+from spectr_export.graph.rounding import drop_rounding
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.contract import Call, Engine

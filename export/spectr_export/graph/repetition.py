@@ -9,7 +9,7 @@ from typing import Any
 
 from onnxscript import ir
 
-from spectr_export.kinds import Pattern
+from spectr_export.graph.kinds import Pattern
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 

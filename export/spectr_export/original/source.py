@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from spectr_export.checkpoint import check_weights
+from spectr_export.original.checkpoint import check_weights
 from spectr_runtime.bundle.layout import CONFIG
 from spectr_runtime.errors import BundleError, SpectrError, UsageError, first_line
 

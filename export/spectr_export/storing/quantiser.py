@@ -23,7 +23,6 @@ from spectr_runtime.errors import BundleError
 BLOCK = 32
 # Fractions of a block's largest weight that the largest code may stand for.
 CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8)
-QUANTISATIONS = ("none", "int8", "int4", "fp8")
 
 
 def quantisable(model: Any, quantisation: str) -> set[str]:

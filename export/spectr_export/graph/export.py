@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from onnxscript import ir
 
-from spectr_export.dequantisation import dequantise_stacks, dequantise_weight, is_stack, read_undecoded
-from spectr_export.fusion import simplify
-from spectr_export.kinds import find_pattern, shortened
-from spectr_export.repetition import repeat_layers
-from spectr_export.rounding import round_products
-from spectr_export.slicing import cut_stacks
+from spectr_export.graph.dequantisation import dequantise_stacks, dequantise_weight, is_stack, read_undecoded
+from spectr_export.graph.fusion import simplify
+from spectr_export.graph.kinds import find_pattern, shortened
+from spectr_export.graph.repetition import repeat_layers
+from spectr_export.graph.rounding import round_products
+from spectr_export.graph.slicing import cut_stacks
 from spectr_export.weights import read_places
 from spectr_runtime.adapter.model import ContractModel, load_contract_model
 from spectr_runtime.bundle import ModelSpec

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from spectr_export.checkpoint import weight_files
-from spectr_export.ondemand import Stored
+from spectr_export.original.checkpoint import weight_files
+from spectr_export.original.ondemand import Stored
 from spectr_runtime.errors import BundleError
 
 # What a converter reads: tensors by the pattern that their names match.

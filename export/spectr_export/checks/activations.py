@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from spectr_export.quality import nats_per_token
+from spectr_export.checks.quality import nats_per_token
 
 
 def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict[str, float]:

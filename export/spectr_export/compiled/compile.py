@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from spectr_export.profiles import make_profiles, static_capacity
-from spectr_export.progress import Progress
-from spectr_export.tensorrt import BuildLimits, build_engine, capabilities
+from spectr_export.compiled.profiles import make_profiles, static_capacity
+from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.tensorrt import BuildLimits, build_engine, capabilities
 from spectr_runtime.bundle import ROLES, Bundle, ModelSpec
 from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Flavour
 from spectr_runtime.bundle.layout import ENGINES

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectr_export.precision import Precision
+from spectr_export.storing.precision import Precision
 from spectr_runtime.errors import BundleError, UsageError
 
 TOKENS = 512

@@ -11,7 +11,7 @@ import torch
 from onnxscript import ir
 from onnxscript.ir import passes
 
-from spectr_export.slicing import number
+from spectr_export.graph.slicing import number
 from spectr_export.weights import Place, read_places
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape

@@ -1,4 +1,4 @@
-"""How a model is stored: the type of its numbers, and whether its matrices are quantised."""
+"""What is stored of a model in a precision: which of its matrices are quantised, and every weight in its form."""
 
 from __future__ import annotations
 
@@ -9,48 +9,15 @@ from typing import Any
 
 import torch
 
-from spectr_export.experts import Stack, find_stacks, quantise_stack, stack_layouts
-from spectr_export.ondemand import Stored
-from spectr_export.quantiser import (
-    QUANTISATIONS,
-    fits,
-    has_inputs_first,
-    quantisable,
-    quantise,
-    quantised_layouts,
-    scale_to,
-)
+from spectr_export.original.ondemand import Stored
+from spectr_export.storing.experts import Stack, find_stacks, quantise_stack, stack_layouts
+from spectr_export.storing.precision import Precision
+from spectr_export.storing.quantiser import fits, has_inputs_first, quantisable, quantise, quantised_layouts, scale_to
 from spectr_export.weights import Layout
 from spectr_runtime.bundle.weights import CODES, INPUT, SCALES
 from spectr_runtime.contract import DTYPES
-from spectr_runtime.errors import BundleError, UsageError
+from spectr_runtime.errors import BundleError
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Precision:
-    """How a model is stored.
-
-    Attributes:
-        dtype: Type of the weights and of the cache: ``float32``, ``float16`` or ``bfloat16``.
-        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8``, ``int4`` or
-            ``fp8``, which rounds what they are multiplied with as well.
-    """
-
-    dtype: str = "float32"
-    quantisation: str = "none"
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("dtype", DTYPES), ("quantisation", QUANTISATIONS)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"A {name} of {getattr(self, name)!r} is not known; it must be {', '.join(allowed)}.")
-
-    def __str__(self) -> str:
-        if self.quantisation == "none":
-            return self.dtype
-        return f"{self.quantisation} {'products' if self.quantisation == 'fp8' else 'weights'} and {self.dtype}"
-
-
-FLOAT32 = Precision()
 NO_INPUTS: Mapping[str, float] = {}
 # How far a text may go beyond the largest inputs that were measured. Floating-point codes lose nothing by it but the
 # very smallest numbers.

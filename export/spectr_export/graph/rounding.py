@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnxscript import ir
 
-from spectr_export.dequantisation import external
+from spectr_export.graph.dequantisation import external
 from spectr_export.weights import read_places
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.weights import CODES, INPUT, read_input_scales

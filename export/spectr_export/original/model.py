@@ -3,7 +3,6 @@
 # Hk key/value heads, T tokens, D head size.
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -12,13 +11,10 @@ from typing import Any
 
 import torch
 
-from spectr_export.checkpoint import check_sizes
-from spectr_export.conversion import read_checkpoint
-from spectr_export.experts import find_stacks
-from spectr_export.ondemand import Stored, load_on_demand
-from spectr_export.precision import FLOAT32, NO_INPUTS, Precision, convert, distinct_weights, layouts
-from spectr_export.quantiser import has_inputs_first
-from spectr_export.weights import read_places, write_weights
+from spectr_export.original.checkpoint import check_sizes
+from spectr_export.original.conversion import read_checkpoint
+from spectr_export.original.ondemand import Stored, load_on_demand
+from spectr_export.weights import read_places
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.e4m3 import round_inputs
 from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
@@ -26,7 +22,6 @@ from spectr_runtime.bundle.stacks import is_up, stack_shape
 from spectr_runtime.bundle.weights import (
     CODES,
     SCALES,
-    Order,
     layer_shape,
     read_expert,
     read_input_scales,
@@ -165,35 +160,6 @@ def measure_spec(model: Any) -> ModelSpec:
         vocabulary=output.logits.shape[-1],
         max_positions=longest_text(model.config),
     )
-
-
-def save_model(
-    model: Any,
-    folder: Path,
-    precision: Precision = FLOAT32,
-    weights: Mapping[str, Stored] | None = None,
-    inputs: Mapping[str, float] = NO_INPUTS,
-) -> None:
-    """Write ``config.json`` and ``model.safetensors``, the weights part by part under transformers' names.
-
-    Args:
-        model: A causal LM.
-        folder: Where to write; made if need be.
-        precision: How the weights are stored.
-        weights: Its weights, in any type; None where the model holds them.
-        inputs: For fp8, what ``measure_inputs`` found.
-
-    Raises:
-        BundleError: A weight does not fit the precision.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = copy.deepcopy(model.config)
-    config.architectures, config.dtype = [type(model).__name__], precision.dtype
-    config.save_pretrained(folder)
-    held = {name: Stored.of(tensor) for name, tensor in distinct_weights(model).items()} if weights is None else weights
-    order = Order(has_inputs_first(model), any(stack.inputs_first for stack in find_stacks(model).values()))
-    made = convert(model, held, precision, inputs)
-    write_weights(folder / WEIGHTS, layouts(model, precision), made, {"format": "pt", **order.to_metadata()})
 
 
 def _stored_weights(path: Path) -> dict[str, Stored]:

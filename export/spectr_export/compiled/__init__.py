@@ -1,0 +1,1 @@
+"""Compiling the graphs of a bundle to TensorRT engines."""

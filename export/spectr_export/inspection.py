@@ -1,0 +1,58 @@
+"""What a bundle holds, for a person. Loads no tensor library, so that the command answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spectr_export.storing.precision import Precision
+from spectr_runtime.bundle import Bundle
+from spectr_runtime.bundle.compiled import list_engines
+
+
+def describe(bundle: Bundle) -> str:
+    """Models, vocabulary, limits, tools and engines of a bundle, aligned.
+
+    Raises:
+        BundleError: The record of an engine is malformed.
+    """
+    manifest = bundle.manifest
+    lines = [f"{bundle.path}  ({bundle.size / 1e6:.1f} MB, sha256 {bundle.sha256[:16]})"]
+    for role, spec in sorted(manifest.models.items(), reverse=True):
+        heads = f"{spec.kv_heads} key/value heads of {spec.head_size}"
+        lines += [
+            f"{role:<12}{spec.architecture}, {Precision(spec.dtype, spec.quantisation)}, {spec.layers} layers, "
+            f"{heads}, {spec.vocabulary} logits, made for {spec.max_positions} tokens",
+            f"{'':<12}{describe_parity(manifest.parity[role])}",
+        ]
+        if quality := manifest.quality.get(role):
+            lines.append(f"{'':<12}{describe_quality(quality)}")
+    ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
+    lines += [
+        f"{'vocabulary':<12}{manifest.vocabulary.size} tokens, end tokens {ends}",
+        f"{'limits':<12}{manifest.limits.capacity} tokens per text, {manifest.limits.tokens_per_call} per call",
+        f"{'built with':<12}{', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}",
+    ]
+    engines = [
+        (role, one) for role in sorted(manifest.models, reverse=True) for one in list_engines(bundle, role).values()
+    ]
+    for label, (role, one) in zip(("engines", *[""] * len(engines)), engines, strict=False):
+        lines.append(f"{label:<12}{role}: {one.key}, up to {one.rows} rows of {one.capacity} slots")
+    return "\n".join(lines)
+
+
+def describe_parity(parity: Mapping[str, float]) -> str:
+    """Largest difference to PyTorch eager and where it was found, for a person."""
+    stages = ", ".join(f"{stage} {difference:.1e}" for stage, difference in parity.items())
+    return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
+
+
+def describe_quality(quality: Mapping[str, float]) -> str:
+    """What a model's precision costs, for a person."""
+    parts = []
+    if "lost" in quality:
+        parts.append(f"{quality['lost']:+.4f} nats per token to the checkpoint's {quality['original']:.3f}")
+    if "half" in quality:
+        parts.append(f"preferred tokens within {quality['half']:.2g} of the best logit")
+    if "rounded" in quality:
+        parts.append(f"logits within {quality['rounded']:.2g} of their spread of transformers, rounded alike")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""How a model's weights are stored: types, quantisation, and the file that they are written to."""
