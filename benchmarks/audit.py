@@ -21,10 +21,10 @@ import click
 import torch
 from machine import machine
 
-from spectr_jobs.evidence import FALSE_ALARMS, Evidence
-from spectr_jobs.reader import START, Reader, shape_of
-from spectr_jobs.records import Record
-from spectr_jobs.sources import resolve
+from spectr_jobs.commands.evidence import FALSE_ALARMS, Evidence
+from spectr_jobs.inputs.reader import START, Reader, shape_of
+from spectr_jobs.inputs.sources import resolve
+from spectr_jobs.records.record import Record
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.rows.score import Score, Written
 from spectr_runtime.scorer import Scorer

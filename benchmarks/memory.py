@@ -20,7 +20,8 @@ from typing import Any
 import click
 from machine import machine
 
-from spectr_jobs import cli, setup
+from spectr_jobs.cli import main as cli
+from spectr_jobs.work import setup
 from spectr_runtime import Completion, Plan, Request, SpeculationStats, Timing, Usage
 
 SIZES = (10_000, 100_000, 1_000_000)

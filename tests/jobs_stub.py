@@ -156,9 +156,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """``spectr-batch`` with the stub; the first argument is its pause per row in seconds."""
-    from spectr_jobs import cli
-    from spectr_jobs import setup as seam
-    from spectr_jobs.setup import RunDecoder, Setup
+    from spectr_jobs.cli import main as cli
+    from spectr_jobs.work import setup as seam
+    from spectr_jobs.work.setup import RunDecoder, Setup
 
     pause = float(sys.argv.pop(1))
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from jobs_stub import StubDecoder, write_bundle, write_lines
 
-from spectr_jobs import cli
-from spectr_jobs import setup as seam
-from spectr_jobs.setup import Setup
-from spectr_jobs.stop import Stop
+from spectr_jobs.cli import main as cli
+from spectr_jobs.work import setup as seam
+from spectr_jobs.work.setup import Setup
+from spectr_jobs.work.stop import Stop
 from spectr_runtime import Bundle
 
 

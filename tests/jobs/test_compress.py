@@ -10,8 +10,8 @@ import pytest
 import zstandard
 from jobs_stub import write_lines
 
-from spectr_jobs import journal
-from spectr_jobs.shard import Shard
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.shard import Shard
 
 
 @pytest.fixture

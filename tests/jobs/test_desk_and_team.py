@@ -13,8 +13,8 @@ from spectr_jobs.drivers.actor import Line
 from spectr_jobs.drivers.desk import Desk
 from spectr_jobs.drivers.team import LOSSES, Team
 from spectr_jobs.errors import Interrupted
-from spectr_jobs.stop import Stop
-from spectr_jobs.tally import Tally
+from spectr_jobs.records.tally import Tally
+from spectr_jobs.work.stop import Stop
 from spectr_runtime import EngineError
 
 

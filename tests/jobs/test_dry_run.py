@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from jobs_stub import StubDecoder, write_lines
 
-from spectr_jobs import pilot
-from spectr_jobs import setup as seam
-from spectr_jobs.dry_run import Load
-from spectr_jobs.fields import Wanted
-from spectr_jobs.pilot import Pilot, measure
-from spectr_jobs.records import Origin, Record
+from spectr_jobs.commands import pilot
+from spectr_jobs.commands.dry_run import Load
+from spectr_jobs.commands.pilot import Pilot, measure
+from spectr_jobs.records.fields import Wanted
+from spectr_jobs.records.record import Origin, Record
+from spectr_jobs.work import setup as seam
 from spectr_runtime import RequestError, SamplingParams
 from spectr_runtime.planning.footprint import Footprint
 
@@ -101,7 +101,7 @@ def test_ranks_share_the_time(run):
 
 
 def test_many_prompts_are_counted_by_a_sample(run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("spectr_jobs.dry_run.COUNTED", 40)
+    monkeypatch.setattr("spectr_jobs.commands.dry_run.COUNTED", 40)
     lines = lines_of(run([{"prompt": "x" * (5 + n % 11)} for n in range(2_000)], "--batch-size", 2))
     about, total, _, error = lines["prompt tokens"].removesuffix(", from 40 records").split()
     assert (about, error.endswith("%")) == ("about", True)

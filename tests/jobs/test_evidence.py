@@ -10,7 +10,7 @@ import pytest
 import torch
 from table_pair import table_scorer, write
 
-from spectr_jobs.evidence import FALSE_ALARMS, Evidence
+from spectr_jobs.commands.evidence import FALSE_ALARMS, Evidence
 from spectr_runtime import Plan, Request, SamplingParams
 from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_select import RULES, Role, Selection

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spectr_jobs import cli
-from spectr_jobs.submit import command
+from spectr_jobs.cli import main as cli
+from spectr_jobs.drivers import command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUN = ("--", "build/demo/bundle", "examples/prompts.jsonl", "-o", "build/demo/run")

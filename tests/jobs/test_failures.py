@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from jobs_stub import StubDecoder, read_lines
 
-from spectr_jobs import cli, journal
-from spectr_jobs import setup as seam
-from spectr_jobs import survey as survey_module
-from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.timeline import spans
+from spectr_jobs.cli import main as cli
+from spectr_jobs.inputs import survey as survey_module
+from spectr_jobs.report.timeline import spans
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.work import setup as seam
 
 AGAIN = "run the same command again."
 

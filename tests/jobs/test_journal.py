@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spectr_jobs import journal
-from spectr_jobs.journal import Journal
-from spectr_jobs.lock import Lock, held, is_free
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.journal import Journal
+from spectr_jobs.run_directory.lock import Lock, held, is_free
 
 
 def test_a_torn_last_line_is_cut_back_and_the_next_line_stands_alone(tmp_path: Path):

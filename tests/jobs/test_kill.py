@@ -17,9 +17,10 @@ import jobs_stub
 import pytest
 from jobs_stub import StubDecoder, read_lines, write_lines
 
-from spectr_jobs import cli, journal
-from spectr_jobs import setup as seam
-from spectr_jobs.run_directory import PARTS
+from spectr_jobs.cli import main as cli
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.directory import PARTS
+from spectr_jobs.work import setup as seam
 
 # Python warns of forks of processes with threads; the ones of torch are idle, and the children load no model.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from jobs_stub import StubDecoder, read_lines
 
-from spectr_jobs import mirror as module
+from spectr_jobs.run_directory import mirror as module
 
 MERGED = ("output.jsonl", "errors.jsonl", "summary.json", "events.jsonl", "manifest.json")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jobs_stub import write_lines
 
-from spectr_jobs import place
+from spectr_jobs.run_directory import paths as place
 
 ROWS = 9
 RECORDS = [{"id": n, "prompt": f"Say {n}"} for n in range(ROWS)]
@@ -74,7 +74,7 @@ def test_a_run_of_stdin_goes_on_with_the_same_stdin_and_no_other(batch, home: Pa
         text = "".join(json.dumps(record) + "\n" for record in records)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
-    monkeypatch.setattr("spectr_jobs.run.conclude", lambda *_, **__: 75)  # as if it were killed before the end
+    monkeypatch.setattr("spectr_jobs.commands.run.conclude", lambda *_, **__: 75)  # as if it were killed before the end
     for records, code in ((RECORDS, 75), (RECORDS, 75), (RECORDS[1:], 2)):
         piped(records)
         result = batch(*command("-"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spectr_jobs.rank import Rank, detect
-from spectr_jobs.run_directory import RunDirectory
+from spectr_jobs.drivers.rank import Rank, detect
+from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_runtime import UsageError
 
 ARRAY = {

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spectr_jobs import fields, rows
-from spectr_jobs.records import CHAT, COMPLETIONS, BadRecord, Record, Shape, detect, parse
+from spectr_jobs.records import fields, rows
+from spectr_jobs.records.record import CHAT, COMPLETIONS, BadRecord, Record, Shape, detect, parse
 from spectr_runtime import Chat, SamplingParams
 
 DEFAULTS = SamplingParams(max_tokens=64, temperature=0.5, top_k=9)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from jobs_stub import read_lines, write_lines
 
-from spectr_jobs import report as module
-from spectr_jobs.charts import Axis, bars, line, number, scatter, shares
-from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.timeline import Span, bins, spans
+from spectr_jobs.report import page as module
+from spectr_jobs.report.charts import Axis, bars, line, number, scatter, shares
+from spectr_jobs.report.timeline import Span, bins, spans
+from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_runtime import Plan
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from jobs_stub import read_lines, write_bundle, write_lines
 
-from spectr_jobs.lock import held
-from spectr_jobs.stop import Stop
+from spectr_jobs.run_directory.lock import held
+from spectr_jobs.work.stop import Stop
 from spectr_runtime import EngineError
 
 
@@ -255,7 +255,7 @@ def test_a_time_limit_stops_ahead_of_it(run, signals: None, whole: bytes, tmp_pa
 def test_a_signal_before_decoding_ends_the_command_at_once(
     run, signals: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    from spectr_jobs import run as module
+    from spectr_jobs.commands import run as module
 
     stop = Stop()
     stop.install()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from spectr_jobs import rows
-from spectr_jobs.records import CHAT, COMPLETIONS, BadRecord, Record, parse
-from spectr_jobs.tally import Tally
+from spectr_jobs.records import rows
+from spectr_jobs.records.record import CHAT, COMPLETIONS, BadRecord, Record, parse
+from spectr_jobs.records.tally import Tally
 from spectr_runtime import (
     Completion,
     Failure,

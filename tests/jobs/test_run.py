@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from jobs_stub import read_lines, write_bundle, write_lines
 
-from spectr_jobs import progress as progress_module
-from spectr_jobs.progress import Progress
-from spectr_jobs.tally import Tally
+from spectr_jobs.records.tally import Tally
+from spectr_jobs.work import progress as progress_module
+from spectr_jobs.work.progress import Progress
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_several_inputs_make_one_run(batch, bundle: Path, prompts: Path, run_dir
 
 def test_help_needs_no_models():
     code = (
-        "import sys; from spectr_jobs.cli import call; call(['run', '--help']); "
+        "import sys; from spectr_jobs.cli.main import call; call(['run', '--help']); "
         "print(*({'torch', 'transformers', 'onnxruntime'} & sys.modules.keys()), file=sys.stderr, end='')"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

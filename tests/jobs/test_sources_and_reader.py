@@ -7,11 +7,11 @@ import pytest
 import zstandard
 from jobs_stub import write_lines
 
-from spectr_jobs import sources
-from spectr_jobs.compression import Damaged, decompress
 from spectr_jobs.errors import InputError
-from spectr_jobs.reader import START, Position, Reader, shape_of
-from spectr_jobs.sources import Source, resolve
+from spectr_jobs.inputs import sources
+from spectr_jobs.inputs.compression import Damaged, decompress
+from spectr_jobs.inputs.reader import START, Position, Reader, shape_of
+from spectr_jobs.inputs.sources import Source, resolve
 from spectr_runtime import SamplingParams, UsageError
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from jobs_stub import write_lines
 
-from spectr_jobs import survey as module
 from spectr_jobs.errors import InputError
-from spectr_jobs.reader import Position
-from spectr_jobs.sources import resolve
-from spectr_jobs.survey import Survey, survey
+from spectr_jobs.inputs import survey as module
+from spectr_jobs.inputs.reader import Position
+from spectr_jobs.inputs.sources import resolve
+from spectr_jobs.inputs.survey import Survey, survey
 from spectr_runtime import SamplingParams
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from jobs_stub import read_lines
 
-from spectr_jobs import sources, tables
 from spectr_jobs.errors import InputError
-from spectr_jobs.reader import START, Reader
-from spectr_jobs.records import Record
-from spectr_jobs.sources import Source
+from spectr_jobs.inputs import sources, tables
+from spectr_jobs.inputs.reader import START, Reader
+from spectr_jobs.inputs.sources import Source
+from spectr_jobs.records.record import Record
 from spectr_runtime import SamplingParams
 
 arrow = pytest.importorskip("pyarrow")

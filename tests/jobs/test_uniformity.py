@@ -5,7 +5,7 @@ import random
 import pytest
 from scipy.stats import kstest
 
-from spectr_jobs.uniformity import Uniformity
+from spectr_jobs.commands.uniformity import Uniformity
 
 
 @pytest.mark.parametrize("count", [1, 7, 400])

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from spectr_jobs import summary
-from spectr_jobs.drivers.work import work
-from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.session import Session
-from spectr_jobs.setup import RunDecoder, Setup
-from spectr_jobs.stop import Stop
-from spectr_jobs.tally import Tally
+from spectr_jobs.drivers.steps import work
+from spectr_jobs.records.tally import Tally
+from spectr_jobs.report import summary
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.work.session import Session
+from spectr_jobs.work.setup import RunDecoder, Setup
+from spectr_jobs.work.stop import Stop
 from spectr_runtime import Bundle
 
 TELL_SECONDS = 0.5
 
 
 class Opener(Protocol):
-    """Loads the models of a bundle; ``spectr_jobs.setup.open_decoder``."""
+    """Loads the models of a bundle; ``spectr_jobs.work.setup.open_decoder``."""
 
     def __call__(self, bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
         """Open a decoder for the run's seed."""

@@ -6,7 +6,7 @@ import dataclasses
 import heapq
 from collections.abc import Iterable, Sequence
 
-from spectr_jobs.tally import Tally
+from spectr_jobs.records.tally import Tally
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import BinaryIO, Protocol
 
-from spectr_jobs.rank import Rank
-from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.setup import Setup
-from spectr_jobs.stop import Stop
+from spectr_jobs.drivers.rank import Rank
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.work.setup import Setup
+from spectr_jobs.work.stop import Stop
 from spectr_runtime import Bundle
 
 

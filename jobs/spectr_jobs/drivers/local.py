@@ -6,14 +6,15 @@ import dataclasses
 import sys
 from typing import BinaryIO
 
-from spectr_jobs import setup, summary
-from spectr_jobs.drivers.work import announce, begin, conclude, work
-from spectr_jobs.progress import Progress
-from spectr_jobs.rank import Rank
-from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.session import Session
-from spectr_jobs.setup import Setup
-from spectr_jobs.stop import Stop
+from spectr_jobs.drivers.rank import Rank
+from spectr_jobs.drivers.steps import announce, begin, conclude, work
+from spectr_jobs.report import summary
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.work import setup
+from spectr_jobs.work.progress import Progress
+from spectr_jobs.work.session import Session
+from spectr_jobs.work.setup import Setup
+from spectr_jobs.work.stop import Stop
 from spectr_runtime import Bundle
 
 

@@ -13,16 +13,17 @@ import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from spectr_jobs import setup, summary
+from spectr_jobs.drivers.rank import Rank
+from spectr_jobs.drivers.steps import announce, begin, conclude
 from spectr_jobs.drivers.team import Team, first_line
-from spectr_jobs.drivers.work import announce, begin, conclude
 from spectr_jobs.errors import Interrupted
 from spectr_jobs.extras import load
-from spectr_jobs.progress import Progress, say
-from spectr_jobs.rank import Rank
-from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.setup import Setup
-from spectr_jobs.stop import CONTINUE, Stop
+from spectr_jobs.report import summary
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.work import setup
+from spectr_jobs.work.progress import Progress, say
+from spectr_jobs.work.setup import Setup
+from spectr_jobs.work.stop import CONTINUE, Stop
 from spectr_runtime import Bundle
 from spectr_runtime.errors import UsageError
 

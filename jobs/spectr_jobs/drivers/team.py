@@ -8,9 +8,9 @@ from typing import Any
 
 from spectr_jobs.drivers.actor import Actor
 from spectr_jobs.drivers.desk import Desk, State
-from spectr_jobs.progress import say
-from spectr_jobs.run_directory import RunDirectory
-from spectr_jobs.stop import CONTINUE
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.work.progress import say
+from spectr_jobs.work.stop import CONTINUE
 from spectr_runtime.errors import EngineError
 
 LOSSES = 3  # of every actor, without a sealed shard between them; more is no accident

@@ -1,0 +1,181 @@
+"""The commands ``spectr-batch submit slurm``, ``kubernetes`` and ``ray``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from spectr_jobs.cli.config import ACTIONS
+from spectr_jobs.cli.options import Duration
+from spectr_jobs.cli.run import run
+from spectr_jobs.drivers import kubernetes as kubernetes_job
+from spectr_jobs.drivers import slurm as slurm_array
+
+PROGRAM = "spectr-batch"
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+@click.group()
+def submit() -> None:
+    """Write the job that decodes a run's shards on many machines; for Ray, run it.
+
+    The arguments of `spectr-batch run` come after `--`; they are checked as that command would.
+    """
+
+
+def _options(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """Options in the order in which ``--help`` shows them."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_shared = _options(
+    click.argument("arguments", metavar="-- BUNDLE INPUT... -o RUN_DIR [RUN OPTIONS]", nargs=-1, required=True),
+    click.option(
+        "--ranks",
+        metavar="N",
+        required=True,
+        type=click.IntRange(min=1),
+        help="Processes that share the run's shards.",
+    ),
+    click.option("--gpus", metavar="N", default=1, type=click.IntRange(min=0), help="GPUs of a rank."),
+    click.option("--cpus", metavar="N", default=8, type=click.IntRange(min=1), help="Processors of a rank."),
+)
+_job = _options(
+    click.option("--memory", metavar="SIZE", help="Memory of a rank, as the queue writes it."),
+    click.option("--name", default="spectr", help="Name of the job."),
+)
+
+
+@submit.command(
+    epilog="""
+\b
+Example:
+  spectr-batch submit slurm --ranks 8 --time 4h --to job.sbatch -- bundle prompts.jsonl -o run --device cuda
+"""
+)
+@_shared
+@_job
+@click.option(
+    "--time",
+    "time_limit",
+    metavar="TIME",
+    required=True,
+    type=Duration(),
+    help="Time of a task; what is left then is queued again.",
+)
+@click.option("--partition", metavar="NAME", help="Where the job is queued.")
+@click.option(
+    "--setup",
+    metavar="COMMAND",
+    multiple=True,
+    help="Shell command ahead, for instance to activate an environment. May be repeated.",
+)
+@click.option("--to", type=click.Path(path_type=Path), default="spectr.sbatch", help="The script to write.")
+def slurm(arguments: tuple[str, ...], to: Path, **options: Any) -> None:
+    """Write a Slurm array with one task per rank.
+
+    Slurm warns a task ahead of its time limit; it stops cleanly and is queued again until its shards are done.
+    """
+    values = _checked(arguments)
+    program = PROGRAM if options["setup"] else _here()
+    text = slurm_array.script(
+        [program, "run", *arguments], folder=Path.cwd(), drain_timeout=values["drain_timeout"], **options
+    )
+    _write(to, text, f"sbatch {to}")
+
+
+@submit.command(
+    epilog="""
+\b
+Example:
+  spectr-batch submit kubernetes --ranks 8 --image registry/spectr:0.1 --claim work -- bundle prompts.jsonl -o run
+"""
+)
+@_shared
+@_job
+@click.option("--image", required=True, help="Container image with spectr in it.")
+@click.option(
+    "--claim",
+    required=True,
+    help="Persistent volume claim with the bundle and the inputs; ranks share it, so it must be ReadWriteMany.",
+)
+@click.option("--mount", default="/work", help="Where it is mounted; paths of the run are relative to it.")
+@click.option("--to", type=click.Path(path_type=Path), default="spectr-job.yaml", help="The manifest to write.")
+def kubernetes(arguments: tuple[str, ...], to: Path, **options: Any) -> None:
+    """Write a Kubernetes Indexed Job with one index per rank.
+
+    A pod that is evicted or interrupted is replaced and goes on; an index whose input or usage is wrong is given up.
+    """
+    values = _checked(arguments)
+    text = kubernetes_job.manifest([PROGRAM, "run", *arguments], drain_timeout=values["drain_timeout"], **options)
+    _write(to, text, f"kubectl apply -f {to}")
+
+
+@submit.command(
+    epilog="""
+\b
+Examples:
+  spectr-batch submit ray --ranks 2 --cpus 4 -- bundle prompts.jsonl -o run
+  spectr-batch submit ray --ranks 8 --address auto -- bundle prompts.jsonl -o run --device cuda
+"""
+)
+@_shared
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    default="local",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="The cluster: HOST:PORT, auto for the one that this machine is part of, local for a new one on this machine.",
+)
+@click.pass_context
+def ray(ctx: click.Context, /, arguments: tuple[str, ...], address: str, ranks: int, cpus: int, gpus: int) -> int:
+    """Decode with Ray actors, one per rank, and stay until they have ended.
+
+    An actor that is lost is replaced, and its shards are taken up again. GPUs are reserved with --device cuda. All
+    machines must see the bundle, the inputs and the run directory under the same paths. Signals and exit codes are
+    those of `spectr-batch run`, and any way of running goes on with a run that this one began.
+    """
+    from spectr_jobs.drivers.ray import Cluster
+
+    _checked(arguments)
+    cluster = Cluster(address, ranks, cpus, gpus)
+    with run.make_context("run", list(arguments), parent=ctx, obj=cluster) as run_ctx:
+        return int(run.invoke(run_ctx))
+
+
+def _here() -> str:
+    """The command as it was called, so that a job needs no environment to find it."""
+    called = Path(sys.argv[0])
+    return str(called.absolute()) if called.name == PROGRAM and called.is_file() else PROGRAM
+
+
+def _checked(arguments: Sequence[str]) -> dict[str, Any]:
+    """The values of the run's command; refused like there, and what a job cannot do."""
+    values = run.make_context("run", list(arguments)).params
+    if "-" in (*values["inputs"], values["output"]):
+        raise click.UsageError("A job has no stdin or stdout to read or write; name files.")
+    for name in ("rank", "world"):
+        if values[name] is not None:
+            raise click.UsageError(f"--{name} is told by the queue; leave it out.")
+    for name in ACTIONS:
+        if values[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} decodes nothing; give it to `spectr-batch run`.")
+    return values
+
+
+def _write(to: Path, text: str, start: str) -> None:
+    if to.exists() and to.read_text(encoding="utf-8") != text:
+        raise click.UsageError(f"{to} is there and differs. Remove it, or name another file with --to.")
+    to.write_text(text, encoding="utf-8")
+    print(f"spectr-batch: wrote {to}; start it with: {start}", file=sys.stderr)

@@ -1,0 +1,176 @@
+"""The audit: rows of a run, drawn at random, are scored by the target and tested against its law; see ``evidence``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import heapq
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spectr_jobs.commands import replay, verify
+from spectr_jobs.commands.evidence import FALSE_ALARMS, Evidence
+from spectr_jobs.records import rows
+from spectr_jobs.records.record import Record
+from spectr_jobs.report import summary
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.directory import PARTS, RunDirectory, ShardReader
+from spectr_jobs.work import setup
+from spectr_jobs.work.progress import say
+from spectr_runtime.errors import RequestError, SpectrError, UsageError
+from spectr_runtime.rows.score import Written
+
+PASSED, FAILED = 0, 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drawn:
+    """A row that was drawn.
+
+    Attributes:
+        key: Its id.
+        shard: Number of its shard.
+        completions: Token ids of each of its completions.
+    """
+
+    key: str
+    shard: int
+    completions: Sequence[Sequence[int]]
+
+    @property
+    def size(self) -> int:
+        """Tokens of all completions."""
+        return sum(map(len, self.completions))
+
+
+def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int) -> int:
+    """Test a sample of the rows, tell how it went, and leave the figures in ``audit.json`` and the summary.
+
+    Args:
+        run: The run directory; it may be incomplete.
+        bundle_path: Where the bundle is now; none for where it was.
+        tokens: Tokens of the sample, fewer if the run has fewer.
+        seed: Chooses the sample and the numbers that break up the tokens' probabilities.
+
+    Returns:
+        The exit code: 0 if the rows follow the target's law as far as the sample shows.
+
+    Raises:
+        UsageError: The inputs have changed, or no row holds its token ids.
+        BundleError: The bundle is not the one of the run.
+    """
+    if changed := [*verify.changed_sources(run)]:
+        raise UsageError(f"The rows cannot be scored: {changed[0]}.", hint="Restore it first.")
+    bundle = replay.bundle_of(run, bundle_path)
+    sample, total = draw(run, tokens, seed)
+    if not sample:
+        raise UsageError(
+            f"No row of {run.path} holds its token ids.",
+            hint="Decode records without `return_token_ids: false` first.",
+        )
+    how = replay.setups(run)[0]
+    scored = min(tokens, sum(one.size for one in sample))
+    say(f"scoring {scored:,} tokens of {len(sample):,} rows, {how.backend} on {how.device}")
+    scorer = setup.open_scorer(bundle, how)
+    evidence = Evidence(seed)
+    try:
+        for score in scorer.score(_written(run, sample, tokens)):
+            evidence.add(score)
+    except RequestError as error:
+        raise SpectrError(str(error), hint="The rows are not those of this bundle and these inputs.") from error
+    figures = _figures(evidence, len(sample), total, scorer.tolerance)
+    journal.replace(run.path / summary.AUDIT, [json.dumps(figures, indent=2).encode() + b"\n"])
+    if run.summary.exists():
+        summary.write(run)
+    verdict = "passes" if evidence.sound else "fails"
+    say(f"{run.path} {verdict}\n" + render(evidence, figures))
+    return PASSED if evidence.sound else FAILED
+
+
+def draw(run: RunDirectory, tokens: int, seed: int) -> tuple[list[Drawn], int]:
+    """Rows in random order until they hold enough tokens, and how many rows could have been drawn.
+
+    The order is that of hashes of their ids, so the sample is the same whatever the order of the files.
+    """
+    chosen: list[tuple[int, Drawn]] = []
+    held = total = 0
+    for one in _drawable(run):
+        total += 1
+        heapq.heappush(chosen, (-_hash(seed, one.key), one))
+        held += one.size
+        while held - chosen[0][1].size >= tokens:
+            held -= heapq.heappop(chosen)[1].size
+    return [one for _, one in sorted(chosen, key=lambda pair: -pair[0])], total
+
+
+def _drawable(run: RunDirectory) -> Iterator[Drawn]:
+    for number in run.shards:
+        for _, _, row in journal.rows(run.shard(number) / PARTS[0]):
+            if completions := rows.token_ids(row):
+                yield Drawn(rows.key(row), number, completions)
+
+
+def _hash(seed: int, key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=16).digest(), "little")
+
+
+def _written(run: RunDirectory, sample: Sequence[Drawn], tokens: int) -> Iterator[Written]:
+    """The completions of the rows in their order, up to so many tokens."""
+    records = _records(run, sample)
+    for one in sample:
+        requests = [*records[one.key].requests]
+        if len(requests) != len(one.completions):
+            raise UsageError(f"The row of {one.key!r} has not as many completions as its record asks for.")
+        for request, token_ids in zip(requests, one.completions, strict=True):
+            kept = tuple(itertools.islice(token_ids, tokens))
+            tokens -= len(kept)
+            if kept:
+                yield Written(request, kept)
+
+
+def _records(run: RunDirectory, sample: Sequence[Drawn]) -> dict[str, Record]:
+    wanted, reader = {one.key for one in sample}, ShardReader(run.manifest)
+    found = (record for number in sorted({one.shard for one in sample}) for record in reader.read(number))
+    records = {one.origin.key: one for one in found if isinstance(one, Record) and one.origin.key in wanted}
+    if missing := wanted - records.keys():
+        raise UsageError(f"No record has the id {min(missing)!r} of a row.", hint="Look with `spectr-batch verify`.")
+    return records
+
+
+def _figures(evidence: Evidence, drawn: int, total: int, tolerance: float) -> dict[str, Any]:
+    return {
+        "passed": evidence.sound,
+        "p_value": evidence.p_value,
+        "false_alarm_rate": FALSE_ALARMS,
+        "test": "randomised probability integral transform, Kolmogorov's statistic, Dvoretzky-Kiefer-Wolfowitz bound",
+        "seed": evidence.seed,
+        "rows": drawn,
+        "rows_with_token_ids": total,
+        "tokens": len(evidence.by_ratio),
+        "statistics": {name: one.to_json() for name, one in evidence.statistics.items()},
+        "greedy_tokens": evidence.greedy,
+        "impossible_tokens": evidence.impossible,
+        "logit_tolerance": tolerance,
+        "date": summary.date(time.time()),
+    }
+
+
+def render(evidence: Evidence, figures: Mapping[str, Any]) -> str:
+    """The figures as a small aligned table."""
+    sample = f"{figures['rows']:,} of {figures['rows_with_token_ids']:,} rows, drawn with seed {evidence.seed}"
+    lines = [("sample", sample), ("drawn tokens", f"{figures['tokens']:,}")]
+    for name, one in evidence.statistics.items():
+        limit = one.resolution(evidence.threshold)
+        failed = "  FAILS" if one.p_value < evidence.threshold else ""
+        lines.append((name, f"distance {one.distance:.4f}, allowed {limit:.4f}, p = {one.p_value:.2g}{failed}"))
+    if evidence.greedy:
+        lines.append(("temperature 0", f"{evidence.greedy:,} tokens"))
+    shown = f"{evidence.impossible:,}  FAILS: {', '.join(evidence.examples)}" if evidence.impossible else "none"
+    lines.append(("impossible tokens", f"{shown} (logits within {figures['logit_tolerance']:g} count as equal)"))
+    lines.append(("false alarms", f"at most 1 audit in {1 / FALSE_ALARMS:,.0f}"))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)

@@ -1,0 +1,215 @@
+"""The dry run: what a run would read, take and last; where a run directory is begun, what is left of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from spectr_jobs import duration
+from spectr_jobs.commands import pilot
+from spectr_jobs.commands.pilot import Pilot
+from spectr_jobs.commands.run import tell
+from spectr_jobs.drivers.rank import Rank
+from spectr_jobs.inputs.reader import START, Reader
+from spectr_jobs.inputs.sources import Source
+from spectr_jobs.inputs.stdin import named
+from spectr_jobs.inputs.survey import Survey, survey
+from spectr_jobs.records.record import Record
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.manifest import Terms
+from spectr_jobs.work import setup
+from spectr_jobs.work.progress import say
+from spectr_jobs.work.setup import Setup
+from spectr_runtime import Bundle
+from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.rows.request import SamplingParams
+
+COUNTED = 256  # records whose prompts are counted, at least
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+Line = tuple[str, str]
+
+
+@dataclasses.dataclass(slots=True)
+class Load:
+    """What the good records ask for that have no row yet.
+
+    Attributes:
+        records: How many there are.
+        completions: Completions of all.
+        most_tokens: The sum of their token limits.
+        sample: Some of the records, drawn with equal chances, in random order.
+    """
+
+    records: int = 0
+    completions: int = 0
+    most_tokens: int = 0
+    sample: list[Record] = dataclasses.field(default_factory=list)
+
+    def add(self, record: Record, size: int, generator: random.Random) -> None:
+        """Count a record, and keep it with the chance that makes all equal (Vitter, 1985, algorithm R)."""
+        self.records += 1
+        self.completions += record.size
+        self.most_tokens += record.size * record.wanted.params.max_tokens
+        if len(self.sample) < size:
+            self.sample.append(record)
+        elif (place := generator.randrange(self.records)) < size:
+            self.sample[place] = record
+
+
+def rehearse(
+    bundle_path: Path,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    how: Setup,
+    rank: Rank,
+    sampling: SamplingParams,
+    columns: Mapping[str, str],
+    seed: int,
+    limit: int | None,
+    shard_size: int,
+    compress: str | None,
+) -> int:
+    """Tell records, tokens, memory and time of a run, or of what is left of it, on stderr.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        SpectrError: The run could not start or go on, or its batch does not fit into the memory that is free.
+    """
+    bundle = Bundle.open(bundle_path)
+    run = RunDirectory.open(Path(output)) if (Path(output) / "manifest.json").is_file() else None
+    with tempfile.TemporaryDirectory(prefix="spectr-") as folder, named(inputs, Path(folder), rank, columns) as files:
+        found = survey(files, sampling, shard_size=shard_size, limit=limit)
+        tell(found)
+        if run is not None:
+            run.manifest.check(Terms(bundle.sha256, seed, sampling, limit, shard_size, compress), found.files)
+        size = max(COUNTED, 2 * pilot.GENERATIONS * how.batch_size)
+        load = _load(files, found, sampling, limit, shard_size, run, size)
+    lines = [*_input(found, load, shard_size, rank, run)]
+    if run is not None and not load.records:
+        say(f"dry run, nothing is written: {how}\n" + _render([*lines, ("time", "none: nothing is left to decode")]))
+        return 0
+    lines += _prompts(bundle, load)
+    memory = _memory(bundle, how)
+    started = time.monotonic()
+    decoder = setup.open_decoder(bundle, how, seed=seed)
+    loading = time.monotonic() - started
+    requests = itertools.chain.from_iterable(record.requests for record in load.sample)
+    flown = pilot.fly(decoder, requests, how.batch_size)
+    say(f"dry run, nothing is written: {how}\n" + _render([*lines, memory, *_time(flown, load, loading, rank)]))
+    return 0
+
+
+def _load(
+    files: Sequence[Source],
+    found: Survey,
+    sampling: SamplingParams,
+    limit: int | None,
+    shard_size: int,
+    run: RunDirectory | None,
+    size: int,
+) -> Load:
+    load, generator, done = Load(), random.Random(0), set[str]()
+    for index, item in enumerate(Reader(files, [file.shape for file in found.files], sampling).read(START, limit)):
+        if run is not None and index % shard_size == 0:
+            done = run.done(index // shard_size)
+        if isinstance(item.record, Record) and item.record.origin.key not in done:
+            load.add(item.record, size, generator)
+    generator.shuffle(load.sample)
+    return load
+
+
+def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirectory | None) -> Iterator[Line]:
+    bad = f", {found.bad:,} of them cannot be decoded" if found.bad else ""
+    shards = len(found.shards)
+    ranks = f", {len(rank.shards(shards)):,} of them of {rank}" if rank.world > 1 else ""
+    yield "records", f"{found.records:,}{bad}"
+    yield "shards", f"{shards:,} of up to {shard_size:,} records{ranks}"
+    if run is not None:
+        yield "left", f"{load.records:,} of them; the others have their rows in {run.path}"
+    yield "completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"
+
+
+def _prompts(bundle: Bundle, load: Load) -> list[Line]:
+    """Tokens of the prompts: counted, or estimated from the sample."""
+    encoder, counts, failed = setup.open_tokenizer(bundle), [], 0
+    for record in load.sample:
+        try:
+            counts.append(sum(len(encoder.encode(prompt)) for prompt in record.prompts))
+        except RequestError:
+            failed += 1
+    if not counts:
+        return [("prompt tokens", "none: no prompt can be tokenized")]
+    share = len(counts) / len(load.sample)
+    total = round(statistics.fmean(counts) * load.records * share)
+    if len(load.sample) == load.records:
+        lines = [("prompt tokens", f"{total:,}")]
+    else:
+        error = 2 * statistics.stdev(counts) / statistics.fmean(counts) / math.sqrt(len(counts))
+        lines = [("prompt tokens", f"about {total:,} ± {error:.0%}, from {len(counts):,} records")]
+    if failed:
+        lines.append(("", f"{failed:,} of {len(load.sample):,} prompts looked at cannot be tokenized"))
+    return lines
+
+
+def _memory(bundle: Bundle, how: Setup) -> Line:
+    """What the batch takes and what there is.
+
+    Raises:
+        UsageError: It does not fit.
+    """
+    needed, free = setup.footprint(bundle, how), setup.free_memory(how.device)
+    total, rows = needed.total(how.batch_size), how.batch_size
+    parts = (
+        f"weights {_bytes(needed.weights)}, caches {_bytes(rows * needed.cache_per_row)} "
+        f"({rows:,} rows of {needed.slots:,} slots), laws {_bytes(rows * needed.laws_per_row)}"
+    )
+    if free is None:
+        return "memory", f"{_bytes(total)}: {parts}"
+    most = needed.rows_in(free)
+    if rows > most:
+        raise UsageError(
+            f"--batch-size {rows} takes {_bytes(total)} of memory on {how.device} ({parts}); {_bytes(free)} are free.",
+            hint=f"At most {most:,} rows fit." if most else "Not even one row fits.",
+        )
+    return "memory", f"{_bytes(total)} of {_bytes(free)}: {parts}; at most {most:,} rows fit"
+
+
+def _time(flown: Pilot | None, load: Load, loading: float, rank: Rank) -> list[Line]:
+    if flown is None:
+        return [("time", "unknown: none of the sampled records could be decoded")]
+    seconds = flown.seconds_per_completion * load.completions / rank.world
+    sure = "too few to tell how sure"
+    if flown.uncertainty is not None:
+        least, most = seconds / (1 + flown.uncertainty), seconds * (1 + flown.uncertainty)
+        sure = f"95 % sure of {duration.shown(least)} to {duration.shown(most)}"
+    ranks = f" on each of {rank.world:,} ranks" if rank.world > 1 else ""
+    speed = f"{flown.tokens / flown.seconds:,.0f} tokens/s, {flown.tokens / flown.completions:,.0f} tokens each"
+    return [
+        ("pilot", f"{flown.completions:,} completions in {duration.shown(flown.seconds)}: {speed}"),
+        ("time", f"about {duration.shown(seconds)}{ranks} ({sure}), and {duration.shown(loading)} to load the models"),
+    ]
+
+
+def _bytes(count: float) -> str:
+    """Bytes for reading: ``37.4 MB``."""
+    for unit in UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} {UNITS[-1]}"
+
+
+def _render(lines: Sequence[Line]) -> str:
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)

@@ -1,0 +1,109 @@
+"""The reader: records of the inputs one after another, from any shard on, never going back in a compressed file."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+from spectr_jobs.inputs import sources
+from spectr_jobs.inputs.compression import is_compressed
+from spectr_jobs.inputs.sources import Line, Source
+from spectr_jobs.inputs.tables import is_csv
+from spectr_jobs.records import record as records
+from spectr_jobs.records.record import BadRecord, Record, Shape
+from spectr_runtime.errors import RequestError
+from spectr_runtime.rows.request import SamplingParams
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a line starts: index of its source, offset of its first byte, its number from 1."""
+
+    source: int
+    offset: int
+    line: int
+
+
+START = Position(0, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Item:
+    """A record and where its line starts."""
+
+    record: Record | BadRecord
+    position: Position
+
+
+def shape_of(source: Source) -> Shape:
+    """The shape of a file, told by its first record that tells; lines of the other shape may stand among the others."""
+    for line in sources.lines(source):
+        try:
+            shape = records.detect(records.load(line.text))
+        except RequestError:
+            continue
+        if shape is not None:
+            return shape
+    return "simple"
+
+
+def _only_forward(path: str) -> bool:
+    """Whether a place in a file can be reached only by reading up to it."""
+    return is_compressed(path) or is_csv(path)
+
+
+class Reader:
+    """Reads records forward. Asked for shards in ascending order, it reads a compressed file or a CSV once."""
+
+    def __init__(self, inputs: Sequence[Source], shapes: Sequence[Shape], defaults: SamplingParams) -> None:
+        """Prepare; files are opened as they are needed.
+
+        Args:
+            inputs: The files, in order.
+            shapes: Their shapes, for lines that do not tell theirs.
+            defaults: Sampling parameters of records that do not say.
+        """
+        self._inputs = inputs
+        self._shapes = shapes
+        self._defaults = defaults
+        self._stream: Iterator[tuple[Position, Line]] = iter(())
+        self._next: tuple[Position, Line] | None = None
+
+    def read(self, start: Position, count: int | None) -> Iterator[Item]:
+        """Records from a position on.
+
+        Args:
+            start: Where a line starts.
+            count: How many; all if none.
+        """
+        self._move_to(start)
+        for _ in itertools.count() if count is None else range(count):
+            if self._next is None:
+                return
+            position, line = self._next
+            place = f"{self._inputs[position.source].label}:{line.number}"
+            self._advance()
+            yield Item(records.parse(line.text, place, self._shapes[position.source], self._defaults), position)
+
+    def _move_to(self, start: Position) -> None:
+        if self._next is None or not self._leads_to(self._next[0], start):
+            self._stream = self._lines(start)
+            self._advance()
+        while self._next is not None and self._next[0] < start:
+            self._advance()
+
+    def _leads_to(self, here: Position, start: Position) -> bool:
+        """Whether reading on is the way there; a plain file is left, to be opened again at the right offset."""
+        forward = here.source == start.source and here <= start
+        return here == start or (forward and _only_forward(self._inputs[start.source].path))
+
+    def _advance(self) -> None:
+        self._next = next(self._stream, None)
+
+    def _lines(self, start: Position) -> Iterator[tuple[Position, Line]]:
+        offset, number = start.offset, start.line
+        for index in range(start.source, len(self._inputs)):
+            for line in sources.lines(self._inputs[index], offset, number):
+                yield Position(index, line.offset, line.number), line
+            offset, number = 0, 1

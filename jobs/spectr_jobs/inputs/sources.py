@@ -1,0 +1,224 @@
+"""Sources: what the command line names, resolved to files, and files as numbered lines.
+
+A source is a local file or anything that fsspec opens by URL, plain or compressed as ``.gz`` or ``.zst``,
+JSON Lines or a table.
+"""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import contextlib
+import dataclasses
+import glob
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from spectr_jobs.errors import InputError
+from spectr_jobs.inputs import tables
+from spectr_jobs.inputs.compression import Damaged, decompress, skip
+from spectr_jobs.inputs.stores import filesystem, reaching, version
+from spectr_jobs.inputs.tables import is_table
+from spectr_jobs.run_directory.paths import is_remote
+from spectr_runtime.errors import SpectrError, UsageError
+from spectr_runtime.files import file_sha256
+
+LONGEST_LINE = 64 * 2**20
+SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst", ".parquet")
+_OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """An input file.
+
+    Attributes:
+        path: A local path or a URL.
+        label: How messages and ids of records without one name it; its file name where no other input has the same.
+        columns: For a table, columns by the fields that they stand for, where their names differ.
+    """
+
+    path: str
+    label: str
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """A line that is not blank: its number from 1, the byte offset where it starts, its text without its end.
+
+    A row of a table is a line too: its offset is its number from 0, its text the row as JSON.
+    """
+
+    number: int
+    offset: int
+    text: bytes
+
+
+def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> tuple[Source, ...]:
+    """The inputs that a command line names, in its order; folders and patterns in alphabetical order.
+
+    Args:
+        names: Paths, folders, patterns, URLs.
+        columns: Columns of tables by the fields that they stand for.
+
+    Raises:
+        UsageError: One is missing, is no file, holds none, or is named twice.
+    """
+    paths = [path for name in names for path in _expand(name)]
+    _refuse_repeated(paths)
+    return tuple(
+        Source(path, label, (columns or {}) if is_table(path) else {})
+        for path, label in zip(paths, _labels(paths), strict=True)
+    )
+
+
+def _labels(paths: Sequence[str]) -> list[str]:
+    """The ends of the paths, each as short as still tells it from the others."""
+    parts = [os.fsencode(_full(path)).decode("utf-8", "replace").split("/") for path in paths]
+    labels: dict[int, str] = {}
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        ends = ["/".join(part[-length:]) for part in parts]
+        once = {end for end, times in collections.Counter(ends).items() if times == 1}
+        labels = {index: end for index, end in enumerate(ends) if end in once} | labels
+        if len(labels) == len(paths):
+            break
+    return [labels[index] for index in range(len(paths))]
+
+
+def _expand(name: str) -> list[str]:
+    if is_remote(name):
+        return _expand_remote(name)
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(str(file) for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+        return found or _refuse(name, f"the folder holds no file that ends in {', '.join(SUFFIXES)}")
+    if path.is_file():
+        return [name]
+    if glob.has_magic(name):
+        found = sorted(file for file in glob.glob(name, recursive=True) if Path(file).is_file())
+        return found or _refuse(name, "no file matches the pattern")
+    return _refuse(name, "it is not a file" if path.exists() else "there is no such file")
+
+
+def _expand_remote(url: str) -> list[str]:
+    store, path = _store_of(url)
+    with reaching(url):
+        if glob.has_magic(path):
+            found = sorted(store.glob(path))
+        elif store.isdir(path):
+            found = sorted(file for file in store.find(path) if file.endswith(SUFFIXES))
+        else:
+            found = [path] if store.isfile(path) else []
+        return [store.unstrip_protocol(file) for file in found] or _refuse(url, "there is no such file")
+
+
+def _refuse(name: str, why: str) -> list[str]:
+    raise UsageError(f"Input {name}: {why}.", hint="Name files of JSON Lines, CSV or Parquet, or folders of them.")
+
+
+def _store_of(url: str) -> tuple[Any, str]:
+    return filesystem(url, f"Reading {url}")
+
+
+def _refuse_repeated(paths: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for path in paths:
+        first = seen.setdefault(_full(path), path)
+        if first is not path:
+            raise UsageError(f"Input {path} is the same file as {first}.", hint="Name it once.")
+
+
+def _full(path: str) -> str:
+    return path if is_remote(path) else Path(path).resolve().as_posix()
+
+
+def fingerprint(source: Source) -> str:
+    """A text that differs when the content does: a hash, or what the remote store tells of its object."""
+    if not is_remote(source.path):
+        return f"sha256:{file_sha256(Path(source.path))}"
+    return f"version:{version(source.path)}"
+
+
+def stamp(source: Source) -> object:
+    """A value that differs when the content is likely to; it costs no reading."""
+    if is_remote(source.path):
+        return fingerprint(source)
+    found = Path(source.path).stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
+    """Lines that are not blank, from a byte offset (of the content, after decompression) on.
+
+    Args:
+        source: The file.
+        offset: Where a line starts.
+        number: Number of that line.
+
+    Raises:
+        InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
+        SpectrError: The file is gone, or its store cannot be reached.
+    """
+    with reaching(source.path) if is_remote(source.path) else contextlib.nullcontext():
+        yield from _table_lines(source, offset) if is_table(source.path) else _text_lines(source, offset, number)
+
+
+def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
+    with _open(source) as file:
+        skip(file, offset)
+        while text := _readline(file, source, number):
+            if stripped := (_without_bom(source, text) if offset == 0 else text).strip():
+                yield Line(number, offset, stripped)
+            offset += len(text)
+            number += 1
+
+
+def _table_lines(source: Source, start: int) -> Iterator[Line]:
+    try:
+        with _open(source) as file:
+            for index, text in tables.rows(file, source.label, source.columns, start):
+                yield Line(index + 1, index, text)
+    except Damaged as error:
+        raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
+
+
+def _open(source: Source) -> BinaryIO:
+    try:
+        return decompress(_open_raw(source.path), source.path)
+    except FileNotFoundError as error:
+        raise SpectrError(
+            f"Input {source.path} is gone.", hint="Put it back, then run the same command again."
+        ) from error
+
+
+def _open_raw(path: str) -> BinaryIO:
+    if not is_remote(path):
+        return Path(path).open("rb")
+    store, inside = _store_of(path)
+    return io.BufferedReader(store.open(inside, "rb"))  # fsspec's own files read no line up to a limit
+
+
+def _readline(file: BinaryIO, source: Source, number: int) -> bytes:
+    try:
+        text = file.readline(LONGEST_LINE + 1)
+    except Damaged as error:
+        raise InputError(f"{source.label}:{number}: damaged: {error}.", hint="Copy the file again.") from error
+    if len(text) > LONGEST_LINE:
+        raise InputError(
+            f"{source.label}:{number}: line: got more than {LONGEST_LINE >> 20} MiB, allowed one record.",
+            hint="The input must be JSON Lines.",
+        )
+    return text
+
+
+def _without_bom(source: Source, text: bytes) -> bytes:
+    if text.startswith(_OTHER_ENCODINGS):
+        raise InputError(
+            f"{source.label} is UTF-16 or UTF-32; allowed is UTF-8.",
+            hint=f"Convert it: `iconv -f UTF-16 -t UTF-8 {source.path}`.",
+        )
+    return text.removeprefix(codecs.BOM_UTF8)

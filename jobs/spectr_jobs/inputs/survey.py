@@ -1,0 +1,155 @@
+"""The survey: one streaming pass over the inputs before anything is decoded.
+
+It checks every record, refuses ids that occur twice, and cuts the input into shards. It keeps eight bytes per record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+
+from spectr_jobs.errors import InputError
+from spectr_jobs.inputs.reader import START, Position, Reader, shape_of
+from spectr_jobs.inputs.sources import Source, fingerprint, stamp
+from spectr_jobs.records.record import BadRecord, Origin, Shape
+from spectr_runtime.errors import SpectrError
+from spectr_runtime.rows.request import SamplingParams
+
+SHOWN_REFUSALS = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InputFile:
+    """An input as the run directory remembers it.
+
+    Attributes:
+        path: Where it is.
+        label: How messages name it.
+        shape: Shape of its first record.
+        fingerprint: Differs when its content does.
+        records: Records by shape.
+        columns: For a table, columns by the fields that they stand for.
+    """
+
+    path: str
+    label: str
+    shape: Shape
+    fingerprint: str
+    records: Mapping[Shape, int]
+    columns: Mapping[str, str]
+
+    @staticmethod
+    def of(source: Source, shape: Shape, records: Mapping[Shape, int]) -> InputFile:
+        """Describe a source that was read."""
+        return InputFile(source.path, source.label, shape, fingerprint(source), records, source.columns)
+
+    @property
+    def source(self) -> Source:
+        """The source, to be read again."""
+        return Source(self.path, self.label, self.columns)
+
+    def at(self, path: str) -> InputFile:
+        """The same file at another place."""
+        return dataclasses.replace(self, path=path)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Survey:
+    """What the inputs hold.
+
+    Attributes:
+        files: The inputs.
+        shards: Where every shard starts.
+        records: Records in all, the bad ones too.
+        bad: Records that cannot be decoded.
+        refusals: Messages of the first of them.
+    """
+
+    files: tuple[InputFile, ...]
+    shards: tuple[Position, ...]
+    records: int
+    bad: int
+    refusals: tuple[str, ...]
+
+
+def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: int, limit: int | None) -> Survey:
+    """Check all records and cut them into shards.
+
+    Args:
+        inputs: The files, in order.
+        defaults: Sampling parameters of records that do not say.
+        shard_size: Records per shard.
+        limit: Take only so many records, from the first on.
+
+    Raises:
+        InputError: There is no record, or an id occurs twice.
+        SpectrError: A file changed meanwhile.
+    """
+    stamps = [stamp(source) for source in inputs]
+    shapes = [shape_of(source) for source in inputs]
+    counts: list[dict[Shape, int]] = [{} for _ in inputs]
+    shards: list[Position] = []
+    refusals: list[str] = []
+    total = bad = 0
+    keys = _Keys()
+    for item in Reader(inputs, shapes, defaults).read(START, limit):
+        if total % shard_size == 0:
+            shards.append(item.position)
+        total += 1
+        origin, count = item.record.origin, counts[item.position.source]
+        count[origin.shape] = count.get(origin.shape, 0) + 1
+        keys.add(origin.key)
+        if isinstance(item.record, BadRecord):
+            bad += 1
+            refusals += [str(item.record.error)] if bad <= SHOWN_REFUSALS else []
+    if not total:
+        raise InputError(f"{_listed(inputs)}: no record.", hint="The input must be JSON Lines, one record per line.")
+    if repeated := keys.repeated():
+        again = Reader(inputs, shapes, defaults).read(START, total)
+        _refuse_duplicates((item.record.origin for item in again), repeated)
+    files = tuple(InputFile.of(*file) for file in zip(inputs, shapes, counts, strict=True))
+    for source, before in zip(inputs, stamps, strict=True):
+        if stamp(source) != before:
+            what = f"Input {source.path} changed while it was read."
+            raise SpectrError(what, hint="Wait until it is complete, then run the same command again.")
+    return Survey(files, tuple(shards), total, bad, tuple(refusals))
+
+
+def _listed(inputs: Sequence[Source]) -> str:
+    return ", ".join(source.path for source in inputs)
+
+
+class _Keys:
+    """64-bit hashes of ids in 256 buckets: eight bytes an id, and sorting needs little beside."""
+
+    def __init__(self) -> None:
+        self._buckets: list[array[int]] = [array("Q") for _ in range(256)]
+
+    def add(self, key: str) -> None:
+        value = _hash(key)
+        self._buckets[value & 255].append(value)
+
+    def repeated(self) -> set[int]:
+        """Hashes that occur more than once; two different ids may share one."""
+        return {a for bucket in self._buckets for a, b in itertools.pairwise(sorted(bucket)) if a == b}
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def _refuse_duplicates(found: Iterator[Origin], suspects: set[int]) -> None:
+    first: dict[str, str] = {}
+    pairs: list[str] = []
+    for origin in found:
+        if _hash(origin.key) not in suspects:
+            continue
+        if (place := first.setdefault(origin.key, origin.place)) != origin.place:
+            pairs.append(f"{origin.key!r} at {place} and {origin.place}")
+    if pairs:
+        more = [f"and {len(pairs) - SHOWN_REFUSALS:,} more"] if len(pairs) > SHOWN_REFUSALS else []
+        shown = "; ".join(pairs[:SHOWN_REFUSALS] + more)
+        raise InputError(f"Ids occur twice: {shown}.", hint="Give every record an id of its own.")

@@ -1,0 +1,1 @@
+"""One line in, one row out; knows no files."""

@@ -1,0 +1,73 @@
+"""The tally: counts over rows, and the figures that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from spectr_jobs.records.rows import Row, content
+
+
+@dataclasses.dataclass(slots=True)
+class Tally:
+    """Sums over rows.
+
+    Attributes:
+        rows: Rows that were completed.
+        failed: Rows that were not.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+        rounds: Target passes after the prompts.
+        accepted_at_depth: Rounds that accepted at least 1, 2, ... drafts.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    rounds: int = 0
+    accepted_at_depth: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        """Count one line of the output or the errors file."""
+        body = content(row)
+        if body.get("error") is not None:
+            self.failed += 1
+            return
+        usage, speculation = body["usage"], body["speculation"]
+        self.rows += 1
+        self.prompt_tokens += usage["prompt_tokens"]
+        self.completion_tokens += usage["completion_tokens"]
+        self._add_speculation(speculation["rounds"], speculation["accepted_at_depth"])
+
+    def merge(self, other: Tally) -> None:
+        """Add another tally to this one."""
+        for name in ("rows", "failed", "prompt_tokens", "completion_tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._add_speculation(other.rounds, other.accepted_at_depth)
+
+    def _add_speculation(self, rounds: int, accepted_at_depth: list[int]) -> None:
+        self.rounds += rounds
+        self.accepted_at_depth += [0] * (len(accepted_at_depth) - len(self.accepted_at_depth))
+        for depth, count in enumerate(accepted_at_depth):
+            self.accepted_at_depth[depth] += count
+
+    @property
+    def block_efficiency(self) -> float | None:
+        """Tokens per target pass: accepted drafts and one more; none before the first round."""
+        return (sum(self.accepted_at_depth) + self.rounds) / self.rounds if self.rounds else None
+
+    @property
+    def acceptance_by_depth(self) -> list[float]:
+        """Share of rounds that accepted at least 1, 2, ... drafts."""
+        return [count / self.rounds for count in self.accepted_at_depth] if self.rounds else []
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums as JSON values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Tally:
+        """Read what ``to_json`` wrote."""
+        return Tally(**{**value, "accepted_at_depth": list(value["accepted_at_depth"])})

@@ -1,0 +1,1 @@
+"""What a run looks like afterwards: its summary, its timeline, its page."""

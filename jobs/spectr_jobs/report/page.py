@@ -1,0 +1,251 @@
+"""The report of a run: one HTML page with pictures, readable without network."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spectr_jobs import duration
+from spectr_jobs.records import rows
+from spectr_jobs.report import charts, summary, timeline
+from spectr_jobs.report.charts import Axis
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.directory import PARTS, RunDirectory
+
+DOTS = 2000
+SHOWN_MESSAGE = 200
+SHOWN_MARKS = 8
+DONE = "done"
+UNKNOWN_END = "killed or running"
+NONE = "-"
+
+Figures = Mapping[str, Any]
+
+
+def write(run: RunDirectory) -> Path:
+    """Write ``report.html``; the run may be incomplete."""
+    path = run.path / "report.html"
+    journal.replace(path, [page(run).encode("utf-8")])
+    return path
+
+
+def page(run: RunDirectory) -> str:
+    """The page's HTML."""
+    figures = summary.summarize(run)
+    sections = [
+        _head(run, figures),
+        _tiles(figures),
+        '<div class="charts">',
+        *_over_time(run, figures["sessions"]),
+        _figure("Drafts accepted by depth", _acceptance(figures)),
+        _figure("Where the time went", _time(figures)),
+        _figure("Rounds by plan", _plans(figures)),
+        _figure("Lengths of prompts and completions", _lengths(run, figures["rows"])),
+        "</div>",
+        _failures(run, figures["failures"]),
+        _sessions(figures),
+    ]
+    title = html.escape(f"spectr: {run.path.name}")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        + "\n".join(section for section in sections if section)
+    )
+
+
+def _head(run: RunDirectory, figures: Figures) -> str:
+    done = figures["rows"] + figures["failed"]
+    total = run.manifest.records
+    state = "complete" if done == total else f"{done:,} of {total:,} records so far ({done / total:.0%})"
+    facts = [
+        state,
+        figures["plan"] or "not started",
+        f"seed {figures['seed']}",
+        f"bundle {figures['bundle']['path']}",
+        f"started {_moment(run.manifest.created)}",
+    ]
+    return f"<h1>{html.escape(str(run.path))}</h1><p>{html.escape(' · '.join(facts))}</p>"
+
+
+def _tiles(figures: Figures) -> str:
+    speed, efficiency = figures["tokens_per_second"], figures["block_efficiency"]
+    tiles = {
+        "rows": f"{figures['rows']:,}",
+        "failed": f"{figures['failed']:,}",
+        "tokens read": f"{figures['prompt_tokens']:,}",
+        "tokens written": f"{figures['completion_tokens']:,}",
+        "tokens per second": NONE if speed is None else f"{speed:,.1f}",
+        "block efficiency": NONE if efficiency is None else f"{efficiency:.2f}",
+        "time of decoding": duration.shown(figures["seconds"]),
+        "audit": NONE if figures["audit"] is None else "passed" if figures["audit"]["passed"] else "failed",
+    }
+    boxes = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in tiles.items())
+    return f'<div class="tiles">{boxes}</div>'
+
+
+def _figure(caption: str, chart: str) -> str:
+    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{chart}</figure>" if chart else ""
+
+
+def _over_time(run: RunDirectory, sessions: Sequence[Figures]) -> list[str]:
+    bins = timeline.bins(timeline.spans(run.sessions))
+    if not bins:
+        return []
+    unit, size = unit_of(bins[-1].at)
+    time = Axis(unit, 0.0, max(bins[-1].at / size, 1e-9))
+    marks = [(at / size, word) for at, word in _interruptions(sessions)]
+    speed = [(one.at / size, one.tokens_per_second) for one in bins]
+    efficiency = [(one.at / size, one.block_efficiency) for one in bins if one.block_efficiency is not None]
+    pictures = {
+        "Tokens per second over time": ("tokens/s", speed, marks),
+        "Block efficiency over time": ("tokens per target pass", efficiency, []),
+    }
+    return [
+        _figure(title, charts.line(points, time, Axis.up_to(label, [value for _, value in points]), title, marks))
+        for title, (label, points, marks) in pictures.items()
+        if points
+    ]
+
+
+def unit_of(seconds: float) -> tuple[str, float]:
+    """The unit that a time of so many seconds is told in, and its seconds."""
+    units = (("seconds", 1.0), ("minutes", 60.0), ("hours", 3600.0))
+    return next((unit for unit in units if seconds < 180 * unit[1]), units[-1])
+
+
+def _interruptions(sessions: Sequence[Figures]) -> list[tuple[float, str]]:
+    """Seconds since the first session's start, and why a session ended; none if there are too many to be read."""
+    first = min(session["time"] for session in sessions)
+    found = [
+        (session["time"] + session["seconds"] - first, session["ended"] or UNKNOWN_END)
+        for session in sessions
+        if session["ended"] != DONE
+    ]
+    return found if len(found) <= SHOWN_MARKS else []
+
+
+def _acceptance(figures: Figures) -> str:
+    values = {str(depth): share for depth, share in enumerate(figures["acceptance_by_depth"], 1)}
+    return charts.bars(values, "depth", Axis("share of rounds", 0.0, 1.0), "Drafts accepted by depth") if values else ""
+
+
+def _time(figures: Figures) -> str:
+    values = {
+        stage: (value["share"], duration.shown(value["seconds"]))
+        for stage, value in figures["timing"].items()
+        if value["share"] > 0
+    }
+    return charts.shares(values, "Where the time went") if values else ""
+
+
+def _plans(figures: Figures) -> str:
+    """Which plan rounds took, where there was a choice."""
+    rounds = sum(figures["plans"].values())
+    values = {plan: (count / rounds, f"{count:,} rounds") for plan, count in figures["plans"].items()}
+    return charts.shares(values, "Rounds by plan") if len(values) > 1 else ""
+
+
+def _lengths(run: RunDirectory, completed: int) -> str:
+    """A dot per row, or per so many rows that there are not too many dots."""
+    points = []
+    for index, line in enumerate(_lines(run, PARTS[0])):
+        if index % (completed // DOTS + 1) == 0:
+            usage = rows.content(json.loads(line))["usage"]
+            points.append((usage["prompt_tokens"], usage["completion_tokens"]))
+    if not points:
+        return ""
+    x, y = ([float(point[side]) for point in points] for side in (0, 1))
+    axes = Axis.up_to("tokens of the prompt", x), Axis.up_to("tokens of the completion", y)
+    return charts.scatter(list(zip(x, y, strict=True)), *axes, "Lengths of prompts and completions")
+
+
+def _lines(run: RunDirectory, part: str) -> Iterator[bytes]:
+    return itertools.chain.from_iterable(journal.lines(run.shard(number) / part) for number in run.shards)
+
+
+def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
+    first: dict[str, Figures] = {}
+    for line in _lines(run, PARTS[1]):
+        row = json.loads(line)
+        first.setdefault(rows.content(row)["error"]["code"], row)
+    cells = [
+        (
+            code,
+            f"{count:,}",
+            "yes" if rows.is_retryable(first[code]) else "no",
+            rows.content(first[code])["error"]["message"][:SHOWN_MESSAGE],
+        )
+        for code, count in counts.items()
+    ]
+    return _table("Failures", ("code", "records", "--retry-errors may help", "the first of them"), cells)
+
+
+def _sessions(figures: Figures) -> str:
+    names = (
+        "started",
+        "host",
+        "rank",
+        "plan",
+        "batch",
+        "backend",
+        "device",
+        "rows",
+        "failed",
+        "tokens/s",
+        "for",
+        "ended",
+    )
+    cells = [
+        (
+            _moment(session["time"]),
+            session["host"],
+            f"{session['rank']} of {session['world']}",
+            session["plan"],
+            session["batch_size"],
+            session["backend"],
+            session["device"],
+            f"{session['rows']:,}",
+            f"{session['failed']:,}",
+            f"{session['tokens'] / session['seconds']:,.1f}" if session["seconds"] else NONE,
+            duration.shown(session["seconds"]),
+            session["ended"] or UNKNOWN_END,
+        )
+        for session in figures["sessions"]
+    ]
+    return _table("Sessions", names, cells)
+
+
+def _moment(seconds: float) -> str:
+    return summary.date(seconds).replace("T", " ").replace("+00:00", " UTC")
+
+
+def _table(title: str, names: Sequence[str], cells: Sequence[Sequence[object]]) -> str:
+    if not cells:
+        return ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h2>{html.escape(title)}</h2><div class="wide">{table}</div>'
+
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+p { margin: .2rem 0 1.2rem; opacity: .75; }
+.tiles { display: flex; flex-wrap: wrap; gap: .6rem; }
+.tiles div { background: var(--soft); border-radius: 8px; padding: .6rem .9rem; font-size: .85rem; }
+.tiles b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
+.charts { gap: 1.2rem; margin-top: 1.5rem; }
+figure { margin: 0; border: 1px solid var(--line); border-radius: 8px; padding: .8rem; }
+figcaption { font-weight: 600; margin-bottom: .4rem; }
+svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; } .grid { stroke: var(--line); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+"""

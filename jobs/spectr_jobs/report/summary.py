@@ -1,0 +1,225 @@
+"""The summary of a run: ``summary.json``, and the same for a reader on stderr."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from spectr_jobs import duration
+from spectr_jobs.records.rows import content
+from spectr_jobs.records.tally import Tally
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.directory import PARTS, RunDirectory
+from spectr_jobs.run_directory.shard import read_seal
+
+AUDIT = "audit.json"
+SHOWN_FAILURES = 4
+_PACKAGES = ("spectr", "torch", "onnxruntime", "onnxruntime-gpu", "transformers", "tokenizers", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run writes."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What this process runs on."""
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def total(run: RunDirectory, shards: Iterable[int]) -> Tally:
+    """Counts over shards; over the rows so far where one is not sealed."""
+    tally = Tally()
+    for number in shards:
+        folder = run.shard(number)
+        if run.is_sealed(number):
+            tally.merge(Tally.from_json(read_seal(folder)["tally"]))
+            continue
+        for name in PARTS:
+            for _, _, row in journal.rows(folder / name):
+                tally.add(row)
+    return tally
+
+
+def summarize(run: RunDirectory) -> dict[str, Any]:
+    """The summary of a run, as far as it is.
+
+    ``seconds`` is the time in which at least one process decoded, and rates are over it; ``process_seconds`` is its sum
+    over the processes. Loading is in neither.
+    """
+    tally, manifest = total(run, run.shards), run.manifest
+    sessions = [*_sessions(run)]
+    spent = sum(session["seconds"] for session in sessions)
+    seconds = _covered((session["time"], session["time"] + session["seconds"]) for session in sessions)
+    decoded = sum(session["tokens"] for session in sessions)
+    return {
+        "plan": ", ".join(dict.fromkeys(session["plan"] for session in sessions)),
+        "rows": tally.rows,
+        "failed": tally.failed,
+        "failures": dict(failures(run).most_common()),
+        "prompt_tokens": tally.prompt_tokens,
+        "completion_tokens": tally.completion_tokens,
+        "seconds": round(seconds, 3),
+        "process_seconds": round(spent, 3),
+        "tokens_per_second": round(decoded / seconds, 3) if seconds else None,
+        "block_efficiency": _rounded(tally.block_efficiency),
+        "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
+        "rounds": tally.rounds,
+        "plans": dict(_plans(session.pop("plans") for session in sessions).most_common()),
+        "timing": _timing([session.pop("timing") for session in sessions], spent),
+        "sessions": sessions,
+        "audit": json.loads(audit.read_text(encoding="utf-8")) if (audit := run.path / AUDIT).exists() else None,
+        "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
+        "seed": manifest.terms.seed,
+        "versions": dict(manifest.versions),
+        "started": date(manifest.created),
+        "finished": date(max((one["time"] + one["seconds"] for one in sessions), default=manifest.created)),
+    }
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of spans of time."""
+    covered, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered
+
+
+def failures(run: RunDirectory) -> Counter[str]:
+    """Failed records so far by their code."""
+    paths = (run.shard(number) / PARTS[1] for number in run.shards)
+    return Counter(content(row)["error"]["code"] for path in paths for _, _, row in journal.rows(path))
+
+
+def plans(run: RunDirectory) -> set[str]:
+    """The plans of all sessions so far."""
+    return {
+        row["plan"] for path in run.sessions.glob("*.jsonl") for _, _, row in itertools.islice(journal.rows(path), 1)
+    }
+
+
+def _sessions(run: RunDirectory) -> Iterator[dict[str, Any]]:
+    """What every session did; nothing of one that ended before its first event.
+
+    Its first event, and beside it its last counts; in ``ended`` how it ended, which is nothing while it goes on or when
+    it was killed.
+    """
+    for path in sorted(run.sessions.glob("*.jsonl")):
+        if events := [row for _, _, row in journal.rows(path)]:
+            state = next((event for event in reversed(events) if "tally" in event), {})
+            tally = Tally.from_json(state["tally"]) if state else Tally()
+            yield {name: value for name, value in events[0].items() if name != "event"} | {
+                "seconds": state.get("seconds", 0.0),
+                "rows": tally.rows,
+                "failed": tally.failed,
+                "tokens": tally.completion_tokens,
+                "timing": state.get("timing", {}),
+                "plans": state.get("plans", {}),
+                "ended": events[-1].get("reason"),
+            }
+
+
+def _plans(plans: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """Rounds of each plan."""
+    total: Counter[str] = Counter()
+    for rounds in plans:
+        total.update(rounds)
+    return total
+
+
+def _timing(timings: Iterable[Mapping[str, float]], seconds: float) -> dict[str, Any]:
+    """Seconds by stage and their share of all; ``other`` is what the decoder does not account for."""
+    sums: dict[str, float] = {}
+    for timing in timings:
+        for stage, spent in timing.items():
+            sums[stage] = sums.get(stage, 0.0) + spent
+    sums["other"] = max(0.0, seconds - sum(sums.values()))
+    return {
+        stage: {"seconds": round(value, 3), "share": _rounded(value / seconds if seconds else 0.0)}
+        for stage, value in sums.items()
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def date(seconds: float) -> str:
+    """Seconds since 1970 as a date and time in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
+    """The summary as a small aligned table.
+
+    Args:
+        summary: What ``write`` returned.
+        files: What the reader may want to open, by name; empty ones are left out.
+    """
+    failed = f", {summary['failed']:,} failed" if summary["failed"] else ""
+    lines = [
+        ("rows", f"{summary['rows']:,} completed{failed}"),
+        *_failed(summary["failures"]),
+        ("tokens", f"{summary['prompt_tokens']:,} read, {summary['completion_tokens']:,} written"),
+    ]
+    if summary["tokens_per_second"] is not None:
+        spent = duration.shown(summary["seconds"])
+        sessions = f", {len(summary['sessions'])} sessions" if len(summary["sessions"]) > 1 else ""
+        lines.append(("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {spent} of decoding{sessions}"))
+    lines += _speculation(summary)
+    if len(summary["plans"]) > 1:
+        rounds = sum(summary["plans"].values())
+        lines.append(("plans", ", ".join(f"{plan} {count / rounds:.0%}" for plan, count in summary["plans"].items())))
+    shares = {stage: value["share"] for stage, value in summary["timing"].items() if value["share"] >= 0.005}
+    lines.append(("time", ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())))
+    if audit := summary["audit"]:
+        verdict = "passed" if audit["passed"] else "failed"
+        lines.append(("audit", f"{verdict}, p = {audit['p_value']:.2g} over {audit['tokens']:,} tokens"))
+    lines += [(name, str(path)) for name, path in files.items() if path.stat().st_size]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
+
+
+def _failed(failures: Mapping[str, int]) -> list[tuple[str, str]]:
+    kinds = [f"{count:,} {code}" for code, count in failures.items()]
+    more = [f"{len(kinds) - SHOWN_FAILURES} kinds more"] if len(kinds) > SHOWN_FAILURES else []
+    return [("failures", ", ".join(kinds[:SHOWN_FAILURES] + more))] if kinds else []
+
+
+def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if summary["block_efficiency"] is None:
+        return []
+    lines = [("block efficiency", f"{summary['block_efficiency']:.2f} tokens per target pass ({summary['plan']})")]
+    if summary["acceptance_by_depth"]:
+        shares = "  ".join(f"{depth}: {share:.0%}" for depth, share in enumerate(summary["acceptance_by_depth"], 1))
+        lines.append(("accepted by depth", shares))
+    return lines
+
+
+def write(run: RunDirectory) -> dict[str, Any]:
+    """Summarize a complete run, write ``summary.json`` and return it."""
+    summary = summarize(run)
+    text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
+    journal.replace(run.summary, [text.encode()])
+    return summary

@@ -1,0 +1,149 @@
+"""The mirror: a copy of a run in an object store. Shards go there when they are sealed, the merged files at the end.
+
+Stores know no appending, so what is not sealed stays in the run directory. Of a shard the seal goes last: a shard that
+has one is whole. It knows nothing of drivers; it looks at the run directory from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from spectr_jobs.inputs.stores import filesystem, reaching
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.shard import SEAL
+from spectr_jobs.work.progress import say
+from spectr_runtime.errors import SpectrError, UsageError
+from spectr_runtime.files import file_sha256
+
+LOOK_SECONDS = 5.0
+MANIFEST = "manifest.json"
+
+
+class Mirror:
+    """A copy of a run at a URL of fsspec."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare; nothing is sent or asked yet.
+
+        Raises:
+            UsageError: fsspec does not know the URL, or is not installed.
+        """
+        self._url = url.rstrip("/")
+        self._store, self._root = filesystem(self._url, f"Writing to {url}")
+        self._sent: dict[str, bytes] = {}  # seals, by their shard
+
+    def fetch(self, folder: Path) -> None:
+        """Bring what the store has into a run directory that has no manifest yet.
+
+        The manifest comes last, so that this begins anew after a kill.
+
+        Raises:
+            SpectrError: The store cannot be reached, or a shard in it is damaged.
+        """
+        if (folder / MANIFEST).exists():
+            return
+        with reaching(self._url):
+            self._store.invalidate_cache()
+            if not self._store.exists(f"{self._root}/{MANIFEST}"):
+                return
+            names = self._sealed_there()
+            for name in names:
+                self._fetch_shard(name, folder / "shards" / name)
+            journal.replace(folder / MANIFEST, [self._store.cat_file(f"{self._root}/{MANIFEST}")])
+        say(f"{len(names):,} finished shards came back from {self._url}")
+
+    @contextlib.contextmanager
+    def following(self, run: RunDirectory, numbers: Sequence[int]) -> Iterator[None]:
+        """While the block runs, send its shards as they are sealed; after it those that are left, and what is merged.
+
+        What fails on the way is tried again at the end.
+
+        Args:
+            run: The run directory.
+            numbers: Its shards that are to be sent.
+
+        Raises:
+            UsageError: The place holds another run.
+            SpectrError: The store cannot be reached.
+        """
+        self._claim(run)
+        ended = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(run, numbers, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            ended.set()
+            thread.join()
+            with _telling():
+                self._send_shards(run, numbers)
+            raise
+        ended.set()
+        thread.join()
+        self._send_shards(run, numbers)
+        self._send_merged(run)
+
+    def _follow(self, run: RunDirectory, numbers: Sequence[int], ended: threading.Event) -> None:
+        while not ended.wait(LOOK_SECONDS):
+            with contextlib.suppress(SpectrError):
+                self._send_shards(run, numbers)
+
+    def _claim(self, run: RunDirectory) -> None:
+        """Make the place this run's own, and see which of its shards are there."""
+        mine, there = (run.path / MANIFEST).read_bytes(), f"{self._root}/{MANIFEST}"
+        with reaching(self._url):
+            self._store.invalidate_cache()
+            if not self._store.exists(there):
+                self._store.pipe_file(there, mine)
+            elif self._store.cat_file(there) != mine:
+                raise UsageError(f"{self._url} holds another run.", hint="Name another place with --mirror.")
+            self._sent = {name: self._store.cat_file(self._seal_of(name)) for name in self._sealed_there()}
+
+    def _send_shards(self, run: RunDirectory, numbers: Sequence[int]) -> None:
+        """Send those that are sealed, as far as they are not there."""
+        with reaching(self._url):
+            for folder in map(run.shard, numbers):
+                if (folder / SEAL).exists() and (seal := (folder / SEAL).read_bytes()) != self._sent.get(folder.name):
+                    for name in (*run.parts, SEAL):
+                        self._store.put_file(str(folder / name), f"{self._root}/shards/{folder.name}/{name}")
+                    self._sent[folder.name] = seal
+
+    def _send_merged(self, run: RunDirectory) -> None:
+        """Send the merged files, if all is merged."""
+        if run.summary.exists():
+            with reaching(self._url):
+                for name in (*run.parts, "events.jsonl", run.summary.name):
+                    self._store.put_file(str(run.path / name), f"{self._root}/{name}")
+            say(f"everything is at {self._url}")
+
+    def _seal_of(self, name: str) -> str:
+        return f"{self._root}/shards/{name}/{SEAL}"
+
+    def _sealed_there(self) -> list[str]:
+        found = self._store.glob(self._seal_of("*"))
+        return sorted(path.rsplit("/", 2)[-2] for path in found)
+
+    def _fetch_shard(self, name: str, folder: Path) -> None:
+        """Copy a shard, its seal last, and check it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        there = f"{self._root}/shards/{name}"
+        seal = self._store.cat_file(self._seal_of(name))
+        for part, sha256 in json.loads(seal)["sha256"].items():
+            self._store.get_file(f"{there}/{part}", str(folder / part))
+            if file_sha256(folder / part) != sha256:
+                raise SpectrError(f"{self._url}/shards/{name}/{part} is damaged.", hint="Take it away, seal and all.")
+        journal.replace(folder / SEAL, [seal])
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """Say an error instead of raising it, where another one is on its way."""
+    try:
+        yield
+    except SpectrError as error:
+        say(str(error))

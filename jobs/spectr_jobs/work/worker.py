@@ -1,0 +1,134 @@
+"""The worker: the one path from records through the decoder into shards, for every driver.
+
+Records are read as the decoder asks for them, and rows are written as they finish, so memory does not grow with the
+input. A shard's last rows are decoded beside the next shard's first, so the batch stays full.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from spectr_jobs.records import rows
+from spectr_jobs.records.record import BadRecord, Record
+from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
+from spectr_jobs.run_directory.shard import Shard
+from spectr_jobs.work.session import Session
+from spectr_jobs.work.stop import Stop
+from spectr_runtime.rows.request import Outcome, Request
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pending:
+    """A record at the decoder: where its row belongs, and what came back so far."""
+
+    record: Record
+    shard: Shard
+    outcomes: list[Outcome] = dataclasses.field(default_factory=list)
+
+
+class Generator(Protocol):
+    """What a worker needs of the decoder."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+        """Decode; pulls requests lazily and yields rows as they finish, in any order."""
+        ...
+
+
+class Worker:
+    """Decodes shards of a run.
+
+    Attributes:
+        busy: Shards that were left out because another process has them.
+    """
+
+    def __init__(self, run: RunDirectory, decoder: Generator, session: Session, stop: Stop) -> None:
+        """Prepare.
+
+        Args:
+            run: The run directory.
+            decoder: Opened for the run's bundle and seed.
+            session: Counts and reports.
+            stop: Says when to take no more records.
+        """
+        self.busy: list[int] = []
+        self._run = run
+        self._decoder = decoder
+        self._session = session
+        self._stop = stop
+        self._open: set[Shard] = set()
+        self._waiting: dict[str, Pending] = {}
+
+    def decode(self, shards: Iterable[int]) -> None:
+        """Decode shards and seal each when its last row is there, until all are or the worker is to stop.
+
+        Args:
+            shards: Their numbers, ascending.
+        """
+        try:
+            with self._stop.gently():
+                for outcome in self._decoder.generate(self._requests(shards)):
+                    self._take(outcome)
+        finally:
+            for shard in self._open:
+                shard.close()
+
+    def _requests(self, numbers: Iterable[int]) -> Iterator[Request]:
+        reader = ShardReader(self._run.manifest)
+        for number in numbers:
+            if self._run.is_sealed(number):
+                continue
+            if (shard := self._opened(number)) is None:
+                continue
+            for record in reader.read(number):
+                if self._stop.reason is not None:
+                    return
+                shard.order.append(record.origin.key)
+                if record.origin.key not in shard.done:
+                    yield from self._admit(record, shard)
+            shard.exhausted = True
+            self._seal_if_complete(shard)
+
+    def _opened(self, number: int) -> Shard | None:
+        packed = self._run.manifest.terms.compress is not None
+        shard = Shard.try_open(self._run.shard(number), packed=packed)
+        if shard is None:
+            self.busy.append(number)
+            return None
+        self._open.add(shard)
+        self._session.found(shard)
+        return shard
+
+    def _admit(self, record: Record | BadRecord, shard: Shard) -> Iterator[Request]:
+        """The requests of a record, or its line in the errors file if it cannot be decoded."""
+        if isinstance(record, BadRecord):
+            self._write(rows.error_row(record, seed=self._run.manifest.terms.seed), shard)
+            return
+        self._waiting[record.origin.key] = Pending(record, shard)
+        shard.waiting += 1
+        yield from record.requests
+
+    def _take(self, outcome: Outcome) -> None:
+        """Keep what came back of a record, and write its row once all of it is there."""
+        pending = self._waiting[outcome.id]
+        pending.outcomes.append(outcome)
+        if len(pending.outcomes) < pending.record.size:
+            return
+        del self._waiting[outcome.id]
+        pending.shard.waiting -= 1
+        manifest = self._run.manifest
+        row = rows.row_of(pending.record, pending.outcomes, seed=manifest.terms.seed, created=manifest.created)
+        self._write(row, pending.shard)
+        self._seal_if_complete(pending.shard)
+
+    def _write(self, row: rows.Row, shard: Shard) -> None:
+        line = rows.encode(row)
+        shard.add(row, line, failed=rows.is_failure(row))
+        self._session.row(row, line)
+
+    def _seal_if_complete(self, shard: Shard) -> None:
+        if shard.complete:
+            self._open.discard(shard)
+            shard.seal()
+            self._session.event("sealed", shard=shard.folder.name, records=len(shard.order))
