@@ -21,7 +21,7 @@ import click
 from machine import machine
 
 from spectr_jobs.cli import main as cli
-from spectr_jobs.work import setup
+from spectr_jobs.work import models
 from spectr_runtime import Completion, Plan, Request, SpeculationStats, Timing, Usage
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -56,7 +56,7 @@ class NoModel:
 
 def command(arguments: list[str], rows: Any) -> None:
     """``spectr-batch`` with that decoder, silently."""
-    setup.open_decoder = lambda bundle, how, *, seed: NoModel(rows)  # type: ignore[assignment]
+    models.open_decoder = lambda bundle, setup, *, seed: NoModel(rows)  # type: ignore[assignment]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     raise SystemExit(cli.call(arguments))
 

@@ -157,8 +157,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """``spectr-batch`` with the stub; the first argument is its pause per row in seconds."""
     from spectr_jobs.cli import main as cli
-    from spectr_jobs.work import setup as seam
-    from spectr_jobs.work.setup import RunDecoder, Setup
+    from spectr_jobs.work import models as seam
+    from spectr_jobs.work.models import RunDecoder
+    from spectr_jobs.work.setup import Setup
 
     pause = float(sys.argv.pop(1))
 

@@ -9,7 +9,7 @@ import pytest
 from jobs_stub import StubDecoder, write_bundle, write_lines
 
 from spectr_jobs.cli import main as cli
-from spectr_jobs.work import setup as seam
+from spectr_jobs.work import models as seam
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
 from spectr_runtime import Bundle

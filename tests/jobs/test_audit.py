@@ -12,7 +12,7 @@ from jobs_stub import StubScorer, read_lines, write_bundle, write_lines
 
 from spectr_jobs.commands.audit import draw
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.work import setup as seam
+from spectr_jobs.work import models as seam
 from spectr_runtime import RequestError
 
 Opened = Callable[..., StubScorer]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spectr_jobs import duration
+from spectr_jobs import clock
 
 
 @pytest.fixture
@@ -79,15 +79,15 @@ def test_a_wrong_file_is_refused(batch, tmp_path: Path, content: str, message: s
     ],
 )
 def test_durations_are_read_as_schedulers_and_people_write_them(text: str, seconds: float):
-    assert duration.parse(text) == seconds
+    assert clock.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1x", "-5", "1:00", "m"])
 def test_other_texts_are_no_durations(text: str):
     with pytest.raises(ValueError, match="allowed seconds, or a time like"):
-        duration.parse(text)
+        clock.parse_duration(text)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(4.21, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
 def test_durations_are_shown_as_people_read_them(seconds: float, text: str):
-    assert duration.shown(seconds) == text
+    assert clock.show_duration(seconds) == text

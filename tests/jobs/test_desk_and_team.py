@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spectr_jobs.drivers.actor import Line
+from spectr_jobs.drivers.actor import DeskLine
 from spectr_jobs.drivers.desk import Desk
 from spectr_jobs.drivers.team import LOSSES, Team
 from spectr_jobs.errors import Interrupted
@@ -55,7 +55,7 @@ def test_the_desk_adds_up_what_actors_told_last_and_shows_notes_once():
 
 def test_the_line_of_an_actor_tells_the_desk_and_brings_back_when_to_stop():
     desk, stop = Desk([]), Stop()
-    line = Line(lambda tally, notes: desk.tell(7, tally, notes), stop)
+    line = DeskLine(lambda tally, notes: desk.tell(7, tally, notes), stop)
     line.say("hello")
     line.show(Tally(rows=1), 1.0)
     desk.close("SIGTERM")

@@ -16,7 +16,7 @@ from spectr_jobs.commands.dry_run import Load
 from spectr_jobs.commands.pilot import Pilot, measure
 from spectr_jobs.records.fields import Wanted
 from spectr_jobs.records.record import Origin, Record
-from spectr_jobs.work import setup as seam
+from spectr_jobs.work import models as seam
 from spectr_runtime import RequestError, SamplingParams
 from spectr_runtime.planning.footprint import Footprint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spectr_jobs.cli import main as cli
-from spectr_jobs.drivers import command
+from spectr_jobs.cli import submit as command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUN = ("--", "build/demo/bundle", "examples/prompts.jsonl", "-o", "build/demo/run")

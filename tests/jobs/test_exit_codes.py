@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Arrange, list[str], int, str]] = {
         "Convert it: `iconv -f UTF-16 -t UTF-8 $here/in.jsonl`.",
     ),
     "a compressed input that is cut": (
-        content("cut.jsonl.gz", gzip.compress(b'{"prompt": "x"}\n' * 99)[:-9]),
+        content("cut.jsonl.gz", gzip.compress(b'{"prompt": "x"}\n' * 99, mtime=0)[:-9]),
         [*RUN[:2], "$here/cut.jsonl.gz", *RUN[3:]],
         42,
         "spectr-batch: error: cut.jsonl.gz:100: damaged: the file ends in the middle of its compressed data. "

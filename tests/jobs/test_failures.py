@@ -22,7 +22,7 @@ from spectr_jobs.inputs import survey as survey_module
 from spectr_jobs.report.timeline import spans
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.work import setup as seam
+from spectr_jobs.work import models as seam
 
 AGAIN = "run the same command again."
 
@@ -233,4 +233,4 @@ def test_torn_ends_of_every_journal_are_mended(batch, command, whole: bytes, tmp
     result = batch(*command)
     assert (result.code, result.decoder.finished) == (0, 9)
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
-    assert [row["event"] for _, _, row in journal.rows(tmp_path / "run" / "events.jsonl")].count("start") == 2
+    assert [row["event"] for row in journal.rows(tmp_path / "run" / "events.jsonl")].count("start") == 2

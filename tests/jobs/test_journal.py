@@ -9,6 +9,7 @@ import pytest
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.journal import Journal
 from spectr_jobs.run_directory.lock import Lock, held, is_free
+from spectr_runtime import files
 
 
 def test_a_torn_last_line_is_cut_back_and_the_next_line_stands_alone(tmp_path: Path):
@@ -43,13 +44,13 @@ def test_damaged_lines_are_taken_out_and_sound_ones_stay(tmp_path: Path):
     opened.append(b'{"id":4}\n')
     opened.close()
     assert opened.damaged == 2
-    assert [row["id"] for _, _, row in journal.rows(path)] == [1, 2, 3, 4]
+    assert [row["id"] for row in journal.rows(path)] == [1, 2, 3, 4]
 
 
 def test_rows_tell_where_they_stand(tmp_path: Path):
     path = tmp_path / "output.jsonl"
     path.write_bytes('{"id":"é"}\n{"id":2}\n{"id"'.encode())
-    assert [(offset, row["id"]) for offset, _, row in journal.rows(path)] == [(0, "é"), (12, 2)]
+    assert [(entry.offset, entry.row["id"]) for entry in journal.entries(path)] == [(0, "é"), (12, 2)]
     assert list(journal.rows(tmp_path / "none.jsonl")) == []
 
 
@@ -74,14 +75,14 @@ def test_a_write_that_fails_leaves_nothing_of_the_line(tmp_path: Path, monkeypat
 
 def test_a_replacement_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path):
     path = tmp_path / "manifest.json"
-    journal.replace(path, [b"old"])
+    files.replace(path, [b"old"])
 
     def pieces():
         yield b"new"
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError):
-        journal.replace(path, pieces())
+        files.replace(path, pieces())
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -20,7 +20,7 @@ from jobs_stub import StubDecoder, read_lines, write_lines
 from spectr_jobs.cli import main as cli
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import PARTS
-from spectr_jobs.work import setup as seam
+from spectr_jobs.work import models as seam
 
 # Python warns of forks of processes with threads; the ones of torch are idle, and the children load no model.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -111,7 +111,7 @@ class Trap:
     def set(self) -> None:
         for name in self.CALLS:
             setattr(os, name, self._trapped(name, getattr(os, name)))
-        journal._sync = os.fdatasync
+        journal._fdatasync = os.fdatasync
 
     def _trapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def trapped(*arguments: Any, **options: Any) -> Any:
@@ -130,7 +130,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch):
     """Syncs that do not wait: a killed process leaves its writes to the kernel, only a power cut does not."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(os, "fdatasync", lambda handle: None)
-    monkeypatch.setattr(journal, "_sync", os.fdatasync)
+    monkeypatch.setattr(journal, "_fdatasync", os.fdatasync)
 
 
 @pytest.mark.usefixtures("no_waiting")

@@ -11,8 +11,8 @@ import click
 
 from spectr_jobs.cli.run import run
 from spectr_jobs.cli.submit import submit
+from spectr_jobs.console import runtime_log_shown, say
 from spectr_jobs.errors import Interrupted
-from spectr_jobs.work.progress import noted
 from spectr_jobs.work.stop import Ended, Stop
 
 
@@ -60,10 +60,10 @@ Exit codes:
 @click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle is now.  [default: where it was]")
 def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
     """Decode one record of RUN_DIR again, alone, write its row to stdout, and compare it with the row of the run."""
-    from spectr_jobs.commands import replay as module
+    from spectr_jobs.commands.replay import replay as decode_again
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    return module.replay(RunDirectory.open(run_dir), key, bundle, sys.stdout.buffer)
+    return decode_again(RunDirectory.open(run_dir), key, bundle, sys.stdout.buffer)
 
 
 @cli.command(
@@ -88,10 +88,10 @@ def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None) -> int:
     A random sample of the rows is scored by the target alone, in one pass per row without drafts, and the places of its
     tokens in the target's laws are tested. Writes RUN_DIR/audit.json; the run may be incomplete.
     """
-    from spectr_jobs.commands import audit as module
+    from spectr_jobs.commands.audit import audit as test_rows
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    return module.audit(RunDirectory.open(run_dir), bundle, tokens=tokens, seed=seed)
+    return test_rows(RunDirectory.open(run_dir), bundle, tokens=tokens, seed=seed)
 
 
 @cli.command()
@@ -104,7 +104,7 @@ def report(run_dir: Path) -> None:
     from spectr_jobs.report.page import write
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    click.echo(f"spectr-batch: wrote {write(RunDirectory.open(run_dir))}", err=True)
+    say(f"wrote {write(RunDirectory.open(run_dir))}")
 
 
 cli.add_command(run)
@@ -126,7 +126,7 @@ def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
         stop: Listens to signals.
     """
     try:
-        with noted():
+        with runtime_log_shown():
             return int(cli.main(arguments, prog_name="spectr-batch", standalone_mode=False, obj=stop) or 0)
     except click.ClickException as error:
         error.show()
@@ -148,5 +148,5 @@ def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(f"spectr-batch: error: {message}", err=True)
+    say(f"error: {message}")
     return code

@@ -1,21 +1,99 @@
-"""Types of options."""
+"""The values of ``spectr-batch run`` as one object, and the types of its parameters."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from spectr_jobs import duration
+from spectr_jobs.clock import parse_duration
+
+if TYPE_CHECKING:
+    from spectr_jobs.commands.job import Job
+    from spectr_jobs.drivers.rank import Rank
+    from spectr_runtime.backends import Backend
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The values of the command: one field for each of its parameters, whose help says what it means."""
+
+    bundle: Path
+    inputs: tuple[str, ...]
+    output: str
+    rule: str | None
+    drafts: int | None
+    length: int | None
+    plan: str | None
+    batch_size: int
+    seed: int
+    backend: Backend
+    device: str
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    column: tuple[tuple[str, str], ...]
+    limit: int | None
+    shard_size: int
+    rank: int | None
+    world: int | None
+    drain_timeout: float
+    time_limit: float | None
+    compress: str | None
+    mirror: str | None
+    retry_errors: bool
+    max_error_rate: float
+    dry_run: bool
+    print_config: bool
+
+    def job(self) -> Job:
+        """Return what the run is to do.
+
+        Raises:
+            UsageError: Values exclude each other, or one is out of range.
+        """
+        from spectr_jobs.commands.job import Job  # loads torch
+        from spectr_jobs.work.setup import Setup, choose_plan, sampling_defaults
+
+        plan = choose_plan(self.plan, self.rule, self.drafts, self.length)
+        return Job(
+            bundle=self.bundle,
+            inputs=self.inputs,
+            columns=dict(self.column),
+            output=self.output,
+            setup=Setup(plan, self.batch_size, self.backend, self.device),
+            sampling=sampling_defaults(self.max_tokens, self.temperature, self.top_p, self.top_k),
+            seed=self.seed,
+            limit=self.limit,
+            shard_size=self.shard_size,
+            compress=self.compress,
+            mirror=self.mirror,
+            retry_errors=self.retry_errors,
+            max_error_rate=self.max_error_rate,
+        )
+
+    def find_rank(self, environment: Mapping[str, str]) -> Rank:
+        """Return the rank of this process, as the options or a scheduler tell it.
+
+        Raises:
+            UsageError: What they tell is incomplete or no rank.
+        """
+        from spectr_jobs.drivers.rank import detect
+
+        return detect(self.rank, self.world, environment)
 
 
 class Column(click.ParamType[tuple[str, str]]):
-    """A field and the column that holds it."""
+    """A field of a record and the column of a table that holds it, written ``FIELD=COLUMN``."""
 
     name = "column"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Both sides of the equals sign."""
+        """Return both sides of the equals sign."""
         if isinstance(value, tuple | list) and len(value) == 2:
             return str(value[0]), str(value[1])
         field, equals, column = str(value).partition("=")
@@ -25,13 +103,13 @@ class Column(click.ParamType[tuple[str, str]]):
 
 
 class Duration(click.ParamType[float]):
-    """A duration as an option."""
+    """A duration."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of the text."""
+        """Return the seconds of the text."""
         try:
-            return duration.parse(str(value))
+            return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from spectr_jobs.cli import config
-from spectr_jobs.cli.options import Column, Duration
+from spectr_jobs.cli.options import Column, Duration, RunOptions
+from spectr_jobs.work.stop import Stop
+from spectr_runtime.backends import BACKENDS
 
 EXIT_CODES = """
 \b
@@ -63,7 +65,7 @@ then the variables, then the file.
 @click.option(
     "--backend",
     default="onnxruntime",
-    type=click.Choice(["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice(BACKENDS),
     help="What runs the models.",
 )
 @click.option("--device", metavar="NAME", default="cpu", help="Where they run, as torch names it: cpu, cuda, cuda:1.")
@@ -130,49 +132,24 @@ then the variables, then the file.
 @click.option("--print-config", is_flag=True, help="Show every option as TOML and where its value comes from, and end.")
 @config.option
 @click.pass_context
-def run(ctx: click.Context, /, bundle: Path, inputs: tuple[str, ...], output: str, **options: Any) -> int:
+def run(ctx: click.Context, /, **values: Any) -> int:
     """Decode the records of INPUT... with BUNDLE into RUN_DIR. The same command goes on after an interruption.
 
     An INPUT is a file of JSON Lines or CSV (.gz and .zst too) or Parquet, a folder of them, a pattern, a URL that
     fsspec opens, or - for stdin. Records are OpenAI batch requests, or plain objects with "prompt", "messages" or
     "token_ids", an optional "id" and sampling fields; what else they hold is carried into the output.
     """
-    from spectr_jobs.commands.dry_run import rehearse
-    from spectr_jobs.commands.run import execute
-    from spectr_jobs.drivers.local import Local
-    from spectr_jobs.drivers.rank import detect
-    from spectr_jobs.drivers.ray import Cluster
-    from spectr_jobs.run_directory.mirror import Mirror
-    from spectr_jobs.work.setup import Setup, make_defaults, make_plan
-    from spectr_jobs.work.stop import Stop
-
-    if options.pop("print_config"):
+    options = RunOptions(**values)
+    if options.print_config:
         click.echo(config.render(ctx))
         return 0
+    job, rank, stop = options.job(), options.find_rank(os.environ), ctx.ensure_object(Stop)
+    if options.dry_run:
+        from spectr_jobs.commands.dry_run import rehearse
 
-    def take(*names: str) -> list[Any]:
-        return [options.pop(name) for name in names]
+        return rehearse(job, rank)
+    from spectr_jobs.commands.run import start
+    from spectr_jobs.drivers.local import Local
 
-    plan = make_plan(*take("plan", "rule", "drafts", "length"))
-    sampling = make_defaults(*take("max_tokens", "temperature", "top_p", "top_k"))
-    rank, world = take("rank", "world")
-    url = options.pop("mirror")
-    stop = ctx.find_object(Stop) or Stop()
-    stop.arm(*take("drain_timeout", "time_limit"))
-    how, columns = Setup(plan, *take("batch_size", "backend", "device")), dict(options.pop("column"))
-    driver = ctx.find_object(Cluster) or Local(detect(rank, world, os.environ))
-    if options.pop("dry_run"):
-        plain = {name: options[name] for name in ("seed", "limit", "shard_size", "compress")}
-        return rehearse(bundle, inputs, output, how=how, rank=driver.rank, sampling=sampling, columns=columns, **plain)
-    return execute(
-        bundle,
-        inputs,
-        output,
-        how=how,
-        sampling=sampling,
-        driver=driver,
-        stop=stop,
-        columns=columns,
-        mirror=Mirror(url) if url else None,
-        **options,
-    )
+    stop.arm(options.drain_timeout, options.time_limit)
+    return start(job, Local(rank), stop)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from spectr_jobs.cli.config import ACTIONS
-from spectr_jobs.cli.options import Duration
+from spectr_jobs.cli.options import Duration, RunOptions
 from spectr_jobs.cli.run import run
+from spectr_jobs.console import say
 from spectr_jobs.drivers import kubernetes as kubernetes_job
 from spectr_jobs.drivers import slurm as slurm_array
+from spectr_jobs.drivers.submission import Submission
+from spectr_jobs.work.stop import Stop
 
 PROGRAM = "spectr-batch"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -81,17 +84,22 @@ Example:
     help="Shell command ahead, for instance to activate an environment. May be repeated.",
 )
 @click.option("--to", type=click.Path(path_type=Path), default="spectr.sbatch", help="The script to write.")
-def slurm(arguments: tuple[str, ...], to: Path, **options: Any) -> None:
+def slurm(
+    arguments: tuple[str, ...],
+    to: Path,
+    time_limit: float,
+    partition: str | None,
+    setup: tuple[str, ...],
+    **resources: Any,
+) -> None:
     """Write a Slurm array with one task per rank.
 
     Slurm warns a task ahead of its time limit; it stops cleanly and is queued again until its shards are done.
     """
-    values = _checked(arguments)
-    program = PROGRAM if options["setup"] else _here()
-    text = slurm_array.script(
-        [program, "run", *arguments], folder=Path.cwd(), drain_timeout=values["drain_timeout"], **options
-    )
-    _write(to, text, f"sbatch {to}")
+    # A setup may put another environment's command on the path; otherwise the job runs the command that wrote it.
+    job = _submission(PROGRAM if setup else _this_program(), arguments, resources)
+    script = slurm_array.script(job, folder=Path.cwd(), time_limit=time_limit, partition=partition, setup=setup)
+    _write(to, script, f"sbatch {to}")
 
 
 @submit.command(
@@ -111,14 +119,13 @@ Example:
 )
 @click.option("--mount", default="/work", help="Where it is mounted; paths of the run are relative to it.")
 @click.option("--to", type=click.Path(path_type=Path), default="spectr-job.yaml", help="The manifest to write.")
-def kubernetes(arguments: tuple[str, ...], to: Path, **options: Any) -> None:
+def kubernetes(arguments: tuple[str, ...], to: Path, image: str, claim: str, mount: str, **resources: Any) -> None:
     """Write a Kubernetes Indexed Job with one index per rank.
 
     A pod that is evicted or interrupted is replaced and goes on; an index whose input or usage is wrong is given up.
     """
-    values = _checked(arguments)
-    text = kubernetes_job.manifest([PROGRAM, "run", *arguments], drain_timeout=values["drain_timeout"], **options)
-    _write(to, text, f"kubectl apply -f {to}")
+    job = _submission(PROGRAM, arguments, resources)
+    _write(to, kubernetes_job.manifest(job, image=image, claim=claim, mount=mount), f"kubectl apply -f {to}")
 
 
 @submit.command(
@@ -146,36 +153,46 @@ def ray(ctx: click.Context, /, arguments: tuple[str, ...], address: str, ranks: 
     machines must see the bundle, the inputs and the run directory under the same paths. Signals and exit codes are
     those of `spectr-batch run`, and any way of running goes on with a run that this one began.
     """
+    options = _checked(arguments)
+    from spectr_jobs.commands.run import start
     from spectr_jobs.drivers.ray import Cluster
 
-    _checked(arguments)
-    cluster = Cluster(address, ranks, cpus, gpus)
-    with run.make_context("run", list(arguments), parent=ctx, obj=cluster) as run_ctx:
-        return int(run.invoke(run_ctx))
+    job, stop = options.job(), ctx.ensure_object(Stop)
+    stop.arm(options.drain_timeout, options.time_limit)
+    return start(job, Cluster(address, ranks, cpus, gpus), stop)
 
 
-def _here() -> str:
-    """The command as it was called, so that a job needs no environment to find it."""
+def _submission(program: str, arguments: Sequence[str], resources: Mapping[str, Any]) -> Submission:
+    options = _checked(arguments)
+    return Submission((program, "run", *arguments), options.drain_timeout, **resources)
+
+
+def _this_program() -> str:
+    """Return the command as it was called, so that a job needs no environment to find it."""
     called = Path(sys.argv[0])
     return str(called.absolute()) if called.name == PROGRAM and called.is_file() else PROGRAM
 
 
-def _checked(arguments: Sequence[str]) -> dict[str, Any]:
-    """The values of the run's command; refused like there, and what a job cannot do."""
-    values = run.make_context("run", list(arguments)).params
-    if "-" in (*values["inputs"], values["output"]):
+def _checked(arguments: Sequence[str]) -> RunOptions:
+    """Return the values of the run's command.
+
+    Raises:
+        click.UsageError: The command would refuse them, or a job cannot do what they ask for.
+    """
+    options = RunOptions(**run.make_context("run", list(arguments)).params)
+    if "-" in (*options.inputs, options.output):
         raise click.UsageError("A job has no stdin or stdout to read or write; name files.")
     for name in ("rank", "world"):
-        if values[name] is not None:
+        if getattr(options, name) is not None:
             raise click.UsageError(f"--{name} is told by the queue; leave it out.")
     for name in ACTIONS:
-        if values[name]:
+        if getattr(options, name):
             raise click.UsageError(f"--{name.replace('_', '-')} decodes nothing; give it to `spectr-batch run`.")
-    return values
+    return options
 
 
 def _write(to: Path, text: str, start: str) -> None:
     if to.exists() and to.read_text(encoding="utf-8") != text:
         raise click.UsageError(f"{to} is there and differs. Remove it, or name another file with --to.")
     to.write_text(text, encoding="utf-8")
-    print(f"spectr-batch: wrote {to}; start it with: {start}", file=sys.stderr)
+    say(f"wrote {to}; start it with: {start}")

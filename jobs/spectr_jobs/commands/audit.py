@@ -12,16 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectr_jobs.commands import replay, verify
+from spectr_jobs.clock import show_date
 from spectr_jobs.commands.evidence import FALSE_ALARMS, Evidence
+from spectr_jobs.commands.replay import setups
+from spectr_jobs.console import say, table
 from spectr_jobs.records import rows
 from spectr_jobs.records.record import Record
 from spectr_jobs.report import summary
 from spectr_jobs.run_directory import journal
-from spectr_jobs.run_directory.directory import PARTS, RunDirectory, ShardReader
-from spectr_jobs.work import setup
-from spectr_jobs.work.progress import say
+from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
+from spectr_jobs.run_directory.layout import AUDIT, OUTPUT
+from spectr_jobs.run_directory.provenance import changed_sources, open_bundle
+from spectr_jobs.work import models
 from spectr_runtime.errors import RequestError, SpectrError, UsageError
+from spectr_runtime.files import replace
 from spectr_runtime.rows.score import Written
 
 PASSED, FAILED = 0, 1
@@ -63,19 +67,19 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
         UsageError: The inputs have changed, or no row holds its token ids.
         BundleError: The bundle is not the one of the run.
     """
-    if changed := [*verify.changed_sources(run)]:
+    if changed := [*changed_sources(run)]:
         raise UsageError(f"The rows cannot be scored: {changed[0]}.", hint="Restore it first.")
-    bundle = replay.bundle_of(run, bundle_path)
+    bundle = open_bundle(run, bundle_path)
     sample, total = draw(run, tokens, seed)
     if not sample:
         raise UsageError(
             f"No row of {run.path} holds its token ids.",
             hint="Decode records without `return_token_ids: false` first.",
         )
-    how = replay.setups(run)[0]
+    setup = setups(run)[0]
     scored = min(tokens, sum(one.size for one in sample))
-    say(f"scoring {scored:,} tokens of {len(sample):,} rows, {how.backend} on {how.device}")
-    scorer = setup.open_scorer(bundle, how)
+    say(f"scoring {scored:,} tokens of {len(sample):,} rows, {setup.backend} on {setup.device}")
+    scorer = models.open_scorer(bundle, setup)
     evidence = Evidence(seed)
     try:
         for score in scorer.score(_written(run, sample, tokens)):
@@ -83,7 +87,7 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
     except RequestError as error:
         raise SpectrError(str(error), hint="The rows are not those of this bundle and these inputs.") from error
     figures = _figures(evidence, len(sample), total, scorer.tolerance)
-    journal.replace(run.path / summary.AUDIT, [json.dumps(figures, indent=2).encode() + b"\n"])
+    replace(run.path / AUDIT, [json.dumps(figures, indent=2).encode() + b"\n"])
     if run.summary.exists():
         summary.write(run)
     verdict = "passes" if evidence.sound else "fails"
@@ -109,7 +113,7 @@ def draw(run: RunDirectory, tokens: int, seed: int) -> tuple[list[Drawn], int]:
 
 def _drawable(run: RunDirectory) -> Iterator[Drawn]:
     for number in run.shards:
-        for _, _, row in journal.rows(run.shard(number) / PARTS[0]):
+        for row in journal.rows(run.shard(number) / OUTPUT):
             if completions := rows.token_ids(row):
                 yield Drawn(rows.key(row), number, completions)
 
@@ -155,7 +159,7 @@ def _figures(evidence: Evidence, drawn: int, total: int, tolerance: float) -> di
         "greedy_tokens": evidence.greedy,
         "impossible_tokens": evidence.impossible,
         "logit_tolerance": tolerance,
-        "date": summary.date(time.time()),
+        "date": show_date(time.time()),
     }
 
 
@@ -172,5 +176,4 @@ def render(evidence: Evidence, figures: Mapping[str, Any]) -> str:
     shown = f"{evidence.impossible:,}  FAILS: {', '.join(evidence.examples)}" if evidence.impossible else "none"
     lines.append(("impossible tokens", f"{shown} (logits within {figures['logit_tolerance']:g} count as equal)"))
     lines.append(("false alarms", f"at most 1 audit in {1 / FALSE_ALARMS:,.0f}"))
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
+    return table(lines)

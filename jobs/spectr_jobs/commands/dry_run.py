@@ -9,13 +9,15 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spectr_jobs import duration
+from spectr_jobs.clock import show_duration
 from spectr_jobs.commands import pilot
+from spectr_jobs.commands.job import Job
 from spectr_jobs.commands.pilot import Pilot
 from spectr_jobs.commands.run import tell
+from spectr_jobs.console import Line, say, table
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.inputs.reader import START, Reader
 from spectr_jobs.inputs.sources import Source
@@ -23,18 +25,13 @@ from spectr_jobs.inputs.stdin import named
 from spectr_jobs.inputs.survey import Survey, survey
 from spectr_jobs.records.record import Record
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.run_directory.manifest import Terms
-from spectr_jobs.work import setup
-from spectr_jobs.work.progress import say
+from spectr_jobs.work import models
 from spectr_jobs.work.setup import Setup
-from spectr_runtime import Bundle
+from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import RequestError, UsageError
-from spectr_runtime.rows.request import SamplingParams
 
 COUNTED = 256  # records whose prompts are counted, at least
 UNITS = ("B", "kB", "MB", "GB", "TB")
-
-Line = tuple[str, str]
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,9 +39,9 @@ class Load:
     """What the good records ask for that have no row yet.
 
     Attributes:
-        records: How many there are.
+        records: How many records these are.
         completions: Completions of all.
-        most_tokens: The sum of their token limits.
+        most_tokens: The sum of the token limits of these completions.
         sample: Some of the records, drawn with equal chances, in random order.
     """
 
@@ -60,25 +57,16 @@ class Load:
         self.most_tokens += record.size * record.wanted.params.max_tokens
         if len(self.sample) < size:
             self.sample.append(record)
-        elif (place := generator.randrange(self.records)) < size:
-            self.sample[place] = record
+        elif (index := generator.randrange(self.records)) < size:
+            self.sample[index] = record
 
 
-def rehearse(
-    bundle_path: Path,
-    inputs: Sequence[str],
-    output: str,
-    *,
-    how: Setup,
-    rank: Rank,
-    sampling: SamplingParams,
-    columns: Mapping[str, str],
-    seed: int,
-    limit: int | None,
-    shard_size: int,
-    compress: str | None,
-) -> int:
+def rehearse(job: Job, rank: Rank) -> int:
     """Tell records, tokens, memory and time of a run, or of what is left of it, on stderr.
+
+    Args:
+        job: What the run would decode.
+        rank: The rank that would decode it; its world shares the time.
 
     Returns:
         The exit code 0.
@@ -86,43 +74,44 @@ def rehearse(
     Raises:
         SpectrError: The run could not start or go on, or its batch does not fit into the memory that is free.
     """
-    bundle = Bundle.open(bundle_path)
-    run = RunDirectory.open(Path(output)) if (Path(output) / "manifest.json").is_file() else None
-    with tempfile.TemporaryDirectory(prefix="spectr-") as folder, named(inputs, Path(folder), rank, columns) as files:
-        found = survey(files, sampling, shard_size=shard_size, limit=limit)
+    bundle = Bundle.open(job.bundle)
+    begun = RunDirectory.is_begun(Path(job.output))
+    run = RunDirectory.open(Path(job.output)) if begun else None
+    with (
+        tempfile.TemporaryDirectory(prefix="spectr-") as folder,
+        named(job.inputs, Path(folder), job.columns, alone=rank.world == 1, begun=False) as inputs,
+    ):
+        found = survey(inputs, job.sampling, shard_size=job.shard_size, limit=job.limit)
         tell(found)
         if run is not None:
-            run.manifest.check(Terms(bundle.sha256, seed, sampling, limit, shard_size, compress), found.files)
-        size = max(COUNTED, 2 * pilot.GENERATIONS * how.batch_size)
-        load = _load(files, found, sampling, limit, shard_size, run, size)
-    lines = [*_input(found, load, shard_size, rank, run)]
+            run.manifest.check(job.terms(bundle), found.files)
+        load = _load(job, inputs, found, run)
+    lines = [*_input(found, load, job.shard_size, rank, run)]
     if run is not None and not load.records:
-        say(f"dry run, nothing is written: {how}\n" + _render([*lines, ("time", "none: nothing is left to decode")]))
+        _tell(job.setup, [*lines, ("time", "none: nothing is left to decode")])
         return 0
-    lines += _prompts(bundle, load)
-    memory = _memory(bundle, how)
+    lines += [*_prompts(bundle, load), _memory(bundle, job.setup)]
     started = time.monotonic()
-    decoder = setup.open_decoder(bundle, how, seed=seed)
+    decoder = models.open_decoder(bundle, job.setup, seed=job.seed)
     loading = time.monotonic() - started
     requests = itertools.chain.from_iterable(record.requests for record in load.sample)
-    flown = pilot.fly(decoder, requests, how.batch_size)
-    say(f"dry run, nothing is written: {how}\n" + _render([*lines, memory, *_time(flown, load, loading, rank)]))
+    flown = pilot.fly(decoder, requests, job.setup.batch_size)
+    _tell(job.setup, [*lines, *_time(flown, load, loading, rank)])
     return 0
 
 
-def _load(
-    files: Sequence[Source],
-    found: Survey,
-    sampling: SamplingParams,
-    limit: int | None,
-    shard_size: int,
-    run: RunDirectory | None,
-    size: int,
-) -> Load:
+def _tell(setup: Setup, lines: Sequence[Line]) -> None:
+    say(f"dry run, nothing is written: {setup}\n{table(lines)}")
+
+
+def _load(job: Job, inputs: Sequence[Source], found: Survey, run: RunDirectory | None) -> Load:
+    """Read all records again, and count those that have no row yet."""
+    size = max(COUNTED, 2 * pilot.GENERATIONS * job.setup.batch_size)
     load, generator, done = Load(), random.Random(0), set[str]()
-    for index, item in enumerate(Reader(files, [file.shape for file in found.files], sampling).read(START, limit)):
-        if run is not None and index % shard_size == 0:
-            done = run.done(index // shard_size)
+    reader = Reader(inputs, [file.shape for file in found.files], job.sampling)
+    for index, item in enumerate(reader.read(START, job.limit)):
+        if run is not None and index % job.shard_size == 0:
+            done = run.done(index // job.shard_size)
         if isinstance(item.record, Record) and item.record.origin.key not in done:
             load.add(item.record, size, generator)
     generator.shuffle(load.sample)
@@ -141,8 +130,8 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
 
 
 def _prompts(bundle: Bundle, load: Load) -> list[Line]:
-    """Tokens of the prompts: counted, or estimated from the sample."""
-    encoder, counts, failed = setup.open_tokenizer(bundle), [], 0
+    """Return the number of tokens of the prompts: counted, or estimated from the sample."""
+    encoder, counts, failed = models.open_tokenizer(bundle), [], 0
     for record in load.sample:
         try:
             counts.append(sum(len(encoder.encode(prompt)) for prompt in record.prompts))
@@ -162,14 +151,14 @@ def _prompts(bundle: Bundle, load: Load) -> list[Line]:
     return lines
 
 
-def _memory(bundle: Bundle, how: Setup) -> Line:
-    """What the batch takes and what there is.
+def _memory(bundle: Bundle, setup: Setup) -> Line:
+    """Return what the batch takes of the memory, and how much memory there is.
 
     Raises:
-        UsageError: It does not fit.
+        UsageError: The batch does not fit.
     """
-    needed, free = setup.footprint(bundle, how), setup.free_memory(how.device)
-    total, rows = needed.total(how.batch_size), how.batch_size
+    needed, free = models.footprint(bundle, setup), models.free_memory(setup.device)
+    total, rows = needed.total(setup.batch_size), setup.batch_size
     parts = (
         f"weights {_bytes(needed.weights)}, caches {_bytes(rows * needed.cache_per_row)} "
         f"({rows:,} rows of {needed.slots:,} slots), laws {_bytes(rows * needed.laws_per_row)}"
@@ -179,7 +168,8 @@ def _memory(bundle: Bundle, how: Setup) -> Line:
     most = needed.rows_in(free)
     if rows > most:
         raise UsageError(
-            f"--batch-size {rows} takes {_bytes(total)} of memory on {how.device} ({parts}); {_bytes(free)} are free.",
+            f"--batch-size {rows} takes {_bytes(total)} of memory on {setup.device} ({parts}); "
+            f"{_bytes(free)} are free.",
             hint=f"At most {most:,} rows fit." if most else "Not even one row fits.",
         )
     return "memory", f"{_bytes(total)} of {_bytes(free)}: {parts}; at most {most:,} rows fit"
@@ -192,24 +182,19 @@ def _time(flown: Pilot | None, load: Load, loading: float, rank: Rank) -> list[L
     sure = "too few to tell how sure"
     if flown.uncertainty is not None:
         least, most = seconds / (1 + flown.uncertainty), seconds * (1 + flown.uncertainty)
-        sure = f"95 % sure of {duration.shown(least)} to {duration.shown(most)}"
+        sure = f"95 % sure of {show_duration(least)} to {show_duration(most)}"
     ranks = f" on each of {rank.world:,} ranks" if rank.world > 1 else ""
     speed = f"{flown.tokens / flown.seconds:,.0f} tokens/s, {flown.tokens / flown.completions:,.0f} tokens each"
     return [
-        ("pilot", f"{flown.completions:,} completions in {duration.shown(flown.seconds)}: {speed}"),
-        ("time", f"about {duration.shown(seconds)}{ranks} ({sure}), and {duration.shown(loading)} to load the models"),
+        ("pilot", f"{flown.completions:,} completions in {show_duration(flown.seconds)}: {speed}"),
+        ("time", f"about {show_duration(seconds)}{ranks} ({sure}), and {show_duration(loading)} to load the models"),
     ]
 
 
 def _bytes(count: float) -> str:
-    """Bytes for reading: ``37.4 MB``."""
+    """Return a number of bytes for reading: ``37.4 MB``."""
     for unit in UNITS[:-1]:
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} {UNITS[-1]}"
-
-
-def _render(lines: Sequence[Line]) -> str:
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 
-from spectr_jobs.work.worker import Generator
+from spectr_jobs.work.models import RunDecoder
 from spectr_runtime.rows.request import Completion, Request
 
 LONGEST = 60.0  # seconds, once every row of the batch has been filled anew
@@ -24,9 +24,9 @@ class Pilot:
     """What a pilot measured while the batch was full.
 
     Attributes:
-        completions: How many ended.
-        tokens: Tokens of these.
-        seconds: In which time.
+        completions: Completions that ended.
+        tokens: Tokens of these completions.
+        seconds: The time in which they ended.
         uncertainty: Half the width of the 95 % interval of the seconds per completion, as a share of them; none if
             there were too few.
     """
@@ -38,12 +38,12 @@ class Pilot:
 
     @property
     def seconds_per_completion(self) -> float:
-        """Seconds until the next completion ends."""
+        """Seconds from the end of one completion to the end of the next."""
         return self.seconds / self.completions
 
 
-def fly(decoder: Generator, requests: Iterable[Request], batch_size: int) -> Pilot | None:
-    """Decode some of the requests; nothing if none succeeds.
+def fly(decoder: RunDecoder, requests: Iterable[Request], batch_size: int) -> Pilot | None:
+    """Decode some of the requests, and measure; None if no request succeeds.
 
     Args:
         decoder: Opened as for the run.
@@ -63,7 +63,7 @@ def fly(decoder: Generator, requests: Iterable[Request], batch_size: int) -> Pil
 
 
 def measure(marks: Sequence[Mark], batch_size: int) -> Pilot:
-    """Speed from the times at which completions ended.
+    """Return the speed that follows from the times at which completions ended.
 
     The rows start together, so the first to end are the short ones; the first generation is left out where two follow.
     The uncertainty is that of batch means (Law and Carson, 1979): completions that end one after another are grouped,
@@ -78,6 +78,6 @@ def _uncertainty(ends: Sequence[float]) -> float | None:
     size = (len(ends) - 1) // GROUPS
     if size < 2:
         return None
-    places = range(len(ends) - 1 - GROUPS * size, len(ends), size)
-    spent = [ends[place] - ends[place - size] for place in places[1:]]
+    borders = range(len(ends) - 1 - GROUPS * size, len(ends), size)
+    spent = [ends[border] - ends[border - size] for border in borders[1:]]
     return STUDENT * statistics.stdev(spent) / math.sqrt(GROUPS) / statistics.fmean(spent)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from spectr_jobs.console import say
 from spectr_jobs.records import rows
 from spectr_jobs.records.record import BadRecord, Record
 from spectr_jobs.records.rows import Row
 from spectr_jobs.run_directory import journal
-from spectr_jobs.run_directory.directory import PARTS, RunDirectory, ShardReader
-from spectr_jobs.work import setup
-from spectr_jobs.work.progress import say
+from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
+from spectr_jobs.run_directory.layout import PARTS
+from spectr_jobs.run_directory.provenance import open_bundle
+from spectr_jobs.run_directory.sessions import read_facts
+from spectr_jobs.work import models
 from spectr_jobs.work.setup import Setup
-from spectr_runtime import Bundle
-from spectr_runtime.errors import BundleError, UsageError
+from spectr_runtime.bundle import Bundle
+from spectr_runtime.errors import UsageError
 from spectr_runtime.speculation.plan import AUTO, Plan
 
 SAME, DIFFERENT = 0, 1
@@ -43,28 +45,16 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO)
     """
     shard, record = _find_record(run, key)
     kept = _find_row(run.shard(shard), key)
-    bundle = bundle_of(run, bundle_path)
+    bundle = open_bundle(run, bundle_path)
     row, difference = kept, ""
-    for how in dict.fromkeys(map(_alone, setups(run))):
-        row = _decode(run, bundle, how, record)
-        if not (difference := _difference(kept, row, how)):
+    for setup in dict.fromkeys(map(_alone, setups(run))):
+        row = _decode(run, bundle, setup, record)
+        if not (difference := _difference(kept, row, setup)):
             break
     out.write(rows.encode(row))
     out.flush()
     say(f"{key}: another row; {difference}" if difference else f"{key}: the same row")
     return DIFFERENT if difference else SAME
-
-
-def bundle_of(run: RunDirectory, path: Path | None) -> Bundle:
-    """The bundle of a run, which may have moved.
-
-    Raises:
-        BundleError: There is none, or it is another one.
-    """
-    bundle = Bundle.open(path or run.manifest.bundle)
-    if bundle.sha256 != run.manifest.terms.bundle_sha256:
-        raise BundleError(f"{bundle.path} is not the bundle of {run.path}.", hint="Name the right one with --bundle.")
-    return bundle
 
 
 def _find_record(run: RunDirectory, key: str) -> tuple[int, Record | BadRecord]:
@@ -80,7 +70,7 @@ def _find_record(run: RunDirectory, key: str) -> tuple[int, Record | BadRecord]:
 
 def _find_row(folder: Path, key: str) -> Row:
     for name in PARTS:
-        for _, _, row in journal.rows(folder / name):
+        for row in journal.rows(folder / name):
             if rows.key(row) == key:
                 return row
     raise UsageError(f"{key!r} has no row in {folder} yet.", hint="Run the run's command again first.")
@@ -92,31 +82,30 @@ def setups(run: RunDirectory) -> list[Setup]:
     Raises:
         UsageError: None of them left word.
     """
-    paths = sorted(run.sessions.glob("*.jsonl"), reverse=True)
-    found = [Setup.from_json(event) for path in paths for _, _, event in itertools.islice(journal.rows(path), 1)]
+    found = [Setup.from_json(facts) for facts in read_facts(run.sessions)][::-1]
     if not found:
         raise UsageError(f"{run.sessions} does not tell how the rows were decoded.", hint="Restore its files.")
     return found
 
 
-def _alone(how: Setup) -> Setup:
+def _alone(setup: Setup) -> Setup:
     """How a record is decoded again; the automatic plan without a draft: races write one text whatever they draft."""
-    return dataclasses.replace(how, batch_size=1, plan=UNDRAFTED if how.plan == AUTO else how.plan)
+    return dataclasses.replace(setup, batch_size=1, plan=UNDRAFTED if setup.plan == AUTO else setup.plan)
 
 
-def _decode(run: RunDirectory, bundle: Bundle, how: Setup, record: Record | BadRecord) -> Row:
+def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | BadRecord) -> Row:
     terms = run.manifest.terms
     if isinstance(record, BadRecord):
         return rows.error_row(record, seed=terms.seed)
-    outcomes = [*setup.open_decoder(bundle, how, seed=terms.seed).generate(record.requests)]
+    outcomes = [*models.open_decoder(bundle, setup, seed=terms.seed).generate(record.requests)]
     return rows.row_of(record, outcomes, seed=terms.seed, created=run.manifest.created)
 
 
-def _difference(kept: Row, row: Row, how: Setup) -> str:
+def _difference(kept: Row, row: Row, setup: Setup) -> str:
     """The first field in which two rows differ, with both values; nothing if they are the same."""
     before, now = dict(_fields(kept)), dict(_fields(row))
     for name in dict.fromkeys((*before, *now)):
-        if how.plan == UNDRAFTED and "speculation" in name.split("."):
+        if setup.plan == UNDRAFTED and "speculation" in name.split("."):
             continue
         if not _alike(before.get(name), now.get(name)):
             return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
@@ -136,7 +125,7 @@ def _fields(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from _fields(item, f"{name}.{key}".lstrip("."))
     elif isinstance(value, list) and value:
-        for place, item in enumerate(value):
-            yield from _fields(item, f"{name}[{place}]")
+        for index, item in enumerate(value):
+            yield from _fields(item, f"{name}[{index}]")
     else:
         yield name, value

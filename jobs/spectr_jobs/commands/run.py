@@ -1,4 +1,4 @@
-"""A run, from the command's values to its exit code."""
+"""A run, from a job to the exit code: ``spectr-batch run`` and ``spectr-batch submit ray`` both start it."""
 
 from __future__ import annotations
 
@@ -6,46 +6,96 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from spectr_jobs.commands.job import STDOUT, Job
+from spectr_jobs.console import say
 from spectr_jobs.drivers.driver import Driver
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.extras import load
 from spectr_jobs.inputs.sources import Source
 from spectr_jobs.inputs.stdin import named
+from spectr_jobs.inputs.stores import is_remote
 from spectr_jobs.inputs.survey import InputFile, Survey, survey
 from spectr_jobs.report import summary
 from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.layout import LOCK
 from spectr_jobs.run_directory.lock import held
-from spectr_jobs.run_directory.manifest import Manifest, Terms
+from spectr_jobs.run_directory.manifest import RunManifest, Terms
 from spectr_jobs.run_directory.mirror import Mirror
-from spectr_jobs.run_directory.paths import is_remote
+from spectr_jobs.run_directory.provenance import versions
 from spectr_jobs.run_directory.shard import reopen
-from spectr_jobs.work.progress import say
-from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
-from spectr_runtime import Bundle
+from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import UsageError
-from spectr_runtime.rows.request import SamplingParams
 
 ALL_DONE, SOME_FAILED = 0, 3
 SHAPES = {"openai": "OpenAI batch records", "simple": "simple records"}
+
+
+def start(job: Job, driver: Driver, stop: Stop) -> int:
+    """Decode a job's inputs into its run directory, or go on with one.
+
+    Args:
+        job: What to decode.
+        driver: Who decodes.
+        stop: Says when to stop.
+
+    Returns:
+        The exit code: 0 if every record was completed, 3 if too many failed.
+
+    Raises:
+        SpectrError: The run cannot start or cannot go on; the error owns the exit code.
+    """
+    if job.compress is not None:
+        load("zstandard", "zstd", f"--compress {job.compress}")
+    if job.output == STDOUT and job.mirror is not None:
+        raise UsageError("-o - keeps nothing that --mirror could copy.", hint="Name a run directory.")
+    mirror = None if job.mirror is None else Mirror(job.mirror)
+    with _output(job.output) as (path, echo):
+        bundle = Bundle.open(job.bundle)
+        RunDirectory.reserve(path)
+        if mirror is not None:
+            with held(path / LOCK):
+                mirror.fetch(path)
+        alone, begun = driver.rank.world == 1, RunDirectory.is_begun(path)
+        with named(job.inputs, path, job.columns, alone=alone, begun=begun) as inputs:
+            run = prepare(path, bundle, inputs, job.terms(bundle))
+        if job.retry_errors:
+            retry(run, driver.rank)
+        mine = driver.rank.shards(len(run.shards))
+        with contextlib.nullcontext() if mirror is None else mirror.following(run, mine):
+            driver.decode(run, bundle, job.setup, stop, echo)
+            return conclude(run, driver.rank, job.max_error_rate, keep=echo is None)
+
+
+@contextlib.contextmanager
+def _output(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
+    """Give the run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
+    if is_remote(output):
+        what = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
+        raise UsageError(what, hint="Decode into a folder, and keep a copy there with --mirror.")
+    if output != STDOUT:
+        yield Path(output), None
+        return
+    with tempfile.TemporaryDirectory(prefix="spectr-") as folder:
+        yield Path(folder), sys.stdout.buffer
 
 
 def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) -> RunDirectory:
     """Make the run directory, or open it and check that it was started with the same terms and inputs.
 
     Raises:
-        UsageError: It was started with others.
+        UsageError: The run directory was started with others.
         InputError: The inputs hold no record, or an id twice.
     """
 
-    def make() -> Manifest:
+    def make() -> RunManifest:
         found = survey(inputs, terms.sampling, shard_size=terms.shard_size, limit=terms.limit)
         tell(found)
-        return Manifest(
+        return RunManifest(
             created=int(time.time()),
             bundle=str(bundle.path),
             terms=terms,
@@ -53,7 +103,7 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
             records=found.records,
             bad=found.bad,
             shards=found.shards,
-            versions=summary.versions(),
+            versions=versions(),
         )
 
     run, made = RunDirectory.start(path, make)
@@ -76,13 +126,13 @@ def tell(found: Survey) -> None:
 
 
 def retry(run: RunDirectory, rank: Rank) -> None:
-    """Take the failures of a rank's shards that may not come again back, so that they are decoded again."""
+    """Take failures that may not come again out of a rank's shards, so that their records are decoded again."""
     count = sum(reopen(run.shard(number)) for number in rank.shards(len(run.shards)))
     say(f"{count:,} failed records are tried again")
 
 
 def conclude(run: RunDirectory, rank: Rank, max_error_rate: float, *, keep: bool) -> int:
-    """Merge if this was the last rank, tell how it went, and give the exit code.
+    """Merge if this was the last rank, tell how the run went, and return the exit code.
 
     Args:
         run: The run directory.
@@ -90,9 +140,9 @@ def conclude(run: RunDirectory, rank: Rank, max_error_rate: float, *, keep: bool
         max_error_rate: Share of failed records up to which the run has gone well.
         keep: Whether the run directory stays.
     """
-    tally = summary.total(run, rank.shards(len(run.shards)))
+    tally = run.tally(rank.shards(len(run.shards)))
     if all(map(run.is_sealed, run.shards)):
-        with held(run.path / "lock"):
+        with held(run.lock):
             if not run.summary.exists():
                 run.merge()
             run.merge_events()
@@ -102,63 +152,3 @@ def conclude(run: RunDirectory, rank: Rank, max_error_rate: float, *, keep: bool
         say(f"{rank}: done, {tally.rows:,} rows, {tally.failed:,} failed; the last rank merges")
     records = tally.rows + tally.failed
     return SOME_FAILED if records and tally.failed / records > max_error_rate else ALL_DONE
-
-
-def execute(
-    bundle_path: Path,
-    inputs: Sequence[str],
-    output: str,
-    *,
-    columns: Mapping[str, str],
-    how: Setup,
-    seed: int,
-    sampling: SamplingParams,
-    limit: int | None,
-    shard_size: int,
-    compress: str | None,
-    driver: Driver,
-    stop: Stop,
-    retry_errors: bool,
-    max_error_rate: float,
-    mirror: Mirror | None,
-) -> int:
-    """Decode the inputs into a run directory, or go on with one.
-
-    Returns:
-        The exit code: 0 if every record was completed, 3 if too many failed.
-
-    Raises:
-        SpectrError: The run cannot start or cannot go on; it owns the exit code.
-    """
-    if compress is not None:
-        load("zstandard", "zstd", f"--compress {compress}")
-    if output == "-" and mirror is not None:
-        raise UsageError("-o - keeps nothing that --mirror could copy.", hint="Name a run directory.")
-    with _place(output) as (path, echo):
-        bundle = Bundle.open(bundle_path)
-        RunDirectory.reserve(path)
-        if mirror is not None:
-            with held(path / "lock"):
-                mirror.fetch(path)
-        terms = Terms(bundle.sha256, seed, sampling, limit, shard_size, compress)
-        with named(inputs, path, driver.rank, columns) as files:
-            run = prepare(path, bundle, files, terms)
-        if retry_errors:
-            retry(run, driver.rank)
-        mine = driver.rank.shards(len(run.shards))
-        with contextlib.nullcontext() if mirror is None else mirror.following(run, mine):
-            driver.decode(run, bundle, how, stop, echo)
-            return conclude(run, driver.rank, max_error_rate, keep=echo is None)
-
-
-@contextlib.contextmanager
-def _place(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
-    """The run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
-    if is_remote(output):
-        what = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
-        raise UsageError(what, hint="Decode into a folder, and keep a copy there with --mirror.")
-    if output != "-":
-        yield Path(output), None
-        return
-    with tempfile.TemporaryDirectory(prefix="spectr-") as folder:
-        yield Path(folder), sys.stdout.buffer

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-from spectr_jobs.inputs import sources
+from spectr_jobs.console import say
 from spectr_jobs.records import rows
 from spectr_jobs.run_directory import journal
-from spectr_jobs.run_directory.directory import PARTS, RunDirectory, ShardReader
-from spectr_jobs.run_directory.paths import is_remote
-from spectr_jobs.run_directory.shard import read_seal
-from spectr_jobs.work.progress import say
-from spectr_runtime.bundle.layout import MANIFEST
+from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
+from spectr_jobs.run_directory.layout import ERRORS, OUTPUT, PARTS
+from spectr_jobs.run_directory.provenance import changed_sources
+from spectr_jobs.run_directory.seal import Seal
 from spectr_runtime.errors import SpectrError
 from spectr_runtime.files import file_sha256
 
@@ -73,28 +71,16 @@ def report(run: RunDirectory) -> int:
     return BROKEN if verdict.problems else INCOMPLETE if verdict.missing else SOUND
 
 
-def changed_sources(run: RunDirectory) -> Iterator[str]:
-    """Inputs and bundle that are not what they were, in words."""
-    for file in run.manifest.files:
-        if not is_remote(file.path) and not Path(file.path).is_file():
-            yield f"input {file.path} is gone"
-        elif sources.fingerprint(file.source) != file.fingerprint:
-            yield f"input {file.path} is not the file that was decoded"
-    bundle = Path(run.manifest.bundle) / MANIFEST
-    if bundle.is_file() and file_sha256(bundle) != run.manifest.terms.bundle_sha256:
-        yield f"bundle {run.manifest.bundle} is not the one that decoded"
-
-
 def _check_shard(folder: Path, keys: list[str], *, sealed: bool, verdict: Verdict) -> None:
     try:
-        found = {name: [rows.key(row) for _, _, row in journal.rows(folder / name)] for name in PARTS}
+        found = {name: [rows.key(row) for row in journal.rows(folder / name)] for name in PARTS}
     except SpectrError as error:
         verdict.problems.append(str(error))
         return
     times = Counter(key for part in found.values() for key in part)
     known = set(keys)
-    verdict.completed += len(found[PARTS[0]])
-    verdict.failed += len(found[PARTS[1]])
+    verdict.completed += len(found[OUTPUT])
+    verdict.failed += len(found[ERRORS])
     verdict.problems += [f"{folder}: {key!r} has {count} rows" for key, count in times.items() if count > 1]
     verdict.problems += [f"{folder}: {key!r} is the id of no record" for key in times if key not in known]
     missing = [key for key in keys if key not in times]
@@ -102,9 +88,10 @@ def _check_shard(folder: Path, keys: list[str], *, sealed: bool, verdict: Verdic
         verdict.missing += len(missing)
         return
     verdict.problems += [f"{folder}: {key!r} has no row, but the shard is sealed" for key in missing]
-    hashes = read_seal(folder)["sha256"]
     verdict.problems += [
-        f"{folder / name} was altered" for name, sha256 in hashes.items() if file_sha256(folder / name) != sha256
+        f"{folder / name} was altered"
+        for name, sha256 in Seal.read(folder).sha256.items()
+        if file_sha256(folder / name) != sha256
     ]
 
 

@@ -8,28 +8,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from spectr_jobs.drivers.steps import work
 from spectr_jobs.records.tally import Tally
-from spectr_jobs.report import summary
 from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.provenance import machine
+from spectr_jobs.work.models import RunDecoder
 from spectr_jobs.work.session import Session
-from spectr_jobs.work.setup import RunDecoder, Setup
+from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
-from spectr_runtime import Bundle
+from spectr_jobs.work.worker import decode_shards
+from spectr_runtime.bundle import Bundle
 
 TELL_SECONDS = 0.5
 
 
 class Opener(Protocol):
-    """Loads the models of a bundle; ``spectr_jobs.work.setup.open_decoder``."""
+    """Loads the models of a bundle: ``models.open_decoder``, or what a test puts in its place."""
 
     def __call__(self, bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
         """Open a decoder for the run's seed."""
         ...
 
 
-class Line:
-    """An actor's line to the desk. It takes the place of the progress line, and brings back when to stop."""
+class DeskLine:
+    """An actor's line to the desk: the ``Display`` of its session, which also brings back when the actor is to stop."""
 
     def __init__(self, tell: Callable[[Tally, tuple[str, ...]], str | None], stop: Stop) -> None:
         """Prepare.
@@ -82,24 +83,24 @@ class Actor:
         self._folder = folder
         self._desk = desk
 
-    def decode(self, run: RunDirectory, bundle_path: Path, how: Setup, opener: Opener) -> list[int]:
+    def decode(self, run: RunDirectory, bundle_path: Path, setup: Setup, opener: Opener) -> list[int]:
         """Decode shards until the desk has none.
 
         Args:
             run: The run directory.
             bundle_path: Its bundle.
-            how: How to decode.
+            setup: How to decode.
             opener: Loads the models.
 
         Returns:
             Shards that were left out because another process has them.
         """
         os.chdir(self._folder)
-        decoder = opener(Bundle.open(bundle_path), how, seed=run.manifest.terms.seed)
+        decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed)
         stop = Stop()
-        facts = how.to_json() | {"rank": self._number % self._team, "world": self._team} | summary.machine()
-        session = Session(run.sessions, facts, Line(self._tell, stop), decoder, None)
-        return work(run, decoder, self._shards(), session, stop)
+        facts = setup.to_json() | {"rank": self._number % self._team, "world": self._team} | machine()
+        session = Session(run.sessions, facts, DeskLine(self._tell, stop), decoder, None)
+        return decode_shards(run, decoder, self._shards(), session, stop)
 
     def _shards(self) -> Iterator[int]:
         while (number := self._ask(self._desk.take, self._number)) is not None:

@@ -1,4 +1,4 @@
-"""What a run needs of a driver."""
+"""The driver: what a run needs of whoever sees to it that its shards are decoded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
-from spectr_runtime import Bundle
+from spectr_runtime.bundle import Bundle
 
 
 class Driver(Protocol):
@@ -16,20 +16,20 @@ class Driver(Protocol):
 
     @property
     def rank(self) -> Rank:
-        """Whose shards it sees to."""
+        """The rank whose shards the driver sees to."""
         ...
 
-    def decode(self, run: RunDirectory, bundle: Bundle, how: Setup, stop: Stop, echo: BinaryIO | None) -> None:
+    def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
         """Decode what is left of these shards.
 
         Args:
             run: The run directory.
-            bundle: Its bundle.
-            how: How to decode.
+            bundle: The run's bundle.
+            setup: How to decode.
             stop: Says when to stop.
             echo: Where every row goes beside its shard, if anywhere.
 
         Raises:
-            Interrupted: It was stopped, or another process has some of the shards.
+            Interrupted: The work was stopped, or another process has some of the shards.
         """
         ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
+
+from spectr_jobs.drivers.submission import Submission
 
 MARGIN = 20  # seconds between the end of the drain and the kill, for the last writes
 RETRIES = 10
@@ -14,60 +15,42 @@ FINAL = [2, 3, 42]
 INTERRUPTED = [75]
 
 
-def manifest(
-    command: Sequence[str],
-    *,
-    name: str,
-    image: str,
-    claim: str,
-    mount: str,
-    ranks: int,
-    gpus: int,
-    cpus: int,
-    memory: str | None,
-    drain_timeout: float,
-) -> str:
-    """The Job as YAML.
+def manifest(job: Submission, *, image: str, claim: str, mount: str) -> str:
+    """Return the Job as YAML.
 
     Args:
-        command: ``spectr-batch run`` with its arguments.
-        name: Name of the job.
+        job: What to run.
         image: Container image with spectr in it.
         claim: Volume claim that holds bundle, inputs and run directory.
-        mount: Where it is mounted.
-        ranks: Indexes of the job.
-        gpus: GPUs of a pod.
-        cpus: Processors of a pod.
-        memory: Memory of a pod, as Kubernetes writes it; none for no request.
-        drain_timeout: Seconds that the command needs to stop.
+        mount: Where the claim is mounted.
     """
-    requests = {"cpu": str(cpus)} | ({"memory": memory} if memory else {})
-    limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    requests = {"cpu": str(job.cpus)} | ({"memory": job.memory} if job.memory else {})
+    limits = {"nvidia.com/gpu": str(job.gpus)} if job.gpus else {}
     container = {
         "name": CONTAINER,
         "image": image,
-        "command": list(command),
+        "command": list(job.command),
         "workingDir": mount,
-        "env": [{"name": "SPECTR_WORLD", "value": str(ranks)}],
+        "env": [{"name": "SPECTR_WORLD", "value": str(job.ranks)}],
         "resources": {"requests": requests} | ({"limits": limits} if limits else {}),
         "volumeMounts": [{"name": "work", "mountPath": mount}],
     }
     pod = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": round(drain_timeout) + MARGIN,
+        "terminationGracePeriodSeconds": round(job.drain_timeout) + MARGIN,
         "containers": [container],
         "volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": claim}}],
     }
-    job = {
-        "completions": ranks,
-        "parallelism": ranks,
+    spec = {
+        "completions": job.ranks,
+        "parallelism": job.ranks,
         "completionMode": "Indexed",
         "backoffLimitPerIndex": RETRIES,
         "podFailurePolicy": {"rules": [*map(_rule, ("FailIndex", "Ignore"), (FINAL, INTERRUPTED)), _DISRUPTED]},
         "template": {"spec": pod},
     }
-    whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": job}
-    return "\n".join([_TITLE.format(name=name), *_yaml(whole)]) + "\n"
+    whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job.name}, "spec": spec}
+    return "\n".join([_TITLE.format(name=job.name), *_yaml(whole)]) + "\n"
 
 
 _TITLE = """\

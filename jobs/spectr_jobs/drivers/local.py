@@ -1,4 +1,4 @@
-"""This process, alone or as one of several ranks."""
+"""The local driver: this process, alone or as one of several ranks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import sys
 from typing import BinaryIO
 
 from spectr_jobs.drivers.rank import Rank
-from spectr_jobs.drivers.steps import announce, begin, conclude, work
-from spectr_jobs.report import summary
+from spectr_jobs.drivers.shards import announce, check_finished, unsealed
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.work import setup
+from spectr_jobs.run_directory.provenance import machine
+from spectr_jobs.work import models
 from spectr_jobs.work.progress import Progress
 from spectr_jobs.work.session import Session
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
-from spectr_runtime import Bundle
+from spectr_jobs.work.worker import decode_shards
+from spectr_runtime.bundle import Bundle
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,17 +29,17 @@ class Local:
 
     rank: Rank
 
-    def decode(self, run: RunDirectory, bundle: Bundle, how: Setup, stop: Stop, echo: BinaryIO | None) -> None:
-        """Decode what is left of them; see ``Driver``."""
+    def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
+        """Decode what is left of the rank's shards; see ``Driver``."""
         mine = self.rank.shards(len(run.shards))
-        if not (numbers := begin(run, mine)):
+        if not (left := unsealed(run, mine)):
             return
-        decoder = setup.open_decoder(bundle, how, seed=run.manifest.terms.seed)
-        total, remaining = (sum(map(run.manifest.size_of, some)) for some in (mine, numbers))
+        decoder = models.open_decoder(bundle, setup, seed=run.manifest.terms.seed)
+        total, remaining = (sum(map(run.manifest.size_of, some)) for some in (mine, left))
         progress = Progress(sys.stderr, total)
         progress.skip(total - remaining)
-        announce(run, how, remaining, str(self.rank) if self.rank.world > 1 else "")
-        facts = how.to_json() | {"rank": self.rank.index, "world": self.rank.world} | summary.machine()
+        announce(run, setup, remaining, str(self.rank) if self.rank.world > 1 else "")
+        facts = setup.to_json() | {"rank": self.rank.index, "world": self.rank.world} | machine()
         session = Session(run.sessions, facts, progress, decoder, echo)
-        busy = work(run, decoder, numbers, session, stop)
-        conclude(run, busy, stop, session.tally.rows)
+        busy = decode_shards(run, decoder, left, session, stop)
+        check_finished(run, busy, stop, session.tally.rows)

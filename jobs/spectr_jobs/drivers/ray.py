@@ -13,19 +13,19 @@ import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from spectr_jobs.console import say
 from spectr_jobs.drivers.rank import Rank
-from spectr_jobs.drivers.steps import announce, begin, conclude
-from spectr_jobs.drivers.team import Team, first_line
+from spectr_jobs.drivers.shards import announce, check_finished, unsealed
+from spectr_jobs.drivers.team import Team
 from spectr_jobs.errors import Interrupted
 from spectr_jobs.extras import load
-from spectr_jobs.report import summary
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.work import setup
-from spectr_jobs.work.progress import Progress, say
+from spectr_jobs.work import models
+from spectr_jobs.work.progress import Progress
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import CONTINUE, Stop
-from spectr_runtime import Bundle
-from spectr_runtime.errors import UsageError
+from spectr_runtime.bundle import Bundle
+from spectr_runtime.errors import UsageError, first_line
 
 LOCAL = "local"
 OBJECT_STORE = 80 * 2**20  # bytes, about the least that Ray takes: rows travel through files
@@ -52,7 +52,7 @@ class Cluster:
         """All shards."""
         return Rank(0, 1, "Ray")
 
-    def decode(self, run: RunDirectory, bundle: Bundle, how: Setup, stop: Stop, echo: BinaryIO | None) -> None:
+    def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
         """Decode what is left; see ``Driver``.
 
         Raises:
@@ -60,28 +60,28 @@ class Cluster:
             EngineError: Actors were lost again and again.
         """
         assert echo is None
-        needs = self._needs(how)
-        if not (numbers := begin(run, run.shards)):
+        needs = self._needs(setup)
+        if not (left := unsealed(run, run.shards)):
             return
-        remaining = sum(map(run.manifest.size_of, numbers))
-        before = summary.total(run, numbers)
+        remaining = sum(map(run.manifest.size_of, left))
+        before = run.tally(left)
         progress = Progress(sys.stderr, run.manifest.records)
         progress.skip(run.manifest.records - remaining + before.rows + before.failed)
         with self._joined(needs, stop) as ray:
-            announce(run, how, remaining, f"{self.actors} Ray actors")
+            announce(run, setup, remaining, f"{self.actors} Ray actors")
             try:
-                team = Team(ray, run, numbers, self.actors, needs, (run, bundle.path, how, setup.open_decoder))
+                team = Team(ray, run, left, self.actors, needs, (run, bundle.path, setup, models.open_decoder))
                 rows = _oversee(team, progress, stop)
             except ray.exceptions.RayError as error:
-                raise Interrupted(f"Ray failed: {first_line(error)}.", hint=CONTINUE) from error
-        conclude(run, team.busy, stop, rows)
+                raise Interrupted(f"Ray failed: {first_line(error).rstrip('.')}.", hint=CONTINUE) from error
+        check_finished(run, team.busy, stop, rows)
 
-    def _needs(self, how: Setup) -> dict[str, int]:
+    def _needs(self, setup: Setup) -> dict[str, int]:
         """What Ray is to reserve for an actor."""
-        if how.device.startswith("cuda:"):
-            what = f"--device {how.device} names one GPU, but Ray gives every actor one of its own."
+        if setup.device.startswith("cuda:"):
+            what = f"--device {setup.device} names one GPU, but Ray gives every actor one of its own."
             raise UsageError(what, hint="Write --device cuda.")
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus if how.device == "cuda" else 0}
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus if setup.device == "cuda" else 0}
 
     @contextlib.contextmanager
     def _joined(self, needs: dict[str, int], stop: Stop) -> Iterator[Any]:
@@ -90,7 +90,9 @@ class Cluster:
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **self._own())
         except (ConnectionError, ValueError) as error:
-            raise UsageError(f"--address {self.address}: {first_line(error)}.", hint="Is the cluster up?") from error
+            raise UsageError(
+                f"--address {self.address}: {first_line(error).rstrip('.')}.", hint="Is the cluster up?"
+            ) from error
         try:
             stop.install()
             for message in _lacks(ray.cluster_resources(), needs):

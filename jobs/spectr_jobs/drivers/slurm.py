@@ -6,61 +6,44 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from spectr_jobs.drivers.submission import Submission
+
 MARGIN = 40  # seconds between the end of the drain and Slurm's kill, for the last writes
 RESTARTS = 100
 
 
-def script(
-    command: Sequence[str],
-    *,
-    name: str,
-    folder: Path,
-    ranks: int,
-    gpus: int,
-    cpus: int,
-    memory: str | None,
-    time_limit: float,
-    drain_timeout: float,
-    partition: str | None,
-    setup: Sequence[str],
-) -> str:
-    """The batch script.
+def script(job: Submission, *, folder: Path, time_limit: float, partition: str | None, setup: Sequence[str]) -> str:
+    """Return the batch script.
 
     Args:
-        command: ``spectr-batch run`` with its arguments.
-        name: Name of the job, and of its log files.
+        job: What to run.
         folder: Where the job runs.
-        ranks: Tasks of the array.
-        gpus: GPUs of a task.
-        cpus: Processors of a task.
-        memory: Memory of a task, as Slurm writes it; none for the cluster's default.
         time_limit: Seconds that a task gets at a time.
-        drain_timeout: Seconds that the command needs to stop.
-        partition: Where it is queued; none for the cluster's default.
-        setup: Shell commands before the first, for instance to activate an environment.
+        partition: Where the job is queued; None for the cluster's default.
+        setup: Shell commands before the job's own, for instance to activate an environment.
     """
     options = {
-        "job-name": name,
-        "array": f"0-{ranks - 1}",
+        "job-name": job.name,
+        "array": f"0-{job.ranks - 1}",
         "ntasks": 1,
-        "cpus-per-task": cpus,
-        "gpus-per-task": gpus or None,
-        "mem": memory,
+        "cpus-per-task": job.cpus,
+        "gpus-per-task": job.gpus or None,
+        "mem": job.memory,
         "partition": partition,
         "time": _clock(time_limit),
-        "signal": f"USR1@{round(drain_timeout) + MARGIN}",
+        "signal": f"USR1@{round(job.drain_timeout) + MARGIN}",
         "chdir": shlex.quote(str(folder)),
-        "output": f"{name}-%A_%a.log",
+        "output": f"{job.name}-%A_%a.log",
         "open-mode": "append",
         "requeue": "",
     }
     head = [line for key, value in options.items() if value is not None for line in _option(key, value)]
-    body = _BODY.format(command=shlex.join(command), restarts=RESTARTS)
+    body = _BODY.format(command=shlex.join(job.command), restarts=RESTARTS)
     return "\n".join(["#!/bin/bash", _TITLE, *head, "", *setup, body])
 
 
 def _option(key: str, value: object) -> Iterator[str]:
-    """A line of sbatch, below the reason for it."""
+    """Yield an option as a line that sbatch reads, below the reason for it."""
     if key in _REASONS:
         yield f"# {_REASONS[key]}"
     yield f"#SBATCH --{key}={value}" if value != "" else f"#SBATCH --{key}"

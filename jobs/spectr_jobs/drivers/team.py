@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectr_jobs.console import say
 from spectr_jobs.drivers.actor import Actor
 from spectr_jobs.drivers.desk import Desk, State
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.work.progress import say
 from spectr_jobs.work.stop import CONTINUE
-from spectr_runtime.errors import EngineError
+from spectr_runtime.errors import EngineError, first_line
 
 LOSSES = 3  # of every actor, without a sealed shard between them; more is no accident
 TICK_SECONDS = 0.2
@@ -31,7 +31,7 @@ class Team:
         shards: Sequence[int],
         size: int,
         needs: Mapping[str, int],
-        job: Sequence[Any],
+        work: Sequence[Any],
     ) -> None:
         """Start the desk and the actors.
 
@@ -41,7 +41,7 @@ class Team:
             shards: What is to be decoded.
             size: How many actors there are at a time.
             needs: What Ray is to reserve for each.
-            job: Arguments of ``Actor.decode``.
+            work: Arguments of ``Actor.decode``.
         """
         self.busy: list[int] = []
         self._ray = ray
@@ -49,7 +49,7 @@ class Team:
         self._shards = shards
         self._size = size
         self._needs = needs
-        self._job = job
+        self._work = work
         self._desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=self._here()).remote(shards)
         self._losses = 0
         self._left = len(shards)
@@ -92,7 +92,7 @@ class Team:
 
     def _hire(self, number: int) -> None:
         actor = self._ray.remote(Actor).options(**self._needs).remote(number, self._size, Path.cwd(), self._desk)
-        self._running[actor.decode.remote(*self._job)] = (number, actor)
+        self._running[actor.decode.remote(*self._work)] = (number, actor)
 
     def _replace(self, number: int, error: Exception) -> None:
         """Put up the shards of a lost actor again, and start another in its place."""
@@ -100,15 +100,11 @@ class Team:
         self._losses = 1 if left < self._left else self._losses + 1
         self._left = left
         if self._losses > LOSSES * self._size:
+            reason = first_line(error).rstrip(".")
             raise EngineError(
-                f"{self._losses} actors were lost without a finished shard between. The last: {first_line(error)}.",
+                f"{self._losses} actors were lost without a finished shard between. The last: {reason}.",
                 hint=f"Look for the reason in Ray's logs. {CONTINUE}",
             )
         self._ray.get(self._desk.lose.remote(number))
         say(f"actor {number} was lost; its shards are taken up again")
         self._hire(number + self._size)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what Ray says, which says it at length."""
-    return str(error).strip().partition("\n")[0].rstrip(".")

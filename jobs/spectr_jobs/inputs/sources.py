@@ -20,9 +20,8 @@ from typing import Any, BinaryIO
 from spectr_jobs.errors import InputError
 from spectr_jobs.inputs import tables
 from spectr_jobs.inputs.compression import Damaged, decompress, skip
-from spectr_jobs.inputs.stores import filesystem, reaching, version
+from spectr_jobs.inputs.stores import filesystem, is_remote, reaching, version
 from spectr_jobs.inputs.tables import is_table
-from spectr_jobs.run_directory.paths import is_remote
 from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.files import file_sha256
 

@@ -10,6 +10,11 @@ from spectr_jobs.extras import load
 from spectr_runtime.errors import SpectrError, UsageError
 
 
+def is_remote(path: str) -> bool:
+    """Tell whether a path is a URL."""
+    return "://" in path
+
+
 def filesystem(url: str, purpose: str) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, and the path in it.
 

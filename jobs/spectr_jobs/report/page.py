@@ -9,17 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectr_jobs import duration
+from spectr_jobs.clock import show_date, show_duration
 from spectr_jobs.records import rows
 from spectr_jobs.report import charts, summary, timeline
 from spectr_jobs.report.charts import Axis
 from spectr_jobs.run_directory import journal
-from spectr_jobs.run_directory.directory import PARTS, RunDirectory
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.layout import ERRORS, OUTPUT, REPORT
+from spectr_jobs.run_directory.sessions import DONE
+from spectr_runtime.files import replace
 
 DOTS = 2000
 SHOWN_MESSAGE = 200
 SHOWN_MARKS = 8
-DONE = "done"
 UNKNOWN_END = "killed or running"
 NONE = "-"
 
@@ -28,8 +30,8 @@ Figures = Mapping[str, Any]
 
 def write(run: RunDirectory) -> Path:
     """Write ``report.html``; the run may be incomplete."""
-    path = run.path / "report.html"
-    journal.replace(path, [page(run).encode("utf-8")])
+    path = run.path / REPORT
+    replace(path, [page(run).encode("utf-8")])
     return path
 
 
@@ -79,7 +81,7 @@ def _tiles(figures: Figures) -> str:
         "tokens written": f"{figures['completion_tokens']:,}",
         "tokens per second": NONE if speed is None else f"{speed:,.1f}",
         "block efficiency": NONE if efficiency is None else f"{efficiency:.2f}",
-        "time of decoding": duration.shown(figures["seconds"]),
+        "time of decoding": show_duration(figures["seconds"]),
         "audit": NONE if figures["audit"] is None else "passed" if figures["audit"]["passed"] else "failed",
     }
     boxes = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in tiles.items())
@@ -134,7 +136,7 @@ def _acceptance(figures: Figures) -> str:
 
 def _time(figures: Figures) -> str:
     values = {
-        stage: (value["share"], duration.shown(value["seconds"]))
+        stage: (value["share"], show_duration(value["seconds"]))
         for stage, value in figures["timing"].items()
         if value["share"] > 0
     }
@@ -151,7 +153,7 @@ def _plans(figures: Figures) -> str:
 def _lengths(run: RunDirectory, completed: int) -> str:
     """A dot per row, or per so many rows that there are not too many dots."""
     points = []
-    for index, line in enumerate(_lines(run, PARTS[0])):
+    for index, line in enumerate(_lines(run, OUTPUT)):
         if index % (completed // DOTS + 1) == 0:
             usage = rows.content(json.loads(line))["usage"]
             points.append((usage["prompt_tokens"], usage["completion_tokens"]))
@@ -168,7 +170,7 @@ def _lines(run: RunDirectory, part: str) -> Iterator[bytes]:
 
 def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
     first: dict[str, Figures] = {}
-    for line in _lines(run, PARTS[1]):
+    for line in _lines(run, ERRORS):
         row = json.loads(line)
         first.setdefault(rows.content(row)["error"]["code"], row)
     cells = [
@@ -210,7 +212,7 @@ def _sessions(figures: Figures) -> str:
             f"{session['rows']:,}",
             f"{session['failed']:,}",
             f"{session['tokens'] / session['seconds']:,.1f}" if session["seconds"] else NONE,
-            duration.shown(session["seconds"]),
+            show_duration(session["seconds"]),
             session["ended"] or UNKNOWN_END,
         )
         for session in figures["sessions"]
@@ -219,7 +221,7 @@ def _sessions(figures: Figures) -> str:
 
 
 def _moment(seconds: float) -> str:
-    return summary.date(seconds).replace("T", " ").replace("+00:00", " UTC")
+    return show_date(seconds).replace("T", " ").replace("+00:00", " UTC")
 
 
 def _table(title: str, names: Sequence[str], cells: Sequence[Sequence[object]]) -> str:

@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import itertools
 import json
 import math
-import os
-import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spectr_jobs import duration
+from spectr_jobs.clock import show_date, show_duration
+from spectr_jobs.console import table
 from spectr_jobs.records.rows import content
-from spectr_jobs.records.tally import Tally
 from spectr_jobs.run_directory import journal
-from spectr_jobs.run_directory.directory import PARTS, RunDirectory
-from spectr_jobs.run_directory.shard import read_seal
+from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.layout import AUDIT, ERRORS
+from spectr_jobs.run_directory.sessions import PastSession, read_sessions
+from spectr_runtime.files import replace
 
-AUDIT = "audit.json"
 SHOWN_FAILURES = 4
-_PACKAGES = ("spectr", "torch", "onnxruntime", "onnxruntime-gpu", "transformers", "tokenizers", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run writes."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """What this process runs on."""
-    return {
-        "host": platform.node(),
-        "system": platform.platform(),
-        "processor": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def total(run: RunDirectory, shards: Iterable[int]) -> Tally:
-    """Counts over shards; over the rows so far where one is not sealed."""
-    tally = Tally()
-    for number in shards:
-        folder = run.shard(number)
-        if run.is_sealed(number):
-            tally.merge(Tally.from_json(read_seal(folder)["tally"]))
-            continue
-        for name in PARTS:
-            for _, _, row in journal.rows(folder / name):
-                tally.add(row)
-    return tally
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
@@ -67,13 +27,13 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     ``seconds`` is the time in which at least one process decoded, and rates are over it; ``process_seconds`` is its sum
     over the processes. Loading is in neither.
     """
-    tally, manifest = total(run, run.shards), run.manifest
-    sessions = [*_sessions(run)]
-    spent = sum(session["seconds"] for session in sessions)
-    seconds = _covered((session["time"], session["time"] + session["seconds"]) for session in sessions)
-    decoded = sum(session["tokens"] for session in sessions)
+    tally, manifest, sessions = run.tally(run.shards), run.manifest, [*read_sessions(run.sessions)]
+    ends = [session.start + session.last.seconds for session in sessions]
+    spent = sum(session.last.seconds for session in sessions)
+    seconds = _covered(zip((session.start for session in sessions), ends, strict=True))
+    decoded = sum(session.last.tally.completion_tokens for session in sessions)
     return {
-        "plan": ", ".join(dict.fromkeys(session["plan"] for session in sessions)),
+        "plan": ", ".join(dict.fromkeys(session.facts["plan"] for session in sessions)),
         "rows": tally.rows,
         "failed": tally.failed,
         "failures": dict(failures(run).most_common()),
@@ -85,15 +45,15 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "block_efficiency": _rounded(tally.block_efficiency),
         "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
         "rounds": tally.rounds,
-        "plans": dict(_plans(session.pop("plans") for session in sessions).most_common()),
-        "timing": _timing([session.pop("timing") for session in sessions], spent),
-        "sessions": sessions,
+        "plans": dict(_plans(session.last.plans for session in sessions).most_common()),
+        "timing": _timing([session.last.timing for session in sessions], spent),
+        "sessions": [_session(session) for session in sessions],
         "audit": json.loads(audit.read_text(encoding="utf-8")) if (audit := run.path / AUDIT).exists() else None,
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
         "seed": manifest.terms.seed,
         "versions": dict(manifest.versions),
-        "started": date(manifest.created),
-        "finished": date(max((one["time"] + one["seconds"] for one in sessions), default=manifest.created)),
+        "started": show_date(manifest.created),
+        "finished": show_date(max(ends, default=manifest.created)),
     }
 
 
@@ -108,36 +68,20 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
 
 def failures(run: RunDirectory) -> Counter[str]:
     """Failed records so far by their code."""
-    paths = (run.shard(number) / PARTS[1] for number in run.shards)
-    return Counter(content(row)["error"]["code"] for path in paths for _, _, row in journal.rows(path))
+    paths = (run.shard(number) / ERRORS for number in run.shards)
+    return Counter(content(row)["error"]["code"] for path in paths for row in journal.rows(path))
 
 
-def plans(run: RunDirectory) -> set[str]:
-    """The plans of all sessions so far."""
-    return {
-        row["plan"] for path in run.sessions.glob("*.jsonl") for _, _, row in itertools.islice(journal.rows(path), 1)
+def _session(session: PastSession) -> dict[str, Any]:
+    """Return what a session did: its facts, its last counts, and in ``ended`` the reason why it ended, if it did."""
+    last = session.last
+    return dict(session.facts) | {
+        "seconds": last.seconds,
+        "rows": last.tally.rows,
+        "failed": last.tally.failed,
+        "tokens": last.tally.completion_tokens,
+        "ended": session.reason,
     }
-
-
-def _sessions(run: RunDirectory) -> Iterator[dict[str, Any]]:
-    """What every session did; nothing of one that ended before its first event.
-
-    Its first event, and beside it its last counts; in ``ended`` how it ended, which is nothing while it goes on or when
-    it was killed.
-    """
-    for path in sorted(run.sessions.glob("*.jsonl")):
-        if events := [row for _, _, row in journal.rows(path)]:
-            state = next((event for event in reversed(events) if "tally" in event), {})
-            tally = Tally.from_json(state["tally"]) if state else Tally()
-            yield {name: value for name, value in events[0].items() if name != "event"} | {
-                "seconds": state.get("seconds", 0.0),
-                "rows": tally.rows,
-                "failed": tally.failed,
-                "tokens": tally.completion_tokens,
-                "timing": state.get("timing", {}),
-                "plans": state.get("plans", {}),
-                "ended": events[-1].get("reason"),
-            }
 
 
 def _plans(plans: Iterable[Mapping[str, int]]) -> Counter[str]:
@@ -165,11 +109,6 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def date(seconds: float) -> str:
-    """Seconds since 1970 as a date and time in UTC."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
 def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
     """The summary as a small aligned table.
 
@@ -184,7 +123,7 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         ("tokens", f"{summary['prompt_tokens']:,} read, {summary['completion_tokens']:,} written"),
     ]
     if summary["tokens_per_second"] is not None:
-        spent = duration.shown(summary["seconds"])
+        spent = show_duration(summary["seconds"])
         sessions = f", {len(summary['sessions'])} sessions" if len(summary["sessions"]) > 1 else ""
         lines.append(("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {spent} of decoding{sessions}"))
     lines += _speculation(summary)
@@ -197,8 +136,7 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         verdict = "passed" if audit["passed"] else "failed"
         lines.append(("audit", f"{verdict}, p = {audit['p_value']:.2g} over {audit['tokens']:,} tokens"))
     lines += [(name, str(path)) for name, path in files.items() if path.stat().st_size]
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
+    return table(lines)
 
 
 def _failed(failures: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -221,5 +159,5 @@ def write(run: RunDirectory) -> dict[str, Any]:
     """Summarize a complete run, write ``summary.json`` and return it."""
     summary = summarize(run)
     text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
-    journal.replace(run.summary, [text.encode()])
+    replace(run.summary, [text.encode()])
     return summary

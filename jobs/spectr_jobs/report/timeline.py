@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from spectr_jobs.records.tally import Tally
-from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.sessions import PastSession, State, read_sessions
 
 BINS = 120
 
@@ -48,26 +46,22 @@ class Bin:
     block_efficiency: float | None
 
 
-def spans(sessions: Path) -> list[Span]:
-    """What all sessions did, in pieces.
+def spans(folder: Path) -> list[Span]:
+    """Return what all sessions of a run did, piece by piece.
 
     Args:
-        sessions: Folder of their events.
+        folder: Where the events of the sessions are.
     """
-    return [
-        span for path in sorted(sessions.glob("*.jsonl")) for span in _spans([row for _, _, row in journal.rows(path)])
-    ]
+    return [span for session in read_sessions(folder) for span in _spans(session)]
 
 
-def _spans(events: Sequence[Any]) -> Iterator[Span]:
-    """Times are those since the session's start, which no setting of a clock changes."""
-    states = [event for event in events if event["event"] == "start" or "tally" in event]
-    for before, after in pairwise(states):
-        first = Tally.from_json(before["tally"]) if "tally" in before else Tally()
-        last = Tally.from_json(after["tally"])
+def _spans(session: PastSession) -> Iterator[Span]:
+    """Yield the pieces of one session; their times are those since its start, which no change of a clock affects."""
+    for before, after in pairwise((State(), *session.states)):
+        first, last = before.tally, after.tally
         yield Span(
-            start=events[0]["time"] + before.get("seconds", 0.0),
-            end=events[0]["time"] + after["seconds"],
+            start=session.start + before.seconds,
+            end=session.start + after.seconds,
             tokens=last.completion_tokens - first.completion_tokens,
             rounds=last.rounds - first.rounds,
             accepted=sum(last.accepted_at_depth) - sum(first.accepted_at_depth),

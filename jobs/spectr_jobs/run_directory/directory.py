@@ -1,48 +1,51 @@
-"""The run directory: its manifest, the places of its files, and the merge when all shards are sealed.
-
-    RUN/manifest.json                            what fixes every row: inputs, bundle, seed, sampling, shards
-    RUN/shards/00012/{output,errors}.jsonl       journals while the shard is decoded; in input order once it is sealed,
-                                                 then with --compress as .jsonl.zst, like the merged files
-    RUN/shards/00012/sealed.json                 the shard's counts, written when it is sealed
-    RUN/sessions/*.jsonl                         events, one file per process
-    RUN/output.jsonl, errors.jsonl               everything, in input order
-    RUN/events.jsonl, summary.json
-
-The shards are the truth; what is merged from them can be made again at any time.
-"""
+"""The run directory: its manifest, the paths in it, and the merge once all shards are sealed. See ``layout``."""
 
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from spectr_jobs.inputs.reader import Reader
 from spectr_jobs.inputs.sources import Source
 from spectr_jobs.records.record import BadRecord, Record
-from spectr_jobs.records.rows import Row, key
+from spectr_jobs.records.rows import key
+from spectr_jobs.records.tally import Tally
 from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.layout import (
+    EVENTS,
+    LOCK,
+    MANIFEST,
+    PACKED,
+    PARTS,
+    SEAL,
+    SESSIONS,
+    SHARDS,
+    SUMMARY,
+)
 from spectr_jobs.run_directory.lock import held
-from spectr_jobs.run_directory.manifest import Manifest
+from spectr_jobs.run_directory.manifest import RunManifest
+from spectr_jobs.run_directory.seal import Seal
+from spectr_jobs.run_directory.sessions import merged_events
 from spectr_runtime.errors import UsageError
+from spectr_runtime.files import replace, replacing
 
-PARTS = ("output.jsonl", "errors.jsonl")
+_PIECE = 1 << 20  # bytes copied at a time
 
 
 class ShardReader:
-    """Reads the records of shards again; in ascending order it reads a compressed input once."""
+    """Reads the records of shards again. In ascending order of shards it reads a compressed input only once."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: RunManifest) -> None:
         """Prepare; inputs are opened as they are needed."""
         self._manifest = manifest
         inputs = [file.source for file in manifest.files]
         self._reader = Reader(inputs, [file.shape for file in manifest.files], manifest.terms.sampling)
 
     def read(self, shard: int) -> Iterator[Record | BadRecord]:
-        """The records of a shard."""
+        """Yield the records of a shard."""
         for item in self._reader.read(self._manifest.shards[shard], self._manifest.size_of(shard)):
             yield item.record
 
@@ -52,28 +55,33 @@ class RunDirectory:
     """A run directory with its manifest."""
 
     path: Path
-    manifest: Manifest
+    manifest: RunManifest
+
+    @staticmethod
+    def is_begun(path: Path) -> bool:
+        """Tell whether a folder is a run directory that has its manifest."""
+        return (path / MANIFEST).is_file()
 
     @staticmethod
     def open(path: Path) -> RunDirectory:
         """Open a run directory.
 
         Raises:
-            UsageError: It is none.
+            UsageError: The folder is not a run directory.
         """
-        if not (path / "manifest.json").is_file():
+        if not RunDirectory.is_begun(path):
             raise UsageError(
-                f"{path} is not a run directory: no manifest.json in it.",
+                f"{path} is not a run directory: no {MANIFEST} in it.",
                 hint="Name a folder that `spectr-batch run` made.",
             )
-        return RunDirectory(path, Manifest.read(path / "manifest.json"))
+        return RunDirectory(path, RunManifest.read(path / MANIFEST))
 
     @staticmethod
     def reserve(path: Path) -> None:
         """Make the folder of a run directory, unless it is there.
 
         Raises:
-            UsageError: It holds something else, or a file is in its place.
+            UsageError: The folder holds something else, or a file is in its place.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -82,13 +90,13 @@ class RunDirectory:
                 f"{path} cannot be a run directory: a file is in its place.", hint="Take another."
             ) from error
         found = {one.name for one in path.iterdir()}  # at one look, since other ranks begin at the same time
-        if found and "lock" not in found:
+        if found and LOCK not in found:
             raise UsageError(f"{path} is not empty and is not a run directory.", hint="Take a new run directory.")
-        (path / "lock").touch()
+        (path / LOCK).touch()
 
     @staticmethod
-    def start(path: Path, make: Callable[[], Manifest]) -> tuple[RunDirectory, bool]:
-        """Write the manifest, or read the one that is there; of several processes one writes it and the others wait.
+    def start(path: Path, make: Callable[[], RunManifest]) -> tuple[RunDirectory, bool]:
+        """Write the manifest, or read the one that is there. Of several processes one writes and the others wait.
 
         Args:
             path: The folder, reserved.
@@ -97,16 +105,15 @@ class RunDirectory:
         Returns:
             The run directory, and whether it is new.
         """
-        file = path / "manifest.json"
-        with held(path / "lock"):
-            new = not file.exists()
+        with held(path / LOCK):
+            new = not RunDirectory.is_begun(path)
             if new:
                 text = json.dumps(make().to_json(path), indent=2) + "\n"
-                journal.replace(file, [text.encode()])
+                replace(path / MANIFEST, [text.encode()])
         return RunDirectory.open(path), new
 
     def reading(self, inputs: Sequence[Source]) -> RunDirectory:
-        """The same run directory, its inputs read from where they are now.
+        """Return the same run directory, its inputs read from where they are now.
 
         Args:
             inputs: Files with the content of the manifest's, in their order.
@@ -116,18 +123,23 @@ class RunDirectory:
 
     @property
     def sessions(self) -> Path:
-        """Folder of the events, one file per process."""
-        return self.path / "sessions"
+        """Folder of the sessions' events."""
+        return self.path / SESSIONS
 
     @property
     def summary(self) -> Path:
-        """The summary; it is there when everything is merged."""
-        return self.path / "summary.json"
+        """The summary, which is there once everything is merged."""
+        return self.path / SUMMARY
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock a process holds while it changes what all processes share."""
+        return self.path / LOCK
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names of what is sealed in a shard, and merged."""
-        return tuple(name + journal.PACKED for name in PARTS) if self.manifest.terms.compress else PARTS
+        """Names of the files that are sealed in a shard, and merged."""
+        return tuple(name + PACKED for name in PARTS) if self.manifest.terms.compress else PARTS
 
     @property
     def files(self) -> dict[str, Path]:
@@ -140,33 +152,38 @@ class RunDirectory:
         return range(len(self.manifest.shards))
 
     def shard(self, number: int) -> Path:
-        """Folder of a shard."""
-        return self.path / "shards" / f"{number:05d}"
+        """Return the folder of a shard."""
+        return self.path / SHARDS / f"{number:05d}"
 
     def is_sealed(self, number: int) -> bool:
-        """Whether a shard is complete."""
-        return (self.shard(number) / "sealed.json").exists()
+        """Tell whether a shard is complete."""
+        return (self.shard(number) / SEAL).exists()
 
     def done(self, number: int) -> set[str]:
-        """Ids of a shard's records that have a row."""
-        parts = (journal.rows(self.shard(number) / name) for name in PARTS)
-        return {key(row) for part in parts for _, _, row in part}
+        """Return the ids of a shard's records that have a row."""
+        return {key(row) for name in PARTS for row in journal.rows(self.shard(number) / name)}
+
+    def tally(self, shards: Iterable[int]) -> Tally:
+        """Count the rows of some shards; of one that is not sealed, the rows so far."""
+        total = Tally()
+        for number in shards:
+            folder = self.shard(number)
+            if self.is_sealed(number):
+                total.merge(Seal.read(folder).tally)
+                continue
+            for name in PARTS:
+                for row in journal.rows(folder / name):
+                    total.add(row)
+        return total
 
     def merge(self) -> None:
-        """Write ``output.jsonl`` and ``errors.jsonl`` from the sealed shards."""
+        """Write the merged parts from the sealed shards, one after another."""
         for name in self.parts:
-            parts = [self.shard(number) / name for number in self.shards]
-            with journal.replacing(self.path / name) as whole:
-                for part in parts:
-                    with part.open("rb") as piece:
-                        shutil.copyfileobj(piece, whole, 1 << 20)
+            with replacing(self.path / name) as whole:
+                for number in self.shards:
+                    with (self.shard(number) / name).open("rb") as part:
+                        shutil.copyfileobj(part, whole, _PIECE)
 
     def merge_events(self) -> None:
-        """Write ``events.jsonl`` from the sessions, by time."""
-        streams = [journal.rows(path) for path in sorted(self.sessions.glob("*.jsonl"))]
-        with journal.replacing(self.path / "events.jsonl") as whole:
-            whole.writelines(line for _, line, _ in heapq.merge(*streams, key=_time_of))
-
-
-def _time_of(event: tuple[int, bytes, Row]) -> float:
-    return float(event[2]["time"])
+        """Write the events of all sessions into one file, by time."""
+        replace(self.path / EVENTS, merged_events(self.sessions))

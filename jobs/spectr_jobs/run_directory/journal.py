@@ -1,30 +1,48 @@
-"""The journal: an append-only file of whole lines that a kill at any instant leaves readable."""
+"""The journal: an append-only file of whole lines that a kill at any instant leaves readable.
+
+A line counts once its newline is there. Opening a journal cuts off the line that a kill tore, and takes out lines that
+are not rows, as a power cut can leave them. A finished journal may be packed: the same lines in a compressed file.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from spectr_jobs.inputs.compression import Damaged, compress, decompress
 from spectr_jobs.records.rows import Row
+from spectr_jobs.run_directory.layout import PACKED
 from spectr_runtime.errors import SpectrError
-from spectr_runtime.files import sync
+from spectr_runtime.files import replace, replacing
 
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
-_STEP = 1 << 16
-PACKED = ".zst"
+_STEP = 1 << 16  # bytes read at a time while the last newline is looked for
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """A whole and sound line of a journal.
+
+    Attributes:
+        offset: Where the line starts, in bytes; of a packed journal, in the bytes of its content.
+        line: The line with its newline.
+        row: What the line holds.
+    """
+
+    offset: int
+    line: bytes
+    row: Row
 
 
 class Journal:
-    """Rows that are appended one write each.
+    """Rows that are appended with one write each.
 
     Attributes:
         path: The file.
-        damaged: Lines that had to be taken out when it was opened.
+        damaged: Lines that had to be taken out when the file was opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +52,7 @@ class Journal:
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def append(self, line: bytes) -> None:
-        """Append a line; after a failed write, for instance on a full disk, nothing of it stays."""
+        """Append a line; after a failed write, for instance on a full disk, nothing of the line stays."""
         before = os.fstat(self._file).st_size
         try:
             rest = memoryview(line)
@@ -49,13 +67,38 @@ class Journal:
         _fdatasync(self._file)
 
     def close(self) -> None:
-        """Sync and close."""
+        """Sync and close the file."""
         self.sync()
         os.close(self._file)
 
 
+def rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a journal; none where there is no file.
+
+    Raises:
+        SpectrError: The journal is packed, and damaged.
+    """
+    return (entry.row for entry in entries(path))
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """Yield the whole and sound lines of a journal with their rows; none where there is no file.
+
+    Raises:
+        SpectrError: The journal is packed, and damaged.
+    """
+    for offset, line in _lines(path):
+        if (row := _row(line)) is not None:
+            yield Entry(offset, line, row)
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Yield the whole lines of a journal, unread; none where there is no file."""
+    return (line for _, line in _lines(path) if line.endswith(b"\n"))
+
+
 def whole(path: Path) -> int:
-    """Bytes up to and with the last newline of a file."""
+    """Return the number of bytes up to and with the last newline of a file."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -68,50 +111,39 @@ def whole(path: Path) -> int:
     return 0
 
 
-def rows(path: Path) -> Iterator[tuple[int, bytes, Row]]:
-    """Offset, line and row of every whole and sound line of a journal; nothing where there is no file.
-
-    Raises:
-        SpectrError: It was compressed, and is damaged.
-    """
-    for offset, line in _lines(path):
-        if (row := _row(line)) is not None:
-            yield offset, line, row
-
-
 def mend(path: Path) -> int:
-    """Cut a torn last line back to the last newline, and take out lines that are not rows, as a power cut leaves them.
+    """Cut a torn last line back to the last newline, and take out lines that are not rows.
 
     Returns:
-        How many of the latter there were.
+        The number of lines that were taken out.
     """
     if path.exists() and (end := whole(path)) < path.stat().st_size:
         os.truncate(path, end)
     damaged = sum(_row(line) is None for _, line in _lines(path))
     if damaged:
-        replace(path, (line for _, line, _ in rows(path)))
+        replace(path, (entry.line for entry in entries(path)))
     return damaged
 
 
 def pack(path: Path) -> Path:
-    """Make a compressed copy of a journal beside it; without the journal, its rows are read from there.
+    """Make a compressed copy of a journal beside it. Once the journal is removed, its rows are read from the copy.
 
     Returns:
-        The copy.
+        The path of the copy.
     """
-    packed = path.with_name(path.name + PACKED)
+    packed = packed_path(path)
     with path.open("rb") as plain, replacing(packed) as file:
         compress(plain, file)
     return packed
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Whole lines of a journal, unread; nothing where there is no file."""
-    return (line for _, line in _lines(path) if line.endswith(b"\n"))
+def packed_path(path: Path) -> Path:
+    """Return where the compressed copy of a journal is."""
+    return path.with_name(path.name + PACKED)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    found = path if path.exists() else path.with_name(path.name + PACKED)
+    found = path if path.exists() else packed_path(path)
     if not found.exists():
         return
     offset = 0
@@ -131,24 +163,3 @@ def _row(line: bytes) -> Row | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of another when the block ends, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def replace(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file so that it has either its old content or the new, whatever happens."""
-    with replacing(path) as file:
-        file.writelines(pieces)

@@ -1,4 +1,4 @@
-"""A lock that the kernel drops with the process that holds it, however that ends."""
+"""A lock that the kernel drops with the process that holds it, however that process ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from spectr_jobs.work.progress import say
+from spectr_jobs.console import say
+from spectr_jobs.run_directory.layout import LOCK
 
 
 class Lock:
-    """An exclusive lock on a file; works between the processes of a machine, and over NFS between machines."""
+    """An exclusive lock on a file. It works between the processes of a machine, and over NFS between machines."""
 
     def __init__(self, handle: int) -> None:
         """Take over an open and locked file; use ``try_take``."""
@@ -20,7 +21,7 @@ class Lock:
 
     @staticmethod
     def try_take(path: Path) -> Lock | None:
-        """Take the lock, or nothing if another process holds it."""
+        """Take the lock, or return None if another process holds it."""
         return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
@@ -29,10 +30,10 @@ class Lock:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no process holds the lock of a folder; there may be no folder yet."""
+    """Tell whether no process holds the lock of a folder; the folder may not exist yet."""
     if not folder.exists():
         return True
-    lock = Lock.try_take(folder / "lock")
+    lock = Lock.try_take(folder / LOCK)
     if lock is not None:
         lock.release()
     return lock is not None
@@ -40,7 +41,7 @@ def is_free(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, waiting for it as long as another process does."""
+    """Hold the lock on a file while the block runs, after waiting for the process that holds it."""
     lock = Lock.try_take(path)
     if lock is None:
         say(f"waiting for the process that holds {path}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from spectr_jobs.inputs.reader import Position
 from spectr_jobs.inputs.survey import InputFile
-from spectr_jobs.run_directory import paths as place
+from spectr_jobs.run_directory import paths
 from spectr_runtime.errors import UsageError
 from spectr_runtime.rows.request import SamplingParams
 
@@ -51,7 +51,7 @@ class Terms:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Manifest:
+class RunManifest:
     """The contents of ``manifest.json``.
 
     Attributes:
@@ -75,15 +75,15 @@ class Manifest:
     versions: Mapping[str, str]
 
     def to_json(self, folder: Path) -> dict[str, Any]:
-        """The manifest as JSON values, for a run directory; paths are those of ``place.kept``."""
+        """The manifest as JSON values, for a run directory; paths are those of ``paths.kept``."""
         terms = dataclasses.asdict(self.terms)
         terms["sampling"] = {name: terms["sampling"][name] for name in DEFAULTS}
         return {
             "format_version": FORMAT_VERSION,
             "created": self.created,
-            "bundle": place.kept(self.bundle, folder),
+            "bundle": paths.kept(self.bundle, folder),
             "terms": terms,
-            "files": [dataclasses.asdict(file.at(place.kept(file.path, folder))) for file in self.files],
+            "files": [dataclasses.asdict(file.at(paths.kept(file.path, folder))) for file in self.files],
             "records": self.records,
             "bad": self.bad,
             "versions": dict(self.versions),
@@ -91,7 +91,7 @@ class Manifest:
         }
 
     @staticmethod
-    def read(path: Path) -> Manifest:
+    def read(path: Path) -> RunManifest:
         """Read a manifest.
 
         Raises:
@@ -132,14 +132,14 @@ class Manifest:
             )
 
 
-def _from_fields(fields: dict[str, Any], folder: Path) -> Manifest:
+def _from_fields(fields: dict[str, Any], folder: Path) -> RunManifest:
     terms, files = fields["terms"], (InputFile(**file) for file in fields["files"])
-    return Manifest(
+    return RunManifest(
         **fields
         | {
             "terms": Terms(**terms | {"sampling": SamplingParams(**terms["sampling"])}),
-            "bundle": place.found(fields["bundle"], folder),
-            "files": tuple(file.at(place.found(file.path, folder)) for file in files),
+            "bundle": paths.found(fields["bundle"], folder),
+            "files": tuple(file.at(paths.found(file.path, folder)) for file in files),
             "shards": tuple(Position(*shard) for shard in fields["shards"]),
         }
     )

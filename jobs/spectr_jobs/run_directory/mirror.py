@@ -12,16 +12,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from spectr_jobs.console import say
 from spectr_jobs.inputs.stores import filesystem, reaching
-from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.run_directory.shard import SEAL
-from spectr_jobs.work.progress import say
+from spectr_jobs.run_directory.layout import EVENTS, MANIFEST, SEAL, SHARDS
 from spectr_runtime.errors import SpectrError, UsageError
-from spectr_runtime.files import file_sha256
+from spectr_runtime.files import file_sha256, replace
 
 LOOK_SECONDS = 5.0
-MANIFEST = "manifest.json"
 
 
 class Mirror:
@@ -53,8 +51,8 @@ class Mirror:
                 return
             names = self._sealed_there()
             for name in names:
-                self._fetch_shard(name, folder / "shards" / name)
-            journal.replace(folder / MANIFEST, [self._store.cat_file(f"{self._root}/{MANIFEST}")])
+                self._fetch_shard(name, folder / SHARDS / name)
+            replace(folder / MANIFEST, [self._store.cat_file(f"{self._root}/{MANIFEST}")])
         say(f"{len(names):,} finished shards came back from {self._url}")
 
     @contextlib.contextmanager
@@ -110,19 +108,19 @@ class Mirror:
             for folder in map(run.shard, numbers):
                 if (folder / SEAL).exists() and (seal := (folder / SEAL).read_bytes()) != self._sent.get(folder.name):
                     for name in (*run.parts, SEAL):
-                        self._store.put_file(str(folder / name), f"{self._root}/shards/{folder.name}/{name}")
+                        self._store.put_file(str(folder / name), f"{self._root}/{SHARDS}/{folder.name}/{name}")
                     self._sent[folder.name] = seal
 
     def _send_merged(self, run: RunDirectory) -> None:
         """Send the merged files, if all is merged."""
         if run.summary.exists():
             with reaching(self._url):
-                for name in (*run.parts, "events.jsonl", run.summary.name):
+                for name in (*run.parts, EVENTS, run.summary.name):
                     self._store.put_file(str(run.path / name), f"{self._root}/{name}")
             say(f"everything is at {self._url}")
 
     def _seal_of(self, name: str) -> str:
-        return f"{self._root}/shards/{name}/{SEAL}"
+        return f"{self._root}/{SHARDS}/{name}/{SEAL}"
 
     def _sealed_there(self) -> list[str]:
         found = self._store.glob(self._seal_of("*"))
@@ -131,13 +129,13 @@ class Mirror:
     def _fetch_shard(self, name: str, folder: Path) -> None:
         """Copy a shard, its seal last, and check it."""
         folder.mkdir(parents=True, exist_ok=True)
-        there = f"{self._root}/shards/{name}"
+        there = f"{self._root}/{SHARDS}/{name}"
         seal = self._store.cat_file(self._seal_of(name))
         for part, sha256 in json.loads(seal)["sha256"].items():
             self._store.get_file(f"{there}/{part}", str(folder / part))
             if file_sha256(folder / part) != sha256:
-                raise SpectrError(f"{self._url}/shards/{name}/{part} is damaged.", hint="Take it away, seal and all.")
-        journal.replace(folder / SEAL, [seal])
+                raise SpectrError(f"{self._url}/{SHARDS}/{name}/{part} is damaged.", hint="Take it away, seal and all.")
+        replace(folder / SEAL, [seal])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
-"""The place of a file that a run directory remembers, told so that it is found from any folder, and after both moved.
+"""Paths that a run directory remembers, kept so that the files are found from any folder, and after both were moved.
 
-What was named by a relative path is kept as seen from the run directory; an absolute path and a URL stay as they are.
+A relative path is kept as seen from the run directory; an absolute path and a URL are kept as they are.
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL."""
-    return "://" in path
+from spectr_jobs.inputs.stores import is_remote
 
 
 def kept(path: str, folder: Path) -> str:
-    """A path that this process can open, as a run directory keeps it.
+    """Return a path that this process can open in the form in which a run directory keeps it.
 
     Args:
         path: The path.
@@ -28,7 +25,7 @@ def kept(path: str, folder: Path) -> str:
 
 
 def found(path: str, folder: Path) -> str:
-    """What ``kept`` made, as a path that this process can open."""
+    """Return, for a path that ``kept`` returned, one that this process can open."""
     return path if _is_absolute(path) else os.path.relpath(os.path.join(os.path.realpath(folder), path))
 
 

@@ -1,39 +1,63 @@
-"""The worker: the one path from records through the decoder into shards, for every driver.
+"""The worker: the one path from records through the decoder into shards, whoever drives it.
 
 Records are read as the decoder asks for them, and rows are written as they finish, so memory does not grow with the
-input. A shard's last rows are decoded beside the next shard's first, so the batch stays full.
+input. A shard's last rows are decoded beside the next shard's first, so that the batch stays full.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 from spectr_jobs.records import rows
 from spectr_jobs.records.record import BadRecord, Record
 from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
+from spectr_jobs.run_directory.sessions import DONE
 from spectr_jobs.run_directory.shard import Shard
+from spectr_jobs.work.models import RunDecoder
 from spectr_jobs.work.session import Session
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.rows.request import Outcome, Request
 
 
+def decode_shards(
+    run: RunDirectory, decoder: RunDecoder, shards: Iterable[int], session: Session, stop: Stop
+) -> list[int]:
+    """Decode shards, and close the session however the work ends.
+
+    Args:
+        run: The run directory.
+        decoder: Opened for the run's bundle and seed.
+        shards: Their numbers, ascending; taken one by one as the decoder asks for more records.
+        session: Counts and reports.
+        stop: Says when to take no more records.
+
+    Returns:
+        Shards that were left out because another process has them.
+    """
+    worker = Worker(run, decoder, session, stop)
+    try:
+        worker.decode(shards)
+    except BaseException as error:
+        session.close(type(error).__name__)
+        raise
+    session.close(stop.reason or DONE)
+    return worker.busy
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pending:
-    """A record at the decoder: where its row belongs, and what came back so far."""
+    """A record whose requests are at the decoder.
+
+    Attributes:
+        record: The record.
+        shard: The shard that its row belongs to.
+        outcomes: What came back so far.
+    """
 
     record: Record
     shard: Shard
     outcomes: list[Outcome] = dataclasses.field(default_factory=list)
-
-
-class Generator(Protocol):
-    """What a worker needs of the decoder."""
-
-    def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
-        """Decode; pulls requests lazily and yields rows as they finish, in any order."""
-        ...
 
 
 class Worker:
@@ -43,15 +67,8 @@ class Worker:
         busy: Shards that were left out because another process has them.
     """
 
-    def __init__(self, run: RunDirectory, decoder: Generator, session: Session, stop: Stop) -> None:
-        """Prepare.
-
-        Args:
-            run: The run directory.
-            decoder: Opened for the run's bundle and seed.
-            session: Counts and reports.
-            stop: Says when to take no more records.
-        """
+    def __init__(self, run: RunDirectory, decoder: RunDecoder, session: Session, stop: Stop) -> None:
+        """Prepare; see ``decode_shards``."""
         self.busy: list[int] = []
         self._run = run
         self._decoder = decoder
@@ -61,11 +78,7 @@ class Worker:
         self._waiting: dict[str, Pending] = {}
 
     def decode(self, shards: Iterable[int]) -> None:
-        """Decode shards and seal each when its last row is there, until all are or the worker is to stop.
-
-        Args:
-            shards: Their numbers, ascending.
-        """
+        """Decode shards, and seal each when its last row is written, until all are done or the worker is to stop."""
         try:
             with self._stop.gently():
                 for outcome in self._decoder.generate(self._requests(shards)):
@@ -74,9 +87,9 @@ class Worker:
             for shard in self._open:
                 shard.close()
 
-    def _requests(self, numbers: Iterable[int]) -> Iterator[Request]:
+    def _requests(self, shards: Iterable[int]) -> Iterator[Request]:
         reader = ShardReader(self._run.manifest)
-        for number in numbers:
+        for number in shards:
             if self._run.is_sealed(number):
                 continue
             if (shard := self._opened(number)) is None:
@@ -97,11 +110,11 @@ class Worker:
             self.busy.append(number)
             return None
         self._open.add(shard)
-        self._session.found(shard)
+        self._session.opened(shard)
         return shard
 
     def _admit(self, record: Record | BadRecord, shard: Shard) -> Iterator[Request]:
-        """The requests of a record, or its line in the errors file if it cannot be decoded."""
+        """Yield the requests of a record, or write its line of the errors file if it cannot be decoded."""
         if isinstance(record, BadRecord):
             self._write(rows.error_row(record, seed=self._run.manifest.terms.seed), shard)
             return
@@ -110,7 +123,7 @@ class Worker:
         yield from record.requests
 
     def _take(self, outcome: Outcome) -> None:
-        """Keep what came back of a record, and write its row once all of it is there."""
+        """Keep what came back of a record, and write its row once all of its outcomes are there."""
         pending = self._waiting[outcome.id]
         pending.outcomes.append(outcome)
         if len(pending.outcomes) < pending.record.size:
@@ -124,11 +137,11 @@ class Worker:
 
     def _write(self, row: rows.Row, shard: Shard) -> None:
         line = rows.encode(row)
-        shard.add(row, line, failed=rows.is_failure(row))
+        shard.add(row, line)
         self._session.row(row, line)
 
     def _seal_if_complete(self, shard: Shard) -> None:
         if shard.complete:
             self._open.discard(shard)
             shard.seal()
-            self._session.event("sealed", shard=shard.folder.name, records=len(shard.order))
+            self._session.sealed(shard)

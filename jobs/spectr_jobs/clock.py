@@ -1,7 +1,8 @@
-"""Durations, as schedulers and people write them: ``90``, ``90s``, ``15m``, ``3h50m``, ``1-02:30:00``."""
+"""Durations and dates: read as schedulers and people write them, shown as people read them."""
 
 from __future__ import annotations
 
+import datetime
 import re
 
 _UNITS = re.compile(r"(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
@@ -10,11 +11,11 @@ _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 ALLOWED = "seconds, or a time like 15m, 3h50m or 1-02:30:00"
 
 
-def parse(text: str) -> float:
-    """Seconds of a duration.
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration: ``90``, ``90s``, ``15m``, ``3h50m``, or ``1-02:30:00`` as Slurm writes it.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: The text is not a duration.
     """
     found = _UNITS.fullmatch(text) or _SLURM.fullmatch(text)
     if not text or found is None:
@@ -22,11 +23,16 @@ def parse(text: str) -> float:
     return sum(float(value) * _SECONDS[unit] for unit, value in found.groupdict().items() if value)
 
 
-def shown(seconds: float) -> str:
-    """Seconds for reading: ``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
+def show_duration(seconds: float) -> str:
+    """Return a duration for reading: ``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def show_date(seconds: float) -> str:
+    """Return an instant, given in seconds since 1970, as date and time in UTC: ``2026-11-28T18:16:23+00:00``."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,143 @@
+"""The sessions of a run: what every process that worked on it has left word of.
+
+Each process appends events to a file of its own, ``sessions/<start in ns>-<pid>.jsonl``, so that no two of them write
+to one file. An event is an object with its ``time`` (seconds since 1970) and its kind, ``event``:
+
+    start    the first event: plan, batch size, backend, device, rank, world, host, ...
+    tick     now and then: the counts so far
+    mended   damaged lines were taken out of a shard
+    sealed   a shard is complete
+    end      the last event: the counts, and the reason why the session ended; missing after a kill
+
+The counts of ``tick`` and ``end`` are ``seconds`` (since the session's start, which no change of a clock affects),
+``tally``, ``timing`` (seconds by stage) and ``plans`` (rounds by plan). No other module knows the form of an event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from spectr_jobs.records import rows
+from spectr_jobs.records.rows import Row
+from spectr_jobs.records.tally import Tally
+from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.journal import Journal
+
+START, TICK, MENDED, SEALED, END = "start", "tick", "mended", "sealed", "end"
+DONE = "done"  # the reason of a session that decoded all it was to decode
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """The counts of a session at one instant.
+
+    Attributes:
+        seconds: Time since the session's start.
+        tally: Counts over the rows of the session.
+        timing: Seconds that the decoder spent, by stage.
+        plans: Rounds of each plan, by its name.
+    """
+
+    seconds: float = 0.0
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    timing: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    plans: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON values."""
+        return {
+            "seconds": round(self.seconds, 6),
+            "tally": self.tally.to_json(),
+            "timing": {stage: round(seconds, 6) for stage, seconds in self.timing.items()},
+            "plans": dict(self.plans),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> State:
+        """Read what ``to_json`` wrote."""
+        return State(value["seconds"], Tally.from_json(value["tally"]), value["timing"], value["plans"])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PastSession:
+    """What a session has left word of so far.
+
+    Attributes:
+        facts: What its first event says, its ``time`` among it.
+        states: Its counts from one event to the next.
+        reason: Why it ended; None while it goes on, or when it was killed.
+    """
+
+    facts: Mapping[str, Any]
+    states: tuple[State, ...]
+    reason: str | None
+
+    @property
+    def start(self) -> float:
+        """When the session started, in seconds since 1970."""
+        return float(self.facts["time"])
+
+    @property
+    def last(self) -> State:
+        """The last counts that are known."""
+        return self.states[-1] if self.states else State()
+
+
+class EventLog:
+    """The events that this process appends.
+
+    Args:
+        folder: Where the events of every process of the run are.
+        facts: What the first event says.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(folder / f"{time.time_ns()}-{os.getpid()}.jsonl")
+        self.write(START, facts)
+
+    def write(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Append an event."""
+        self._journal.append(rows.encode({"time": round(time.time(), 3), "event": kind, **facts}))
+
+    def end(self, state: State, reason: str) -> None:
+        """Append the last event, and close the file."""
+        self.write(END, state.to_json() | {"reason": reason})
+        self._journal.close()
+
+
+def read_sessions(folder: Path) -> Iterator[PastSession]:
+    """Yield the sessions of a run in the order in which they started; one that was killed at once left nothing."""
+    for path in _files(folder):
+        if events := [*journal.rows(path)]:
+            states = tuple(State.from_json(event) for event in events if "tally" in event)
+            yield PastSession(_facts(events[0]), states, events[-1].get("reason"))
+
+
+def read_facts(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield what the first event of every session says, in the order in which the sessions started."""
+    for path in _files(folder):
+        for event in itertools.islice(journal.rows(path), 1):
+            yield _facts(event)
+
+
+def merged_events(folder: Path) -> Iterator[bytes]:
+    """Yield the events of all sessions by time, each as the line of its file."""
+    streams = [journal.entries(path) for path in _files(folder)]
+    for entry in heapq.merge(*streams, key=lambda entry: float(entry.row["time"])):
+        yield entry.line
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jsonl"))
+
+
+def _facts(event: Row) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name != "event"}
