@@ -2,9 +2,9 @@
 
     python benchmarks/architectures.py
 
-Runs the checks of ``tests/export/test_architectures.py`` on the same tiny random models, builds their engines for
-compute capabilities 8.0, 8.9 and 12.0 (in fp8, for the latter two), which needs no GPU, and writes the result file and
-the table of the README, which a test compares with it.
+Runs the checks of ``tests/export/test_architectures.py`` on the same tiny random models and builds their engines for
+compute capabilities 8.0, 8.9 and 12.0 (in fp8, for the latter two), which needs no GPU. Writes the result file and
+prints the table of ``docs/exporting.md``, which a test compares with the file.
 """
 
 from __future__ import annotations
