@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,16 @@ def test_drafts_are_accepted_and_more_paths_accept_more(bundle: Bundle) -> None:
     single, multiple = block_efficiency(Plan("single", 1, 4)), block_efficiency(Plan("kseq", 4, 4))
     assert single > 2.5
     assert multiple > single + 0.3
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/decoding.md"])
+def test_the_python_of_a_document_runs(
+    bundle: Bundle, document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / document).read_text(encoding="utf-8"), re.DOTALL)
+    folder = tmp_path / "build" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "bundle").symlink_to(bundle.path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, document, "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) >= len(re.findall(r"Request\(\"", example))
