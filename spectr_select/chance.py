@@ -18,8 +18,8 @@ class Chance(Protocol):
         """Toss a coin for every candidate: index of the first success, K where none succeeds; int64 [B]."""
         ...
 
-    def pick(self, role: Role, node: int, law_BV: torch.Tensor, needed_B: torch.Tensor | None = None) -> torch.Tensor:
-        """Draw one token from every row's law; int64 [B]. Rows not needed may hold any law and get any token."""
+    def pick(self, role: Role, node: int, law_BV: torch.Tensor) -> torch.Tensor:
+        """Draw one token from every row's law; int64 [B]."""
         ...
 
     def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:

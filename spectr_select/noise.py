@@ -98,8 +98,8 @@ class Noise:
         sentinel_B1 = torch.ones_like(success_BK[:, :1])
         return torch.cat([success_BK, sentinel_B1], 1).int().argmax(1)
 
-    def pick(self, role: Role, node: int, law_BV: torch.Tensor, needed_B: torch.Tensor | None = None) -> torch.Tensor:
-        """Draw one token from every row's law; int64 [B]. Rows not needed may hold any law and get any token."""
+    def pick(self, role: Role, node: int, law_BV: torch.Tensor) -> torch.Tensor:
+        """Draw one token from every row's law; int64 [B]."""
         return sample(law_BV, self.uniform(role, node, 1)[:, 0])
 
     def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:

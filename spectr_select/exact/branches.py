@@ -42,11 +42,8 @@ class Branches:
         reached_BK = torch.cat([torch.ones_like(failed_BK[:, :1]), failed_BK], 1)
         return self._decide(torch.cat([reached_BK[:, :-1] * accept_BK, reached_BK[:, -1:]], 1))
 
-    def pick(self, role: Role, node: int, law_BV: torch.Tensor, needed_B: torch.Tensor | None = None) -> torch.Tensor:
+    def pick(self, role: Role, node: int, law_BV: torch.Tensor) -> torch.Tensor:
         """See ``Chance``."""
-        if needed_B is not None:
-            anything_V = torch.eye(law_BV.shape[1], dtype=law_BV.dtype)[0]
-            law_BV = torch.where(needed_B[:, None], law_BV, anything_V)
         return self._decide(law_BV / law_BV.sum(1, keepdim=True))
 
     def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:

@@ -27,12 +27,13 @@ def _emit(step: Step, chance: Chance) -> torch.Tensor:
     rest_BV = outside(draft_BV, torch.zeros_like(draft_BV).scatter_add(1, step.tokens_BK, top_BK) > 0)
     accept_BK = ratio(target_BV.gather(1, step.tokens_BK), rest_BV.gather(1, step.tokens_BK)) * last_BK
     chosen_B = chance.first(step.first, accept_BK)
-    failed_B = chosen_B == accept_BK.shape[1]
-    correction_B = chance.pick(
-        Role.EMIT, step.depth, excess(target_BV, torch.where(count_B1 > 0, rest_BV, 0)), failed_B
-    )
-    last_B = step.tokens_BK.gather(1, last_BK.to(torch.uint8).argmax(1, keepdim=True))[:, 0]
-    return torch.where(failed_B, correction_B, last_B)
+    accepted_B = chosen_B < accept_BK.shape[1]
+    law_BV = excess(target_BV, torch.where(count_B1 > 0, rest_BV, 0))
+    # An accepted draft is a law too, which has that token alone. So one draw serves every row, and the enumeration,
+    # which splits a row by the tokens that its law allows, splits none of the rows that need no correction.
+    last_B1 = step.tokens_BK.gather(1, last_BK.to(torch.uint8).argmax(1, keepdim=True))
+    law_BV.mul_(~accepted_B[:, None]).scatter_add_(1, last_B1, accepted_B[:, None].double())
+    return chance.pick(Role.EMIT, step.depth, law_BV)
 
 
 GREEDY = Rule(name="greedy", drawing="top", draw=draw_top, select=TokenRule(_emit, bonus_by_pick).select)

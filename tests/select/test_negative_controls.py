@@ -67,7 +67,7 @@ def rrsw_testing_repeats(step: Step, chance: Chance) -> torch.Tensor:
         draft_BV = torch.where(active_B1, without(draft_BV, token_B1), draft_BV)
     chosen_B = chance.first(step.first, torch.cat(accepts, 1))
     drafted_B = step.tokens_BK.gather(1, chosen_B.clamp(max=1)[:, None])[:, 0]
-    return torch.where(chosen_B == 2, chance.pick(Role.EMIT, 0, left_BV, chosen_B == 2), drafted_B)
+    return torch.where(chosen_B == 2, chance.pick(Role.EMIT, 0, left_BV), drafted_B)
 
 
 def drafted_or_excess(step: Step, chance: Chance) -> torch.Tensor:
