@@ -5,11 +5,12 @@ It knows laws over a vocabulary and nothing of models, engines, prompts or files
 
 from __future__ import annotations
 
+from spectr_select.chance import Role
 from spectr_select.division import division_factor
 from spectr_select.exact.acceptance import acceptance
 from spectr_select.exact.enumeration import output_law, sequence_law
 from spectr_select.law import check_laws, sample
-from spectr_select.noise import Noise, Role, seed_of
+from spectr_select.noise import Noise, seed_of
 from spectr_select.round import draw, select
 from spectr_select.rule import Rule
 from spectr_select.rules import RULES

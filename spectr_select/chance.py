@@ -3,12 +3,21 @@
 # B rows, C draws, K candidates, M families, V vocabulary, W nodes of a level.
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Protocol
 
 import torch
 
-from spectr_select.noise import Role
 from spectr_select.tree import Families
+
+
+class Role(IntEnum):
+    """What a number is used for; numbers of different roles are independent. The race comes last."""
+
+    DRAFT = 0
+    ACCEPT = 1
+    EMIT = 2
+    RACE = 3
 
 
 class Chance(Protocol):

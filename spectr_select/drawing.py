@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.law import outside
-from spectr_select.noise import Role
 from spectr_select.rule import Level
 
 

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from hashlib import blake2b
 
 import torch
 
+from spectr_select.chance import Role
 from spectr_select.law import arrivals, sample
 from spectr_select.philox import halves, philox
 from spectr_select.tree import Families, as_index
@@ -19,15 +19,6 @@ _NODE_BITS = 24
 _TABLE_NODES = 32
 _TABLE_COUNT = 8
 _TABLE_ROWS = 512
-
-
-class Role(IntEnum):
-    """What a number is used for; numbers of different roles are independent. The race comes last."""
-
-    DRAFT = 0
-    ACCEPT = 1
-    EMIT = 2
-    RACE = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spectr_select.chance import Chance
-from spectr_select.noise import Role
+from spectr_select.chance import Chance, Role
 from spectr_select.rule import Round
 from spectr_select.selection import Selection, selection_at
 from spectr_select.tree import as_index

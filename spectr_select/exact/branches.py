@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from spectr_select.noise import Role
+from spectr_select.chance import Role
 from spectr_select.tree import Families
 
 T = TypeVar("T")

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.coins import ratio
 from spectr_select.drawing import draw_iid
 from spectr_select.law import normalised
-from spectr_select.noise import Role
 from spectr_select.recursion import at
 from spectr_select.rule import Round, Rule
 from spectr_select.rules.rrs import residual

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.drawing import draw_iid
 from spectr_select.law import normalised, or_else
-from spectr_select.noise import Role
 from spectr_select.recursion import at
 from spectr_select.rule import Round, Rule
 from spectr_select.rules.block import Link, verify_block

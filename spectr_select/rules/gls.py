@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.coins import columns
 from spectr_select.drawing import by_family
 from spectr_select.law import arrivals
-from spectr_select.noise import Role
 from spectr_select.recursion import Step, TokenRule, bonus_by_pick
 from spectr_select.rule import Level, Rule
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.coins import ratio
 from spectr_select.drawing import draw_top
 from spectr_select.law import excess, normalised, outside
-from spectr_select.noise import Role
 from spectr_select.recursion import Step, TokenRule, bonus_by_pick
 from spectr_select.rule import Rule
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.drawing import draw_distinct
 from spectr_select.law import surplus
-from spectr_select.noise import Role
 from spectr_select.recursion import at
 from spectr_select.rule import Round, Rule
 from spectr_select.rules.block import pass_chance

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from spectr_select import RULES, Rule, output_law
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.coins import CoinRule, Coins, columns, ratio
 from spectr_select.division import division_factor, some_of
 from spectr_select.drawing import draw_iid
 from spectr_select.law import excess, normalised, without
-from spectr_select.noise import Role
 from spectr_select.recursion import Step, TokenRule, bonus_by_pick
 from spectr_select.rule import Level
 from spectr_select.rules import kseq, rrs, rrsw
