@@ -1,7 +1,8 @@
-"""Recursive rejection sampling (SpecInfer, arXiv 2305.09781): independent drafts, each tested against what is left.
+"""Recursive rejection sampling (SpecInfer, arXiv 2305.09781): independent drafts, each tested against a residual r.
 
-Every rejected draft takes the draft's law off the target: ``r <- (r - d)+``, normalised, starting from the target.
-After any number of rejections r is ``(t - c d)+`` with ``c <- c + m`` and m its mass: one number stands for it.
+It starts with ``r = t`` and accepts a draft x with probability ``min(1, r(x) / d(x))``. Every rejection replaces r by
+``(r - d)+``, normalised. After any number of rejections r is ``(t - c d)+``, normalised: with m the sum of
+``(t - c d)+``, a further rejection turns c into ``c + m``. So a row needs to store the number c only.
 """
 
 # B rows, K candidates, V vocabulary.
@@ -90,7 +91,7 @@ def accept_chance(
 
 
 def residual(target_BV: torch.Tensor, draft_BV: torch.Tensor, scale_B: torch.Tensor, k_B: torch.Tensor) -> torch.Tensor:
-    """What is left of the target after so many rejections."""
+    """Return what k rejections have left of the target, ``(t - c d)+``."""
     target_BV = target_BV.double()
     return or_else(surplus(target_BV, draft_BV.double(), scale_B * (k_B > 0)), target_BV)
 

@@ -1,12 +1,9 @@
-"""Traversal verification (arXiv 2505.12398): from the leaves of the tree to its root, siblings distinct.
+"""Traversal verification (arXiv 2505.12398): a tree of distinct siblings is tested from its leaves to its root.
 
-The root has the weight 1, a child the weight ``min(1, w t(x) / d(x))`` of its parent's. Nodes are tested after all
-their children and in their order; a node passes with its weight, and the first to pass is kept. When a child x and all
-below it have failed, its parent's laws and weight become, with ``S = sum (w t - d)+``,
-
-    t <- (w t - d)+ / S        w <- S / (S + 1 - w)        d <- d without x, normalised.
-
-The new t has nothing on x, so it keeps the form ``(t - c d)+``: one number c stands for it.
+The root has the weight 1, and a child x of a node with weight w has the weight ``min(1, w t(x) / d(x))``. Nodes are
+tested in depth-first order, each after all its children. A node passes with its weight as probability, and the path to
+the first node that passes is accepted. When a child x and all nodes below it have failed, the laws and the weight of
+its parent change before the next child is looked at; ``_after_failure`` has the formula.
 """
 
 # B rows, K children, V vocabulary.
@@ -51,7 +48,12 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What was kept so far: the node of every row, 0 where none has passed, and its c."""
+    """The node that has passed.
+
+    Attributes:
+        node_B: The node of every row; 0 where none has passed yet, since the root is the last node to be tested.
+        scale_B: The number c of that node's target law.
+    """
 
     node_B: torch.Tensor
     scale_B: torch.Tensor
