@@ -1,4 +1,4 @@
-"""Rules that look right and are biased: the exactness test must find them, by as much as theory says."""
+"""Rules that look right and are biased: the exactness test must find each bias, of the size that theory predicts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def without_repeats(step: Step) -> Coins:
 
 
 def fewer_for_repeats(target_BV, draft_BV, scale_B, k_B) -> torch.Tensor:
-    # The scale tells how many were tested: rho is 1 for a single one.
+    # The scale shows whether several candidates were tested, because rho is 1 for a single candidate.
     return kseq.residual(target_BV, draft_BV, scale_B, torch.where(scale_B > 1.01, k_B, k_B.clamp(max=1)))
 
 
