@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.engines import Backend
 from spectr_runtime.errors import RequestError, RowError, SpectrError, UsageError, is_out_of_memory
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs

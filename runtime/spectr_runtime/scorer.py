@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import triangle
-from spectr_runtime.engines import Backend
 from spectr_runtime.errors import RequestError
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.sampling import Sampling
@@ -30,7 +30,6 @@ from spectr_runtime.speculation.round import Rows, tree_call
 
 TOLERANCES = {"float32": 1e-3}
 HALF_TOLERANCE = 0.25
-COMPILED = ("tensorrt", "tensorrt-rtx")
 DRAFTING = Plan("single", 1, 1)  # any plan for which a pair opens both models
 LAW_ENTRIES = 2**22  # entries of a law that one pass makes: 32 MB in float64, a few times over
 
@@ -58,7 +57,7 @@ class Scorer:
         self._vocabulary = bundle.manifest.vocabulary.size
         self._limits = bundle.manifest.limits
         tree = max(one.tree.size for one in menu_of(plan))
-        self._most = tree if backend in COMPILED else self._limits.tokens_per_call
+        self._most = tree if backend in FLAVOURS else self._limits.tokens_per_call
         self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary)
         pair = Pair(bundle, (*menu_of(plan), DRAFTING), backend=backend, device=device, rows=batch_size)
         assert pair.draft is not None

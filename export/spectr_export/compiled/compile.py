@@ -9,8 +9,9 @@ from pathlib import Path
 from spectr_export.compiled.profiles import make_profiles, static_capacity
 from spectr_export.compiled.progress import Progress
 from spectr_export.compiled.tensorrt import BuildLimits, build_engine, capabilities
+from spectr_runtime.backends import Flavour
 from spectr_runtime.bundle import ROLES, Bundle, ModelSpec
-from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Flavour
+from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.engines.tensorrt_library import load_tensorrt, machine_key
 from spectr_runtime.errors import EngineError, UsageError

@@ -15,16 +15,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from spectr_runtime.backends import FLAVOURS
 from spectr_runtime.bundle import ROLES, Bundle, Role
 from spectr_runtime.bundle.checks import check_fields
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.errors import BundleError, EngineError
 from spectr_runtime.files import file_sha256
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
-FLAVOURS: tuple[Flavour, Flavour] = ("tensorrt", "tensorrt-rtx")
 LETTERS = ("B", "T", "L", "M")
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from spectr_runtime.backends import BACKENDS, FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.contract import Engine
 from spectr_runtime.errors import UsageError
-
-Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
 
 
 def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, rows: int, capacity: int) -> Engine:
@@ -38,11 +35,11 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
         from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity, device=device)
-    if backend in ("tensorrt", "tensorrt-rtx"):
+    if backend in FLAVOURS:
         from spectr_runtime.bundle.compiled import find_engine
         from spectr_runtime.engines.tensorrt import TensorRTEngine
         from spectr_runtime.engines.tensorrt_library import machine_key
 
         path, compiled = find_engine(bundle, role, machine_key(backend, device))
         return TensorRTEngine(path, compiled, spec, rows=rows, capacity=capacity, device=device)
-    raise UsageError(f"Backend {backend!r} is unknown; it must be onnxruntime, torch, tensorrt or tensorrt-rtx.")
+    raise UsageError(f"Backend {backend!r} is unknown; it must be one of {', '.join(BACKENDS)}.")

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from spectr_runtime.bundle.compiled import EngineKey, Flavour
+from spectr_runtime.backends import Flavour
+from spectr_runtime.bundle.compiled import EngineKey
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

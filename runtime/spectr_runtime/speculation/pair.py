@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import aligned
-from spectr_runtime.engines import Backend, open_engine
+from spectr_runtime.engines import open_engine
 from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill

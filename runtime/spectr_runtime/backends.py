@@ -1,0 +1,15 @@
+"""The names of the backends that can run a bundle's models.
+
+The names stand in a module of their own, without imports of torch, so that command lines can list them at once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+# Engines are compiled ahead of time for one TensorRT product, and only that product runs them.
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+Backend = Literal["onnxruntime", "torch", Flavour]
+
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
