@@ -7,21 +7,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from spectr_runtime.errors import RequestError
+from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES
 
 FinishReason = Literal["stop", "length"]
-MAX_SEED = 2**63 - 1
-# Below, logits divided by it would leave float32.
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-5, 1000
-TEMPERATURES = "0, or from 0.00001 to 1000"
-MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100
-REPETITION_PENALTIES = "0.01 to 100"
-MAX_LOGPROBS = 20
-LOGPROBS = f"0 to {MAX_LOGPROBS}, or nothing"
-
-
-def is_temperature(value: float) -> bool:
-    """Whether a temperature is 0 or in the range that logits can be divided by."""
-    return value == 0 or MIN_TEMPERATURE <= value <= MAX_TEMPERATURE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,25 +57,13 @@ class SamplingParams:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        _require("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
-        _require("temperature", self.temperature, is_temperature(self.temperature), TEMPERATURES)
-        _require("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more")
-        _require("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]")
-        _require("min_p", self.min_p, 0 <= self.min_p <= 1, "0 to 1")
-        for name in ("presence_penalty", "frequency_penalty"):
-            _require(name, getattr(self, name), -2 <= getattr(self, name) <= 2, "-2 to 2")
-        _require(
-            "repetition_penalty",
-            self.repetition_penalty,
-            MIN_REPETITION_PENALTY <= self.repetition_penalty <= MAX_REPETITION_PENALTY,
-            REPETITION_PENALTIES,
-        )
+        for name, allowed in RANGES.items():
+            value = getattr(self, name)
+            _require(name, value, allowed.holds(value), allowed.words)
         for token, bias in self.logit_bias:
-            _require(f"logit_bias of token {token}", bias, -100 <= bias <= 100, "-100 to 100")
+            _require(f"logit_bias of token {token}", bias, LOGIT_BIAS.holds(bias), LOGIT_BIAS.words)
         _require("min_tokens", self.min_tokens, 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens")
-        _require("logprobs", self.logprobs, self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS, LOGPROBS)
         _require("stop", self.stop, isinstance(self.stop, tuple) and all(self.stop), "a tuple of non-empty texts")
-        _require("seed", self.seed, self.seed is None or 0 <= self.seed <= MAX_SEED, "from 0 to 2**63 - 1")
 
     @property
     def adjusts(self) -> bool:
