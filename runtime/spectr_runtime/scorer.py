@@ -23,6 +23,7 @@ from spectr_runtime.rows.admission import make_row
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.tokens import outside
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan, PlanChoice
 from spectr_runtime.speculation.prefill import prefill
@@ -83,9 +84,9 @@ class Scorer:
     def _row(self, written: Written) -> Row:
         row = make_row(written.request, self._manifest, self._tokenizer, run_seed=0)
         allowed = row.limit - row.length
-        outside = [token for token in written.token_ids if not 0 <= token < self._vocabulary]
-        if outside or len(written.token_ids) > allowed:
-            what = f"token id {outside[0]}" if outside else f"{len(written.token_ids)} tokens"
+        unknown = outside(written.token_ids, self._vocabulary)
+        if unknown or len(written.token_ids) > allowed:
+            what = f"token id {unknown[0]}" if unknown else f"{len(written.token_ids)} tokens"
             known = f"{allowed} tokens with ids from 0 to {self._vocabulary - 1}"
             raise RequestError(f"Row {written.request.id!r} has {what}; allowed are {known}.")
         return row

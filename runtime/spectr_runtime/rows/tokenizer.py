@@ -14,6 +14,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import Chat, Prompt
+from spectr_runtime.rows.tokens import check_tokens
 
 INCOMPLETE = "\ufffd"  # what a decoder shows for bytes that wait for the next token
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece vocabularies spell a lone byte
@@ -52,12 +53,7 @@ class Tokenizer:
             raise RequestError(
                 "The prompt is empty; at least one token is needed.", param="prompt", code="empty_prompt"
             )
-        outside = [token for token in ids if not 0 <= token < self._vocabulary]
-        if outside:
-            raise RequestError(
-                f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {self._vocabulary - 1}.",
-                param="prompt",
-            )
+        check_tokens("prompt", ids, self._vocabulary)
         return tuple(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
