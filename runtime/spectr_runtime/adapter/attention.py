@@ -22,8 +22,6 @@ def attend(
     value_BHLD: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """The contract's attention in the form that transformers calls.
@@ -34,10 +32,10 @@ def attend(
         key_BHLD: Keys [B, Hk, L, D].
         value_BHLD: Values [B, Hk, L, D].
         attention_mask: Bool [B, 1, T, L], True where a token sees a slot.
-        scaling: Factor of the scores; by default one over the root of D.
-        softcap: Scores are bent to lie between minus and plus this.
-        s_aux: A logit per query head that takes part in the softmax and has no value: attention sinks.
-        options: What transformers tells of the layer; it may name a window.
+        scaling: Factor of the scores; by default one over the square root of D.
+        options: Whatever else the model passes to its attention. Three options change the result: ``softcap`` (scores
+            are bent to lie between minus and plus this number), ``s_aux`` (attention sinks: a logit per query head
+            that takes part in the softmax and has no value) and ``sliding_window`` (how many tokens the layer sees).
 
     Returns:
         Output [B, T, Hq, D], and None for the weights.
@@ -53,10 +51,11 @@ def attend(
     window = layer_window(module, options.get("sliding_window"))
     mask_B1TL = attention_mask if window is None else windowed(attention_mask, window)
     scale = query_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
-    if softcap is None and s_aux is None:
+    softcap, sinks_H = options.get("softcap"), options.get("s_aux")
+    if softcap is None and sinks_H is None:
         output_BHTD = operator(query_BHTD, key_BHLD, value_BHLD, mask_B1TL, scale)
     else:
-        output_BHTD = parts(query_BHTD, key_BHLD, value_BHLD, mask_B1TL, scale, softcap=softcap, sinks_H=s_aux)
+        output_BHTD = parts(query_BHTD, key_BHLD, value_BHLD, mask_B1TL, scale, softcap=softcap, sinks_H=sinks_H)
     return output_BHTD.transpose(1, 2).contiguous(), None
 
 
