@@ -15,6 +15,7 @@ import torch
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.bundle.layout import CALIBRATION
 from spectr_runtime.errors import BundleError
+from spectr_runtime.files import replace
 from spectr_runtime.planning.costs import Costs
 from spectr_runtime.speculation.plan import Plan
 
@@ -52,7 +53,7 @@ def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int, pl
 def save_costs(path: Path, costs: Costs, facts: Mapping[str, Any]) -> None:
     """Write costs and the facts of their measurement."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**facts, "costs": costs.to_json()}, indent=2) + "\n", encoding="utf-8")
+    replace(path, [json.dumps({**facts, "costs": costs.to_json()}, indent=2).encode(), b"\n"])
 
 
 def _processor() -> str:
