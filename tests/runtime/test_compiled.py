@@ -14,9 +14,9 @@ from spectr_runtime import Bundle, BundleError, EngineError, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary
 from spectr_runtime.bundle.compiled import (
     CompiledEngine,
+    Dimension,
     EngineKey,
     Profile,
-    Span,
     choose_profile,
     find_engine,
     list_engines,
@@ -26,8 +26,14 @@ ADA = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
 HOPPER = EngineKey("tensorrt", "10.15.1", ("9.0",), "NVIDIA H100 80GB HBM3")
 FLEET = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.0", "8.9"))
 PROFILES = (
-    Profile("decode", {"B": Span(1, 4, 8), "T": Span(1, 4, 16), "L": Span(1, 64, 192), "M": Span(1, 4, 16)}),
-    Profile("prefill", {"B": Span(1, 8, 8), "T": Span(1, 32, 32), "L": Span(1, 64, 192), "M": Span(1, 1, 1)}),
+    Profile(
+        "decode",
+        {"B": Dimension(1, 4, 8), "T": Dimension(1, 4, 16), "L": Dimension(1, 64, 192), "M": Dimension(1, 4, 16)},
+    ),
+    Profile(
+        "prefill",
+        {"B": Dimension(1, 8, 8), "T": Dimension(1, 32, 32), "L": Dimension(1, 64, 192), "M": Dimension(1, 1, 1)},
+    ),
 )
 
 
@@ -185,18 +191,18 @@ def test_a_record_that_is_no_object_is_refused(bundle: Bundle, content: str) -> 
 @pytest.mark.parametrize("span", [(0, 1, 1), (2, 1, 3), (1, 3, 2), (1, 1.0, 1), (1, 1, 2**31)])
 def test_a_span_starts_at_one_and_rises(span: tuple[Any, Any, Any]) -> None:
     with pytest.raises(BundleError):
-        Span(*span)
+        Dimension(*span)
 
 
 def test_profiles_of_different_rows_are_refused(bundle: Bundle) -> None:
-    other = Profile("prefill", {**PROFILES[1].spans, "B": Span(1, 4, 4)})
+    other = Profile("prefill", {**PROFILES[1].spans, "B": Dimension(1, 4, 4)})
     with pytest.raises(BundleError, match=r"must serve one number of rows; these serve \[4, 8\]"):
         dataclasses.replace(compiled_for(bundle), profiles=(PROFILES[0], other))
 
 
 def test_a_profile_that_wants_more_logits_than_it_feeds_is_refused() -> None:
     with pytest.raises(BundleError, match="wants the logits of 17 tokens and feeds at most 16"):
-        Profile("decode", {**PROFILES[0].spans, "M": Span(1, 4, 17)})
+        Profile("decode", {**PROFILES[0].spans, "M": Dimension(1, 4, 17)})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tiny_models import save_checkpoint, tiny_model
 
 from spectr_runtime import Bundle, Call, EngineError, Manifest, ModelSpec, UsageError, open_engine
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Profile, Span
+from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey, Profile
 from spectr_runtime.contract import past_names, present_names
 from spectr_runtime.engines.tensorrt import TensorRTEngine
 from spectr_runtime.engines.torch import TorchEngine
@@ -26,8 +26,13 @@ SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
 ROWS, CAPACITY, STREAM = 4, 64, 7
 KEY = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
 PROFILES = (
-    Profile("decode", {"B": Span(1, 4, 4), "T": Span(1, 4, 4), "L": Span(1, 64, 64), "M": Span(1, 4, 4)}),
-    Profile("prefill", {"B": Span(1, 4, 4), "T": Span(1, 32, 32), "L": Span(1, 64, 64), "M": Span(1, 1, 1)}),
+    Profile(
+        "decode", {"B": Dimension(1, 4, 4), "T": Dimension(1, 4, 4), "L": Dimension(1, 64, 64), "M": Dimension(1, 4, 4)}
+    ),
+    Profile(
+        "prefill",
+        {"B": Dimension(1, 4, 4), "T": Dimension(1, 32, 32), "L": Dimension(1, 64, 64), "M": Dimension(1, 1, 1)},
+    ),
 )
 COMPILED = CompiledEngine(KEY, "", "", CAPACITY, PROFILES, "fused", weight_streaming=False)
 TYPES = {"attention_mask": torch.bool} | dict.fromkeys(

@@ -74,7 +74,7 @@ class EngineKey:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Span:
+class Dimension:
     """Sizes that one dimension of a call takes.
 
     Attributes:
@@ -103,7 +103,7 @@ class Profile:
     """
 
     name: str
-    spans: Mapping[str, Span]
+    spans: Mapping[str, Dimension]
 
     def __post_init__(self) -> None:
         if set(self.spans) != set(LETTERS):
@@ -169,7 +169,7 @@ class CompiledEngine:
         try:
             fields = dict(value)
             profiles = [
-                Profile(profile["name"], {letter: Span(**span) for letter, span in profile["spans"].items()})
+                Profile(profile["name"], {letter: Dimension(**span) for letter, span in profile["spans"].items()})
                 for profile in fields.pop("profiles")
             ]
             key = dict(fields.pop("key"))
