@@ -3,17 +3,40 @@
 # B rows, T tokens fed, L attention length, M wanted columns.
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
 
 from spectr_runtime.contract.cache import KVCache
-from spectr_runtime.contract.engine import Call
 from spectr_runtime.errors import EngineError
 
 OPSET = 24
 CALL_INPUTS = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """The inputs of one pass over rows ``first_row .. first_row + B - 1`` of the cache.
+
+    Attributes:
+        input_ids_BT: Tokens fed; int64.
+        position_ids_BT: Their positions in the text, which are not their slots; int64.
+        attention_mask_B1TL: True where a fed token sees a cache slot; slots L and beyond are not looked at. In slot
+            order, the slots that a token sees hold the text that ends in it, one slot per position: windows and linear
+            biases count on it.
+        write_index_B: First slot that each row writes; slots ``write_index .. write_index + T - 1`` are written; int64.
+        logit_index_BM: Columns of T whose logits are wanted; int64.
+        first_row: First cache row of the call.
+    """
+
+    input_ids_BT: torch.Tensor
+    position_ids_BT: torch.Tensor
+    attention_mask_B1TL: torch.Tensor
+    write_index_B: torch.Tensor
+    logit_index_BM: torch.Tensor
+    first_row: int = 0
 
 
 def past_names(layers: int) -> list[str]:
