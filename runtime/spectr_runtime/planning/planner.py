@@ -31,10 +31,6 @@ def menu_of(choice: PlanChoice) -> tuple[Plan, ...]:
 class Planner(Protocol):
     """Chooses the plan of a round."""
 
-    @property
-    def menu(self) -> tuple[Plan, ...]:
-        """Every plan that may be chosen."""
-
     def choose(self, rows: int, longest: int) -> Plan:
         """The plan of the next round.
 
@@ -55,11 +51,11 @@ class FixedPlanner:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.menu = (plan,)
+        self._plan = plan
 
     def choose(self, rows: int, longest: int) -> Plan:
         """See ``Planner``."""
-        return self.menu[0]
+        return self._plan
 
     def observe(self, plan: Plan, accepted: Sequence[int]) -> None:
         """See ``Planner``."""
@@ -71,8 +67,6 @@ class AutoPlanner:
     Args:
         costs: Seconds of a round of every plan of ``RACES``.
     """
-
-    menu = RACES
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
@@ -86,7 +80,7 @@ class AutoPlanner:
         def speed(plan: Plan) -> float:
             return self._acceptance.expected_tokens(plan) / self._costs.seconds(plan, rows, longest)
 
-        best = max(self.menu, key=speed)
+        best = max(RACES, key=speed)
         if speed(best) > WORTH * speed(self._current):
             self._current = best
         self._draftless = 0 if self._current.drafts else self._draftless + 1
