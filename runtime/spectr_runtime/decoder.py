@@ -121,7 +121,7 @@ class Decoder:
         self._returned.clear()
         while True:
             yield from self._fill(waiting)
-            if not self._scheduler.span:
+            if not self._scheduler.batch:
                 return
             try:
                 plan, emitted = self._round()
@@ -156,7 +156,7 @@ class Decoder:
         rows = self._rows()
         plan = self._planner.choose(len(rows.length_B), rows.longest)
         with self.timing.measure("prefill"):
-            self._pair.catch_up(plan, self._scheduler)
+            self._pair.prefill(plan, self._scheduler.batch)
         self.rounds[plan] += 1
         return plan, speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
 
@@ -169,52 +169,52 @@ class Decoder:
 
     def _start_over(self) -> None:
         """Take every row out of the caches; each goes on from what it wrote when a place is free."""
-        for row in filter(None, self._scheduler.span):
+        for row in filter(None, self._scheduler.batch):
             row.evict()
             self._returned.append(row)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self) -> Rows:
         """The batch as tensors; a free place among the rows decodes one token that nobody reads."""
-        span, vocabulary = self._scheduler.span, self._manifest.vocabulary.size
-        params = [IDLE if row is None else row.request.params for row in span]
+        batch, vocabulary = self._scheduler.batch, self._manifest.vocabulary.size
+        params = [IDLE if row is None else row.request.params for row in batch]
         if self._sampling is None:
             self._sampling = Sampling.of(params, vocabulary, self._device)
-        length = [1 if row is None else row.length for row in span]
+        length = [1 if row is None else row.length for row in batch]
         return Rows(
             length_B=torch.tensor(length, device=self._device),
-            last_B2=torch.tensor([(0, 0) if row is None else row.last for row in span], device=self._device),
-            seed_B=torch.tensor([0 if row is None else row.seed for row in span], device=self._device),
+            last_B2=torch.tensor([(0, 0) if row is None else row.last for row in batch], device=self._device),
+            seed_B=torch.tensor([0 if row is None else row.seed for row in batch], device=self._device),
             sampling=self._sampling,
-            adjustment=Adjustment.of(span, vocabulary, self._device),
+            adjustment=Adjustment.of(batch, vocabulary, self._device),
             logprobs=WantedLogprobs.of(params, vocabulary),
             longest=max(length),
         )
 
     def _advance(self, plan: Plan, emitted: Emitted) -> Iterator[Outcome]:
         """Hand each row its tokens and take out those that end."""
-        places = zip(
-            self._scheduler.span,
+        results = zip(
+            self._scheduler.batch,
             emitted.tokens_BD1.tolist(),
             emitted.accepted_B.tolist(),
             emitted.sound_B.tolist(),
             strict=True,
         )
         counts: list[int] = []
-        for place, (row, tokens, accepted, sound) in enumerate(places):
+        for index, (row, tokens, accepted, sound) in enumerate(results):
             if row is None:
                 continue
             if sound:
                 counts.append(accepted)
-                scored = emitted.logprobs.get(place, ())
+                scored = emitted.logprobs.get(index, ())
                 completion = row.extend(tokens[: accepted + 1], accepted, plan.length, scored)
                 if completion is None:
                     continue
                 yield completion
             else:
-                self._pair.clear(place)
+                self._pair.clear(index)
                 yield _not_finite(row)
-            self._scheduler.release(place)
+            self._scheduler.release(index)
             self._sampling = None
         self._planner.observe(plan, counts)
 

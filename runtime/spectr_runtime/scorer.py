@@ -114,28 +114,28 @@ class Scorer:
             for (written, _), found in zip(batch, scores, strict=True)
         ]
 
-    def _prefilled(self, span: Sequence[Row]) -> Rows:
-        prompts, cached = [row.prompt for row in span], [0] * len(span)
+    def _prefilled(self, batch: Sequence[Row]) -> Rows:
+        prompts, cached = [row.prompt for row in batch], [0] * len(batch)
         for engine in (self._draft, self._target):
             prefill(engine, prompts, cached, 0, self._limits.tokens_per_call, self._device)
         return Rows(
-            length_B=torch.tensor([row.length for row in span], device=self._device),
-            last_B2=torch.tensor([row.last for row in span], device=self._device),
-            seed_B=torch.zeros(len(span), dtype=torch.int64, device=self._device),
-            sampling=Sampling.of([row.request.params for row in span], self._vocabulary, self._device),
-            adjustment=Adjustment.of(span, self._vocabulary, self._device),
+            length_B=torch.tensor([row.length for row in batch], device=self._device),
+            last_B2=torch.tensor([row.last for row in batch], device=self._device),
+            seed_B=torch.zeros(len(batch), dtype=torch.int64, device=self._device),
+            sampling=Sampling.of([row.request.params for row in batch], self._vocabulary, self._device),
+            adjustment=Adjustment.of(batch, self._vocabulary, self._device),
             logprobs=None,
-            longest=max(row.length for row in span),
+            longest=max(row.length for row in batch),
         )
 
     def _pass(self, rows: Rows, tokens_BN: torch.Tensor, first: int) -> tuple[list[list[TokenScore]], torch.Tensor]:
         """Feed all tokens from ``first`` on but the last, and score those behind them."""
         fed_BN, written_BM1 = tokens_BN[:, :-1], tokens_BN[:, first + 1 :, None]
-        places = tuple(range(first, fed_BN.shape[1]))
+        depths = tuple(range(first, fed_BN.shape[1]))
         sees_MN = triangle(fed_BN.shape[1], self._device)[first:]
 
         def logits(engine: Engine) -> torch.Tensor:
-            return engine.forward(tree_call(engine, rows, fed_BN[:, first:].contiguous(), places, first, sees_MN))
+            return engine.forward(tree_call(engine, rows, fed_BN[:, first:].contiguous(), depths, first, sees_MN))
 
         draft_BMV, drafted_B = rows.laws(logits(self._draft), fed_BN, sees_MN)
         logits_BMV = logits(self._target)

@@ -34,6 +34,7 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
     if backend == "onnxruntime":
         from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
+        _leave_cores_to_onnxruntime()
         return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity, device=device)
     if backend in FLAVOURS:
         from spectr_runtime.bundle.compiled import find_engine
@@ -43,3 +44,14 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
         path, compiled = find_engine(bundle, role, machine_key(backend, device))
         return TensorRTEngine(path, compiled, spec, rows=rows, capacity=capacity, device=device)
     raise UsageError(f"Backend {backend!r} is unknown; it must be one of {', '.join(BACKENDS)}.")
+
+
+def _leave_cores_to_onnxruntime() -> None:
+    """Set PyTorch to one thread for the rest of the process.
+
+    PyTorch only samples between the passes of ONNX Runtime. Two pools of threads that wait for each other's cores cost
+    more than further threads of PyTorch bring.
+    """
+    import torch
+
+    torch.set_num_threads(1)

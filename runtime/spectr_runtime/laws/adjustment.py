@@ -23,7 +23,7 @@ class Adjustment:
     (arXiv 1909.05858, section 4.1), with negative logits multiplied.
 
     Attributes:
-        rows_C: Their places.
+        rows_C: Their indices in the batch.
         presence_C11: Presence penalties.
         frequency_C11: Frequency penalties.
         repetition_C11: Repetition penalties.
@@ -45,15 +45,15 @@ class Adjustment:
     held_C1: torch.Tensor
 
     @staticmethod
-    def of(span: Sequence[Row | None], vocabulary: int, device: torch.device) -> Adjustment | None:
+    def of(batch: Sequence[Row | None], vocabulary: int, device: torch.device) -> Adjustment | None:
         """Gather what the rows of a batch ask for; nothing if no row asks.
 
         Args:
-            span: The rows by place; free places are None.
+            batch: The rows by their index; free ones are None.
             vocabulary: Tokens that draft and target share.
             device: Where the tensors live.
         """
-        rows = {place: row for place, row in enumerate(span) if row is not None and row.request.params.adjusts}
+        rows = {index: row for index, row in enumerate(batch) if row is not None and row.request.params.adjusts}
         if not rows:
             return None
         params = [row.request.params for row in rows.values()]
@@ -94,9 +94,9 @@ class Adjustment:
 
     def _adjust(self, logits_CMV: torch.Tensor, path_CN: torch.Tensor, on_path_MN: torch.Tensor) -> torch.Tensor:
         rows, positions, _ = logits_CMV.shape
-        places_CMN = path_CN[:, None].expand(-1, positions, -1)
+        path_CMN = path_CN[:, None].expand(-1, positions, -1)
         written_CMV = self.written_C1V.repeat(1, positions, 1)
-        written_CMV.scatter_add_(2, places_CMN, on_path_MN.float().expand(rows, -1, -1))
+        written_CMV.scatter_add_(2, path_CMN, on_path_MN.float().expand(rows, -1, -1))
         repeated_CMV = torch.where(logits_CMV > 0, logits_CMV / self.repetition_C11, logits_CMV * self.repetition_C11)
         logits_CMV = torch.where((written_CMV > 0) | self.prompt_C1V, repeated_CMV, logits_CMV)
         penalty_CMV = self.frequency_C11 * written_CMV + self.presence_C11 * (written_CMV > 0)

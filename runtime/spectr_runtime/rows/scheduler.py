@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-
 from spectr_runtime.rows.row import Row
 
 
@@ -24,22 +21,15 @@ class Scheduler:
         return None in self._rows
 
     @property
-    def span(self) -> list[Row | None]:
+    def batch(self) -> list[Row | None]:
         """The rows up to the last one in use; free ones among them are None."""
-        used = max((place for place, row in enumerate(self._rows) if row is not None), default=-1)
+        used = max((index for index, row in enumerate(self._rows) if row is not None), default=-1)
         return self._rows[: used + 1]
 
     def admit(self, row: Row) -> None:
-        """Put a row in the first free place."""
+        """Put a request's row at the first free index."""
         self._rows[self._rows.index(None)] = row
 
-    def release(self, place: int) -> None:
-        """Free a place."""
-        self._rows[place] = None
-
-    def runs(self, wanted: Callable[[Row], bool]) -> Iterator[tuple[int, list[Row]]]:
-        """Runs of neighbouring rows that are wanted: the first place and the rows."""
-        numbered = [(place, row) for place, row in enumerate(self._rows) if row is not None and wanted(row)]
-        for _, run in itertools.groupby(enumerate(numbered), lambda pair: pair[1][0] - pair[0]):
-            members = [member for _, member in run]
-            yield members[0][0], [row for _, row in members]
+    def release(self, index: int) -> None:
+        """Free the row at an index."""
+        self._rows[index] = None
