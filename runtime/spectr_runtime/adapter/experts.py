@@ -65,5 +65,5 @@ def _down(module: Any, inner_NXI: torch.Tensor) -> torch.Tensor:
     inner_NF, width = inner_NXI.flatten(1), len(matrices[0])
     if len(matrices) == 1:
         return inner_NF @ matrices[0]
-    parts = [inner_NF[:, place * width : (place + 1) * width] @ matrix_FH for place, matrix_FH in enumerate(matrices)]
+    parts = [inner_NF[:, index * width : (index + 1) * width] @ matrix_FH for index, matrix_FH in enumerate(matrices)]
     return functools.reduce(torch.add, parts)

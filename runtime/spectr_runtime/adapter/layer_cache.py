@@ -30,10 +30,10 @@ class CallCache:
         self, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write a layer's new keys and values; returns the first L slots of both [B, Hk, L, D]."""
-        places = (2 * layer, 2 * layer + 1)
-        for place, new_BHTD in zip(places, (key_BHTD, value_BHTD), strict=True):
-            self.parts[place] = self._scatter(self.parts[place], new_BHTD)
-        key_BHLD, value_BHLD = (self.parts[place][:, :, : self.length] for place in places)
+        indices = (2 * layer, 2 * layer + 1)
+        for index, new_BHTD in zip(indices, (key_BHTD, value_BHTD), strict=True):
+            self.parts[index] = self._scatter(self.parts[index], new_BHTD)
+        key_BHLD, value_BHLD = (self.parts[index][:, :, : self.length] for index in indices)
         return key_BHLD, value_BHLD
 
     def get_seq_length(self, *_args: Any) -> int:

@@ -220,14 +220,14 @@ def check_engine(bundle: Bundle, role: Role, path: Path, compiled: CompiledEngin
         BundleError: It is not.
     """
     hint = f"Run `spectr-export compile {bundle.path} --backend {compiled.key.flavour}` again."
-    where = path.relative_to(bundle.path)
+    name = path.relative_to(bundle.path)
     if compiled.model_sha256 != bundle.model_sha256(role):
-        raise BundleError(f"{where} was compiled from another model than the {role} beside it.", hint=hint)
+        raise BundleError(f"{name} was compiled from another model than the {role} beside it.", hint=hint)
     if not path.is_file() or not path.resolve().is_relative_to(bundle.path.resolve()):
-        raise BundleError(f"{where} is missing from the bundle {bundle.path}.", hint=hint)
+        raise BundleError(f"{name} is missing from the bundle {bundle.path}.", hint=hint)
     if file_sha256(path) != compiled.sha256:
         raise BundleError(
-            f"{where} is not the engine that was compiled: its SHA-256 differs from its record.", hint=hint
+            f"{name} is not the engine that was compiled: its SHA-256 differs from its record.", hint=hint
         )
 
 
@@ -244,7 +244,7 @@ def check_engines(bundle: Bundle) -> int:
 
 
 def choose_profile(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:
-    """Place of the first profile that takes a call.
+    """Index of the first profile that takes a call.
 
     Args:
         profiles: The engine's.
@@ -253,9 +253,9 @@ def choose_profile(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int
     Raises:
         EngineError: None does.
     """
-    for place, profile in enumerate(profiles):
+    for index, profile in enumerate(profiles):
         if profile.takes(sizes):
-            return place
+            return index
     spans = "; ".join(
         f"{profile.name} "
         + " ".join(f"{letter}={span.least}..{span.most}" for letter, span in sorted(profile.spans.items()))

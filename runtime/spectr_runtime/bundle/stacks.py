@@ -73,8 +73,8 @@ def expert(codes: torch.Tensor, scales: torch.Tensor, number: int, *, up: bool) 
         up: Whether it is ``gate_up_proj``.
     """
     experts = codes.shape[2 if up else 1]
-    product, place = divmod(number, experts)
+    product, index = divmod(number, experts)
     own = scales[product]
     if up:
-        return codes[product, :, place], own.chunk(experts, -1)[place]
-    return codes[product, place], own if own.dim() == 1 else own.chunk(experts)[place]
+        return codes[product, :, index], own.chunk(experts, -1)[index]
+    return codes[product, index], own if own.dim() == 1 else own.chunk(experts)[index]

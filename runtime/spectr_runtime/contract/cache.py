@@ -59,6 +59,6 @@ class KVCache:
             accepted_BD: Accepted nodes in path order, -1 padded. A padded place moves a slot onto itself.
         """
         rows_B1 = torch.arange(len(base_B), device=base_B.device)[:, None]
-        places_BD = base_B[:, None] + 1 + torch.arange(accepted_BD.shape[1], device=base_B.device)
-        sources_BD = torch.where(accepted_BD < 0, places_BD, base_B[:, None] + accepted_BD)
-        self.buffer[:, rows_B1, :, places_BD] = self.buffer[:, rows_B1, :, sources_BD]
+        slots_BD = base_B[:, None] + 1 + torch.arange(accepted_BD.shape[1], device=base_B.device)
+        sources_BD = torch.where(accepted_BD < 0, slots_BD, base_B[:, None] + accepted_BD)
+        self.buffer[:, rows_B1, :, slots_BD] = self.buffer[:, rows_B1, :, sources_BD]

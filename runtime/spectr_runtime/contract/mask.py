@@ -25,10 +25,10 @@ def block_mask(prefix_B: torch.Tensor, sees_TN: torch.Tensor, length: int) -> to
     Returns:
         Bool [B, 1, T, L], True where the token sees the slot.
     """
-    place_BL = torch.arange(length, device=prefix_B.device) - prefix_B[:, None]
+    offset_BL = torch.arange(length, device=prefix_B.device) - prefix_B[:, None]
     block = sees_TN.shape[1]
-    in_block_BTL = sees_TN[:, place_BL.clamp(0, block - 1)].transpose(0, 1)
-    seen_BTL = torch.where((place_BL < 0)[:, None], True, in_block_BTL & (place_BL < block)[:, None])
+    in_block_BTL = sees_TN[:, offset_BL.clamp(0, block - 1)].transpose(0, 1)
+    seen_BTL = torch.where((offset_BL < 0)[:, None], True, in_block_BTL & (offset_BL < block)[:, None])
     return seen_BTL[:, None]
 
 

@@ -64,12 +64,12 @@ class OnnxRuntimeEngine:
         graph: bytes | None = None,
     ) -> None:
         self.spec = spec
-        place = _place(device)
-        self._where = (place.type, place.index or 0)
-        self._session = _open_session(folder, spec, place, threads, lean, graph)
-        self.cache = allocate_cache(spec, rows, capacity, place)
+        resolved = _resolve(device)
+        self._location = (resolved.type, resolved.index or 0)
+        self._session = _open_session(folder, spec, resolved, threads, lean, graph)
+        self.cache = allocate_cache(spec, rows, capacity, resolved)
         self._bindings: dict[tuple[int, int], Any] = {}
-        self._logits = LogitsBuffer(spec.vocabulary, place)
+        self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
@@ -91,7 +91,7 @@ class OnnxRuntimeEngine:
         return logits_BMV
 
     def _address(self, tensor: torch.Tensor) -> tuple[str, int, int, tuple[int, ...], int]:
-        return (*self._where, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
+        return (*self._location, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
 
     def _binding(self, first_row: int, rows: int) -> Any:
         """The binding of these rows, whose cache addresses never change."""
@@ -107,26 +107,26 @@ class OnnxRuntimeEngine:
         return self._bindings[key]
 
 
-def _place(device: str) -> torch.device:
+def _resolve(device: str) -> torch.device:
     try:
-        place = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
-        place = None
-    if place is None or place.type not in PROVIDERS:
+        resolved = None
+    if resolved is None or resolved.type not in PROVIDERS:
         hint = NO_TENSORRT if "tensorrt" in device.lower() else ""
         raise UsageError(f"Backend onnxruntime runs on cpu, cuda or cuda:N; got {device!r}.", hint=hint)
-    return place
+    return resolved
 
 
 def _open_session(
-    folder: Path, spec: ModelSpec, place: torch.device, threads: int | None, lean: bool, graph: bytes | None
+    folder: Path, spec: ModelSpec, device: torch.device, threads: int | None, lean: bool, graph: bytes | None
 ) -> Any:
     path = folder / GRAPH
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(
-            f"ONNX Runtime cannot be imported: {error}.", hint=f"Install it with `{EXTRAS[place.type]}`."
+            f"ONNX Runtime cannot be imported: {error}.", hint=f"Install it with `{EXTRAS[device.type]}`."
         ) from error
     options = onnxruntime.SessionOptions()
     # Long enough to bridge the operators of a call, which small models gain a third from; by default threads spin for
@@ -145,24 +145,24 @@ def _open_session(
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    check_providers(onnxruntime.get_available_providers(), place.type)
+    check_providers(onnxruntime.get_available_providers(), device.type)
     try:
-        session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(place))
+        session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {first_line(error)}",
-            hint=f"Install spectr's release of it with `{EXTRAS[place.type]}`, or build the bundle again.",
+            hint=f"Install spectr's release of it with `{EXTRAS[device.type]}`, or build the bundle again.",
         ) from error
-    check_providers(session.get_providers(), place.type)
+    check_providers(session.get_providers(), device.type)
     return session
 
 
-def _providers(place: torch.device) -> list[tuple[str, dict[str, str]]]:
+def _providers(device: torch.device) -> list[tuple[str, dict[str, str]]]:
     """The provider with its options; PyTorch's stream makes every call wait for its inputs, and no more."""
-    if place.type == "cpu":
+    if device.type == "cpu":
         return [(PROVIDERS["cpu"], {})]
-    stream = torch.cuda.current_stream(place).cuda_stream
-    return [(PROVIDERS["cuda"], {"device_id": str(place.index or 0), "user_compute_stream": str(stream)})]
+    stream = torch.cuda.current_stream(device).cuda_stream
+    return [(PROVIDERS["cuda"], {"device_id": str(device.index or 0), "user_compute_stream": str(stream)})]
 
 
 def check_providers(found: Sequence[str], device: str) -> None:

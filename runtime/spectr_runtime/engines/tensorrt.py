@@ -48,12 +48,12 @@ class TensorRTEngine:
         self._log = Log()
         self._trt = load_tensorrt(compiled.key.flavour)
         self._logger = make_logger(self._trt, self._log)
-        place = torch.device(device)
-        with torch.cuda.device(place):
+        resolved = torch.device(device)
+        with torch.cuda.device(resolved):
             self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
             self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]
-        self.cache = allocate_cache(spec, rows, compiled.capacity, place)
-        self._logits = LogitsBuffer(spec.vocabulary, place)
+        self.cache = allocate_cache(spec, rows, compiled.capacity, resolved)
+        self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.

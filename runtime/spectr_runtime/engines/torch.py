@@ -35,11 +35,13 @@ class TorchEngine:
         self.spec = spec
         dtype = DTYPES[spec.dtype]
         try:
-            place = torch.device(device)
-            self.cache = KVCache(spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=place)
-            self._model = load_contract_model(folder, dtype=spec.dtype, device=place)
+            resolved = torch.device(device)
+            self.cache = KVCache(
+                spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=resolved
+            )
+            self._model = load_contract_model(folder, dtype=spec.dtype, device=resolved)
             scales = read_input_scales(folder / WEIGHTS)
-            round_inputs(self._model.model, {name: scale.to(place) for name, scale in scales.items()})
+            round_inputs(self._model.model, {name: scale.to(resolved) for name, scale in scales.items()})
         except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
             raise EngineError(

@@ -17,7 +17,7 @@ class WantedLogprobs:
     """Which rows of a batch want log-probabilities.
 
     Attributes:
-        rows: Their places.
+        rows: Their indices in the batch.
         most: The largest number of most probable tokens that one of them wants.
         vocabulary: Tokens that draft and target share.
     """
@@ -54,6 +54,6 @@ class WantedLogprobs:
         token = torch.cat([tokens_RD1[..., None], top.indices], -1).tolist()
         logprob = torch.cat([logprobs_RDV.gather(-1, tokens_RD1[..., None]), top.values], -1).tolist()
         return {
-            row: [list(zip(*pair, strict=True)) for pair in zip(token[place], logprob[place], strict=True)]
-            for place, row in enumerate(self.rows)
+            row: [list(zip(*pair, strict=True)) for pair in zip(token[index], logprob[index], strict=True)]
+            for index, row in enumerate(self.rows)
         }

@@ -60,12 +60,12 @@ class Costs:
         return Costs(tuple(value["rows"]), tuple(value["lengths"]), table)
 
 
-def _interpolate(places: Sequence[int], values: Sequence[float], place: int) -> float:
-    place = min(max(place, places[0]), places[-1])
-    right = bisect.bisect_left(places, place)
-    if places[right] == place:
+def _interpolate(points: Sequence[int], values: Sequence[float], point: int) -> float:
+    point = min(max(point, points[0]), points[-1])
+    right = bisect.bisect_left(points, point)
+    if points[right] == point:
         return values[right]
-    share = (place - places[right - 1]) / (places[right] - places[right - 1])
+    share = (point - points[right - 1]) / (points[right] - points[right - 1])
     return values[right - 1] + share * (values[right] - values[right - 1])
 
 

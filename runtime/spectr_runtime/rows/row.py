@@ -88,10 +88,10 @@ class Row:
         self._accepted_at_depth += [0] * (drafted - len(self._accepted_at_depth))
         for depth in range(accepted):
             self._accepted_at_depth[depth] += 1
-        for place, token in enumerate(emitted):
+        for index, token in enumerate(emitted):
             self.tokens.append(token)
             if scored:
-                self._logprobs.append(self._logprob(*scored[place]))
+                self._logprobs.append(self._logprob(*scored[index]))
             reason = self._end(token)
             if reason:
                 return self._completion(reason)

@@ -154,5 +154,5 @@ class StopText:
 
 def _before_first(written: str, stops: Iterable[str], known: int) -> str | None:
     """What stands before the first stop text that ends behind the known part."""
-    found = [place for stop in stops if (place := written.find(stop, max(0, known - len(stop) + 1))) >= 0]
+    found = [start for stop in stops if (start := written.find(stop, max(0, known - len(stop) + 1))) >= 0]
     return written[: min(found)] if found else None

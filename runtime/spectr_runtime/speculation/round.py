@@ -62,7 +62,7 @@ class Emitted:
     """What a round added.
 
     Attributes:
-        tokens_BD1: Accepted drafts, then the correction or bonus token; places behind it are -1.
+        tokens_BD1: Accepted drafts, then the correction or bonus token; columns behind it are -1.
         accepted_B: Accepted drafts of each row.
         sound_B: False where a model's logits were not finite; such a row's tokens mean nothing.
         logprobs: Of the rows that want them, per token: itself, then the most probable ones.
@@ -120,7 +120,7 @@ def grow(
     if draft is None:
         return tokens_BN, torch.empty((len(tokens_BN), 0, 0), device=tokens_BN.device), sound_B
     sees_NN = tree.ancestors(tokens_BN.device)
-    law_BWV, sound_B = rows.laws(draft.forward(_catch_up(draft, rows)), tokens_BN[:, :1], sees_NN[:1, :1])
+    law_BWV, sound_B = rows.laws(draft.forward(_root_call(draft, rows)), tokens_BN[:, :1], sees_NN[:1, :1])
     laws = [law_BWV]
     for depth, level in enumerate(tree.levels[1:], start=1):
         nodes = slice(level.start, level.stop)
@@ -148,7 +148,7 @@ def verify(
     return logits_BNV, *rows.laws(logits_BNV, tokens_BN, sees_NN)
 
 
-def _catch_up(draft: Engine, rows: Rows) -> Call:
+def _root_call(draft: Engine, rows: Rows) -> Call:
     """The last two tokens of every row; the second column of a text of one token is padding."""
     device = rows.length_B.device
     start_B = (rows.length_B - 2).clamp(min=0)
