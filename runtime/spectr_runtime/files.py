@@ -25,10 +25,10 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of another one when the block ends, whole or not at all.
+    """Yield a file that replaces the one at a path when the block ends, whole or not at all.
 
-    The file is written beside the other one and renamed once it is on the disk. When the block raises, the old file
-    stays and nothing else is left.
+    The new file is written beside the old one and renamed once its content is on the disk. When the block raises, the
+    old file stays as it was and nothing is left beside it.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes never write the same file
     try:

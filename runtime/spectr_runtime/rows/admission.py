@@ -1,4 +1,4 @@
-"""From a request to a row of the batch, or to the reason why it cannot be served."""
+"""From a request to a row of the batch, or to the reason why the request cannot be served."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from spectr_select import seed_of
 
 
 def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:
-    """Tokenize a request and fix its limits and its noise.
+    """Tokenise a request, and fix the length and the noise of its row.
 
     Args:
-        request: What is asked.
-        manifest: The bundle's.
+        request: The request.
+        manifest: The bundle's manifest.
         tokenizer: The bundle's tokenizer.
-        run_seed: Seed of requests that bring none.
+        run_seed: The seed of requests that have none of their own.
 
     Raises:
-        RequestError: The prompt is too long or cannot be tokenized, or a token that the request names does not exist.
+        RequestError: The prompt is too long or cannot be tokenised, or a token that the request names does not exist.
     """
     params, vocabulary = request.params, manifest.vocabulary
     check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)

@@ -1,4 +1,4 @@
-"""The ranges of the sampling parameters, for every place that checks them: requests here, records of input in jobs."""
+"""The ranges of the sampling parameters, in one table for requests here and for the records of input in jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which request stands in which row of the batch."""
+"""Which rows of the batch are in use, and by which requests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from spectr_runtime.rows.row import Row
 
 
 class Scheduler:
-    """Keeps the rows of the batch full.
+    """The rows of the batch, each free or in use.
 
     Args:
-        rows: Rows of the batch.
+        rows: Number of rows of the batch.
     """
 
     def __init__(self, rows: int) -> None:
@@ -22,12 +22,12 @@ class Scheduler:
 
     @property
     def batch(self) -> list[Row | None]:
-        """The rows up to the last one in use; free ones among them are None."""
+        """The rows up to the last one in use, by their index; a free one among them is None."""
         used = max((index for index, row in enumerate(self._rows) if row is not None), default=-1)
         return self._rows[: used + 1]
 
     def admit(self, row: Row) -> None:
-        """Put a request's row at the first free index."""
+        """Put a row at the first free index."""
         self._rows[self._rows.index(None)] = row
 
     def release(self, index: int) -> None:

@@ -18,14 +18,20 @@ from spectr_runtime.speculation.prefill import prefill
 
 
 class Pair:
-    """The engines that some plans need.
+    """The engines that some plans need, their caches of one size.
 
     Args:
         bundle: The models.
-        plans: Plans that will be used; the draft is opened if one of them drafts.
+        plans: Plans that will be used. The largest of their trees sizes the caches, and the draft is opened only if one
+            of them has drafts.
         backend: Which engines run the models.
-        device: Where they run, as torch names it.
+        device: The device that the models run on, as torch names it.
         rows: Rows of the caches.
+
+    Attributes:
+        target: The target's engine.
+        draft: The draft's engine; None if no plan has drafts.
+        device: The device that the engines take their inputs on.
 
     Raises:
         UsageError: The backend does not run on the device.
@@ -47,11 +53,11 @@ class Pair:
     def prefill(self, plan: Plan, batch: Sequence[Row | None]) -> None:
         """Read into the caches what they lack of the rows' texts.
 
-        The last tokens of every text are left to the round itself: the root to the target, and the root and the token
-        before it to the draft.
+        The round itself feeds the last tokens of every text: the root to the target, and the root with the token before
+        it to the draft. A row that lacks no more than these is left out.
 
         Args:
-            plan: The plan of the next round; the draft reads only if the plan has drafts.
+            plan: The plan of the next round. Without drafts, the draft reads nothing and falls behind.
             batch: The rows by their index in the caches; None for a free one.
         """
         self._prefill("target", self.target, 1, batch)
@@ -67,13 +73,13 @@ class Pair:
                 row.cached[role] = row.length - 1
 
     def clear(self, index: int) -> None:
-        """Clear the row at an index of both caches."""
+        """Zero the row at an index of both caches."""
         for engine in filter(None, (self.draft, self.target)):
             engine.cache.clear(index)
 
 
 def _runs(batch: Sequence[Row | None]) -> Iterator[tuple[int, list[Row]]]:
-    """Yield the runs of rows that stand side by side: the index of the first one, and the rows."""
+    """Yield the runs of neighbouring rows, which one call can serve: the index of the first one, and the rows."""
     for taken, run in itertools.groupby(enumerate(batch), lambda numbered: numbered[1] is not None):
         if taken:
             members = list(run)
