@@ -1,10 +1,10 @@
-"""What the decoder asks of a model: one call that writes key/value slots and returns logits.
+"""The protocol of an engine: one call that writes keys and values to the cache and returns logits.
 
-The same call serves prefill, draft steps and tree verification. Backends live in ``spectr_runtime.engines``; the
-decoder sees only what is in this file.
+The same call serves prefill, the levels of a draft tree and its verification. The backends that implement the protocol
+are in ``spectr_runtime.engines``; the decoder knows only this protocol.
 """
 
-# B rows of this call, T tokens fed, L attention length, M positions whose logits are wanted, V vocabulary.
+# B rows of the call, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 from typing import Protocol
@@ -17,7 +17,7 @@ from spectr_runtime.contract.call import Call
 
 
 class Engine(Protocol):
-    """A model with its cache."""
+    """A model with its cache, ready to be called."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -25,10 +25,10 @@ class Engine(Protocol):
 
     @property
     def cache(self) -> KVCache:
-        """The key/value slots of every row, updated in place by ``forward``."""
+        """The keys and values of every row, which ``forward`` updates in place."""
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V].
 
-        The returned tensor may be overwritten by the next call.
+        The next call may overwrite the returned tensor.
         """

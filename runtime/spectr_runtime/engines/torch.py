@@ -1,6 +1,6 @@
-"""The reference engine: the contract's module run eagerly by PyTorch, on the CPU or a GPU."""
+"""The reference engine: PyTorch runs the contract's module eagerly, on the CPU or a GPU."""
 
-# B rows, M wanted positions, V vocabulary.
+# B rows, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 from pathlib import Path
@@ -20,14 +20,14 @@ class TorchEngine:
     """Runs a model folder of a bundle with transformers and PyTorch.
 
     Args:
-        folder: Folder with ``config.json`` and ``model.safetensors``.
+        folder: The folder with ``config.json`` and ``model.safetensors``.
         spec: The model's sizes.
-        rows: Rows of the cache.
-        capacity: Slots of a row.
+        rows: Number of rows of the cache.
+        capacity: Number of slots of a row.
         device: A device of PyTorch, for instance ``cpu`` or ``cuda:0``.
 
     Raises:
-        EngineError: The device does not exist or is too small.
+        EngineError: The device does not exist or has too little memory.
         BundleError: The model cannot be loaded.
     """
 
