@@ -1,4 +1,4 @@
-"""The decoder: requests in, completions out, a full batch in between."""
+"""The decoder: takes requests, keeps a batch of rows full, and yields completions."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.speculation.round import Emitted, Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
-IDLE = SamplingParams()
+IDLE = SamplingParams()  # of a free row, whose tokens nobody reads
 LOG = logging.getLogger(__name__)
 
 
 class Decoder:
     """Decodes requests with a bundle's pair of models.
 
-    A row's text depends on the bundle, the plan, the request and the run seed alone, up to the last bits of the models'
-    logits, which may differ between batch shapes.
+    The text of a row depends on the bundle, the plan, the request and the run seed alone, never on the other rows of
+    the batch. The one exception is the last bits of the models' logits, which may differ between batch shapes.
 
-    Where memory runs out, the batch is halved: rows that lose their place wait and go on later from what they wrote.
+    When memory runs out, the batch is halved. Rows that no longer fit wait, and go on later from what they wrote.
 
     Attributes:
-        batch_size: Rows decoded together.
-        timing: Where the time went.
-        rounds: Rounds of each plan.
+        batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
+        timing: How much time each phase of decoding took.
+        rounds: How many rounds took each plan.
 
     Args:
         bundle: The models and their tokenizer.
-        plan: Rule, drafts and length of a round; ``auto`` lets every round take the race that promises most tokens per
-            second. Races write one text whatever they draft, so that this choice changes no row.
+        plan: Rule, drafts and length of a round. ``auto`` lets every round take the race that promises most tokens per
+            second; a race writes the same text whatever it drafts, so this choice changes no row.
         backend: Which engines run the models.
-        device: Where they run, as torch names it.
-        batch_size: Rows decoded together.
-        seed: Run seed, for requests that bring none.
+        device: The device that the models run on, as torch names it.
+        batch_size: Number of rows to decode together.
+        seed: The run seed, for requests without a seed of their own.
 
     Raises:
         UsageError: The batch size is not positive, or the backend does not run on the device.
@@ -80,7 +80,7 @@ class Decoder:
         self._device = self._pair.device
         self._planner = self._make_planner(bundle, plan, backend)
         self._scheduler = Scheduler(self.batch_size)
-        self._returned: deque[Row] = deque()
+        self._evicted: deque[Row] = deque()
         self._sampling: Sampling | None = None
 
     def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str) -> Pair:
@@ -88,7 +88,8 @@ class Decoder:
             try:
                 return Pair(bundle, menu_of(plan), backend=backend, device=device, rows=self.batch_size)
             except SpectrError as error:
-                if device == "cpu":  # what fits the address space may still not fit the machine
+                # Linux hands out more memory than the machine has, so a cache that it grants may still not fit.
+                if device == "cpu":
                     raise
                 self._halve(error)
 
@@ -105,20 +106,20 @@ class Decoder:
 
     @torch.inference_mode()
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
-        """Decode requests, pulling the next one when a row is free and yielding each row when it ends.
+        """Decode requests; take the next one whenever a row is free, and yield every row when it ends.
 
-        One call at a time: the rows of the batch belong to the latest one.
+        Only one call can be in use at a time: a new one takes all rows of the batch from the one before.
 
         Args:
-            requests: The requests; read lazily. Their ids, together with their choices, must be unique, which is the
-                caller's to see to.
+            requests: The requests; they are read as rows become free. The caller must see to it that no two have the
+                same id and choice.
 
         Yields:
-            A completion or a failure per request, in the order in which they end.
+            A completion or a failure for each request, in the order in which they end.
         """
         waiting = iter(requests)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
-        self._returned.clear()
+        self._evicted.clear()
         while True:
             yield from self._fill(waiting)
             if not self._scheduler.batch:
@@ -134,10 +135,13 @@ class Decoder:
             yield from finished
 
     def _fill(self, waiting: Iterator[Request]) -> Iterator[Failure]:
-        """Admit rows while there is room; requests that cannot be served come back as failures."""
+        """Admit rows while there is room, and yield a failure for every request that cannot be served.
+
+        Rows that were evicted come first.
+        """
         while self._scheduler.has_room:
-            if self._returned:
-                self._admit(self._returned.popleft())
+            if self._evicted:
+                self._admit(self._evicted.popleft())
                 continue
             request = next(waiting, None)
             if request is None:
@@ -161,21 +165,21 @@ class Decoder:
         return plan, speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
 
     def _halve(self, error: Exception) -> None:
-        """Take half the rows if memory ran out; raise any other error again."""
+        """Halve the batch size if memory ran out; raise any other error again, and this one if a single row is left."""
         if not is_out_of_memory(error) or self.batch_size == 1:
             raise error
         LOG.warning("No memory for %d rows; going on with %d.", self.batch_size, self.batch_size // 2)
         self.batch_size //= 2
 
     def _start_over(self) -> None:
-        """Take every row out of the caches; each goes on from what it wrote when a place is free."""
+        """Evict every row from the caches; each goes on from what it wrote when it is admitted again."""
         for row in filter(None, self._scheduler.batch):
             row.evict()
-            self._returned.append(row)
+            self._evicted.append(row)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self) -> Rows:
-        """The batch as tensors; a free place among the rows decodes one token that nobody reads."""
+        """Return the batch as tensors; a free row among the others decodes a text of one token that nobody reads."""
         batch, vocabulary = self._scheduler.batch, self._manifest.vocabulary.size
         params = [IDLE if row is None else row.request.params for row in batch]
         if self._sampling is None:
@@ -192,7 +196,7 @@ class Decoder:
         )
 
     def _advance(self, plan: Plan, emitted: Emitted) -> Iterator[Outcome]:
-        """Hand each row its tokens and take out those that end."""
+        """Give each row its tokens, release the rows that end, and yield their outcomes."""
         results = zip(
             self._scheduler.batch,
             emitted.tokens_BD1.tolist(),
@@ -212,7 +216,7 @@ class Decoder:
                     continue
                 yield completion
             else:
-                self._pair.clear(index)
+                self._pair.clear(index)  # NaN in the cache would outlive the row
                 yield _not_finite(row)
             self._scheduler.release(index)
             self._sampling = None

@@ -1,10 +1,10 @@
-"""The scorer: where written tokens stand in the laws that they should have been drawn from.
+"""The scorer: compares tokens that were written with the laws that they should have been drawn from.
 
-Prompt and completion are fed as plain text, one chain behind the prompt: no draft, no selection rule and no branching
-tree has a part in it, so it can judge what these wrote.
+Prompt and completion are fed as plain text, one chain behind the prompt. Neither drafting nor a selection rule nor a
+branching tree takes part in that, so the scorer can judge what these wrote.
 """
 
-# B rows, N fed tokens with the last one of the prompt, M of them in a pass, V vocabulary.
+# B rows, N fed tokens from the last one of the prompt on, M of them in one pass, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,9 +30,9 @@ from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import Rows, tree_call
 
 TOLERANCES = {"float32": 1e-3}
-HALF_TOLERANCE = 0.25
-DRAFTING = Plan("single", 1, 1)  # any plan for which a pair opens both models
-LAW_ENTRIES = 2**22  # entries of a law that one pass makes: 32 MB in float64, a few times over
+HALF_TOLERANCE = 0.25  # of the half-precision types
+DRAFTING = Plan("single", 1, 1)  # any plan with drafts, for which a pair opens both models
+LAW_ENTRIES = 2**22  # the most probabilities that one pass computes: 32 MB in float64, and a few copies of them
 
 
 class Scorer:
@@ -41,13 +41,13 @@ class Scorer:
     Args:
         bundle: The models and their tokenizer.
         backend: Which engines run the models.
-        device: Where they run, as torch names it.
-        batch_size: Completions scored together.
-        plan: The plan that they were decoded with. Compiled engines take no more tokens in a pass that returns logits
-            than the largest tree of a plan, so it says how many are scored at once there.
+        device: The device that the models run on, as torch names it.
+        batch_size: Number of completions to score together.
+        plan: The plan that the completions were decoded with. It says how many tokens a compiled engine can score in
+            one pass: those of the plan's largest tree.
 
     Attributes:
-        tolerance: How far two passes of the target may differ in a logit.
+        tolerance: The largest difference that two passes of the target may have in a logit.
     """
 
     def __init__(self, bundle: Bundle, *, backend: Backend, device: str, batch_size: int, plan: PlanChoice) -> None:
@@ -69,7 +69,7 @@ class Scorer:
         """Score completions, in their order.
 
         Raises:
-            RequestError: A completion cannot be one of this bundle, or the logits behind it are not finite.
+            RequestError: A completion cannot have been written with this bundle, or a model's logits are not finite.
         """
         batch: list[tuple[Written, Row]] = []
         for written in completions:
@@ -92,7 +92,10 @@ class Scorer:
         return row
 
     def _fits(self, batch: Sequence[tuple[Written, Row]]) -> bool:
-        """Whether rows can stand side by side: behind every prompt goes as much as the longest completion."""
+        """Return whether rows fit into one batch.
+
+        Completions are padded to the longest one, which must fit behind the longest prompt.
+        """
         longest = max(row.length for _, row in batch) + max(len(written.token_ids) for written, _ in batch)
         return len(batch) <= self._batch_size and longest <= self._limits.capacity
 
@@ -129,7 +132,11 @@ class Scorer:
         )
 
     def _pass(self, rows: Rows, tokens_BN: torch.Tensor, first: int) -> tuple[list[list[TokenScore]], torch.Tensor]:
-        """Feed all tokens from ``first`` on but the last, and score those behind them."""
+        """Feed all tokens from index ``first`` on but the last one, and score the token behind each.
+
+        Returns:
+            The scores, row by row, and which rows' logits were finite [B].
+        """
         fed_BN, written_BM1 = tokens_BN[:, :-1], tokens_BN[:, first + 1 :, None]
         depths = tuple(range(first, fed_BN.shape[1]))
         sees_MN = triangle(fed_BN.shape[1], self._device)[first:]
@@ -141,6 +148,8 @@ class Scorer:
         logits_BMV = logits(self._target)
         target_BMV, sound_B = rows.laws(logits_BMV, fed_BN, sees_MN)
         possible_BM = target_BMV.gather(2, written_BM1)[..., 0] > 0
+        # A token at the border of a truncation may have been allowed when the logits differed in their last bits. Where
+        # the law forbids a token, the law with that token's logit raised by the tolerance decides.
         if not possible_BM.all():
             size = self._vocabulary
             logits_BMV = logits_BMV[..., :size].scatter_add(
@@ -168,7 +177,7 @@ def _scores(
 
 
 def _below(target_BMV: torch.Tensor, order_BMV: torch.Tensor, written_BM1: torch.Tensor) -> torch.Tensor:
-    """Probability of the tokens that stand before the written ones in an order, ties by token id; [B, M]."""
+    """Return the probability of all tokens before the written ones in an order, ties by token id; [B, M]."""
     mark_BM1 = order_BMV.gather(2, written_BM1)
     lower_V = torch.arange(target_BMV.shape[2], device=target_BMV.device)
     before_BMV = (order_BMV < mark_BM1) | ((order_BMV == mark_BM1) & (lower_V < written_BM1))
