@@ -159,16 +159,19 @@ def test_an_engine_outside_the_bundle_is_refused(bundle: Bundle, tmp_path_factor
         ({"capacity": 64}, "A profile writes or sees 192 slots; a row of the engine has 64"),
         ({"weight_streaming": 1}, "CompiledEngine.weight_streaming is 1; it must be a bool"),
         ({"sha256": None}, "CompiledEngine.sha256 is None; it must be a str"),
-        ({"profiles": []}, r"must serve one number of rows; these serve \[\]"),
-        ({"profiles": {}}, "must serve one number of rows"),
+        ({"profiles": []}, r"must serve the same number of rows; these serve \[\]"),
+        ({"profiles": {}}, "must serve the same number of rows"),
         ({"profiles": [{"name": "decode", "spans": {}}]}, r"Profile 'decode' spans \[\]; it must span B, T, L, M"),
         ({"profiles": 3}, "missing or malformed"),
         ({"key": {"flavour": "tensorrt"}}, "missing or malformed"),
-        ({"key": dataclasses.asdict(ADA) | {"gpu": "NVIDIA L4"}}, "TensorRT-RTX's name none"),
-        ({"key": dataclasses.asdict(ADA) | {"capabilities": ["../8"]}}, "cannot be for the compute capabilities"),
-        ({"key": dataclasses.asdict(ADA) | {"capabilities": []}}, "cannot be for the compute capabilities"),
+        (
+            {"key": dataclasses.asdict(ADA) | {"gpu": "NVIDIA L4"}},
+            "names the GPU 'NVIDIA L4'; engines of TensorRT must name a GPU, those of TensorRT-RTX none",
+        ),
+        ({"key": dataclasses.asdict(ADA) | {"capabilities": ["../8"]}}, r"Compute capabilities are \('../8',\)"),
+        ({"key": dataclasses.asdict(ADA) | {"capabilities": []}}, r"Compute capabilities are \(\); they must be"),
         ({"key": dataclasses.asdict(ADA) | {"capabilities": [8.9]}}, "missing or malformed"),
-        ({"key": dataclasses.asdict(ADA) | {"version": "1/2"}}, "cannot be of version"),
+        ({"key": dataclasses.asdict(ADA) | {"version": "1/2"}}, "The version is '1/2'; it must be one such"),
         ({"key": dataclasses.asdict(ADA) | {"version": "1.6.0"}}, "It describes tensorrt-rtx 1.6.0"),
         ({"nonsense": 1}, "missing or malformed"),
     ],
@@ -188,20 +191,20 @@ def test_a_record_that_is_no_object_is_refused(bundle: Bundle, content: str) -> 
         list_engines(bundle, "target")
 
 
-@pytest.mark.parametrize("span", [(0, 1, 1), (2, 1, 3), (1, 3, 2), (1, 1.0, 1), (1, 1, 2**31)])
-def test_a_span_starts_at_one_and_rises(span: tuple[Any, Any, Any]) -> None:
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (2, 1, 3), (1, 3, 2), (1, 1.0, 1), (1, 1, 2**31)])
+def test_a_dimension_starts_at_one_and_rises(sizes: tuple[Any, Any, Any]) -> None:
     with pytest.raises(BundleError):
-        Dimension(*span)
+        Dimension(*sizes)
 
 
 def test_profiles_of_different_rows_are_refused(bundle: Bundle) -> None:
     other = Profile("prefill", {**PROFILES[1].spans, "B": Dimension(1, 4, 4)})
-    with pytest.raises(BundleError, match=r"must serve one number of rows; these serve \[4, 8\]"):
+    with pytest.raises(BundleError, match=r"must serve the same number of rows; these serve \[4, 8\]"):
         dataclasses.replace(compiled_for(bundle), profiles=(PROFILES[0], other))
 
 
 def test_a_profile_that_wants_more_logits_than_it_feeds_is_refused() -> None:
-    with pytest.raises(BundleError, match="wants the logits of 17 tokens and feeds at most 16"):
+    with pytest.raises(BundleError, match="returns the logits of 17 tokens and feeds at most 16"):
         Profile("decode", {**PROFILES[0].spans, "M": Dimension(1, 4, 17)})
 
 

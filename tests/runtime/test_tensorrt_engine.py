@@ -266,7 +266,7 @@ def test_weights_are_streamed_where_the_engine_was_compiled_so(open_: Open, doub
 def test_an_engine_that_does_not_open_says_what_tensorrt_said(open_: Open, gpu: Gpu) -> None:
     gpu.refusal = "Version tag does not match.\nMore."
     with pytest.raises(
-        EngineError, match=r"TensorRT does not open llama\.engine: Version tag does not match\. Check the driver"
+        EngineError, match=r"TensorRT cannot open llama\.engine: Version tag does not match\. Check the driver"
     ):
         open_()
 

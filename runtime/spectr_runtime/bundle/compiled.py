@@ -48,13 +48,15 @@ class EngineKey:
         check_fields(self)
         if self.flavour not in FLAVOURS or bool(self.gpu) != (self.flavour == "tensorrt"):
             raise BundleError(
-                f"An engine of {self.flavour!r} for the GPU {self.gpu!r} cannot be; TensorRT's name a GPU, "
-                "TensorRT-RTX's name none."
+                f"An engine of {self.flavour!r} names the GPU {self.gpu!r}; engines of TensorRT must name a GPU, those "
+                "of TensorRT-RTX none."
             )
         if not self.capabilities or not all(re.fullmatch(r"\d+\.\d", one) for one in self.capabilities):
-            raise BundleError(f"An engine cannot be for the compute capabilities {self.capabilities!r}.")
+            raise BundleError(
+                f"Compute capabilities are {self.capabilities!r}; they must be at least one such as '8.9'."
+            )
         if not re.fullmatch(r"[\w.+]+", self.version):
-            raise BundleError(f"An engine cannot be of version {self.version!r}.")
+            raise BundleError(f"The version is {self.version!r}; it must be one such as '1.7.1.116'.")
 
     @property
     def name(self) -> str:
@@ -90,7 +92,9 @@ class Dimension:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.least <= self.best <= self.most:
-            raise BundleError(f"A dimension cannot go from {self.least} by {self.best} to {self.most}.")
+            raise BundleError(
+                f"The sizes of a dimension are {self.least}, {self.best} and {self.most}; they must not fall."
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class Profile:
             raise BundleError(f"Profile {self.name!r} spans {sorted(self.spans)}; it must span {', '.join(LETTERS)}.")
         if self.spans["M"].most > self.spans["T"].most:
             raise BundleError(
-                f"Profile {self.name!r} wants the logits of {self.spans['M'].most} tokens and feeds at most "
+                f"Profile {self.name!r} returns the logits of {self.spans['M'].most} tokens and feeds at most "
                 f"{self.spans['T'].most}."
             )
 
@@ -145,7 +149,9 @@ class CompiledEngine:
         check_fields(self)
         rows = {profile.spans["B"].most for profile in self.profiles}
         if len(rows) != 1:
-            raise BundleError(f"The profiles of an engine must serve one number of rows; these serve {sorted(rows)}.")
+            raise BundleError(
+                f"The profiles of an engine must serve the same number of rows; these serve {sorted(rows)}."
+            )
         longest = max(profile.spans[letter].most for profile in self.profiles for letter in ("T", "L"))
         if longest > self.capacity:
             raise BundleError(f"A profile writes or sees {longest} slots; a row of the engine has {self.capacity}.")

@@ -62,7 +62,7 @@ def check_strangers(folder: Path, files: Mapping[str, str], parts: Sequence[str]
             if path.is_dir() or name in files or name.startswith(f"{part}/{derived}/"):
                 continue
             raise BundleError(
-                f"{name} in the bundle {folder} is no file of it: the manifest does not list it.",
+                f"{name} is in the bundle {folder}, but the manifest does not list it.",
                 hint="Remove it, or copy the bundle again.",
             )
 
@@ -89,7 +89,7 @@ def _check_graph(folder: Path, name: str, files: Mapping[str, str]) -> None:
     try:
         graph = onnx.load(folder / name, load_external_data=False).graph
     except DecodeError as error:
-        raise BundleError(f"{name} in the bundle {folder} is no ONNX graph.", hint=AGAIN) from error
+        raise BundleError(f"{name} in the bundle {folder} is not an ONNX graph.", hint=AGAIN) from error
     sizes: dict[str, int] = {}
     for tensor in _tensors(graph):
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -98,7 +98,7 @@ def _check_graph(folder: Path, name: str, files: Mapping[str, str]) -> None:
         target = f"{name.rpartition('/')[0]}/{entries.get('location')}"
         if target not in files:
             raise BundleError(
-                f"{name} takes {tensor.name} from {entries.get('location')!r}, which is no file of the bundle.",
+                f"{name} takes {tensor.name} from {entries.get('location')!r}, which is not a file of the bundle.",
                 hint=DISTRUST,
             )
         size = sizes.setdefault(target, (folder / target).stat().st_size)

@@ -48,7 +48,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.dtype not in TYPES:
-            raise BundleError(f"A model of type {self.dtype!r} is not known; it must be {', '.join(TYPES)}.")
+            raise BundleError(f"A model's dtype is {self.dtype!r}; it must be one of {', '.join(TYPES)}.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Vocabulary:
         check_fields(self)
         outside = [token for token in self.eos_token_ids if not 0 <= token < self.size]
         if outside:
-            raise BundleError(f"End tokens {outside} lie outside the vocabulary of {self.size}.")
+            raise BundleError(f"End tokens {outside} lie outside the vocabulary of {self.size} tokens.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
     for name, scale in scales.items():
         if scale.dim() or not 0 < float(scale) < torch.inf:
             raise BundleError(
-                f"{path} has no scale for the inputs of {name}, or one that is no positive number.",
+                f"{path} has no scale for the inputs of {name}, or one that is not a positive number.",
                 hint="Build the bundle again.",
             )
     return scales

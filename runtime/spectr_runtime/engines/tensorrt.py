@@ -87,7 +87,7 @@ class TensorRTEngine:
         engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise EngineError(
-                f"TensorRT does not open {path.name}: {self._log.error}",
+                f"TensorRT cannot open {path.name}: {self._log.error}",
                 hint="Check the driver and the memory of the GPU, or compile the bundle again on this machine.",
             )
         if streaming:

@@ -42,7 +42,7 @@ def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_see
 def _check_length(tokens: int, capacity: int) -> None:
     if tokens >= capacity:
         raise RequestError(
-            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - 1}, and one to write.",
+            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - 1}, so that one can be written.",
             param="prompt",
             code="context_length_exceeded",
             hint="Shorten it, or build the bundle with a larger --capacity.",
