@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from spectr_runtime.adapter.model import load_contract_model
+from spectr_runtime.adapter.rounding import round_inputs
 from spectr_runtime.bundle import ModelSpec
-from spectr_runtime.bundle.e4m3 import round_inputs
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.weights import read_input_scales
 from spectr_runtime.contract import DTYPES, Call, KVCache, check_call
