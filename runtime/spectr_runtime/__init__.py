@@ -7,7 +7,7 @@ The way of the data through the decoder:
 Whoever reads records (``spectr_jobs``) makes each into one or more ``Request``s and hands them to
 ``Decoder.generate``. Admission tokenises a request and puts it into a free ``Row`` of the batch. Each round drafts a
 tree of tokens for every row, verifies it with the target, selects what is kept, and commits it. A row that ends leaves
-the batch as a ``Completion``, and the next request takes its place.
+the batch as a ``Completion``, and the next request gets the row.
 
 The way of the models:
 

@@ -1,6 +1,6 @@
 """The names of the backends that can run a bundle's models.
 
-The names stand in a module of their own, without imports of torch, so that command lines can list them at once.
+The module imports nothing heavy, so that command lines can list the names at once.
 """
 
 from __future__ import annotations

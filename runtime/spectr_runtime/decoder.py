@@ -84,6 +84,7 @@ class Decoder:
         self._sampling: Sampling | None = None
 
     def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str) -> Pair:
+        """Open the pair with as many rows as the memory of a GPU has room for."""
         while True:
             try:
                 return Pair(bundle, menu_of(plan), backend=backend, device=device, rows=self.batch_size)
@@ -94,6 +95,7 @@ class Decoder:
                 self._halve(error)
 
     def _make_planner(self, bundle: Bundle, plan: PlanChoice, backend: Backend) -> Planner:
+        """Return the planner of a plan; ``auto`` needs costs, which are measured if the bundle has none for here."""
         if plan != AUTO:
             return FixedPlanner(plan)
         while (costs := load_costs(bundle, backend, self._device, self.batch_size, RACES)) is None:
@@ -157,6 +159,7 @@ class Decoder:
         self._sampling = None
 
     def _round(self) -> tuple[Plan, Emitted]:
+        """Choose a plan, bring the caches up to the rows' texts, and run one round."""
         rows = self._rows()
         plan = self._planner.choose(len(rows.length_B), rows.longest)
         with self.timing.measure("prefill"):

@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class SpectrError(Exception):
-    """The base class of all errors here; one that is of no other class is fatal.
+    """The base class of all errors that a user can cause. It is raised itself for fatal errors of no other class.
 
     Args:
         message: What happened, which value was received and which values are allowed.

@@ -82,6 +82,7 @@ class Scorer:
             yield from self._score(batch)
 
     def _row(self, written: Written) -> Row:
+        """Return the row of a completion's request, once the completion is known to fit behind its prompt."""
         row = make_row(written.request, self._manifest, self._tokenizer, run_seed=0)
         allowed = row.limit - row.length
         unknown = outside(written.token_ids, self._vocabulary)
@@ -100,6 +101,7 @@ class Scorer:
         return len(batch) <= self._batch_size and longest <= self._limits.capacity
 
     def _score(self, batch: Sequence[tuple[Written, Row]]) -> list[Score]:
+        """Score one batch, pass by pass: as many tokens at a time as the engines and the memory for laws allow."""
         rows = self._prefilled([row for _, row in batch])
         longest = max(len(written.token_ids) for written, _ in batch)
         padded = [[row.last[1], *written.token_ids] for written, row in batch]
@@ -118,6 +120,7 @@ class Scorer:
         ]
 
     def _prefilled(self, batch: Sequence[Row]) -> Rows:
+        """Read the prompts into both caches, and return the batch as tensors."""
         prompts, cached = [row.prompt for row in batch], [0] * len(batch)
         for engine in (self._draft, self._target):
             prefill(engine, prompts, cached, 0, self._limits.tokens_per_call, self._device)
@@ -163,6 +166,7 @@ class Scorer:
 def _scores(
     target_BMV: torch.Tensor, draft_BMV: torch.Tensor, written_BM1: torch.Tensor, possible_BM: torch.Tensor
 ) -> list[list[TokenScore]]:
+    """Return the scores of the written tokens, row by row, from the two laws of each."""
     target_BMV = target_BMV.double()
     target_BMV = target_BMV / target_BMV.sum(-1, keepdim=True)
     ratio_BMV = torch.where(target_BMV > 0, draft_BMV.double() / target_BMV, torch.inf)

@@ -63,7 +63,7 @@ def attend(
     return output_BHTD.transpose(1, 2).contiguous(), None
 
 
-def layer_window(module: nn.Module, told: int | None) -> int | None:
+def layer_window(module: nn.Module, passed: int | None) -> int | None:
     """Return how many tokens each token of a layer sees, itself included.
 
     The configuration decides, as it does for the masks that transformers itself makes. Not every architecture passes
@@ -71,7 +71,7 @@ def layer_window(module: nn.Module, told: int | None) -> int | None:
 
     Args:
         module: The attention module of the layer.
-        told: The window that the architecture passed to its attention, if any.
+        passed: The window that the architecture passed to its attention, if any.
 
     Returns:
         The window in tokens; None if a token sees its whole text.
@@ -87,9 +87,9 @@ def layer_window(module: nn.Module, told: int | None) -> int | None:
     else:
         slides = getattr(config, "use_sliding_window", True)
     expected = window if slides else None
-    if told is not None and told != expected:
+    if passed is not None and passed != expected:
         raise BundleError(
-            f"A layer of the model sees {told} tokens where its config.json says {expected or 'all'}.",
+            f"A layer of the model sees {passed} tokens where its config.json says {expected or 'all'}.",
             hint="Get the checkpoint again, or use another model.",
         )
     return expected

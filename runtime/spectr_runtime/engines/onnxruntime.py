@@ -124,6 +124,7 @@ def _resolve(device: str) -> torch.device:
 def _open_session(
     folder: Path, spec: ModelSpec, device: torch.device, threads: int | None, lean: bool, graph: bytes | None
 ) -> Any:
+    """Open a session of ONNX Runtime on a model; the arguments are those of ``OnnxRuntimeEngine``."""
     path = folder / GRAPH
     try:
         import onnxruntime

@@ -95,6 +95,7 @@ class TensorRTEngine:
         return engine
 
     def _context(self, profile: int) -> Any:
+        """Return an execution context for the profile of an index."""
         context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE)
         stream = torch.cuda.current_stream()
         if context is None or not context.set_optimization_profile_async(profile, stream.cuda_stream):

@@ -98,6 +98,7 @@ class Adjustment:
         return adjusted_BMV
 
     def _adjust(self, logits_CMV: torch.Tensor, path_CN: torch.Tensor, on_path_MN: torch.Tensor) -> torch.Tensor:
+        """Adjust the logits of the rows C; the path is given without the root."""
         rows, nodes, _ = logits_CMV.shape
         path_CMN = path_CN[:, None].expand(-1, nodes, -1)
         written_CMV = self.written_C1V.repeat(1, nodes, 1)

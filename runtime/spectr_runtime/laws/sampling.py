@@ -76,7 +76,7 @@ class Sampling:
             kept_CMV = truncate(scaled_BMV[self.truncated_C], self.top_k_C, self.top_p_C)
             scaled_BMV[self.truncated_C] = drop_below(kept_CMV, self.min_p_C)
         law_BMV = scaled_BMV.softmax(-1)
-        # One logit of NaN or plus infinity makes its whole law NaN, so the first column tells.
+        # One logit of NaN or plus infinity makes its whole law NaN, so its first entry shows it.
         sound_B = law_BMV[:, :, 0].isfinite().all(-1)
         law_BMV.nan_to_num_(nan=1 / law_BMV.shape[-1])
         if self.any_greedy:
