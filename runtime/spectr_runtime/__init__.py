@@ -4,17 +4,18 @@ The way of the data through the decoder:
 
     record -> Request -> Row -> rounds -> Completion or Failure
 
-Whoever reads records (``spectr_jobs``) makes each into one or more ``Request``s and hands them to
-``Decoder.generate``. Admission tokenises a request and puts it into a free ``Row`` of the batch. Each round drafts a
-tree of tokens for every row, verifies it with the target, selects what is kept, and commits it. A row that ends leaves
-the batch as a ``Completion``, and the next request gets the row.
+``spectr_jobs`` reads records, makes one or more ``Request``s of each, and hands them to ``Decoder.generate``. The
+decoder has each request tokenised and put into a free ``Row`` of the batch. Then it runs rounds. In each, a planner
+chooses the plan, the pair of engines reads what its caches lack, and ``speculate`` drafts a tree of tokens for every
+row, verifies it with the target, selects what is kept and commits it. A row that ends leaves the batch as a
+``Completion``, and the next request gets the row.
 
 The way of the models:
 
     bundle -> engines -> pair
 
-A ``Bundle`` is a checked folder on disk. ``open_engine`` opens one of its models with a backend and a cache of keys and
-values. A ``Pair`` holds the engines of the draft and of the target; decoder and scorer call them through it.
+A ``Bundle`` is a checked folder on disk. ``open_engine`` opens one of its models with a backend, and with a cache of
+keys and values. A ``Pair`` holds the engines of the draft and of the target; decoder and scorer each open one.
 
 The wings, each importing only those below it:
 

@@ -1,4 +1,4 @@
-"""Which engine fits a machine, what is refused, and with which words; no TensorRT and no GPU needed."""
+"""The choice of the engine for a machine, and the refusals with their words; without TensorRT and without a GPU."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 
 class Context:
-    """What an execution context was told, held to the contract when it runs the model."""
+    """An execution context that checks what it was given against the contract when it runs the model."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -80,10 +80,10 @@ class Context:
 
 
 class Gpu:
-    """What TensorRT does with its engine and its contexts, for a double of its module.
+    """The behaviour of TensorRT's engine and contexts, for a double of its module.
 
     Attributes:
-        refusal: Why an engine does not open; empty if it does.
+        refusal: The reason why an engine cannot be opened; empty if it can.
         contexts: What was told to each context, in the order in which they were made.
     """
 
