@@ -1,8 +1,8 @@
 """The choice of the plan that the next round takes.
 
-A planner may change the plan from round to round, after costs and the acceptance of the whole batch. A row's text must
-not depend on that, or it would depend on its neighbours and on the clock. The rule of exponential races writes the same
-text whatever is drafted, so ``AutoPlanner`` chooses among races only.
+A planner may change the plan from round to round, according to costs and to the acceptance of the whole batch. A row's
+text must not depend on that, or it would depend on its neighbours and on the clock. The rule of exponential races
+writes the same text whatever is drafted, so ``AutoPlanner`` chooses among races only.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Row:
         return self.tokens[-2:][0], self.tokens[-1]
 
     def evict(self) -> None:
-        """Note that no cache holds any token of the row any more."""
+        """Mark the row as one of which no cache holds anything."""
         self.cached = dict.fromkeys(ROLES, 0)
 
     def extend(
