@@ -6,8 +6,8 @@ import datetime
 import importlib.metadata
 from pathlib import Path
 
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.engines import Backend
 from spectr_runtime.planning.calibration import calibration_file, machine_name, save_costs
 from spectr_runtime.planning.costs import Costs, measure
 from spectr_runtime.planning.planner import RACES

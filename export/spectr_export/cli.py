@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spectr_runtime.backends import BACKENDS, FLAVOURS
+
 # torch and transformers take seconds to import, so every command imports what it runs.
 if TYPE_CHECKING:
-    from spectr_runtime.bundle.compiled import Flavour
-    from spectr_runtime.engines import Backend
+    from spectr_runtime.backends import Backend, Flavour
 
 
 def _example(*commands: str) -> str:
@@ -22,7 +23,6 @@ def _example(*commands: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
-BACKENDS = ("onnxruntime", "torch", "tensorrt", "tensorrt-rtx")
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -120,9 +120,7 @@ def build(
     ),
 )
 @BUNDLE
-@click.option(
-    "--backend", default="tensorrt", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="What will run the engines."
-)
+@click.option("--backend", default="tensorrt", type=click.Choice(FLAVOURS), help="What will run the engines.")
 @click.option(
     "--compute-capability",
     "compute_capabilities",

@@ -17,7 +17,7 @@ from spectr_export.checks import parity
 from spectr_export.original.model import load_original, longest_text, measure_spec
 from spectr_export.storing.save import save_model
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError, open_engine
-from spectr_runtime.engines import Backend
+from spectr_runtime.backends import Backend
 
 
 def run_build(pair: tuple[Path, Path], output: Path, **options: Any) -> tuple[Built, list[str]]:

@@ -88,7 +88,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no heads": (lambda manifest: manifest["models"]["target"].update(kv_heads=0), "ModelSpec.kv_heads is 0"),
     "an unknown type": (
         lambda manifest: manifest["models"]["target"].update(dtype="float4"),
-        "A model of type 'float4' is not known",
+        "A model's dtype is 'float4'; it must be one of float32, float16, bfloat16",
     ),
     "an unknown field": (lambda manifest: manifest["models"]["target"].update(run="rm"), "malformed"),
     "a model that is no object": (lambda manifest: manifest["models"].update(target=[1]), "malformed"),
@@ -161,7 +161,7 @@ def test_a_folder_that_is_a_link_out_of_the_bundle_is_refused(bundle: Path, tmp_
 def test_weights_outside_the_bundle_or_missing_are_refused(bundle: Path, tmp_path: Path, location: str) -> None:
     (tmp_path / "secret").write_bytes(b"0" * 100_000)
     name = repoint(bundle, location=location)
-    assert f"takes {name} from {location!r}, which is no file of the bundle. Do not use" in refusal(bundle)
+    assert f"takes {name} from {location!r}, which is not a file of the bundle. Do not use" in refusal(bundle)
 
 
 @pytest.mark.parametrize("offset", ["999999999", "-8", "1e3", "9" * 40, "٣"])
@@ -189,13 +189,13 @@ def test_weights_of_inner_graphs_are_looked_at(bundle: Path) -> None:
 def test_a_graph_that_is_none_is_refused(bundle: Path) -> None:
     replace(bundle, GRAPH, b"\xff" * 100)
     assert "target/model.onnx in the bundle" in refusal(bundle)
-    assert "is no ONNX graph" in refusal(bundle)
+    assert "is not an ONNX graph" in refusal(bundle)
 
 
 @pytest.mark.parametrize("name", ["target/pytorch_model.bin", "draft/modeling.py", "tokenizer/chat_template.jinja"])
 def test_a_file_that_the_manifest_does_not_list_is_refused(bundle: Path, name: str) -> None:
     (bundle / name).write_text("")
-    assert f"{name} in the bundle {bundle} is no file of it" in refusal(bundle)
+    assert f"{name} is in the bundle {bundle}, but the manifest does not list it" in refusal(bundle)
 
 
 def run(*arguments: object) -> Result:

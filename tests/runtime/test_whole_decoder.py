@@ -169,8 +169,8 @@ def test_texts_go_in_and_come_out(byte_pair: tuple[Bundle, Path]) -> None:
     assert str(found["ids"].error) == "Token id 300 is outside the vocabulary; ids run from 0 to 256."
 
 
-def test_a_row_that_broke_leaves_its_place_clean(byte_pair: tuple[Bundle, Path]) -> None:
-    """A masked slot that holds NaN makes attention NaN: zero times NaN. The next row in the place must not meet it."""
+def test_a_row_that_broke_leaves_its_cache_clean(byte_pair: tuple[Bundle, Path]) -> None:
+    """A masked slot that holds NaN makes attention NaN: zero times NaN. The next text in the row must not see it."""
     params = SamplingParams(max_tokens=6, ignore_eos=True)
     requests = [Request(str(row), (row, 7, 9), params) for row in range(4)]
     sound = completions(Decoder(byte_pair[0], plan=PLANS[2], batch_size=1).generate(requests))

@@ -9,12 +9,13 @@ from pathlib import Path
 from spectr_export.compiled.profiles import make_profiles, static_capacity
 from spectr_export.compiled.progress import Progress
 from spectr_export.compiled.tensorrt import BuildLimits, build_engine, capabilities
+from spectr_runtime.backends import Flavour
 from spectr_runtime.bundle import ROLES, Bundle, ModelSpec
-from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Flavour
+from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.engines.tensorrt_library import load_tensorrt, machine_key
 from spectr_runtime.errors import EngineError, UsageError
-from spectr_runtime.files import file_sha256
+from spectr_runtime.files import file_sha256, replace
 
 # The first GPUs that multiply E4M3.
 FP8_CAPABILITY = (8, 9)
@@ -62,8 +63,9 @@ def compile_bundle(
         built = build_engine(bundle.model(role), key, profiles, capacity, limits, Progress(role, say))
         say(f"{role}: attention {built.attention}")
         path = bundle.model(role) / ENGINES / f"{key.name}.engine"
+        path.parent.mkdir(exist_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)  # an interruption leaves no record of another engine
-        _write(path, built.plan)
+        replace(path, [built.plan])
         compiled = CompiledEngine(
             key=key,
             model_sha256=bundle.model_sha256(role),
@@ -73,8 +75,8 @@ def compile_bundle(
             attention=built.attention,
             weight_streaming=limits.weight_streaming,
         )
-        _write(path.with_suffix(".layers.txt"), built.layers.encode())
-        _write(path.with_suffix(".json"), json.dumps(compiled.to_json(), indent=2).encode() + b"\n")
+        replace(path.with_suffix(".layers.txt"), [built.layers.encode()])
+        replace(path.with_suffix(".json"), [json.dumps(compiled.to_json(), indent=2).encode(), b"\n"])
         written.append(path)
     return written
 
@@ -135,11 +137,3 @@ def _this_machine(flavour: Flavour) -> EngineKey:
             f"There is no GPU to compile for: {error.message}",
             hint="Run this where the engine is to run, or name a GPU: --backend tensorrt-rtx --compute-capability 8.9.",
         ) from error
-
-
-def _write(path: Path, data: bytes | memoryview) -> None:
-    """Write a file that appears whole."""
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)

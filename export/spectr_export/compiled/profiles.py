@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from spectr_runtime.bundle import Limits
-from spectr_runtime.bundle.compiled import LETTERS, Profile, Span
+from spectr_runtime.bundle.compiled import LETTERS, Dimension, Profile
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.errors import BundleError
 
@@ -34,11 +34,11 @@ def make_profiles(limits: Limits, *, rows: int, tree_tokens: int) -> tuple[Profi
         Decoding first, so that a call that both take runs where kernels were chosen for few tokens.
     """
     capacity = static_capacity(limits, tree_tokens)
-    some_rows, length = Span(1, rows, rows), Span(1, aligned(capacity // 2), capacity)
-    tree, chunk = Span(1, min(TYPICAL_TREE, tree_tokens), tree_tokens), min(limits.tokens_per_call, capacity)
+    some_rows, length = Dimension(1, rows, rows), Dimension(1, aligned(capacity // 2), capacity)
+    tree, chunk = Dimension(1, min(TYPICAL_TREE, tree_tokens), tree_tokens), min(limits.tokens_per_call, capacity)
     return (
         Profile("decode", {"B": some_rows, "T": tree, "L": length, "M": tree}),
-        Profile("prefill", {"B": some_rows, "T": Span(1, chunk, chunk), "L": length, "M": Span(1, 1, 1)}),
+        Profile("prefill", {"B": some_rows, "T": Dimension(1, chunk, chunk), "L": length, "M": Dimension(1, 1, 1)}),
     )
 
 
@@ -85,5 +85,5 @@ def check_coverage(dimensions: Dimensions, profiles: Sequence[Profile]) -> None:
 
 def shapes(sizes: Sequence[int | str], profile: Profile) -> tuple[tuple[int, ...], ...]:
     """Smallest, best and largest shape of an input in a profile."""
-    spans = [profile.spans[size] if isinstance(size, str) else Span(size, size, size) for size in sizes]
+    spans = [profile.spans[size] if isinstance(size, str) else Dimension(size, size, size) for size in sizes]
     return tuple(tuple(getattr(span, bound) for span in spans) for bound in ("least", "best", "most"))

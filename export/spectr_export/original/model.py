@@ -15,8 +15,8 @@ from spectr_export.original.checkpoint import check_sizes
 from spectr_export.original.conversion import read_checkpoint
 from spectr_export.original.ondemand import Stored, load_on_demand
 from spectr_export.weights import read_places
+from spectr_runtime.adapter.rounding import round_inputs
 from spectr_runtime.bundle import ModelSpec
-from spectr_runtime.bundle.e4m3 import round_inputs
 from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape
 from spectr_runtime.bundle.weights import (
