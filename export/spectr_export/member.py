@@ -16,7 +16,7 @@ from spectr_export.graph.export import export_graph
 from spectr_export.inspection import describe_parity, describe_quality
 from spectr_export.original.model import load_original, load_stored, measure_spec
 from spectr_export.original.ondemand import Stored
-from spectr_export.storing.plan import NO_INPUTS, quantised_matrices
+from spectr_export.storing.plan import NO_INPUTS, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_runtime.bundle import ModelSpec, Role
@@ -73,10 +73,9 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     spec = dataclasses.replace(measure_spec(stored.model), dtype=precision.dtype, quantisation=precision.quantisation)
     parameters = sum(parameter.numel() for parameter in stored.model.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
-    inputs = NO_INPUTS
-    if precision.quantisation == "fp8":
-        inputs = measure_inputs(stored.model, quantised_matrices(stored.model, precision), ids)
-    save_model(stored.model, folder, precision, stored.weights, inputs)
+    plan = StoragePlan.of(stored.model, precision)
+    inputs = measure_inputs(stored.model, plan.matrices, ids) if precision.quantisation == "fp8" else NO_INPUTS
+    save_model(stored.model, folder, plan, stored.weights, inputs)
     export_graph(folder, spec)
     reference = Reference(load_original(folder, rounding=False))
     parity = check_onnxruntime(reference, folder, spec, capacity, name=role)

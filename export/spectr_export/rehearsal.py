@@ -10,7 +10,7 @@ from typing import Any
 from spectr_export.build import Prepared, prepare
 from spectr_export.member import Member, Say
 from spectr_export.original.model import outline
-from spectr_export.storing.plan import layouts
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
@@ -62,7 +62,7 @@ class Expected:
             precision=member.precision,
             parameters=sum(weight.numel() for weight in model.parameters()),
             layers=config.num_hidden_layers,
-            size=sum(layout.length for layout in layouts(model, member.precision).values()),
+            size=sum(layout.length for layout in StoragePlan.of(model, member.precision).layouts.values()),
             largest_file=max(files),
             largest_matrix=4 * max(_numbers_at_once(weight.shape) for weight in model.parameters()),
         )

@@ -16,6 +16,7 @@ from transformers.core_model_loading import Concatenate, MergeModulelist, Transp
 
 from spectr_export.original.conversion import read_checkpoint
 from spectr_export.original.model import load_stored, outline
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
@@ -48,7 +49,7 @@ def test_experts_are_read_and_written_one_by_one(architecture: str, tmp_path: Pa
     for weight in stacks.values():
         assert len(weight.parts) == weight.shape[0] > 1
         assert {part().shape for part in weight.parts} == {(1, *weight.shape[1:])}
-    save_model(stored.model, tmp_path / "one", Precision("float32"), stored.weights)
+    save_model(stored.model, tmp_path / "one", StoragePlan.of(stored.model, Precision("float32")), stored.weights)
     written = load_file(tmp_path / "one" / "model.safetensors")
     assert all(torch.equal(written[name], tensor.float()) for name, tensor in model.named_parameters())
 

@@ -24,6 +24,7 @@ from spectr_export.compiled.tensorrt import BuildLimits
 from spectr_export.graph import export as graph_module
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import measure_spec
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import QUANTISATIONS, Precision
 from spectr_export.storing.save import save_model
 from spectr_runtime import BundleError, EngineError
@@ -35,7 +36,7 @@ ELEMENTS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 def export(folder: Path, architecture: str, dtype: str, quantisation: str = "none", **changes: Any) -> Path:
     model = tiny_model(architecture, **{**WIDE, **changes})
     precision = Precision(dtype, quantisation)
-    save_model(model, folder, precision, inputs=largest_inputs(model, precision))
+    save_model(model, folder, StoragePlan.of(model, precision), inputs=largest_inputs(model, precision))
     export_graph(folder, dataclasses.replace(measure_spec(model), dtype=dtype, quantisation=quantisation))
     return folder
 

@@ -19,12 +19,12 @@ from spectr_export.checks.reference import Reference
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, load_stored, measure_spec
 from spectr_export.storing.experts import find_stacks
-from spectr_export.storing.plan import layouts
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
 from spectr_runtime import ModelSpec
-from spectr_runtime.bundle.bundle import stacks
+from spectr_runtime.bundle import stacks
 from spectr_runtime.bundle.weights import read_weights
 from spectr_runtime.engines.torch import TorchEngine
 
@@ -48,7 +48,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         spec = dataclasses.replace(measure_spec(model), quantisation=quantisation)
         model.save_pretrained(tmp_path / "source")
         source = load_stored(tmp_path / "source")
-        save_model(source.model, tmp_path / "made", Precision("float32", quantisation), source.weights)
+        plan = StoragePlan.of(source.model, Precision("float32", quantisation))
+        save_model(source.model, tmp_path / "made", plan, source.weights)
         return tmp_path / "made", model, spec
 
     return make
@@ -72,7 +73,7 @@ def test_every_expert_is_near_to_what_it_was(store: Store, family: str, quantisa
         step = float(original.abs().max()) / (127 if quantisation == "int8" else 7)
         error = (read[name] - original).abs().max()
         assert 0 < error <= step * (0.51 if quantisation == "int8" else 1.6)
-    assert layouts(model, Precision("float32", quantisation)).keys() == places.keys()
+    assert StoragePlan.of(model, Precision("float32", quantisation)).layouts.keys() == places.keys()
 
 
 @pytest.mark.parametrize("family", SIZES)

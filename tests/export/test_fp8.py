@@ -30,7 +30,7 @@ from spectr_export.graph.export import export_graph
 from spectr_export.member import Member
 from spectr_export.original.model import load_original, measure_spec
 from spectr_export.rehearsal import Expected
-from spectr_export.storing.plan import HEADROOM, quantised_matrices
+from spectr_export.storing.plan import HEADROOM, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import quantise
 from spectr_export.storing.save import save_model
@@ -59,7 +59,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
         if (family, dtype) not in made:
             folder, model, precision = tmp_path_factory.mktemp(family), tiny_model(family), Precision(dtype, "fp8")
             spec = dataclasses.replace(measure_spec(model), dtype=dtype, quantisation="fp8")
-            save_model(model, folder, precision, inputs=largest_inputs(model, precision))
+            save_model(model, folder, StoragePlan.of(model, precision), inputs=largest_inputs(model, precision))
             export_graph(folder, spec)
             made[family, dtype] = folder, spec
         return made[family, dtype]
@@ -206,7 +206,7 @@ def test_scales_leave_room_above_the_largest_input(stored: Store) -> None:
 
 def test_measuring_leaves_no_hooks_behind() -> None:
     model = tiny_model("llama")
-    names = quantised_matrices(model, Precision("float32", "fp8"))
+    names = StoragePlan.of(model, Precision("float32", "fp8")).matrices
     assert measure_inputs(model, names, PROMPT).keys() == names
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -258,11 +258,11 @@ def test_a_scale_that_is_no_positive_number_is_refused(stored: Store, tmp_path: 
             use()
 
 
-def test_a_mixture_is_refused(tmp_path: Path) -> None:
+def test_a_mixture_is_refused() -> None:
     with pytest.raises(
         BundleError, match="mixtral model is a mixture of experts, which cannot be stored in fp8"
     ) as caught:
-        save_model(tiny_model("mixtral"), tmp_path, Precision("float32", "fp8"))
+        StoragePlan.of(tiny_model("mixtral"), Precision("float32", "fp8"))
     assert caught.value.hint == "Use `int8` or `int4`."
 
 

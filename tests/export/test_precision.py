@@ -23,6 +23,7 @@ from spectr_export.checks.reference import Reference
 from spectr_export.cli import main
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, measure_spec
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import BLOCK, quantise
 from spectr_export.storing.save import save_model
@@ -46,7 +47,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
         if key not in made:
             folder, model = tmp_path_factory.mktemp(family), tiny_model(family, **SIZES[family])
             spec = dataclasses.replace(measure_spec(model), dtype=dtype, quantisation=quantisation)
-            save_model(model, folder, Precision(dtype, quantisation))
+            save_model(model, folder, StoragePlan.of(model, Precision(dtype, quantisation)))
             export_graph(folder, spec)
             made[key] = folder, model, spec
         return made[key]
@@ -79,7 +80,8 @@ def test_the_graph_on_the_stored_weights_agrees_with_transformers(
 
 def test_a_half_precision_graph_on_other_weights_is_found(stored: Store, tmp_path: Path) -> None:
     folder, _, spec = stored("llama", "bfloat16", "none")
-    save_model(tiny_model("llama", seed=1, **SIZES["llama"]), tmp_path, Precision("bfloat16"))
+    model = tiny_model("llama", seed=1, **SIZES["llama"])
+    save_model(model, tmp_path, StoragePlan.of(model, Precision("bfloat16")))
     with pytest.raises(BundleError, match=r"allowed are 0\.03 \+ 0\.01 of the logit"):
         check_onnxruntime(Reference(load_original(tmp_path)), folder, spec, 128, name="other")
 
@@ -194,7 +196,7 @@ def test_embeddings_logits_and_vectors_are_not_quantised(stored: Store) -> None:
 def test_a_model_whose_layers_fill_no_blocks_is_refused(tmp_path: Path) -> None:
     model = tiny_model("llama", hidden_size=40, intermediate_size=40)
     with pytest.raises(BundleError, match="The llama model has no layers that can be stored in int4"):
-        save_model(model, tmp_path, Precision("float32", "int4"))
+        save_model(model, tmp_path, StoragePlan.of(model, Precision("float32", "int4")))
 
 
 @pytest.mark.parametrize(("dtype", "quantisation"), [("float8", "none"), ("float32", "int3")])

@@ -16,7 +16,7 @@ from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, measure_spec
 from spectr_export.storing.save import save_model
 from spectr_export.weights import read_places
-from spectr_runtime.bundle.bundle import stacks
+from spectr_runtime.bundle import stacks
 from spectr_runtime.bundle.stacks import experts_per_product, products
 from spectr_runtime.engines.torch import TorchEngine
 

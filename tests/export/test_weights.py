@@ -14,6 +14,7 @@ from tiny_models import tiny_model
 from transformers import AutoModelForCausalLM
 
 from spectr_export.original.model import load_original, load_stored
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_export.weights import ALIGNMENT, Layout, read_places, write_weights
@@ -81,7 +82,7 @@ def test_a_sharded_checkpoint_becomes_one_file_of_the_wanted_type(tmp_path: Path
     model.save_pretrained(tmp_path / "source", max_shard_size="20kB")
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 2
     stored = load_stored(tmp_path / "source")
-    save_model(stored.model, tmp_path / "one", Precision(dtype), stored.weights)
+    save_model(stored.model, tmp_path / "one", StoragePlan.of(stored.model, Precision(dtype)), stored.weights)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((tmp_path / "one" / "config.json").read_text())["dtype"] == dtype
     wanted = getattr(torch, dtype)
@@ -94,7 +95,7 @@ def test_a_weight_beyond_half_precision_is_refused(tmp_path: Path) -> None:
     model = tiny_model("llama")
     model.model.layers[1].mlp.up_proj.weight.data[3, 4] = 7e4
     with pytest.raises(BundleError, match=r"model\.layers\.1\.mlp\.up_proj\.weight has values up to 7e\+04") as caught:
-        save_model(model, tmp_path, Precision("float16"))
+        save_model(model, tmp_path, StoragePlan.of(model, Precision("float16")))
     assert "bfloat16" in caught.value.hint
 
 
@@ -123,7 +124,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, LlamaConfig
 from spectr_export.original.model import (load_stored)
 from spectr_export.storing.precision import (Precision)
-from spectr_export.storing.plan import (convert, layouts)
+from spectr_export.storing.plan import (StoragePlan)
 from spectr_export.weights import (write_weights)
 
 def resident():
@@ -131,16 +132,17 @@ def resident():
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 folder = Path(sys.argv[1])
-stored, precision = load_stored(folder / "source"), Precision("float32")
+stored = load_stored(folder / "source")
+plan = StoragePlan.of(stored.model, Precision("float32"))
 before, peak = resident(), 0
 
 def sampled():
     global peak
-    for item in convert(stored.model, stored.weights, precision):
+    for item in plan.convert(stored.weights):
         peak = max(peak, resident())
         yield item
 
-write_weights(folder / "weights", layouts(stored.model, precision), sampled(), {})
+write_weights(folder / "weights", plan.layouts, sampled(), {})
 print(peak - before)
 """
 

@@ -12,13 +12,14 @@ from tiny_models import tiny_model
 from spectr_export.checks.widening import MOVES, WIDE, widen
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import measure_spec
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 
 
 def test_numbers_are_widened_behind_what_only_moves_them_and_for_one_reader_each(tmp_path: Path) -> None:
     model = tiny_model("llama")
-    save_model(model, tmp_path, Precision("bfloat16"))
+    save_model(model, tmp_path, StoragePlan.of(model, Precision("bfloat16")))
     export_graph(tmp_path, dataclasses.replace(measure_spec(model), dtype="bfloat16"))
     graph = onnx.load_from_string(widen(tmp_path / "model.onnx")).graph
     stored = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.BFLOAT16}
