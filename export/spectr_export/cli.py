@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -74,17 +74,7 @@ def main() -> None:
     is_flag=True,
     help="Check the pair, tell the bundle's size and about how much memory and time the build takes, and end.",
 )
-def build(
-    target: str,
-    draft: str,
-    output: Path,
-    capacity: int | None,
-    dtype: str,
-    quantise: str | None,
-    text: Path | None,
-    overwrite: bool,
-    dry_run: bool,
-) -> None:
+def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: str | None, **options: Any) -> None:
     """Build a bundle from TARGET, a folder or a hub id (owner/name, or owner/name@revision), and its draft.
 
     Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears;
@@ -93,18 +83,17 @@ def build(
     """
     with _reporting_errors():
         from spectr_export.build import build as build_bundle
+        from spectr_export.preparation import BuildOptions
         from spectr_export.storing.precision import Precision
 
         _quieten_transformers()
-        precision = Precision(dtype, quantise or "none")
+        wanted = BuildOptions(precision=Precision(dtype, quantise or "none"), **options)
         if dry_run:
             from spectr_export.rehearsal import rehearse
 
-            click.echo(rehearse(target, draft, capacity=capacity, say=_say, precision=precision))
+            click.echo(rehearse(wanted, _say))
             return
-        built = build_bundle(
-            target, draft, output, capacity=capacity, overwrite=overwrite, say=_say, precision=precision, text=text
-        )
+        built = build_bundle(wanted, output, overwrite=overwrite, say=_say)
         parity = max(max(stages.values()) for stages in built.manifest.parity.values())
         click.echo(
             f"{output}: {built.size / 1e6:.1f} MB, capacity {built.manifest.limits.capacity}, "

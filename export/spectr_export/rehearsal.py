@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spectr_export.build import Prepared, prepare
 from spectr_export.member import Member, Say
 from spectr_export.original.model import outline
+from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Role
@@ -79,13 +79,13 @@ class Expected:
         return min(SHARDS * self.largest_file, MATRICES * self.largest_matrix) + REST
 
 
-def rehearse(target: str, draft: str, *, capacity: int | None, say: Say, precision: Precision) -> str:
-    """Check a pair and tell what building it takes; see ``prepare`` for arguments and errors.
+def rehearse(options: BuildOptions, say: Say) -> str:
+    """Check a pair and estimate what building it takes; ``prepare`` describes the arguments and the errors.
 
     Returns:
         A small table for a person.
     """
-    pair = prepare(target, draft, capacity=capacity, say=say, precision=precision)
+    pair = prepare(options, say)
     return render(pair, [Expected.of(member, pair.configs[role]) for role, member in pair.members.items()])
 
 

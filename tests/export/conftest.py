@@ -11,6 +11,7 @@ from tiny_models import Exported, save_pair, tiny_model
 from spectr_export.build import build
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import measure_spec
+from spectr_export.preparation import BuildOptions
 from spectr_export.storing.save import save_model
 
 
@@ -42,5 +43,5 @@ def bundle_path(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     """A bundle of the pair; tests that change it copy it."""
     target, draft = pair
     output = tmp_path_factory.mktemp("bundles") / "tiny.bundle"
-    build(str(target), str(draft), output, capacity=None, overwrite=False, say=lambda line: None)
+    build(BuildOptions(str(target), str(draft)), output, say=lambda line: None)
     return output

@@ -23,6 +23,7 @@ from spectr_export.checks.reference import Reference
 from spectr_export.cli import main
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, measure_spec
+from spectr_export.preparation import BuildOptions
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import BLOCK, quantise
@@ -258,7 +259,7 @@ def test_a_precision_that_loses_too_much_fails_the_build(
     monkeypatch.setitem(quality.LIMITS, copy, -10.0)
     monkeypatch.setattr(member_module, "check_onnxruntime", lambda *_args, **_options: {"prefill": 0.0})
     with pytest.raises(BundleError, match=rf"The draft in {copy} \w+ and float32 loses -?\d\.\d{{3}} nats per token"):
-        build(str(target), copy, tmp_path / "bundle", capacity=None, overwrite=False, say=lambda line: None)
+        build(BuildOptions(str(target), copy), tmp_path / "bundle", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,7 +277,4 @@ def test_a_text_that_cannot_be_read_is_a_usage_error(target: Path, tmp_path: Pat
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")
     for name, message in (("none", "cannot be read"), ("bytes", "cannot be read"), ("short", "fewer than two tokens")):
         with pytest.raises(UsageError, match=message):
-            build(
-                str(target), "int8", tmp_path / "out", capacity=None, overwrite=False, say=lambda line: None,
-                text=tmp_path / name,
-            )  # fmt: skip
+            build(BuildOptions(str(target), "int8", text=tmp_path / name), tmp_path / "out", say=lambda line: None)
