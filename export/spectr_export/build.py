@@ -8,7 +8,8 @@ import shutil
 import time
 from pathlib import Path
 
-from spectr_export.member import Say, build_member, check_member
+from spectr_export.console import Say
+from spectr_export.member import build_member, check_member
 from spectr_export.preparation import BuildOptions, prepare
 from spectr_export.staging import refuse_output, staged
 from spectr_runtime.bundle import ROLES, Bundle, Manifest

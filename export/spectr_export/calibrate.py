@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 from pathlib import Path
 
+from spectr_export.console import page
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.engines import Backend
 from spectr_runtime.planning.calibration import calibration_file, machine_name, save_costs
@@ -46,9 +47,9 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
 def render(costs: Costs) -> str:
     """Milliseconds of a round as a table, for a person."""
     length = costs.lengths[-1]
-    lines = [f"milliseconds of a round at texts of {length} tokens, by rows of the batch"]
-    lines.append(f"{'plan':<14}" + "".join(f"{rows:>9}" for rows in costs.rows))
+    lines = [("plan", "".join(f"{rows:>9}" for rows in costs.rows))]
     for plan in RACES:
-        cells = "".join(f"{1e3 * costs.seconds(plan, rows, length):>9.1f}" for rows in costs.rows)
-        lines.append(f"{plan!s:<14}{cells}")
-    return "\n".join(lines)
+        cells = (f"{1e3 * costs.seconds(plan, rows, length):>9.1f}" for rows in costs.rows)
+        lines.append((str(plan), "".join(cells)))
+    title = f"milliseconds of a round at texts of {length} tokens, by rows of the batch"
+    return f"{title}\n{page(lines, width=14)}"

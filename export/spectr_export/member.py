@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,17 +12,16 @@ from spectr_export.checks.activations import measure_inputs
 from spectr_export.checks.parity import check_half, check_onnxruntime, check_rounded
 from spectr_export.checks.quality import check_quality
 from spectr_export.checks.reference import Reference
+from spectr_export.console import Say
 from spectr_export.graph.export import export_graph
 from spectr_export.inspection import describe_parity, describe_quality
 from spectr_export.original.model import load_original, load_stored, measure_spec
-from spectr_export.original.ondemand import Stored
+from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.plan import NO_INPUTS, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_runtime.bundle import ModelSpec, Role
 from spectr_runtime.contract import DTYPES
-
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Checked:
+class BuiltMember:
     """A model that was built and passed its checks.
 
     Attributes:
@@ -55,7 +54,7 @@ class Checked:
     quality: Mapping[str, float]
 
 
-def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int], say: Say) -> Checked:
+def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int], say: Say) -> BuiltMember:
     """Write a model's weights and graph and check both.
 
     Args:
@@ -86,7 +85,7 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     quality |= _check_arithmetic(reference, folder, spec, capacity, role)
     if quality:
         say(f"{role}: in {precision}, {describe_quality(quality)}")
-    return Checked(spec, parity, quality)
+    return BuiltMember(spec, parity, quality)
 
 
 def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: Say) -> None:
@@ -112,7 +111,7 @@ def _check_arithmetic(
     return {}
 
 
-def _exact(weights: Mapping[str, Stored], precision: Precision) -> bool:
+def _exact(weights: Mapping[str, LazyWeight], precision: Precision) -> bool:
     """Whether every weight of a checkpoint is a number of the precision's type."""
     wanted = DTYPES[precision.dtype]
     found = {weight.dtype for weight in weights.values() if weight.dtype.is_floating_point}

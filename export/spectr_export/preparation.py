@@ -15,7 +15,8 @@ from typing import Any
 
 from spectr_export.checks.parity import SMALLEST_CAPACITY
 from spectr_export.checks.quality import encode_text, read_text
-from spectr_export.member import Member, Say
+from spectr_export.console import Say
+from spectr_export.member import Member
 from spectr_export.original.model import load_config, longest_text
 from spectr_export.original.refusal import refuse_unsupported
 from spectr_export.original.source import fetch

@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spectr_export.member import Member, Say
+from spectr_export.console import Say, page
+from spectr_export.member import Member
 from spectr_export.original.model import outline
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.plan import StoragePlan
@@ -27,7 +28,7 @@ SHARDS, MATRICES, REST = 1.3, 3, 2e9
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Expected:
+class Estimate:
     """What a model of the bundle will be.
 
     Attributes:
@@ -52,11 +53,11 @@ class Expected:
     largest_matrix: int
 
     @staticmethod
-    def of(member: Member, config: Any) -> Expected:
+    def of(member: Member, config: Any) -> Estimate:
         """Lay a model out without its weights."""
         model = outline(config)
         files = [path.stat().st_size for path in member.source.glob("*.safetensors")]
-        return Expected(
+        return Estimate(
             role=member.role,
             architecture=config.model_type,
             precision=member.precision,
@@ -86,26 +87,28 @@ def rehearse(options: BuildOptions, say: Say) -> str:
         A small table for a person.
     """
     pair = prepare(options, say)
-    return render(pair, [Expected.of(member, pair.configs[role]) for role, member in pair.members.items()])
+    return render(pair, [Estimate.of(member, pair.configs[role]) for role, member in pair.members.items()])
 
 
-def render(pair: Prepared, models: list[Expected]) -> str:
+def render(pair: Prepared, models: list[Estimate]) -> str:
     """What was found, aligned."""
-    seconds = START_SECONDS + sum(one.seconds for one in models)
+    seconds = START_SECONDS + sum(model.seconds for model in models)
     lines = [
-        "dry run, nothing is written",
-        *(
-            f"{one.role:<12}{one.architecture}, {one.parameters / 1e6:,.1f} M parameters, {one.layers} layers, "
-            f"{one.precision}: {one.size / 1e6:,.1f} MB"
-            for one in sorted(models, key=lambda one: one.role, reverse=True)
-        ),
-        f"{'vocabulary':<12}{pair.vocabulary.size} tokens",
-        f"{'limits':<12}{pair.limits.capacity} tokens per text",
-        f"{'disk':<12}{sum(one.size for one in models) / 1e6:,.1f} MB and a few for graphs and tokenizer",
-        f"{'memory':<12}at most {max(one.memory for one in models) / 1e9:.1f} GB, and mapped files besides",
-        f"{'time':<12}about {_duration(seconds)} on two cores",
+        *((model.role, _describe(model)) for model in sorted(models, key=lambda model: model.role, reverse=True)),
+        ("vocabulary", f"{pair.vocabulary.size} tokens"),
+        ("limits", f"{pair.limits.capacity} tokens per text"),
+        ("disk", f"{sum(model.size for model in models) / 1e6:,.1f} MB and a few for graphs and tokenizer"),
+        ("memory", f"at most {max(model.memory for model in models) / 1e9:.1f} GB, and mapped files besides"),
+        ("time", f"about {_duration(seconds)} on two cores"),
     ]
-    return "\n".join(lines)
+    return f"dry run, nothing is written\n{page(lines)}"
+
+
+def _describe(model: Estimate) -> str:
+    return (
+        f"{model.architecture}, {model.parameters / 1e6:,.1f} M parameters, {model.layers} layers, "
+        f"{model.precision}: {model.size / 1e6:,.1f} MB"
+    )
 
 
 def _numbers_at_once(shape: Sequence[int]) -> int:

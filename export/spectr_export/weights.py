@@ -32,7 +32,7 @@ SAFETENSORS_DTYPES = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class TensorEntry:
     """One tensor's bytes.
 
     Attributes:
@@ -66,7 +66,7 @@ class Layout:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_places(path: Path) -> Mapping[str, Place]:
+def read_header(path: Path) -> Mapping[str, TensorEntry]:
     """Read the header of a safetensors file: eight bytes of length, then JSON, then the data.
 
     Raises:
@@ -80,15 +80,15 @@ def read_places(path: Path) -> Mapping[str, Place]:
                 raise ValueError(f"its header of {header_length} bytes is longer than the file")
             header = json.loads(file.read(header_length))
         start = 8 + header_length
-        places = {name: _place(entry, start) for name, entry in header.items() if name != "__metadata__"}
+        entries = {name: _read_entry(entry, start) for name, entry in header.items() if name != "__metadata__"}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BundleError(f"{path} is not a safetensors file: {error}.", hint="Get the checkpoint again.") from error
-    beyond = [name for name, place in places.items() if place.offset + place.length > size]
+    beyond = [name for name, entry in entries.items() if entry.offset + entry.length > size]
     if beyond:
         raise BundleError(
             f"{path} has {size} bytes and ends before its tensor {beyond[0]}.", hint="Get the checkpoint again."
         )
-    return places
+    return entries
 
 
 def write_weights(
@@ -129,6 +129,6 @@ def write_weights(
     assert written == {name: layout.length for name, layout in layouts.items()}, path
 
 
-def _place(entry: Mapping[str, Any], start: int) -> Place:
+def _read_entry(entry: Mapping[str, Any], start: int) -> TensorEntry:
     begin, end = entry["data_offsets"]
-    return Place(start + begin, end - begin, tuple(entry["shape"]), entry["dtype"])
+    return TensorEntry(start + begin, end - begin, tuple(entry["shape"]), entry["dtype"])

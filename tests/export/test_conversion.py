@@ -19,7 +19,7 @@ from spectr_export.original.model import load_stored, outline
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime import BundleError
 
 TABLE = "transformers.conversion_mapping"
@@ -112,8 +112,8 @@ def test_of_tied_weights_that_are_both_stored_one_is_read_if_they_are_equal(tmp_
     stored = load_stored(tmp_path)
     assert ("lm_head.weight" in stored.weights) is not equal
     save_model(stored.model, tmp_path / "one", weights=stored.weights)
-    places = read_places(tmp_path / "one" / "model.safetensors")
-    assert ("lm_head.weight" in places) is not equal
+    header = read_header(tmp_path / "one" / "model.safetensors")
+    assert ("lm_head.weight" in header) is not equal
     with torch.inference_mode():
         logits = stored.model(torch.arange(5)[None]).logits
         expected = AutoModelForCausalLM.from_pretrained(tmp_path)(torch.arange(5)[None]).logits

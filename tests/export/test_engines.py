@@ -19,7 +19,7 @@ from rtx import FLEET, FP8_FLEET, HALVES, WIDE, build, check
 from tiny_models import tiny_model
 
 from spectr_export.compiled import tensorrt as tensorrt_module
-from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits
 from spectr_export.graph import export as graph_module
 from spectr_export.graph.export import export_graph
@@ -179,13 +179,13 @@ def test_an_interrupt_ends_the_build(halves: Halves) -> None:
 
     minutes = itertools.count(step=60)
     with pytest.raises(KeyboardInterrupt):
-        build(halves("llama", "float16"), progress=Progress("model", interrupt, lambda: float(next(minutes))))
+        build(halves("llama", "float16"), progress=BuildProgress("model", interrupt, lambda: float(next(minutes))))
 
 
 def test_progress_goes_from_start_to_end(halves: Halves) -> None:
     lines: list[str] = []
     minutes = itertools.count(step=60)
-    build(halves("llama", "float16"), progress=Progress("model", lines.append, lambda: float(next(minutes))))
+    build(halves("llama", "float16"), progress=BuildProgress("model", lines.append, lambda: float(next(minutes))))
     assert lines[0].startswith("model: 0%, building engine")
     done = [int(line.split("%")[0].removeprefix("model: ")) for line in lines]
     assert done == sorted(done)

@@ -29,12 +29,12 @@ from spectr_export.compiled.compile import refuse_fp8
 from spectr_export.graph.export import export_graph
 from spectr_export.member import Member
 from spectr_export.original.model import load_original, measure_spec
-from spectr_export.rehearsal import Expected
+from spectr_export.rehearsal import Estimate
 from spectr_export.storing.plan import HEADROOM, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import quantise
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.bundle.compiled import EngineKey
 from spectr_runtime.bundle.e4m3 import LARGEST, encode
@@ -128,12 +128,12 @@ def test_weights_are_stored_once_in_eight_bits(stored: Store) -> None:
     folder, spec = stored("llama", "bfloat16")
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     read = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "offset"}
-    places = read_places(folder / WEIGHTS)
-    unread = {name.split(".")[-3] for name, place in places.items() if str(place.offset) not in read}
+    header = read_header(folder / WEIGHTS)
+    unread = {name.split(".")[-3] for name, entry in header.items() if str(entry.offset) not in read}
     # Scales of inputs that are rounded once for several products.
     assert unread == {"k_proj", "v_proj", "up_proj"}
-    codes = [place for name, place in places.items() if name.endswith(".codes")]
-    assert {place.dtype for place in codes} == {"F8_E4M3"}
+    codes = [entry for name, entry in header.items() if name.endswith(".codes")]
+    assert {entry.dtype for entry in codes} == {"F8_E4M3"}
     assert len(codes) == LAYERS["llama"][0] * spec.layers
 
 
@@ -314,5 +314,5 @@ def test_products_in_fp8_need_a_gpu_that_has_them(capability: str, served: bool)
 
 def test_the_size_foretold_is_the_size_written(checkpoint: Path, stored: Store) -> None:
     folder, _ = stored("llama", "bfloat16")
-    expected = Expected.of(Member("target", checkpoint, Precision("bfloat16", "fp8")), tiny_model("llama").config)
-    assert expected.size == sum(place.length for place in read_places(folder / WEIGHTS).values())
+    expected = Estimate.of(Member("target", checkpoint, Precision("bfloat16", "fp8")), tiny_model("llama").config)
+    assert expected.size == sum(entry.length for entry in read_header(folder / WEIGHTS).values())

@@ -28,7 +28,7 @@ from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import BLOCK, quantise
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.bundle.weights import dequantise, read_weights
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -101,7 +101,7 @@ def test_the_graph_is_standard_and_stores_each_weight_once(
     kinds = {onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in graph.output[1:]}
     assert [str(kind) for kind in kinds] == [dtype]
     read = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "offset"}
-    assert read == {str(place.offset) for place in read_places(folder / "model.safetensors").values()}
+    assert read == {str(entry.offset) for entry in read_header(folder / "model.safetensors").values()}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -19,7 +19,7 @@ from tensorrt_signatures import read_signatures
 
 from spectr_export.cli import main
 from spectr_export.compiled.profiles import make_profiles, static_capacity
-from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime import Bundle, EngineError, UsageError
 from spectr_runtime.bundle import Limits
@@ -102,7 +102,7 @@ Build = Callable[..., BuiltEngine]
 @pytest.fixture
 def build(trt: Double, folder: Path) -> Build:
     def built(limits: BuildLimits | None = None) -> BuiltEngine:
-        key, progress = machine_key("tensorrt", "cuda"), Progress("model", lambda line: None)
+        key, progress = machine_key("tensorrt", "cuda"), BuildProgress("model", lambda line: None)
         return build_engine(folder, key, PROFILES, CAPACITY, limits or BuildLimits(), progress)
 
     return built

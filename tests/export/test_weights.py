@@ -17,7 +17,7 @@ from spectr_export.original.model import load_original, load_stored
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
-from spectr_export.weights import ALIGNMENT, Layout, read_places, write_weights
+from spectr_export.weights import ALIGNMENT, Layout, read_header, write_weights
 from spectr_runtime import BundleError
 
 TENSORS = {
@@ -44,10 +44,10 @@ def test_safetensors_reads_what_was_written_in_any_order(tmp_path: Path) -> None
 
 
 def test_every_tensor_is_aligned_to_its_type(tmp_path: Path) -> None:
-    places = read_places(write(tmp_path / "a.safetensors"))
-    assert min(place.offset for place in places.values()) % ALIGNMENT == 0
-    assert all(place.offset % TENSORS[name].element_size() == 0 for name, place in places.items())
-    assert (places["half"].shape, places["half"].dtype, places["half"].length) == ((2, 2), "BF16", 8)
+    header = read_header(write(tmp_path / "a.safetensors"))
+    assert min(entry.offset for entry in header.values()) % ALIGNMENT == 0
+    assert all(entry.offset % TENSORS[name].element_size() == 0 for name, entry in header.items())
+    assert (header["half"].shape, header["half"].dtype, header["half"].length) == ((2, 2), "BF16", 8)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     save_file({"whole": torch.zeros(3), "cut": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BundleError, match=r"ends before its tensor \w+"):
-        read_places(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) 
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(BundleError, match="is not a safetensors file"):
-        read_places(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -88,7 +88,7 @@ def test_a_sharded_checkpoint_becomes_one_file_of_the_wanted_type(tmp_path: Path
     wanted = getattr(torch, dtype)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "one", dtype="auto").state_dict()
     assert all(torch.equal(again[name], tensor.to(wanted)) for name, tensor in model.state_dict().items())
-    assert ("lm_head.weight" in read_places(tmp_path / "one" / "model.safetensors")) is not tied
+    assert ("lm_head.weight" in read_header(tmp_path / "one" / "model.safetensors")) is not tied
 
 
 def test_a_weight_beyond_half_precision_is_refused(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ def test_numbers_are_widened_behind_what_only_moves_them_and_for_one_reader_each
     export_graph(tmp_path, dataclasses.replace(measure_spec(model), dtype="bfloat16"))
     graph = onnx.load_from_string(widen(tmp_path / "model.onnx")).graph
     stored = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.BFLOAT16}
-    casts = {node.output[0]: place for place, node in enumerate(graph.node) if f"{WIDE}." in node.output[0]}
+    casts = {node.output[0]: index for index, node in enumerate(graph.node) if f"{WIDE}." in node.output[0]}
     assert casts
     assert stored
-    for name, place in casts.items():
+    for name, index in casts.items():
         readers = [number for number, node in enumerate(graph.node) if name in node.input]
         assert len(readers) == 1
         # Other casts of the same reader stand between them at most.
-        assert all(graph.node[number].op_type == "Cast" for number in range(place + 1, readers[0]))
+        assert all(graph.node[number].op_type == "Cast" for number in range(index + 1, readers[0]))
     direct = [node.op_type for node in graph.node for name in node.input if name in stored]
     assert {"Gather", "Transpose"} <= set(direct) <= {*MOVES, "Cast"}

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from spectr_export.checks.reference import Reference, Text
+from spectr_export.checks.reference import Reference, Tokens
 from spectr_export.checks.tolerance import (
     ABSOLUTE,
     RELATIVE,
     WIDE_ABSOLUTE,
     WIDE_RELATIVE,
-    Differ,
+    Criterion,
     shortfall,
     within,
     within_spread,
@@ -45,7 +45,7 @@ ACCEPTED = (0, 1, 4, 7)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Fed:
+class FedToken:
     """One token fed to a row.
 
     Attributes:
@@ -53,7 +53,7 @@ class Fed:
         sees: Cache slots it sees, its own among them.
     """
 
-    text: Text
+    text: Tokens
     sees: frozenset[int]
 
 
@@ -79,8 +79,8 @@ def check_onnxruntime(
         EngineError: ONNX Runtime fails.
     """
     engine = _float32_engine(folder, spec, capacity, drop_rounding)
-    differ = within(ABSOLUTE, RELATIVE) if spec.dtype == "float32" else within(WIDE_ABSOLUTE, WIDE_RELATIVE)
-    return compare(reference, engine, differ, name=name)
+    criterion = within(ABSOLUTE, RELATIVE) if spec.dtype == "float32" else within(WIDE_ABSOLUTE, WIDE_RELATIVE)
+    return compare(reference, engine, criterion, name=name)
 
 
 def check_rounded(
@@ -148,13 +148,13 @@ def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float
     return compare(Reference(model), engine, within(ABSOLUTE, RELATIVE), name=name)
 
 
-def compare(reference: Reference, engine: Engine, differ: Differ, *, name: str) -> Mapping[str, float]:
+def compare(reference: Reference, engine: Engine, criterion: Criterion, *, name: str) -> Mapping[str, float]:
     """Compare an engine with the original model.
 
     Args:
         reference: The original model.
         engine: The engine, with at least 3 rows and ``SMALLEST_CAPACITY`` slots.
-        differ: Says how far logits differ and whether they may.
+        criterion: Says how far logits differ and whether they may.
         name: What to call the engine in an error.
 
     Returns:
@@ -169,17 +169,17 @@ def compare(reference: Reference, engine: Engine, differ: Differ, *, name: str) 
             reference.logits(text[:-1])
         # Each stage goes on where the one before it left the cache.
         return {
-            "prefill": _compare(reference, _prefill(engine, texts), differ, f"{name}, prefill"),
-            "tree": _compare(reference, _tree(engine, texts), differ, f"{name}, tree"),
-            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), differ, f"{name}, steps"),
+            "prefill": _compare(reference, _prefill(engine, texts), criterion, f"{name}, prefill"),
+            "tree": _compare(reference, _tree(engine, texts), criterion, f"{name}, tree"),
+            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), criterion, f"{name}, steps"),
         }
 
 
 # What one call scored: texts with the logits [V] behind them.
-Scored = list[tuple[Text, torch.Tensor]]
+Scores = list[tuple[Tokens, torch.Tensor]]
 
 
-def _texts(engine: Engine) -> list[Text]:
+def _texts(engine: Engine) -> list[Tokens]:
     """Three ragged texts that leave room for the tree and the steps."""
     longest = min(LONGEST_TEXT, engine.cache.capacity - len(PARENTS) - STEPS)
     lengths = (longest, longest // 2 + 1, 5)
@@ -187,19 +187,19 @@ def _texts(engine: Engine) -> list[Text]:
     return [tuple(torch.randint(engine.spec.vocabulary, (n,), generator=generator).tolist()) for n in lengths]
 
 
-def _prefill(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
+def _prefill(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
     """All but the last token, in chunks: the first two rows together, the third alone."""
     for first_row, rows in ((0, texts[:2]), (2, texts[2:])):
         for start in range(0, max(map(len, rows)) - 1, CHUNK):
             ends = [min(start + CHUNK, len(text) - 1) for text in rows]
             fed = [
-                [Fed(text[: n + 1], frozenset(range(n + 1))) for n in range(start, end)]
+                [FedToken(text[: n + 1], frozenset(range(n + 1))) for n in range(start, end)]
                 for text, end in zip(rows, ends, strict=True)
             ]
             yield _feed(engine, fed, [start] * len(rows), first_row)
 
 
-def _tree(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
+def _tree(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
     """The last committed token and the nodes that hang on it, in one pass."""
     starts = [len(text) - 1 for text in texts]
     fed = []
@@ -208,31 +208,31 @@ def _tree(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
         committed = set(range(start))
         fed.append(
             [
-                Fed(text[:-1] + path, frozenset(committed | {start + ancestor for ancestor in _ancestors(node)}))
+                FedToken(text[:-1] + path, frozenset(committed | {start + ancestor for ancestor in _ancestors(node)}))
                 for node, path in enumerate(paths)
             ]
         )
     yield _feed(engine, fed, starts, 0)
 
 
-def _accept(engine: Engine, texts: Sequence[Text]) -> list[Text]:
+def _accept(engine: Engine, texts: Sequence[Tokens]) -> list[Tokens]:
     """Keep one path of the tree in the cache, as a round does; returns the longer texts."""
     base_B = torch.tensor([len(text) - 1 for text in texts])
     engine.cache.keep(base_B, torch.tensor([ACCEPTED[1:]] * len(texts)))
     return [text[:-1] + _paths(text, engine.spec.vocabulary)[ACCEPTED[-1]] for text in texts]
 
 
-def _steps(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
+def _steps(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
     """Single tokens behind the accepted path."""
     for step in range(STEPS):
         texts = [(*text, (text[-1] + step + 1) % engine.spec.vocabulary) for text in texts]
-        fed = [[Fed(text, frozenset(range(len(text))))] for text in texts]
+        fed = [[FedToken(text, frozenset(range(len(text))))] for text in texts]
         yield _feed(engine, fed, [len(text) - 1 for text in texts], 0)
 
 
-def _paths(text: Text, vocabulary: int) -> list[Text]:
+def _paths(text: Tokens, vocabulary: int) -> list[Tokens]:
     """Tokens from the root to each node; the root is the text's last token, nodes continue by small odd strides."""
-    paths: list[Text] = []
+    paths: list[Tokens] = []
     for node, parent in enumerate(PARENTS):
         paths.append(text[-1:] if parent < 0 else (*paths[parent], (text[-1] + 17 * node) % vocabulary))
     return paths
@@ -245,7 +245,7 @@ def _ancestors(node: int) -> list[int]:
     return chain
 
 
-def _feed(engine: Engine, fed: Sequence[Sequence[Fed]], starts: Sequence[int], first_row: int) -> Scored:
+def _feed(engine: Engine, fed: Sequence[Sequence[FedToken]], starts: Sequence[int], first_row: int) -> Scores:
     """Feed rows of different lengths in one call; the padding of shorter ones stands behind them and sees nothing."""
     width = max(map(len, fed))
     length = max(start + width for start in starts)
@@ -260,16 +260,16 @@ def _feed(engine: Engine, fed: Sequence[Sequence[Fed]], starts: Sequence[int], f
     return [(token.text, logits_BTV[row, column]) for row, column, token in _each(fed)]
 
 
-def _each(fed: Sequence[Sequence[Fed]]) -> list[tuple[int, int, Fed]]:
+def _each(fed: Sequence[Sequence[FedToken]]) -> list[tuple[int, int, FedToken]]:
     rows = ([(row, column, token) for column, token in enumerate(tokens)] for row, tokens in enumerate(fed))
     return list(itertools.chain.from_iterable(rows))
 
 
-def _compare(reference: Reference, calls: Iterator[Scored], differ: Differ, where: str) -> float:
+def _compare(reference: Reference, calls: Iterator[Scores], criterion: Criterion, where: str) -> float:
     largest = 0.0
     # Longest first, so that the reference reads every text of a call once.
     for text, logits_V in (one for call in calls for one in sorted(call, key=lambda pair: -len(pair[0]))):
-        difference, sound, allowed = differ(logits_V.cpu(), reference.logits(text))
+        difference, sound, allowed = criterion(logits_V.cpu(), reference.logits(text))
         if not sound:
             raise BundleError(
                 f"Parity failed ({where}): logits after {len(text)} tokens differ from transformers by "

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-Text = tuple[int, ...]
+Tokens = tuple[int, ...]
 
 
 class Reference:
@@ -23,10 +23,10 @@ class Reference:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._known: dict[Text, torch.Tensor] = {}
-        self._caches: dict[Text, Any] = {}
+        self._known: dict[Tokens, torch.Tensor] = {}
+        self._caches: dict[Tokens, Any] = {}
 
-    def logits(self, text: Text) -> torch.Tensor:
+    def logits(self, text: Tokens) -> torch.Tensor:
         """Float32 logits [V] after a text; every beginning of the text is remembered with it."""
         if text not in self._known:
             begun = max((known for known in self._caches if text[: len(known)] == known), key=len, default=())
@@ -37,7 +37,7 @@ class Reference:
                 self._caches[text] = self._read(text, half, self._read(text[:half], 0, None) if half else None)
         return self._known[text]
 
-    def _read(self, text: Text, start: int, cache: Any) -> Any:
+    def _read(self, text: Tokens, start: int, cache: Any) -> Any:
         """Read a text from a place on and remember its logits; returns the cache behind it."""
         output = self._model(input_ids=torch.tensor([text[start:]]), past_key_values=cache, use_cache=True)
         for length, logits_V in enumerate(output.logits[0].float(), start=start + 1):

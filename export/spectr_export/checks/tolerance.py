@@ -18,10 +18,10 @@ HALF = 0.25
 ROUNDED = 0.25
 
 # From an engine's logits [V] and the model's: how far they differ, whether that is allowed, and what is.
-Differ = Callable[[torch.Tensor, torch.Tensor], tuple[float, bool, str]]
+Criterion = Callable[[torch.Tensor, torch.Tensor], tuple[float, bool, str]]
 
 
-def within(absolute: float, relative: float) -> Differ:
+def within(absolute: float, relative: float) -> Criterion:
     """The largest difference of two rows of logits; each may be ``absolute + relative * |logit|``."""
 
     def differ(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:

@@ -39,13 +39,13 @@ def widen(path: Path) -> bytes:
         for attribute in node.attribute:
             _widen_attribute(attribute)
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type in HALVES}
-    nodes = [made for place, node in enumerate(graph.node) for made in _widened(node, place, halves)]
+    nodes = [made for index, node in enumerate(graph.node) for made in _widened(node, index, halves)]
     del graph.node[:]
     graph.node.extend(nodes)
     return bytes(model.SerializeToString())
 
 
-def _widened(node: NodeProto, place: int, halves: set[str]) -> Iterator[NodeProto]:
+def _widened(node: NodeProto, index: int, halves: set[str]) -> Iterator[NodeProto]:
     """A node behind the casts of what it alone reads, so that nothing wide is kept for another."""
     moved = node.input[: MOVES[node.op_type]] if node.op_type in MOVES else []
     if moved and halves.issuperset(moved):
@@ -53,7 +53,7 @@ def _widened(node: NodeProto, place: int, halves: set[str]) -> Iterator[NodeProt
     else:
         for number, name in enumerate(node.input):
             if name in halves:
-                node.input[number] = f"{name}{WIDE}.{place}.{number}"
+                node.input[number] = f"{name}{WIDE}.{index}.{number}"
                 yield helper.make_node("Cast", [name], [node.input[number]], to=TensorProto.FLOAT)
     yield node
 

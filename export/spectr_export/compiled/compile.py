@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spectr_export.compiled.profiles import make_profiles, static_capacity
-from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits, build_engine, capabilities
+from spectr_export.console import Say
 from spectr_runtime.bundle import ROLES, Bundle, ModelSpec
 from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Flavour
 from spectr_runtime.bundle.layout import ENGINES
@@ -18,7 +19,6 @@ from spectr_runtime.files import file_sha256
 
 # The first GPUs that multiply E4M3.
 FP8_CAPABILITY = (8, 9)
-Say = Callable[[str], None]
 
 
 def compile_bundle(
@@ -59,7 +59,7 @@ def compile_bundle(
     written = []
     for role in ROLES:
         say(f"{role}: {key}, up to {rows} rows of {capacity} slots")
-        built = build_engine(bundle.model(role), key, profiles, capacity, limits, Progress(role, say))
+        built = build_engine(bundle.model(role), key, profiles, capacity, limits, BuildProgress(role, say))
         say(f"{role}: attention {built.attention}")
         path = bundle.model(role) / ENGINES / f"{key.name}.engine"
         path.with_suffix(".json").unlink(missing_ok=True)  # an interruption leaves no record of another engine

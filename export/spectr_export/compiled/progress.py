@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from spectr_export.console import Say
+
 SECONDS = 5.0  # between two lines
 
 
@@ -18,7 +20,7 @@ class _Phase:
     done: int = 0
 
 
-class Progress:
+class BuildProgress:
     """Follows the phases that a builder reports, from any thread.
 
     Args:
@@ -27,7 +29,7 @@ class Progress:
         clock: Seconds, from any start.
     """
 
-    def __init__(self, label: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, label: str, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
         self.interrupted = False
         self._label = label
         self._say = say
@@ -78,8 +80,8 @@ class Progress:
             self._say(f"{self._label}: {self.fraction:.0%}, {name.lower()}")
 
 
-def make_monitor(trt: Any, progress: Progress) -> Any:
-    """TensorRT's progress monitor on a ``Progress``.
+def make_monitor(trt: Any, progress: BuildProgress) -> Any:
+    """TensorRT's progress monitor on a ``BuildProgress``.
 
     Python's signal handlers run inside these calls, where no exception may leave: an interrupt ends the build instead,
     and ``progress.interrupted`` tells so.

@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from spectr_export.compiled.profiles import check_coverage, fix_capacity, read_dimensions, shapes
-from spectr_export.compiled.progress import Progress, make_monitor
+from spectr_export.compiled.progress import BuildProgress, make_monitor
 from spectr_runtime.bundle.compiled import EngineKey, Profile
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, make_logger
@@ -53,7 +53,12 @@ class BuiltEngine:
 
 
 def build_engine(
-    folder: Path, key: EngineKey, profiles: Sequence[Profile], capacity: int, limits: BuildLimits, progress: Progress
+    folder: Path,
+    key: EngineKey,
+    profiles: Sequence[Profile],
+    capacity: int,
+    limits: BuildLimits,
+    progress: BuildProgress,
 ) -> BuiltEngine:
     """Build an engine.
 
@@ -129,8 +134,8 @@ def _parse(trt: Any, builder: Any, graph: onnx.ModelProto, folder: Path, log: Lo
 
 
 def _allow_decomposition(trt: Any, network: Any) -> None:
-    for place in range(network.num_layers):
-        layer = network.get_layer(place)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
             layer.__class__ = trt.IAttentionInputLayer
             layer.attention.decomposable = True
@@ -147,8 +152,8 @@ def _configure(trt: Any, builder: Any, key: EngineKey, limits: BuildLimits) -> A
     if key.flavour == "tensorrt-rtx":
         allowed = capabilities(trt)
         config.num_compute_capabilities = len(key.capabilities)
-        for place, capability in enumerate(key.capabilities):
-            config.set_compute_capability(allowed.get(capability, trt.ComputeCapability.CURRENT), place)
+        for index, capability in enumerate(key.capabilities):
+            config.set_compute_capability(allowed.get(capability, trt.ComputeCapability.CURRENT), index)
     if limits.timing_cache is not None:
         _use_timings(config, limits.timing_cache)
     return config

@@ -16,11 +16,12 @@ from onnxscript import ir
 
 from spectr_export.graph.dequantisation import dequantise_stacks, dequantise_weight, is_stack, read_undecoded
 from spectr_export.graph.fusion import simplify
+from spectr_export.graph.initializers import external_tensor
 from spectr_export.graph.kinds import find_pattern, shortened
 from spectr_export.graph.repetition import repeat_layers
 from spectr_export.graph.rounding import round_products
 from spectr_export.graph.slicing import cut_stacks
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime.adapter.model import ContractModel, load_contract_model
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH, WEIGHTS
@@ -130,29 +131,27 @@ def _renamed(size: int | ir.SymbolicDim, letters: Mapping[str, str]) -> int | st
 
 def _stored_names(model: ContractModel, folder: Path) -> dict[str, str]:
     """Map every parameter's name in the graph to its name in the file; tied parameters share one entry there."""
-    places = read_places(folder / WEIGHTS)
+    header = read_header(folder / WEIGHTS)
     parameters = dict(model.model.named_parameters(remove_duplicate=False))
-    stored = {id(parameter): name for name, parameter in parameters.items() if {name, name + CODES} & places.keys()}
+    stored = {id(parameter): name for name, parameter in parameters.items() if {name, name + CODES} & header.keys()}
     return {f"model.{name}": stored[id(parameter)] for name, parameter in parameters.items()}
 
 
 def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> set[str]:
-    """Replace every weight's data by its place in the file; returns the names of the initializers that are weights."""
-    places, (_, order) = read_places(folder / WEIGHTS), read_stored(folder / WEIGHTS)
+    """Replace every weight's data by its entry in the file; returns the names of the initializers that are weights."""
+    header, (_, order) = read_header(folder / WEIGHTS), read_stored(folder / WEIGHTS)
     weights = {name: value for name, value in graph.graph.initializers.items() if name in stored_names}
-    stacks = {name for name in weights if is_stack(stored_names[name], places)}
+    stacks = {name for name in weights if is_stack(stored_names[name], header)}
     for name, value in weights.items():
         if name in stacks:
             continue
-        if stored_names[name] not in places:
-            dequantise_weight(graph, value, stored_names[name], places, folder, inputs_first=order.layers)
+        if stored_names[name] not in header:
+            dequantise_weight(graph, value, stored_names[name], header, folder, inputs_first=order.layers)
             continue
-        place = places[stored_names[name]]
+        entry = header[stored_names[name]]
         assert value.dtype is not None
-        assert value.shape == place.shape, f"{name} is {value.shape} in the graph and {place.shape} in the file"
-        value.const_value = ir.ExternalTensor(
-            WEIGHTS, place.offset, place.length, value.dtype, shape=ir.Shape(place.shape), name=name, base_dir=folder
-        )
+        assert value.shape == entry.shape, f"{name} is {value.shape} in the graph and {entry.shape} in the file"
+        value.const_value = external_tensor(name, value.dtype, entry, folder)
     initializers = graph.graph.initializers.items()
     return stacks | {name for name, value in initializers if isinstance(value.const_value, ir.ExternalTensor)}
 

@@ -79,14 +79,14 @@ def _constant_shape(node: ir.Node) -> list[int] | None:
     assert asked is not None
     if source.shape is None or target.shape is None or asked.const_value is not None:
         return None
-    sizes = [_fixed_size(size, source.shape, place) for place, size in enumerate(target.shape)]
+    sizes = [_fixed_size(size, source.shape, index) for index, size in enumerate(target.shape)]
     return sizes if sizes.count(-1) <= 1 else None
 
 
-def _fixed_size(size: int | ir.SymbolicDim, source: ir.Shape, place: int) -> int:
+def _fixed_size(size: int | ir.SymbolicDim, source: ir.Shape, index: int) -> int:
     if isinstance(size, int):
         return size
-    stays = size.value is not None and place < len(source) and size == source[place]
+    stays = size.value is not None and index < len(source) and size == source[index]
     return 0 if stays else -1
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from spectr_runtime.adapter.model import ContractModel
 
 # Where a layer stands in the model, as transformers' modules know it.
-PLACES = ("layer_idx", "layer_id")
+INDEX_NAMES = ("layer_idx", "layer_id")
 FACTS = (bool, int, float, str, tuple, list, dict, type(None))
 
 
@@ -41,11 +41,11 @@ def find_pattern(model: ContractModel, layers: int) -> Pattern:
     """Compare a model's layers; where they do not repeat, all are to be traced."""
     lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
     path, found = next(((name, part) for name, part in lists if len(part) == layers), ("", nn.ModuleList()))
-    kinds = [_kind(layer, model.model.config.to_dict(), place, layers) for place, layer in enumerate(found)]
+    kinds = [_kind(layer, model.model.config.to_dict(), index, layers) for index, layer in enumerate(found)]
     # The first layer is no template: what the layers share is computed in it.
-    firsts = [kinds.index(kind, 1) if place else 0 for place, kind in enumerate(kinds)]
+    firsts = [kinds.index(kind, 1) if index else 0 for index, kind in enumerate(kinds)]
     for traced in range(3, len(kinds)):
-        twins = [(first, place) for place, first in enumerate(firsts[:traced]) if first < place]
+        twins = [(first, index) for index, first in enumerate(firsts[:traced]) if first < index]
         if twins and max(firsts[traced:]) < traced:
             return Pattern(path, traced, firsts[traced:], twins[0])
     return Pattern(path, layers)
@@ -63,9 +63,9 @@ def shortened(model: ContractModel, pattern: Pattern) -> Iterator[None]:
         layers.extend(rest)
 
 
-def _kind(layer: nn.Module, config: dict[str, Any], place: int, layers: int) -> Any:
-    """All that is told of a layer but its place, its weights and what it shares with the whole model."""
-    told = {name: value[place] for name, value in config.items() if isinstance(value, list) and len(value) == layers}
+def _kind(layer: nn.Module, config: dict[str, Any], index: int, layers: int) -> Any:
+    """All that is told of a layer but its index, its weights and what it shares with the whole model."""
+    told = {name: value[index] for name, value in config.items() if isinstance(value, list) and len(value) == layers}
     modules = [(name, type(module), _facts(module)) for name, module in layer.named_modules()]
     weights = [(name, weight.dtype, weight.shape) for name, weight in layer.named_parameters()]
     buffers = [(name, buffer.dtype, buffer.tolist()) for name, buffer in layer.named_buffers()]
@@ -74,4 +74,6 @@ def _kind(layer: nn.Module, config: dict[str, Any], place: int, layers: int) -> 
 
 def _facts(module: nn.Module) -> dict[str, Any]:
     told = vars(module).items()
-    return {name: value for name, value in told if name[0] != "_" and name not in PLACES and isinstance(value, FACTS)}
+    return {
+        name: value for name, value in told if name[0] != "_" and name not in INDEX_NAMES and isinstance(value, FACTS)
+    }

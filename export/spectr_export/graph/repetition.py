@@ -19,11 +19,11 @@ class _Layer:
     """A layer of the graph.
 
     Attributes:
-        place: Its number.
+        index: Its number.
         nodes: What it computes, in order; constants apart, which layers share.
     """
 
-    place: int
+    index: int
     nodes: Sequence[ir.Node]
 
     @property
@@ -55,8 +55,8 @@ def repeat_layers(graph: ir.Graph, pattern: Pattern) -> bool:
     readers = [use for use in last.output.uses() if use.node not in last.nodes]
     for template in pattern.templates:
         last = _repeat(graph, layers[template - 1 : template + 1], last, pattern.path)
-    for reader, place in readers:
-        reader.replace_input_with(place, last.output)
+    for reader, index in readers:
+        reader.replace_input_with(index, last.output)
     return True
 
 
@@ -67,7 +67,7 @@ def _find_layers(graph: ir.Graph, pattern: Pattern) -> list[_Layer]:
         found = scope.search(node.metadata_props.get(SCOPES, ""))
         if found and node.op_type != "Constant":
             nodes[int(found[1])].append(node)
-    return [_Layer(place, own) for place, own in enumerate(nodes)]
+    return [_Layer(index, own) for index, own in enumerate(nodes)]
 
 
 def _are_twins(graph: ir.Graph, one: Sequence[_Layer], other: Sequence[_Layer], path: str) -> bool:
@@ -75,7 +75,7 @@ def _are_twins(graph: ir.Graph, one: Sequence[_Layer], other: Sequence[_Layer], 
     (before, first), (other_before, second) = one, other
     own = _own_values(graph)
     stands = {before.output: other_before.output}
-    stands |= {own[name]: own[new] for name, new in _renamed(own, first.place, second.place, path).items()}
+    stands |= {own[name]: own[new] for name, new in _renamed(own, first.index, second.index, path).items()}
     for node, twin in zip(first.nodes, second.nodes, strict=False):
         inputs = [stands.get(value, value) if value is not None else None for value in node.inputs]
         if _told(node) != _told(twin) or list(map(_content, inputs)) != list(map(_content, twin.inputs)):
@@ -86,10 +86,10 @@ def _are_twins(graph: ir.Graph, one: Sequence[_Layer], other: Sequence[_Layer], 
 
 def _repeat(graph: ir.Graph, template: Sequence[_Layer], last: _Layer, path: str) -> _Layer:
     """Copy a layer, given with the one in front of it, behind the last; returns the copy."""
-    (before, layer), place = template, last.place + 1
+    (before, layer), index = template, last.index + 1
     own = _own_values(graph)
     stands = {before.output: last.output}
-    for name, new in _renamed(own, layer.place, place, path).items():
+    for name, new in _renamed(own, layer.index, index, path).items():
         value = stands[own[name]] = _copied(own[name], new)
         if own[name].is_initializer():
             graph.register_initializer(value)
@@ -103,18 +103,18 @@ def _repeat(graph: ir.Graph, template: Sequence[_Layer], last: _Layer, path: str
         stands |= zip(node.outputs, outputs, strict=True)
     graph.insert_after(last.nodes[-1], nodes)
     for value in [value for value in graph.outputs if value in stands]:
-        stands[value].name = str(value.name).replace(f".{layer.place}.", f".{place}.")
+        stands[value].name = str(value.name).replace(f".{layer.index}.", f".{index}.")
         graph.outputs.append(stands[value])
-    return _Layer(place, nodes)
+    return _Layer(index, nodes)
 
 
 def _own_values(graph: ir.Graph) -> dict[str, ir.Value]:
     return {**graph.initializers, **{str(value.name): value for value in graph.inputs}}
 
 
-def _renamed(names: Iterable[str], place: int, new: int, path: str) -> dict[str, str]:
-    """The weights and the cache of a layer, and what they are called at another place."""
-    pairs = [(f"{begin}.{place}.", f"{begin}.{new}.") for begin in (path, "past_key_values")]
+def _renamed(names: Iterable[str], index: int, new: int, path: str) -> dict[str, str]:
+    """The weights and the cache of a layer, and what they are called at another index."""
+    pairs = [(f"{begin}.{index}.", f"{begin}.{new}.") for begin in (path, "past_key_values")]
     return {name: then + name.removeprefix(now) for now, then in pairs for name in names if name.startswith(now)}
 
 

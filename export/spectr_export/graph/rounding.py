@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 from onnxscript import ir
 
-from spectr_export.graph.dequantisation import external
-from spectr_export.weights import read_places
+from spectr_export.graph.initializers import as_initializer, external_tensor
+from spectr_export.weights import read_header
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.weights import CODES, INPUT, read_input_scales
 
@@ -26,7 +26,7 @@ def round_products(graph: ir.Model, stored_names: Mapping[str, str], folder: Pat
         stored_names: The names in the file of the weights in the graph.
         folder: Folder of the file.
     """
-    places, scales = read_places(folder / WEIGHTS), read_input_scales(folder / WEIGHTS)
+    header, scales = read_header(folder / WEIGHTS), read_input_scales(folder / WEIGHTS)
     rounded: dict[tuple[ir.Value, float], ir.Value] = {}
     products = [(product, stored_names[own]) for product, own in _products(graph.graph)]
     assert {name for _, name in products} == scales.keys(), "a matrix in fp8 is multiplied with where no product shows"
@@ -36,7 +36,7 @@ def round_products(graph: ir.Model, stored_names: Mapping[str, str], folder: Pat
         assert given.dtype is not None
         key = (given, float(scales[name]))
         if key not in rounded:
-            scale = external(name + INPUT, given.dtype, (), places[name + INPUT], folder)
+            scale = as_initializer(external_tensor(name + INPUT, given.dtype, header[name + INPUT], folder))
             rounded[key] = _round(graph.graph, given, scale, before=product)
         product.replace_input_with(0, rounded[key])
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from onnxscript import ir
 from onnxscript.ir import passes
 
+from spectr_export.graph.initializers import as_initializer, read_integer
+
 
 def cut_stacks(graph: ir.Model, weights: set[str]) -> None:
     """Replace every slice along the first dimension of a weight by a weight.
@@ -21,7 +23,7 @@ def cut_stacks(graph: ir.Model, weights: set[str]) -> None:
         stack = node.inputs[0] if node.op_type == "Slice" else None
         if stack is None or stack.name not in weights:
             continue
-        start, end, axis = (number(value) for value in node.inputs[1:4])
+        start, end, axis = (read_integer(value) for value in node.inputs[1:4])
         assert axis == 0, f"{stack.name} is cut along dimension {axis}"
         part = _part(stack, start, end)
         graph.graph.register_initializer(part)
@@ -42,11 +44,4 @@ def _part(stack: ir.Value, start: int, end: int) -> ir.Value:
         whole.location, whole.offset + start * entry, (end - start) * entry, whole.dtype,
         shape=shape, name=name, base_dir=whole.base_dir,
     )  # fmt: skip
-    return ir.Value(name=name, type=ir.TensorType(whole.dtype), shape=shape, const_value=data)
-
-
-def number(value: ir.Value | None) -> int:
-    """The number that a constant holds."""
-    constant = ir.convenience.get_const_tensor(value) if value is not None else None
-    assert constant is not None, "a stack is cut where only a call tells"
-    return int(constant.numpy().item())
+    return as_initializer(data)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from spectr_export.original.checkpoint import weight_files
-from spectr_export.original.ondemand import Stored
+from spectr_export.original.ondemand import LazyWeight
 from spectr_runtime.errors import BundleError
 
 # What a converter reads: tensors by the pattern that their names match.
@@ -57,7 +57,7 @@ class _Conversion:
         return self({pattern: tensors[entries] for pattern, tensors in self.sources.items()})[name]
 
 
-def read_checkpoint(folder: Path, model: Any) -> dict[str, Stored]:
+def read_checkpoint(folder: Path, model: Any) -> dict[str, LazyWeight]:
     """The weights of a checkpoint under transformers' names; of tied ones that are equal, one.
 
     Args:
@@ -67,11 +67,11 @@ def read_checkpoint(folder: Path, model: Any) -> dict[str, Stored]:
     Raises:
         BundleError: A mixture's experts are joined in a way in which they cannot be one by one.
     """
-    weights: dict[str, Stored] = {}
+    weights: dict[str, LazyWeight] = {}
     for name, sources, converter in _grouped(_mapped(folder), model):
         if converter is None:
             ((tensor,),) = sources.values()
-            weights[name] = Stored.of(tensor)
+            weights[name] = LazyWeight.of(tensor)
         else:
             weights |= _converted(_Conversion(converter, name, model, sources))
     for name, other in model.all_tied_weights_keys.items():
@@ -115,7 +115,7 @@ def _grouped(tensors: Mapping[str, torch.Tensor], model: Any) -> Iterator[tuple[
         yield name, sources, by_pattern.get(next(iter(sources)))
 
 
-def _converted(conversion: _Conversion) -> dict[str, Stored]:
+def _converted(conversion: _Conversion) -> dict[str, LazyWeight]:
     from transformers.core_model_loading import MergeModulelist
 
     whole = slice(None)
@@ -126,7 +126,7 @@ def _converted(conversion: _Conversion) -> dict[str, Stored]:
     else:
         parts = [whole]
     return {
-        name: Stored(tensor.dtype, tuple(tensor.shape), _readers(conversion, name, parts))
+        name: LazyWeight(tensor.dtype, tuple(tensor.shape), _readers(conversion, name, parts))
         for name, tensor in made.items()
     }
 

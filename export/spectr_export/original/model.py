@@ -13,8 +13,8 @@ import torch
 
 from spectr_export.original.checkpoint import check_sizes
 from spectr_export.original.conversion import read_checkpoint
-from spectr_export.original.ondemand import Stored, load_on_demand
-from spectr_export.weights import read_places
+from spectr_export.original.ondemand import LazyWeight, load_on_demand
+from spectr_export.weights import read_header
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.e4m3 import round_inputs
 from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
@@ -61,7 +61,7 @@ class Original:
     """
 
     model: Any
-    weights: Mapping[str, Stored]
+    weights: Mapping[str, LazyWeight]
 
 
 def outline(config: Any) -> Any:
@@ -107,7 +107,7 @@ def load_original(folder: Path, *, rounding: bool = True) -> Any:
         BundleError: As ``load_stored``.
     """
     whole = folder / WEIGHTS
-    if whole.is_file() and any(name.endswith(CODES) for name in read_places(whole)):
+    if whole.is_file() and any(name.endswith(CODES) for name in read_header(whole)):
         model = load_on_demand(load_config(folder), _stored_weights(whole))
         if rounding:
             round_inputs(model, read_input_scales(whole))
@@ -162,7 +162,7 @@ def measure_spec(model: Any) -> ModelSpec:
     )
 
 
-def _stored_weights(path: Path) -> dict[str, Stored]:
+def _stored_weights(path: Path) -> dict[str, LazyWeight]:
     """The weights of a bundle's model, quantised ones decoded when they are read."""
     stored, order = read_stored(path)
     weights = {}
@@ -172,17 +172,17 @@ def _stored_weights(path: Path) -> dict[str, Stored]:
             scales = stored[plain + SCALES].float()
             if tensor.dim() == 2:
                 read = functools.partial(read_layer, tensor, scales, inputs_first=order.layers)
-                weights[plain] = Stored(torch.float32, layer_shape(tensor, scales, order), [read])
+                weights[plain] = LazyWeight(torch.float32, layer_shape(tensor, scales, order), [read])
             else:
                 weights[plain] = _stored_stack(tensor, scales, up=is_up(plain), inputs_first=order.experts)
         elif not name.endswith(SCALES):
-            weights[name] = Stored.of(tensor)
+            weights[name] = LazyWeight.of(tensor)
     return weights
 
 
-def _stored_stack(codes: torch.Tensor, scales: torch.Tensor, *, up: bool, inputs_first: bool) -> Stored:
+def _stored_stack(codes: torch.Tensor, scales: torch.Tensor, *, up: bool, inputs_first: bool) -> LazyWeight:
     def read(number: int) -> torch.Tensor:
         return read_expert(codes, scales, number, up=up, inputs_first=inputs_first)[None]
 
     shape = stack_shape(codes, scales, up=up, inputs_first=inputs_first)
-    return Stored(torch.float32, shape, [functools.partial(read, number) for number in range(shape[0])])
+    return LazyWeight(torch.float32, shape, [functools.partial(read, number) for number in range(shape[0])])

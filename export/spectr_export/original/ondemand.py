@@ -14,7 +14,7 @@ from spectr_runtime.errors import BundleError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stored:
+class LazyWeight:
     """A weight that can be read when it is needed, in equal parts of its first dimension.
 
     A stack of matrices, such as a layer's experts, has a part for each of them; any other weight is one part.
@@ -30,11 +30,11 @@ class Stored:
     parts: Sequence[Callable[[], torch.Tensor]]
 
     @staticmethod
-    def of(tensor: torch.Tensor) -> Stored:
+    def of(tensor: torch.Tensor) -> LazyWeight:
         """A tensor that is mapped or in memory."""
         stacked = tensor.dim() == 3
         views = [functools.partial(tensor.narrow, 0, number, 1) for number in range(len(tensor))] if stacked else None
-        return Stored(tensor.dtype, tuple(tensor.shape), views or [lambda: tensor])
+        return LazyWeight(tensor.dtype, tuple(tensor.shape), views or [lambda: tensor])
 
     def read(self) -> torch.Tensor:
         """The whole weight in float32."""
@@ -43,17 +43,17 @@ class Stored:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stack:
+class LazyExperts:
     """Stands for a stack of experts where transformers' own loop over them takes one after the other."""
 
-    weight: Stored
+    weight: LazyWeight
 
     def __getitem__(self, number: torch.Tensor) -> torch.Tensor:
         """One expert's matrix in float32."""
         return self.weight.parts[int(number)]()[0].float()
 
 
-def load_on_demand(config: Any, weights: Mapping[str, Stored]) -> Any:
+def load_on_demand(config: Any, weights: Mapping[str, LazyWeight]) -> Any:
     """A model that reads each matrix when the module that owns it runs and lets go of it afterwards.
 
     So a model in another type than float32, or quantised, computes in float32 in the memory of its largest matrix, and
@@ -104,7 +104,7 @@ def load_on_demand(config: Any, weights: Mapping[str, Stored]) -> Any:
     return model.eval()
 
 
-def _attach(module: nn.Module, owned: Mapping[str, Stored]) -> None:
+def _attach(module: nn.Module, owned: Mapping[str, LazyWeight]) -> None:
     stand_ins = {name: module._parameters[name] for name in owned}
     # transformers marks so the modules whose experts are stacked.
     mixture = hasattr(module, "has_gate")
@@ -113,7 +113,7 @@ def _attach(module: nn.Module, owned: Mapping[str, Stored]) -> None:
         for name, weight in owned.items():
             stacked = mixture and len(weight.parts) > 1
             parameters: dict[str, Any] = module._parameters
-            parameters[name] = Stack(weight) if stacked else nn.Parameter(weight.read(), requires_grad=False)
+            parameters[name] = LazyExperts(weight) if stacked else nn.Parameter(weight.read(), requires_grad=False)
 
     def let_go(_module: nn.Module, _inputs: object, _output: object) -> None:
         module._parameters.update(stand_ins)

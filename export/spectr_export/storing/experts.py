@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from spectr_export.original.ondemand import Stored
+from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.quantiser import quantise, quantised_layouts
 from spectr_export.weights import Layout
 from spectr_runtime.bundle.stacks import DOWN, UP, experts_per_product, products
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stack:
+class ExpertStack:
     """One of the two stacks of a layer's experts.
 
     Attributes:
@@ -40,17 +40,17 @@ class Stack:
         return (second, first) if self.inputs_first else (first, second)
 
 
-def find_stacks(model: Any) -> dict[str, Stack]:
+def find_stacks(model: Any) -> dict[str, ExpertStack]:
     """The stacks of a model by the names of their weights; none if it is no mixture."""
     return {
-        f"{path}.{name}": Stack(tuple(module.get_parameter(name).shape), name == UP, module.is_transposed)
+        f"{path}.{name}": ExpertStack(tuple(module.get_parameter(name).shape), name == UP, module.is_transposed)
         for path, module in model.named_modules()
         if hasattr(module, "has_gate")
         for name in (UP, DOWN)
     }
 
 
-def stack_layouts(stack: Stack, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:
+def stack_layouts(stack: ExpertStack, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:
     """What ``quantise_stack`` will give."""
     experts = experts_per_product(stack.shape)
     count, (outputs, inputs) = stack.shape[0] // experts, stack.sizes
@@ -62,7 +62,7 @@ def stack_layouts(stack: Stack, quantisation: str, dtype: torch.dtype) -> tuple[
 
 
 def quantise_stack(
-    weight: Stored, stack: Stack, quantisation: str, dtype: torch.dtype
+    weight: LazyWeight, stack: ExpertStack, quantisation: str, dtype: torch.dtype
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Codes and scales, product by product.
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from spectr_export.original.ondemand import Stored
-from spectr_export.storing.experts import Stack, find_stacks, quantise_stack, stack_layouts
+from spectr_export.original.ondemand import LazyWeight
+from spectr_export.storing.experts import ExpertStack, find_stacks, quantise_stack, stack_layouts
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import fits, has_inputs_first, quantisable, quantise, quantised_layouts, scale_to
 from spectr_export.weights import Layout
@@ -38,7 +38,7 @@ class StoragePlan:
 
     precision: Precision
     matrices: frozenset[str]
-    stacks: Mapping[str, Stack]
+    stacks: Mapping[str, ExpertStack]
     order: Order
     layouts: Mapping[str, Layout]
 
@@ -56,7 +56,7 @@ class StoragePlan:
         stacks = find_stacks(model)
         _refuse_fp8_experts(model, stacks, precision)
         order = Order(has_inputs_first(model), any(stack.inputs_first for stack in stacks.values()))
-        matrices, quantised_stacks = frozenset[str](), dict[str, Stack]()
+        matrices, quantised_stacks = frozenset[str](), dict[str, ExpertStack]()
         if precision.quantisation != "none":
             matrices = frozenset(quantisable(model, precision.quantisation))
             quantised_stacks = {
@@ -66,7 +66,7 @@ class StoragePlan:
         return dataclasses.replace(made, layouts=dict(made._lay_out(distinct_weights(model))))
 
     def convert(
-        self, weights: Mapping[str, Stored], inputs: Mapping[str, float] = NO_INPUTS
+        self, weights: Mapping[str, LazyWeight], inputs: Mapping[str, float] = NO_INPUTS
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield every weight once as it is to be stored, part by part; a part is made when it is asked for.
 
@@ -126,7 +126,7 @@ def distinct_weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers.items())}
 
 
-def _refuse_fp8_experts(model: Any, stacks: Mapping[str, Stack], precision: Precision) -> None:
+def _refuse_fp8_experts(model: Any, stacks: Mapping[str, ExpertStack], precision: Precision) -> None:
     if precision.quantisation == "fp8" and stacks:
         raise BundleError(
             f"The {model.config.model_type} model is a mixture of experts, which cannot be stored in fp8: what "
@@ -135,7 +135,7 @@ def _refuse_fp8_experts(model: Any, stacks: Mapping[str, Stack], precision: Prec
         )
 
 
-def _checked(name: str, weight: Stored) -> Stored:
+def _checked(name: str, weight: LazyWeight) -> LazyWeight:
     """Return the same weight, whose parts raise an error when they are read if they do not fit float16."""
     parts = [functools.partial(_refuse_large, name, part) for part in weight.parts]
     return dataclasses.replace(weight, parts=parts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spectr_export.original.ondemand import Stored
+from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.plan import NO_INPUTS, StoragePlan, distinct_weights
 from spectr_export.storing.precision import FLOAT32
 from spectr_export.weights import write_weights
@@ -18,7 +18,7 @@ def save_model(
     model: Any,
     folder: Path,
     plan: StoragePlan | None = None,
-    weights: Mapping[str, Stored] | None = None,
+    weights: Mapping[str, LazyWeight] | None = None,
     inputs: Mapping[str, float] = NO_INPUTS,
 ) -> None:
     """Write ``config.json`` and ``model.safetensors``, the weights part by part under transformers' names.
@@ -38,6 +38,7 @@ def save_model(
     config = copy.deepcopy(model.config)
     config.architectures, config.dtype = [type(model).__name__], plan.precision.dtype
     config.save_pretrained(folder)
-    held = {name: Stored.of(tensor) for name, tensor in distinct_weights(model).items()} if weights is None else weights
+    if weights is None:
+        weights = {name: LazyWeight.of(tensor) for name, tensor in distinct_weights(model).items()}
     metadata = {"format": "pt", **plan.order.to_metadata()}
-    write_weights(folder / WEIGHTS, plan.layouts, plan.convert(held, inputs), metadata)
+    write_weights(folder / WEIGHTS, plan.layouts, plan.convert(weights, inputs), metadata)
