@@ -24,8 +24,8 @@ from machine import machine
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from spectr_export.build import build
-from spectr_export.checks.quality import WINDOW, encode_text, read_text
 from spectr_export.preparation import BuildOptions
+from spectr_export.text import WINDOW, encode_text, read_text
 from spectr_runtime import Bundle, Decoder, Plan, open_engine
 from spectr_runtime.bundle import Role
 from spectr_runtime.contract import Call, Engine

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tiny_models import SIZES
 
-from spectr_export.checks.activations import measure_inputs
+from spectr_export.storing.activations import measure_inputs
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_runtime import Call

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from spectr_export.checks.activations import measure_inputs
 from spectr_export.checks.parity import check_half, check_onnxruntime, check_rounded
 from spectr_export.checks.quality import check_quality
 from spectr_export.checks.reference import Reference
@@ -17,6 +16,7 @@ from spectr_export.graph.export import export_graph
 from spectr_export.inspection import describe_parity, describe_quality
 from spectr_export.original.model import load_original, load_stored, measure_spec
 from spectr_export.original.ondemand import LazyWeight
+from spectr_export.storing.activations import measure_inputs
 from spectr_export.storing.plan import NO_INPUTS, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model

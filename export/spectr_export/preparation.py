@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from spectr_export.checks.parity import SMALLEST_CAPACITY
-from spectr_export.checks.quality import encode_text, read_text
 from spectr_export.console import Say
 from spectr_export.member import Member
 from spectr_export.original.model import load_config, longest_text
@@ -22,6 +21,7 @@ from spectr_export.original.refusal import refuse_unsupported
 from spectr_export.original.source import fetch
 from spectr_export.original.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
 from spectr_export.storing.precision import FLOAT32, Precision
+from spectr_export.text import encode_text, read_text
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.errors import EngineError, UsageError
 

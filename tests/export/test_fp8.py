@@ -20,7 +20,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import save_checkpoint, tiny_model
 
-from spectr_export.checks.activations import measure_inputs
 from spectr_export.checks.parity import check_onnxruntime, check_rounded, compare
 from spectr_export.checks.reference import Reference
 from spectr_export.checks.tolerance import within_spread
@@ -30,6 +29,7 @@ from spectr_export.graph.export import export_graph
 from spectr_export.member import Member
 from spectr_export.original.model import load_original, measure_spec
 from spectr_export.rehearsal import Estimate
+from spectr_export.storing.activations import measure_inputs
 from spectr_export.storing.plan import HEADROOM, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import quantise

@@ -28,6 +28,7 @@ from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import BLOCK, quantise
 from spectr_export.storing.save import save_model
+from spectr_export.text import WINDOW
 from spectr_export.weights import read_header
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.bundle.weights import dequantise, read_weights
@@ -265,7 +266,7 @@ def test_a_precision_that_loses_too_much_fails_the_build(
 
 def test_what_a_text_costs_is_the_mean_over_its_windows(target: Path) -> None:
     model = load_original(target)
-    ids = torch.randint(VOCABULARY, (quality.WINDOW + 3,), generator=torch.Generator().manual_seed(0)).tolist()[:100]
+    ids = torch.randint(VOCABULARY, (WINDOW + 3,), generator=torch.Generator().manual_seed(0)).tolist()[:100]
     with torch.inference_mode():
         laws_TV = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = -sum(float(laws_TV[place, token]) for place, token in enumerate(ids[1:])) / (len(ids) - 1)

@@ -29,9 +29,9 @@ def external_tensor(
 
 def as_initializer(tensor: ir.ExternalTensor) -> ir.Value:
     """Return a value that can be registered as an initializer of a graph."""
-    return ir.Value(
-        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
-    )
+    # The graph may refine the value's shape, while the tensor's own is frozen.
+    shape = ir.Shape(tensor.shape)
+    return ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
 
 
 def read_integer(value: ir.Value | None) -> int:
