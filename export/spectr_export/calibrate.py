@@ -1,4 +1,4 @@
-"""Measure what a round costs on this machine and keep the figures in the bundle, for ``--plan auto``."""
+"""Measures what a round costs on this machine and keeps the figures in the bundle, for ``--plan auto``."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from spectr_runtime.speculation.pair import Pair
 
 
 def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tuple[Costs, Path]:
-    """Measure and keep the costs of every plan that an automatic plan chooses from.
+    """Measure the costs of every plan from which an automatic plan chooses, and write them into the bundle.
 
     Args:
         bundle: The models.
-        backend: Which engines run them.
-        device: Where they run, as torch names it.
-        rows: Rows of the batch; costs are kept for each batch size apart.
+        backend: The engines that run the models.
+        device: The device that runs them, as torch names it.
+        rows: Rows of the batch; the costs of each batch size are kept in a file of their own.
 
     Returns:
-        The costs, and the file that holds them. The bundle's hash stays the same.
+        The costs, and the file that holds them. The bundle's hash does not change.
 
     Raises:
         UsageError: The backend does not run on the device.
-        EngineError: The backend cannot run the bundle here.
+        EngineError: The backend cannot run the bundle on this machine.
     """
     pair = Pair(bundle, RACES, backend=backend, device=device, rows=rows)
     costs = measure(pair, RACES, bundle.manifest, rows)
@@ -45,7 +45,7 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
 
 
 def render(costs: Costs) -> str:
-    """Milliseconds of a round as a table, for a person."""
+    """Return a table of the milliseconds of a round: a line for each plan, a column for each number of rows."""
     length = costs.lengths[-1]
     lines = [("plan", "".join(f"{rows:>9}" for rows in costs.rows))]
     for plan in RACES:

@@ -1,4 +1,4 @@
-"""What a bundle holds, for a person. Loads no tensor library, so that the command answers at once."""
+"""Describes a bundle to a person. This module loads no tensor library, so that ``inspect`` answers at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spectr_runtime.bundle.compiled import list_engines
 
 
 def describe(bundle: Bundle) -> str:
-    """Models, vocabulary, limits, tools and engines of a bundle, aligned.
+    """Return a page with the models, vocabulary, limits, tools and engines of a bundle.
 
     Raises:
         BundleError: The record of an engine is malformed.
@@ -46,13 +46,13 @@ def _describe_model(spec: ModelSpec) -> str:
 
 
 def describe_parity(parity: Mapping[str, float]) -> str:
-    """Largest difference to PyTorch eager and where it was found, for a person."""
+    """Return the largest difference of the logits to PyTorch eager, over all stages and for each stage."""
     stages = ", ".join(f"{stage} {difference:.1e}" for stage, difference in parity.items())
     return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
 
 
 def describe_quality(quality: Mapping[str, float]) -> str:
-    """What a model's precision costs, for a person."""
+    """Return what a model's precision costs, as far as it was measured."""
     parts = []
     if "lost" in quality:
         parts.append(f"{quality['lost']:+.4f} nats per token to the checkpoint's {quality['original']:.3f}")

@@ -1,4 +1,11 @@
-"""The one file of a model's weights: writing it tensor by tensor, and where its bytes stand for an ONNX graph."""
+"""Reads and writes the file of a model's weights in safetensors' format.
+
+``write_weights`` writes it tensor by tensor. ``read_header`` says at which offset each tensor begins, so that an ONNX
+graph can refer to the same bytes. The format is eight bytes with the length of the header, then the header in JSON,
+then the data::
+
+    {"__metadata__": {"format": "pt"}, "lm_head.weight": {"dtype": "BF16", "shape": [8, 4], "data_offsets": [0, 64]}}
+"""
 
 from __future__ import annotations
 
@@ -15,7 +22,8 @@ import torch
 from spectr_runtime.bundle.weights import E4M3
 from spectr_runtime.errors import BundleError
 
-# The data begins at a multiple of this, and wider types come first, so that every tensor can be mapped as it stands.
+# The data begin at a multiple of this many bytes, and wider types come first, so that every tensor is aligned and can
+# be mapped into memory without a copy.
 ALIGNMENT = 64
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
@@ -33,7 +41,7 @@ SAFETENSORS_DTYPES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor's bytes.
+    """One tensor of a file: its type and shape, and the range of bytes that holds it.
 
     Attributes:
         offset: First byte, from the start of the file.
@@ -50,10 +58,10 @@ class TensorEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
-    """What a tensor will be, before it is made.
+    """Type and shape of a tensor that is yet to be made.
 
     Attributes:
-        dtype: Its type.
+        dtype: Type of its numbers.
         shape: Its sizes.
     """
 
@@ -67,10 +75,10 @@ class Layout:
 
 
 def read_header(path: Path) -> Mapping[str, TensorEntry]:
-    """Read the header of a safetensors file: eight bytes of length, then JSON, then the data.
+    """Return the entries of a safetensors file, by the names of the tensors.
 
     Raises:
-        BundleError: The file is no safetensors file or ends before its data does.
+        BundleError: The file is not a safetensors file, or it ends before its data do.
     """
     size = path.stat().st_size
     try:
@@ -97,14 +105,14 @@ def write_weights(
     tensors: Iterable[tuple[str, torch.Tensor]],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a safetensors file of which no more than one tensor, or a part of one, is ever in memory.
+    """Write a safetensors file while never more than one tensor, or a part of one, is in memory.
 
-    The header is written first, from the layouts; each tensor goes to its place when it comes, in any order.
+    The header is written first, from the layouts. Each tensor is written at its offset when it comes, in any order.
 
     Args:
-        path: The file.
-        layouts: Every tensor of the file.
-        tensors: The same names with their data: each whole, or in consecutive parts of its first dimension.
+        path: The file to write.
+        layouts: Type and shape of every tensor of the file.
+        tensors: The same names with their data: each tensor whole, or in consecutive parts of its first dimension.
         metadata: The file's ``__metadata__``.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -123,7 +131,7 @@ def write_weights(
             layout, begin = layouts[name], header[name]["data_offsets"][0]
             assert (tensor.dtype, tuple(tensor.shape[1:])) == (layout.dtype, layout.shape[1:]), name
             file.seek(8 + len(text) + begin + written[name])
-            # numpy has no bfloat16, so the bytes are handed over.
+            # The tensor is handed over as bytes, because numpy has no bfloat16.
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             written[name] += tensor.nbytes
     assert written == {name: layout.length for name, layout in layouts.items()}, path
