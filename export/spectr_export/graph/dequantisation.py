@@ -1,4 +1,4 @@
-"""Quantised matrices in a graph: a DequantizeLinear in place of each, which reads the codes where the file has them."""
+"""Puts a DequantizeLinear in place of every quantised matrix of a graph; it reads the codes from the model's file."""
 
 # K inputs of a linear layer, N outputs.
 from __future__ import annotations
@@ -17,12 +17,12 @@ from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape
 from spectr_runtime.bundle.weights import CODES, E4M3, SCALES, layer_shape, read_stored
 
-# By what safetensors calls the type of the bytes.
+# The type of the codes in the graph, by the type that safetensors gives for their bytes.
 CODE_TYPES = {"I8": ir.DataType.INT8, "U8": ir.DataType.INT4, E4M3: ir.DataType.FLOAT8E4M3FN}
 
 
 def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of a model, with a stand-in of the right shape and type for each quantised matrix, to trace with."""
+    """Return the weights for tracing: each quantised matrix is a stand-in of the right shape and type, without data."""
     stored, order = read_stored(path)
     for name in [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]:
         codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
@@ -39,18 +39,18 @@ def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
 def dequantise_weight(
     graph: ir.Model, weight: ir.Value, name: str, header: Mapping[str, TensorEntry], folder: Path, *, inputs_first: bool
 ) -> None:
-    """Replace a layer's weight by what DequantizeLinear makes of its codes [K, N].
+    """Replace a layer's weight by the output of a DequantizeLinear of its codes [K, N].
 
-    The tracer turns a linear layer's weight [N, K] before it multiplies. That turn is dropped, so that the product
-    reads the dequantised matrix itself: the form in which ONNX Runtime and TensorRT fuse the two.
+    A traced graph transposes the weight [N, K] of a linear layer before the product. That node is dropped, so that the
+    product reads the dequantised matrix itself, which is the form in which ONNX Runtime and TensorRT fuse the two.
 
     Args:
         graph: The graph.
-        weight: The weight among its initializers.
-        name: The weight's name in the file, without the suffixes of its two parts.
-        header: Where the file's tensors stand.
+        weight: The weight, an initializer of the graph.
+        name: The weight's name in the file, without the suffixes of the codes and the scales.
+        header: The entries of the file.
         folder: Folder of the file.
-        inputs_first: Whether the weight stands as its codes do, [K, N].
+        inputs_first: Whether the model keeps the weight as [K, N], in the order of its codes.
     """
     assert weight.dtype is not None
     node = _dequantise(str(weight.name), weight.dtype, header[name + CODES], header[name + SCALES], folder)
@@ -64,13 +64,14 @@ def dequantise_weight(
 
 
 def dequantise_stacks(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> None:
-    """Let every product of a mixture read what DequantizeLinear makes of its codes.
+    """Let every product of a mixture read the output of a DequantizeLinear of its codes.
 
-    What cuts and turns a stack of experts is dropped; the file has each product as it is multiplied with.
+    The nodes that slice and transpose a stack of experts are dropped, because the file holds the matrix of each product
+    in the form that the product needs.
 
     Args:
-        graph: The graph, its constants folded; changed in place.
-        stored_names: The names in the file of the weights in the graph.
+        graph: The graph, with folded constants; changed in place.
+        stored_names: The name in the file of every weight in the graph.
         folder: Folder of the file.
     """
     header = read_header(folder / WEIGHTS)
@@ -89,12 +90,12 @@ def dequantise_stacks(graph: ir.Model, stored_names: Mapping[str, str], folder: 
 
 
 def is_stack(name: str, header: Mapping[str, TensorEntry]) -> bool:
-    """Whether a weight of the file is a quantised stack of experts."""
+    """Return whether a weight of the file is a quantised stack of experts."""
     return name + CODES in header and len(header[name + CODES].shape) > 2
 
 
 def _readers(stack: ir.Value) -> list[ir.Node]:
-    """The products that read a stack or its parts, in the order of the experts."""
+    """Return the products that read a stack or slices of it, in the order of the experts."""
     readers = []
     for use in stack.uses():
         start, user = 0, use.node
@@ -107,7 +108,7 @@ def _readers(stack: ir.Value) -> list[ir.Node]:
 
 
 def _product(entry: TensorEntry, product: int, shape: tuple[int, ...]) -> TensorEntry:
-    """Where the codes or scales of one product stand."""
+    """Return the entry of one product's codes or scales, a part of the entry of the whole stack."""
     length = entry.length // entry.shape[0]
     return TensorEntry(entry.offset + product * length, length, shape, entry.dtype)
 
@@ -115,7 +116,7 @@ def _product(entry: TensorEntry, product: int, shape: tuple[int, ...]) -> Tensor
 def _dequantise(
     name: str, dtype: ir.DataType, codes_entry: TensorEntry, scales_entry: TensorEntry, folder: Path
 ) -> ir.Node:
-    """The node that makes a matrix [K, N] of its codes and scales."""
+    """Return the node that makes a matrix [K, N] of its codes and scales."""
     shape = (codes_entry.shape[0], scales_entry.shape[-1])
     codes_type = CODE_TYPES[codes_entry.dtype]
     blocked = codes_type == ir.DataType.INT4
@@ -135,7 +136,7 @@ def _insert(graph: ir.Model, node: ir.Node, before: ir.Node) -> None:
 
 
 def _read_turned(graph: ir.Model, user: ir.Node, index: int, matrix_KN: ir.Value) -> None:
-    """Let a node that read the weight [N, K] read the matrix [K, N]."""
+    """Let a node that reads the weight [N, K] as its input ``index`` read the matrix [K, N] instead."""
     if user.op_type == "Transpose":
         user.outputs[0].replace_all_uses_with(matrix_KN)
         graph.graph.remove(user, safe=True)

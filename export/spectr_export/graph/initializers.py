@@ -1,4 +1,4 @@
-"""Initializers of a graph: weights whose data stay in ``model.safetensors``, and constants read as integers."""
+"""Initializers of a graph: weights whose data are in ``model.safetensors``, and constants that hold an integer."""
 
 from __future__ import annotations
 

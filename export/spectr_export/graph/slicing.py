@@ -1,7 +1,7 @@
-"""Parts of a stack of weights in a graph, each read from its own place in the file.
+"""Turns slices of a stack of weights into weights of their own, each with its own range of bytes in the file.
 
-The products of a mixture take several experts of a stack each. As weights of their own, no more than one part has to
-be in memory, turned or widened.
+Each product of a mixture takes several experts of a stack. As the experts of a product are a weight of their own, a
+runtime that transposes or widens weights has to hold only those experts in memory, and not the whole stack.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def cut_stacks(graph: ir.Model, weights: set[str]) -> None:
     """Replace every slice along the first dimension of a weight by a weight.
 
     Args:
-        graph: The graph, its weights external data and its constants folded; changed in place.
-        weights: Their names.
+        graph: The graph, with external weights and folded constants; changed in place.
+        weights: Names of the weights.
     """
     for node in list(graph.graph):
         stack = node.inputs[0] if node.op_type == "Slice" else None
