@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-# torch and transformers take seconds to import, so every command imports only what it needs, and when it runs.
+# torch and transformers take seconds to import, so each command imports its modules when it runs.
 if TYPE_CHECKING:
     from spectr_runtime.bundle.compiled import Flavour
     from spectr_runtime.engines import Backend

@@ -11,7 +11,7 @@ from typing import Any
 from spectr_runtime.errors import UsageError
 
 TOKENS = 512
-# A model reads the text in pieces of this many tokens, each without what stands before it.
+# A model reads the text in windows of this many tokens, each without the tokens before it.
 WINDOW = 256
 
 

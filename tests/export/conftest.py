@@ -1,4 +1,4 @@
-"""Exported tiny models, made once."""
+"""Fixtures: tiny models with their graphs, and a bundle, each made once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spectr_export.storing.save import save_model
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """Gives a family's model folder with its graph."""
+    """Return a function that exports the model of a family and returns its folder with its graph."""
     made: dict[str, Exported] = {}
 
     def export(family: str) -> Exported:
@@ -34,13 +34,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of a target and a draft."""
+    """The folders of a target and of a draft."""
     return save_pair(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(scope="session")
 def bundle_path(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the pair; tests that change it copy it."""
+    """A bundle of the pair; a test that changes the bundle copies it first."""
     target, draft = pair
     output = tmp_path_factory.mktemp("bundles") / "tiny.bundle"
     build(BuildOptions(str(target), str(draft)), output, say=lambda line: None)

@@ -1,4 +1,4 @@
-"""Checkpoints in other forms than transformers' own, read weight by weight and expert by expert."""
+"""Checkpoints in other forms than transformers' own are read weight by weight and expert by expert."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_mixture_computes_with_one_expert_at_a_time(architecture: str, tmp_pat
 
 
 def test_operations_are_followed_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two halves of a transposed mixture that are stored apart and turned."""
+    """The two halves of the experts' first stack are stored apart and transposed."""
     model = tiny_model("gpt_oss")
     table = [
         WeightConverter(

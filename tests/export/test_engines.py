@@ -1,4 +1,4 @@
-"""Engines built for real by TensorRT-RTX: every architecture and precision, and what a build is told."""
+"""TensorRT-RTX itself builds engines of every architecture and precision, and builds report errors and progress."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ Halves = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Halves:
-    """Gives an architecture's model folder with its graph in a half precision, traced once for all of them.
+    """Return a function for the folder of an architecture with its graph in half precision, traced once for both types.
 
-    What quantised weights change in a graph is changed after the trace; a graph in bfloat16 is one in float16 retyped.
+    The trace is the same for all precisions: quantised weights change a graph only after it, and a graph in bfloat16 is
+    a graph in float16 with another type.
     """
     made: dict[tuple[str, str, str], Path] = {}
     traced: dict[str, ir.Model] = {}
@@ -79,7 +80,7 @@ def read(folder: Path) -> onnx.ModelProto:
 
 
 def retyped(source: Path, folder: Path) -> Path:
-    """A float16 graph as bfloat16; its weights keep their bytes: other numbers now, which no build looks at."""
+    """Make a float16 graph bfloat16. The weights keep their bytes and so become other numbers, which no build reads."""
     graph = read(source)
     half, brain = ELEMENTS.values()
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
@@ -101,7 +102,7 @@ def _constants(graph: onnx.ModelProto) -> list[TensorProto]:
 
 
 def summary(graph: onnx.ModelProto) -> list[Any]:
-    """Operators in their order, with the types that they cast to, and the initializers' types and sizes."""
+    """Return the operators in order, with the types to which they cast, and the initializers' types and sizes."""
     operators = [(node.op_type, [a.i for a in node.attribute if a.name == "to"]) for node in graph.graph.node]
     return operators + [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in graph.graph.initializer]
 
@@ -156,8 +157,8 @@ def test_weights_that_are_missing_are_refused(halves: Halves, tmp_path: Path) ->
 
 def test_a_node_that_tensorrt_does_not_know_is_named(halves: Halves, tmp_path: Path) -> None:
     graph = read(halves("llama", "float16"))
-    place, node = next((place, node) for place, node in enumerate(graph.graph.node) if node.op_type == "Cos")
-    graph.graph.node[place].op_type = "StringNormalizer"
+    index, node = next((index, node) for index, node in enumerate(graph.graph.node) if node.op_type == "Cos")
+    graph.graph.node[index].op_type = "StringNormalizer"
     shutil.copy(halves("llama", "float16") / "model.safetensors", tmp_path)
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(EngineError, match=f"does not take the graph in .*: StringNormalizer {node.name}") as caught:

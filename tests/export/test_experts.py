@@ -1,4 +1,4 @@
-"""Mixtures whose experts are quantised."""
+"""Mixtures with quantised experts are stored, decoded, exported and run."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "mixtral": {"intermediate_size": 64},
     "gpt_oss": {"intermediate_size": 64},
 }
-# Weights of a product: all experts of a layer, or some.
+# The most weights of a product: enough for all experts of a layer, or only for some.
 LIMITS = (10**6, 5_000)
 Store = Callable[..., tuple[Path, Any, ModelSpec]]
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Writes a mixture in a precision; gives its folder, the model that it was made of and its sizes."""
+    """Return a function that stores a mixture and returns its folder, the original model and its sizes."""
 
     def make(family: str, quantisation: str, limit: int = LIMITS[0]) -> tuple[Path, Any, ModelSpec]:
         monkeypatch.setattr(stacks, "PRODUCT", limit)
@@ -69,7 +69,7 @@ def test_every_expert_is_near_to_what_it_was(store: Store, family: str, quantisa
         assert (header[f"{name}.codes"].shape[0] > 1) == (limit == LIMITS[1])
         original = model.get_parameter(name).detach()
         assert read[name].shape == original.shape == stack.shape
-        # Half a step of the largest scale: every expert and every row of it stands in its own place.
+        # The error is at most half a step of the largest scale, so no expert and no row took another one's codes.
         step = float(original.abs().max()) / (127 if quantisation == "int8" else 7)
         error = (read[name] - original).abs().max()
         assert 0 < error <= step * (0.51 if quantisation == "int8" else 1.6)

@@ -41,7 +41,7 @@ Store = Callable[[str, str, str], tuple[Path, Any, ModelSpec]]
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Gives a family's model folder in a precision, the model that it was made of and its sizes."""
+    """Return a function that stores a family in a precision, and returns its folder, the original and its sizes."""
     made: dict[tuple[str, str, str], tuple[Path, Any, ModelSpec]] = {}
 
     def store(family: str, dtype: str, quantisation: str) -> tuple[Path, Any, ModelSpec]:
@@ -142,7 +142,7 @@ def test_onnxruntime_fuses_every_quantised_product(stored: Store, tmp_path: Path
 
 @pytest.mark.parametrize("quantisation", ["int8", "int4"])
 def test_fused_products_round_what_they_multiply_a_little(stored: Store, quantisation: str) -> None:
-    # They round activations to int8 as well, which is most of their speed.
+    # The fused kernels round activations to int8 as well, which accounts for most of their speed.
     folder, _, spec = stored("llama", "float32", quantisation)
     engine = OnnxRuntimeEngine(folder, spec, rows=3, capacity=128)
     found = compare(Reference(load_original(folder)), engine, within_a_tenth_of_the_spread, name="fused")
@@ -209,7 +209,7 @@ def test_an_unknown_precision_is_refused(dtype: str, quantisation: str) -> None:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in half precision whose texts of bytes it predicts no better than chance."""
+    """A checkpoint in half precision that predicts texts no better than chance."""
     return save_checkpoint(tmp_path_factory.mktemp("target"), tiny_model("llama", intermediate_size=64).half())
 
 
@@ -269,7 +269,7 @@ def test_what_a_text_costs_is_the_mean_over_its_windows(target: Path) -> None:
     ids = torch.randint(VOCABULARY, (WINDOW + 3,), generator=torch.Generator().manual_seed(0)).tolist()[:100]
     with torch.inference_mode():
         laws_TV = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    expected = -sum(float(laws_TV[place, token]) for place, token in enumerate(ids[1:])) / (len(ids) - 1)
+    expected = -sum(float(laws_TV[position, token]) for position, token in enumerate(ids[1:])) / (len(ids) - 1)
     assert quality.nats_per_token(model, ids) == pytest.approx(expected, rel=1e-5)
 
 

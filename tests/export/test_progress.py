@@ -8,7 +8,7 @@ from spectr_export.compiled.progress import BuildProgress, make_monitor
 
 
 class Clock:
-    """Five seconds pass whenever it is told."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -18,7 +18,7 @@ class Clock:
 
 
 class MonitorBase:
-    """Stands for the class that TensorRT lets its monitors derive from."""
+    """A stand-in for the class from which TensorRT's monitors derive."""
 
 
 TRT = SimpleNamespace(IProgressMonitor=MonitorBase)

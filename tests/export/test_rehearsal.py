@@ -1,4 +1,4 @@
-"""A build without building."""
+"""The dry run of a build estimates the bundle and checks the pair."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from spectr_export.storing.save import save_model
 from spectr_runtime import ModelSpec
 from spectr_runtime.adapter.attention import attend
 from spectr_runtime.adapter.model import ContractModel
-from spectr_runtime.contract import model as model_module
+from spectr_runtime.adapter import model as model_module
 
 SLIDING, FULL = "sliding_attention", "full_attention"
-# Models of one and of two kinds of layers, and how many of them are traced.
+# Models with one and with two kinds of layers, and the number of layers that are traced.
 DEEP: dict[str, tuple[dict[str, Any], int]] = {
     "opt": ({"num_hidden_layers": 4}, 3),
     "gemma3_text": ({"num_hidden_layers": 5, "layer_types": [SLIDING, FULL, SLIDING, FULL, SLIDING]}, 4),
@@ -29,14 +29,14 @@ DEEP: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def saved(folder: Path, family: str, **changes: Any) -> ModelSpec:
-    """Write a model's folder without its graph."""
+    """Write the folder of a model, without its graph, and return the model's sizes."""
     model = tiny_model(family, **changes)
     save_model(model, folder)
     return measure_spec(model)
 
 
 def nodes(path: Path) -> list[Any]:
-    """Every node of a graph in order, its inputs told by what makes them: a weight's offset, a constant, a node."""
+    """Return the nodes of a graph in order, each input as a weight's offset, a constant, or the node that makes it."""
     graph = onnx.load(path, load_external_data=False).graph
     known: dict[str, Any] = {"": None} | {value.name: value.name for value in graph.input}
     for tensor in graph.initializer:

@@ -1,4 +1,4 @@
-"""Mixtures whose experts are multiplied with in several products."""
+"""Mixtures whose graph multiplies with the experts of a layer in several products."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_a_half_precision_model_computes_in_float32_as_if_it_were_loaded_so(tmp_
     with torch.inference_mode():
         for _ in range(2):
             assert torch.equal(model(text).logits, expected(text).logits)
-    # Between passes every matrix is a number in a large shape again.
+    # Between passes every matrix is a stand-in again: one number, expanded to a large shape.
     assert all(weight.untyped_storage().nbytes() == 4 for weight in model.parameters() if weight.dim() > 1)
 
 
@@ -161,5 +161,5 @@ def test_writing_holds_one_tensor_and_never_a_shard_or_a_stack(tmp_path: Path, f
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 1
     run = subprocess.run([sys.executable, "-c", STREAM, tmp_path], capture_output=True, text=True, check=True)
     assert (tmp_path / "weights").stat().st_size > 45e6
-    # The largest tensor has 1 MB in float32, and the experts of a layer 17; the allocator keeps a few of them.
+    # The largest tensor has 1 MB in float32, the experts of a layer have 17 MB; the allocator keeps a few tensors.
     assert int(run.stdout) < 8e6

@@ -1,4 +1,4 @@
-"""A half-precision graph in float32, widened no sooner and no more than its nodes need it."""
+"""A half-precision graph is rewritten to float32, each weight cast right before the node that needs it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_numbers_are_widened_behind_what_only_moves_them_and_for_one_reader_each
     for name, index in casts.items():
         readers = [number for number, node in enumerate(graph.node) if name in node.input]
         assert len(readers) == 1
-        # Other casts of the same reader stand between them at most.
+        # Only casts for the same reader may stand between a cast and its reader.
         assert all(graph.node[number].op_type == "Cast" for number in range(index + 1, readers[0]))
     direct = [node.op_type for node in graph.node for name in node.input if name in stored]
     assert {"Gather", "Transpose"} <= set(direct) <= {*MOVES, "Cast"}

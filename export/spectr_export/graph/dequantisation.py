@@ -59,7 +59,7 @@ def dequantise_weight(
         if inputs_first:
             user.replace_input_with(index, node.outputs[0])
         else:
-            _read_turned(graph, user, index, node.outputs[0])
+            _read_transposed(graph, user, index, node.outputs[0])
     graph.graph.initializers.pop(str(weight.name))
 
 
@@ -135,7 +135,7 @@ def _insert(graph: ir.Model, node: ir.Node, before: ir.Node) -> None:
     graph.graph.insert_before(before, node)
 
 
-def _read_turned(graph: ir.Model, user: ir.Node, index: int, matrix_KN: ir.Value) -> None:
+def _read_transposed(graph: ir.Model, user: ir.Node, index: int, matrix_KN: ir.Value) -> None:
     """Let a node that reads the weight [N, K] as its input ``index`` read the matrix [K, N] instead."""
     if user.op_type == "Transpose":
         user.outputs[0].replace_all_uses_with(matrix_KN)
@@ -144,6 +144,6 @@ def _read_turned(graph: ir.Model, user: ir.Node, index: int, matrix_KN: ir.Value
         user.replace_input_with(1, matrix_KN)
         user.attributes["transB"] = ir.AttrInt64("transB", 0)
     else:
-        turn = ir.node("Transpose", [matrix_KN], {"perm": [1, 0]})
-        graph.graph.insert_before(user, turn)
-        user.replace_input_with(index, turn.outputs[0])
+        transpose = ir.node("Transpose", [matrix_KN], {"perm": [1, 0]})
+        graph.graph.insert_before(user, transpose)
+        user.replace_input_with(index, transpose.outputs[0])

@@ -151,8 +151,8 @@ def _doubling(name: str) -> RewriteRule:
 def _rotation(op: Any, x: Any, cos: Any, sin: Any, middle: Any, start: Any, end: Any) -> Any:
     """Match Llama's form: x * cos + (-second half, first half) * sin, with doubled cosines and sines."""
     halves = op.Concat(op.Neg(op.Slice(x, middle, end, [3], [1])), op.Slice(x, [0], start, [3], [1]), axis=-1)
-    turned = op.Mul(halves, op.Unsqueeze(_double(op, sin), [1]))
-    return op.Add(op.Mul(x, op.Unsqueeze(_double(op, cos), [1])), turned)
+    rotated = op.Mul(halves, op.Unsqueeze(_double(op, sin), [1]))
+    return op.Add(op.Mul(x, op.Unsqueeze(_double(op, cos), [1])), rotated)
 
 
 def _is_rotation(_context: Any, x: ir.Value, middle: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> bool:
@@ -167,8 +167,8 @@ def _split_rotation(op: Any, x: Any, cos: Any, sin: Any) -> Any:
     """Match the form of GPT-OSS, in which each half of a head is computed for itself."""
     first, second = op.Split(x, num_outputs=2, axis=3, _outputs=2)
     cos_B1TR, sin_B1TR = op.Unsqueeze(cos, [1]), op.Unsqueeze(sin, [1])
-    turned = op.Sub(op.Mul(first, cos_B1TR), op.Mul(second, sin_B1TR))
-    return op.Concat(turned, op.Add(op.Mul(second, cos_B1TR), op.Mul(first, sin_B1TR)), axis=-1)
+    rotated = op.Sub(op.Mul(first, cos_B1TR), op.Mul(second, sin_B1TR))
+    return op.Concat(rotated, op.Add(op.Mul(second, cos_B1TR), op.Mul(first, sin_B1TR)), axis=-1)
 
 
 def _as_rotation(op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, **_: Any) -> Any:
@@ -177,8 +177,8 @@ def _as_rotation(op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, **_: Any) -
 
 def _partial_rotation(op: Any, x: Any, cos: Any, sin: Any, end: Any, start: Any, last: Any) -> Any:
     """Match a rotation of the first R elements of a head, the rest of which is kept."""
-    turned = op.RotaryEmbedding(op.Slice(x, [0], end, [3], [1]), cos, sin)
-    return op.Concat(turned, op.Slice(x, start, last, [3], [1]), axis=-1)
+    rotated = op.RotaryEmbedding(op.Slice(x, [0], end, [3], [1]), cos, sin)
+    return op.Concat(rotated, op.Slice(x, start, last, [3], [1]), axis=-1)
 
 
 def _is_partial(_context: Any, end: ir.Value, start: ir.Value, last: ir.Value, **_: Any) -> bool:
@@ -186,9 +186,9 @@ def _is_partial(_context: Any, end: ir.Value, start: ir.Value, last: ir.Value, *
 
 
 def _as_partial(op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, end: ir.Value, **_: Any) -> Any:
-    turning = _scalar(end)
-    assert turning is not None
-    return op.RotaryEmbedding(x, cos, sin, rotary_embedding_dim=int(turning))
+    rotated_size = _scalar(end)
+    assert rotated_size is not None
+    return op.RotaryEmbedding(x, cos, sin, rotary_embedding_dim=int(rotated_size))
 
 
 def _rules(*rules: tuple[Callable[..., Any], Callable[..., Any], Callable[..., bool] | None]) -> RewriteRuleSet:

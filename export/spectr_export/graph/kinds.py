@@ -67,9 +67,8 @@ def shortened(model: ContractModel, pattern: Pattern) -> Iterator[None]:
 
 def _kind(layer: nn.Module, config: dict[str, Any], index: int, layers: int) -> Any:
     """Return all that describes a layer, except its index, its weights, and settings of the whole model."""
-    settings = {
-        name: value[index] for name, value in config.items() if isinstance(value, list) and len(value) == layers
-    }
+    lists = {name: value for name, value in config.items() if isinstance(value, list) and len(value) == layers}
+    settings = {name: value[index] for name, value in lists.items()}
     modules = [(name, type(module), _facts(module)) for name, module in layer.named_modules()]
     weights = [(name, weight.dtype, weight.shape) for name, weight in layer.named_parameters()]
     buffers = [(name, buffer.dtype, buffer.tolist()) for name, buffer in layer.named_buffers()]
@@ -77,9 +76,5 @@ def _kind(layer: nn.Module, config: dict[str, Any], index: int, layers: int) -> 
 
 
 def _facts(module: nn.Module) -> dict[str, Any]:
-    attributes = vars(module).items()
-    return {
-        name: value
-        for name, value in attributes
-        if name[0] != "_" and name not in INDEX_NAMES and isinstance(value, FACTS)
-    }
+    public = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in INDEX_NAMES}
+    return {name: value for name, value in public.items() if isinstance(value, FACTS)}

@@ -75,13 +75,13 @@ def _are_twins(graph: ir.Graph, one: Sequence[_Layer], other: Sequence[_Layer], 
     """Return whether a copy of one layer would be the other layer; each is given after the layer in front of it."""
     (before, first), (other_before, second) = one, other
     own = _own_values(graph)
-    stands = {before.output: other_before.output}
-    stands |= {own[name]: own[new] for name, new in _renamed(own, first.index, second.index, path).items()}
+    counterparts = {before.output: other_before.output}
+    counterparts |= {own[name]: own[new] for name, new in _renamed(own, first.index, second.index, path).items()}
     for node, twin in zip(first.nodes, second.nodes, strict=False):
-        inputs = [stands.get(value, value) if value is not None else None for value in node.inputs]
+        inputs = [counterparts.get(value, value) if value is not None else None for value in node.inputs]
         if _description(node) != _description(twin) or list(map(_content, inputs)) != list(map(_content, twin.inputs)):
             return False
-        stands |= zip(node.outputs, twin.outputs, strict=True)
+        counterparts |= zip(node.outputs, twin.outputs, strict=True)
     return len(first.nodes) == len(second.nodes)
 
 
@@ -89,23 +89,23 @@ def _repeat(graph: ir.Graph, template: Sequence[_Layer], last: _Layer, path: str
     """Copy a layer, given after the layer in front of it, to the end of the layers, and return the copy."""
     (before, layer), index = template, last.index + 1
     own = _own_values(graph)
-    stands = {before.output: last.output}
+    counterparts = {before.output: last.output}
     for name, new in _renamed(own, layer.index, index, path).items():
-        value = stands[own[name]] = _copied(own[name], new)
+        value = counterparts[own[name]] = _copied(own[name], new)
         if own[name].is_initializer():
             graph.register_initializer(value)
         else:
             graph.inputs.append(value)
     nodes = []
     for node in layer.nodes:
-        inputs = [stands.get(value, value) if value is not None else None for value in node.inputs]
+        inputs = [counterparts.get(value, value) if value is not None else None for value in node.inputs]
         outputs = [_copied(value, None) for value in node.outputs]
         nodes.append(ir.Node(node.domain, node.op_type, inputs, node.attributes, outputs=outputs, version=node.version))
-        stands |= zip(node.outputs, outputs, strict=True)
+        counterparts |= zip(node.outputs, outputs, strict=True)
     graph.insert_after(last.nodes[-1], nodes)
-    for value in [value for value in graph.outputs if value in stands]:
-        stands[value].name = str(value.name).replace(f".{layer.index}.", f".{index}.")
-        graph.outputs.append(stands[value])
+    for value in [value for value in graph.outputs if value in counterparts]:
+        counterparts[value].name = str(value.name).replace(f".{layer.index}.", f".{index}.")
+        graph.outputs.append(counterparts[value])
     return _Layer(index, nodes)
 
 

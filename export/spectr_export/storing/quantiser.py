@@ -22,7 +22,7 @@ from spectr_runtime.bundle.e4m3 import LARGEST, encode
 from spectr_runtime.errors import BundleError
 
 BLOCK = 32
-# Fractions of a block's largest weight at which the largest code may stand.
+# Fractions of a block's largest weight that the largest code may represent.
 CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8)
 
 
