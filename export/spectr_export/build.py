@@ -36,7 +36,7 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
     """Build a bundle, whose models are compared with the originals before it appears.
 
     Args:
-        options: What the user asks for.
+        options: The options of the build.
         output: The folder to write.
         overwrite: Whether a bundle at ``output`` is replaced.
         say: Takes a line of progress.

@@ -1,4 +1,4 @@
-"""What export shows to a person: lines of progress, and pages of labelled lines.
+"""The forms in which export speaks to a person: lines of progress, and pages of labelled lines.
 
 A page looks like this::
 

@@ -1,6 +1,6 @@
 """Preparation of a build: the pair is fetched and checked, and everything is settled that needs no weights.
 
-``prepare`` takes what the user asks for (``BuildOptions``) and returns what the build works on (``Prepared``).
+``prepare`` takes the options of a build (``BuildOptions``) and returns the pair that is built (``Prepared``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COPIES = ("int8", "int4", "fp8")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What a user asks of a build.
+    """The options of a build.
 
     Attributes:
         target: Folder or hub id of the target.
@@ -82,7 +82,7 @@ def prepare(options: BuildOptions, say: Say) -> Prepared:
     """Fetch a pair and check that it fits together.
 
     Args:
-        options: What the user asks for.
+        options: The options of the build.
         say: Takes a line of progress.
 
     Raises:

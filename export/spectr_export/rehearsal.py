@@ -30,7 +30,7 @@ SHARDS, MATRICES, REST = 1.3, 3, 2e9
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one model of the bundle will be, known from its configuration and the sizes of its files.
+    """An estimate of one model of the bundle, from its configuration and the sizes of its files.
 
     Attributes:
         role: The model's role in the bundle.
@@ -71,7 +71,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Time to trace, write and check the model."""
+        """Seconds that it takes to trace, write and check the model."""
         weights = SECONDS_PER_BILLION_PARAMETERS * self.parameters / 1e9
         return SECONDS_PER_MODEL + SECONDS_PER_LAYER * self.layers + weights
 

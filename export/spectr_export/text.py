@@ -1,4 +1,4 @@
-"""The text on which a build measures: what a precision loses, and for fp8 the inputs of the linear layers."""
+"""The text on which a build measures the loss by a precision and, for fp8, the inputs of the linear layers."""
 
 from __future__ import annotations
 

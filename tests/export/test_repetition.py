@@ -16,9 +16,9 @@ from spectr_export.graph.repetition import repeat_layers
 from spectr_export.original.model import load_original, measure_spec
 from spectr_export.storing.save import save_model
 from spectr_runtime import ModelSpec
+from spectr_runtime.adapter import model as model_module
 from spectr_runtime.adapter.attention import attend
 from spectr_runtime.adapter.model import ContractModel
-from spectr_runtime.adapter import model as model_module
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 # Models with one and with two kinds of layers, and the number of layers that are traced.

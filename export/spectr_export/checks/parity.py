@@ -183,7 +183,7 @@ Scores = list[tuple[Tokens, torch.Tensor]]
 
 
 def _texts(engine: Engine) -> list[Tokens]:
-    """Three ragged texts that leave room for the tree and the steps."""
+    """Return three texts of different lengths that leave room for the tree and the single tokens."""
     longest = min(LONGEST_TEXT, engine.cache.capacity - len(PARENTS) - STEPS)
     lengths = (longest, longest // 2 + 1, 5)
     generator = torch.Generator().manual_seed(0)
@@ -191,7 +191,7 @@ def _texts(engine: Engine) -> list[Tokens]:
 
 
 def _prefill(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
-    """All but the last token, in chunks: the first two rows together, the third alone."""
+    """Feed all tokens but the last in chunks: the first two rows together, the third alone."""
     for first_row, rows in ((0, texts[:2]), (2, texts[2:])):
         for start in range(0, max(map(len, rows)) - 1, CHUNK):
             ends = [min(start + CHUNK, len(text) - 1) for text in rows]

@@ -1,4 +1,4 @@
-"""What a model loses by the precision in which it is stored: nats per token on a text, against the checkpoint."""
+"""Measures what a model loses by its precision: nats per token on a text, against the checkpoint."""
 
 # T tokens of a window, V vocabulary.
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far the logits of an engine may differ from those of the original model."""
+"""The differences that are allowed between the logits of an engine and those of the original model."""
 
 # V vocabulary.
 from __future__ import annotations

@@ -24,7 +24,7 @@ FACTS = (bool, int, float, str, tuple, list, dict, type(None))
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pattern:
-    """Which layers of a model are traced, and which traced layer is copied for each of the others.
+    """Says which layers of a model are traced, and which traced layer is copied for each of the others.
 
     Attributes:
         path: Name of the list of layers in the model.
