@@ -40,7 +40,7 @@ def refusal(bundle: Path) -> str:
 
 
 def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest."""
+    """Change the manifest of a bundle."""
     path = bundle / "spectr.json"
     manifest = json.loads(path.read_text())
     change(manifest)
@@ -48,14 +48,14 @@ def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def replace(bundle: Path, name: str, data: bytes) -> None:
-    """Change a file and its hash with it."""
+    """Replace a file of a bundle, and its hash in the manifest."""
     (bundle / name).write_bytes(data)
     digest = file_sha256(bundle / name)
     rewrite(bundle, lambda manifest: manifest["files"].update({name: digest}))
 
 
 def repoint(bundle: Path, **entries: str) -> str:
-    """Let the target's first weight stand elsewhere; gives its name."""
+    """Give the target's first external weight another range of bytes, and return the weight's name."""
     graph = onnx.load(bundle / GRAPH, load_external_data=False)
     tensor = next(tensor for tensor in graph.graph.initializer if tensor.external_data)
     for entry in tensor.external_data:
@@ -208,7 +208,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def refused(checkpoint: Path) -> str:
-    """What `spectr-export build` says, its output refused and nothing left behind."""
+    """Return the error of `spectr-export build`, after checking that no files were left behind."""
     output = checkpoint.parent / "built"
     result = run("build", checkpoint, "--draft", checkpoint, "-o", output)
     assert (result.exit_code, result.stdout) == (42, ""), repr(result.exception)

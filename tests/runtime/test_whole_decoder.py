@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from spectr_export.build import build
+from spectr_export.preparation import BuildOptions
 from spectr_runtime import (
     Bundle,
     Chat,
@@ -54,7 +55,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     for name, model in (("target", target), ("draft", draft)):
         save_checkpoint(folder / name, model)
         letter_tokenizer().save_pretrained(folder / name)
-    build(str(folder / "target"), str(folder / "draft"), folder / "bundle", capacity=None, overwrite=False, say=str)
+    build(BuildOptions(str(folder / "target"), str(folder / "draft")), folder / "bundle", say=str)
     return Bundle.open(folder / "bundle"), folder / "target"
 
 
@@ -63,7 +64,7 @@ def byte_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     """A bundle over bytes, and the target's folder."""
     folder = tmp_path_factory.mktemp("bytes")
     target, draft = save_pair(folder)
-    build(str(target), str(draft), folder / "bundle", capacity=None, overwrite=False, say=str)
+    build(BuildOptions(str(target), str(draft)), folder / "bundle", say=str)
     return Bundle.open(folder / "bundle"), target
 
 
