@@ -24,6 +24,7 @@ from machine import machine
 from spectr_export.checks.parity import check_parity
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import measure_spec
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_runtime import BundleError
@@ -68,7 +69,7 @@ def build(architecture: str, precision: Precision) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            save_model(model, folder, precision, inputs=largest_inputs(model, precision))
+            save_model(model, folder, StoragePlan.of(model, precision), inputs=largest_inputs(model, precision))
         except BundleError as error:
             return f"refused: {error.message}"
         export_graph(folder, spec)

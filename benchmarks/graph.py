@@ -34,7 +34,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
 
 from spectr_export.graph import export as graph
-from spectr_export.graph.export import fusion
+from spectr_export.graph import fusion
 from spectr_export.graph.kinds import Pattern
 from spectr_export.original.model import measure_spec
 from spectr_export.storing.save import save_model

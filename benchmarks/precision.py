@@ -24,8 +24,8 @@ from machine import machine
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from spectr_export.build import build
-from spectr_export.checks.quality import WINDOW, encode_text, read_text
-from spectr_export.storing.precision import Precision
+from spectr_export.preparation import BuildOptions
+from spectr_export.text import WINDOW, encode_text, read_text
 from spectr_runtime import Bundle, Decoder, Plan, open_engine
 from spectr_runtime.bundle import Role
 from spectr_runtime.contract import Call, Engine
@@ -71,7 +71,7 @@ def agreement(target: Engine, draft: Engine, texts: Sequence[Sequence[int]]) -> 
 
 def measure_copy(copy: str, folder: Path, prompts: int, repeats: int) -> dict[str, object]:
     """The demo target with its quantised copy as draft."""
-    build(str(PAIR / "target"), copy, folder, capacity=None, overwrite=False, say=lambda line: None)
+    build(BuildOptions(str(PAIR / "target"), copy), folder, say=lambda line: None)
     bundle = Bundle.open(folder)
     tokenizer = AutoTokenizer.from_pretrained(bundle.tokenizer)
     engines = {role: _open(bundle, role, 1, WINDOW) for role in ("target", "draft")}
@@ -117,8 +117,8 @@ def measure_calls(folder: Path, repeats: int) -> list[dict[str, object]]:
     AutoTokenizer.from_pretrained(PAIR / "target").save_pretrained(folder / "large")
     engines = {}
     for copy in COPIES:
-        output, large = folder / f"large-{copy}", str(folder / "large")
-        build(large, copy, output, capacity=None, overwrite=False, say=lambda line: None, precision=Precision())
+        output = folder / f"large-{copy}"
+        build(BuildOptions(str(folder / "large"), copy), output, say=lambda line: None)
         engines[copy] = _open(Bundle.open(output), "draft", 8, LENGTH + 8)
     engines = {"none": _open(Bundle.open(output), "target", 8, LENGTH + 8), **engines}
     lines = []

@@ -1,8 +1,8 @@
-"""Token rules that toss a coin for every candidate and draw from a residual where all of them fail.
+"""Token rules that accept each candidate with a probability of its own and correct from a residual if all are rejected.
 
-The residual of all these rules is what the target has over a multiple of the draft, ``(t - c d)+``. It has nothing on a
-candidate that can fail, so the correction is no draft and ends the round. The way down the tree therefore takes coins
-alone; the law of the last token is made once, after it.
+The residual of these rules is ``(t - c d)+``, by which the target exceeds a multiple of the draft. It gives no weight
+to a candidate that can be rejected, so a correction never equals a draft and always ends the round. The walk down the
+tree therefore needs only coins; the law of the last token is computed once, at the end of the walk.
 """
 
 # B rows, K candidates, V vocabulary.
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spectr_select.chance import Chance
-from spectr_select.noise import Role
+from spectr_select.chance import Chance, Role
 from spectr_select.recursion import Step, at, go_on, start, step_at
 from spectr_select.rule import Round
 from spectr_select.selection import Selection, selection_at
@@ -22,11 +21,12 @@ from spectr_select.selection import Selection, selection_at
 
 @dataclass(frozen=True, slots=True)
 class Coins:
-    """What a rule does with given candidates.
+    """The probabilities with which a rule accepts given candidates.
 
     Attributes:
-        accept_BK: Probability that a candidate is accepted once all before it were rejected; 0 where not active.
-        scale_B: Multiple c of the draft's weights in this choice.
+        accept_BK: The probability that a candidate is accepted, given that all before it were rejected; 0 for
+            candidates that are not active.
+        scale_B: The multiple c of the draft's weights in the residual of this choice.
     """
 
     accept_BK: torch.Tensor
@@ -38,26 +38,26 @@ Residual = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], to
 
 @dataclass(frozen=True, slots=True)
 class CoinRule:
-    """A rule that tests candidate by candidate.
+    """A rule that tests one candidate after the other.
 
     Attributes:
-        toss: The coins of a step.
-        residual: Weights of the token after so many rejected candidates, ``(target_BV, draft_BV, scale_B, k_B)``; the
-            target's own where none was tested, ``k = 0``.
+        toss: The function that returns the coins of a step.
+        residual: The function ``(target_BV, draft_BV, scale_B, k_B) -> law_BV`` that returns the weights of the last
+            token after k rejected candidates; with ``k = 0``, where none was tested, the target's own weights.
     """
 
     toss: Callable[[Step], Coins]
     residual: Residual
 
     def select(self, drawn: Round, chance: Chance) -> Selection:
-        """Follow the accepted tokens down the tree, then draw one more."""
+        """Follow the accepted tokens down the tree, then draw one more token."""
         node_B, active_BK = start(drawn)
         running_B, parent_B = active_BK[:, 0], node_B
         scale_B, k_B = torch.ones_like(node_B, dtype=torch.float64), node_B
         for depth in range(1, drawn.tree.depth + 1):
             step = step_at(drawn, depth, node_B, active_BK)
             coins = self.toss(step)
-            # The coins of the last step that a row takes part in say what its residual is.
+            # The residual of a row is that of the last step in which the row still ran.
             parent_B = torch.where(running_B, step.parent_B, parent_B)
             scale_B = torch.where(running_B, coins.scale_B, scale_B)
             k_B = torch.where(running_B, step.active_BK.sum(1), k_B)
@@ -71,17 +71,17 @@ class CoinRule:
 
 
 def accepted(step: Step, chosen_B: torch.Tensor) -> torch.Tensor:
-    """The candidates that spell the accepted one; [B, K]."""
+    """Return which active candidates have the same token as the accepted one; [B, K]."""
     count = step.tokens_BK.shape[1]
     token_B1 = step.tokens_BK.gather(1, chosen_B.clamp(max=count - 1)[:, None])
     return step.active_BK & (step.tokens_BK == token_B1) & (chosen_B < count)[:, None]
 
 
 def columns(some_BK: torch.Tensor) -> list[torch.Tensor]:
-    """One [B, 1] for every candidate."""
-    return [some_BK[:, place : place + 1] for place in range(some_BK.shape[1])]
+    """Return the columns of a table, [B, 1] for every candidate."""
+    return [some_BK[:, index : index + 1] for index in range(some_BK.shape[1])]
 
 
 def ratio(wanted_BK: torch.Tensor, offered_BK: torch.Tensor) -> torch.Tensor:
-    """Acceptance probability ``min(1, wanted / offered)``; 0 for what is not offered."""
+    """Return the acceptance probability ``min(1, wanted / offered)``; 0 for a token that is not offered."""
     return torch.where(offered_BK > 0, wanted_BK / offered_BK, 0).clamp(max=1)

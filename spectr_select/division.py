@@ -8,11 +8,11 @@ import torch
 from spectr_select.law import check_pair, margin_of, overlap
 from spectr_select.tree import constants
 
-# Where the first points lie between 1 and k, and those around an estimate; in units of log k.
+# The first points are these powers of k, and those around an estimate are the estimate times these powers of k.
 _FIRST = (0.2, 0.5, 0.85)
 _AROUND = (-0.03, 0.0, 0.03)
-# Further points, from an upper bound to the point below. A round of decoding makes do without: they would win it some
-# 5e-5 of acceptance and cost more time than that is worth.
+# The points of a refinement, between an upper bound (0) and the known point below it (1). Decoding uses no refinements:
+# they would raise the acceptance by some 5e-5 and cost more time than that is worth.
 _TOWARDS = (0.0, 0.05, 0.4)
 _REFINEMENTS = 16
 _ALONG = tuple(cell / 128 for cell in range(1, 129))
@@ -20,29 +20,32 @@ _LEAST, _MOST = 1e-300, 1 - 2.0**-53
 
 
 def some_of(beta_B: torch.Tensor, k_B: torch.Tensor) -> torch.Tensor:
-    """``(1 - (1 - beta)^k) / beta``: expected tests until one of k coins of success beta succeeds; k at beta = 0."""
+    """Return ``(1 - (1 - beta)^k) / beta``, and k at beta = 0.
+
+    This is the expected number of tosses when up to k coins of success probability beta are tossed until one succeeds.
+    """
     beta_B = beta_B.clamp(_LEAST, _MOST)
     return -torch.expm1(k_B * torch.log1p(-beta_B)) / beta_B
 
 
 def division_factor(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int | torch.Tensor) -> torch.Tensor:
-    """The smallest lossless division factor.
+    """Return the smallest lossless division factor.
 
     Args:
         target_BV: The target's laws t; weights of any float dtype.
         draft_BV: The draft's laws d.
-        k: Number of independent drafts, at least 1; one for all rows, or [B].
+        k: The number of independent drafts, at least 1; one number for all rows, or [B].
 
     Returns:
         rho in [1, k] with ``1 - (1 - beta)^k = rho * beta`` for ``beta = sum min(d, t / rho)``, rounded up: a smaller
-        one would bias the output, a larger one costs acceptance alone. float64 [B].
+        factor would bias the output, a larger one only costs acceptance. float64 [B].
 
     Raises:
-        ValueError: The laws are not of one shape, or k is below 1.
+        ValueError: The laws differ in shape, or k is below 1.
     """
     check_pair(target_BV, draft_BV)
     if isinstance(k, int) and k < 1:
-        raise ValueError(f"k = {k} drafts; a division factor takes 1 or more.")
+        raise ValueError(f"k = {k} drafts; the division factor needs at least 1.")
     k_B = torch.as_tensor(k, dtype=torch.float64, device=target_BV.device).expand(len(target_BV))
     target_BV, draft_BV = target_BV.double(), draft_BV.double()
     sums = target_BV.sum(1), draft_BV.sum(1)
@@ -56,15 +59,26 @@ def division_of(
     k_B: torch.Tensor,
     refinements: int = 0,
 ) -> torch.Tensor:
-    """``division_factor`` of weights with their sums, float64 [B] each, in the precision of the weights.
+    """Return ``division_factor`` for weights whose sums are given, computed in the precision of the weights.
 
-    With ``A(rho) = rho beta(rho) = sum min(rho d, t)`` the factor is where ``1 - A`` and ``(1 - A / rho)^k`` meet. A is
-    concave: its chords lie below it, so where a chord meets the curve is an upper bound of the factor. Points around
-    estimates of it narrow the chord. There is a fixed number of points, for the host to wait for nothing.
+    With ``A(rho) = rho beta(rho) = sum min(rho d, t)`` the factor is the rho at which ``1 - A`` equals
+    ``(1 - A / rho)^k``. A is concave, so each of its chords lies below it, and the rho that solves the equation with a
+    chord instead of A is an upper bound of the factor. Points around an estimate shorten the chord and so tighten the
+    bound. The number of points is fixed, so that the host never waits for the device.
+
+    Args:
+        target_BV: The target's weights.
+        draft_BV: The draft's weights.
+        sums: The sums of the target's and the draft's weights, float64 [B] each.
+        k_B: The number of drafts, float64.
+        refinements: How often the bound is tightened further.
+
+    Returns:
+        rho, float64 [B].
     """
     k_B1 = k_B.clamp(min=1)[:, None]
     log_B1, scale_B1 = k_B1.log(), (sums[0] / sums[1])[:, None]
-    # What rounding may have added to a sum is taken off: less overlap asks for a larger factor.
+    # Rounding may have enlarged an overlap, so it is reduced by the margin: a smaller overlap gives a larger factor.
     share_B1 = (1 - margin_of(target_BV)) / sums[0][:, None]
 
     def points(rho_BJ: torch.Tensor) -> torch.Tensor:
@@ -82,15 +96,16 @@ def division_of(
 
 
 def _meeting(known_2BJ: torch.Tensor, k_B1: torch.Tensor, bent: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the chord over the factor meets the curve, rounded up, and the known point below it; [B, 1] each.
+    """Return the rho at which the chord around the factor solves the equation, and the known rho below; [B, 1] each.
 
     Args:
-        known_2BJ: Points (rho, A).
-        k_B1: Numbers of drafts.
-        bent: Bend the chord to what laws of a language model have, an A that nears 1 exponentially: closer, no bound.
+        known_2BJ: Known points (rho, A).
+        k_B1: The number of drafts.
+        bent: Whether to replace the chord by a curve along which A approaches 1 exponentially, as it does for laws of a
+            language model. The result is then closer to the factor, but it is no bound.
     """
     above_BJ = _is_above(known_2BJ[0], known_2BJ[1], k_B1)
-    # Below all points lies the origin; above them is k, where A is at least what it is at the highest of them.
+    # The chord may begin at the origin, and it may end at k, where A is at least as large as at any known point.
     low_2B1 = torch.where(above_BJ, 0, known_2BJ).amax(2, keepdim=True)
     ceiling_2B1 = torch.stack([k_B1, known_2BJ[1].amax(1, keepdim=True)])
     (low_B1, low_a_B1), high_2B1 = low_2B1, torch.where(above_BJ, known_2BJ, ceiling_2B1).amin(2, keepdim=True)
@@ -106,5 +121,5 @@ def _meeting(known_2BJ: torch.Tensor, k_B1: torch.Tensor, bent: bool = False) ->
 
 
 def _is_above(rho_BJ: torch.Tensor, a_BJ: torch.Tensor, k_B1: torch.Tensor) -> torch.Tensor:
-    """Whether rho is lossless if A is so large there: ``(1 - A)^(1 / k) < 1 - A / rho``."""
+    """Return whether rho is lossless, given its A: ``(1 - A)^(1 / k) < 1 - A / rho``."""
     return (1 - a_BJ).pow(1 / k_B1) < 1 - a_BJ / rho_BJ

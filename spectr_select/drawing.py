@@ -1,4 +1,4 @@
-"""How the nodes of a level are drawn."""
+"""Ways to draw the nodes of a level, shared by the rules."""
 
 # B rows, C children of one node, V vocabulary, W nodes of a level.
 from __future__ import annotations
@@ -7,32 +7,32 @@ from collections.abc import Callable
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.law import outside
-from spectr_select.noise import Role
 from spectr_select.rule import Level
 
 
 def draw_iid(level: Level, chance: Chance) -> torch.Tensor:
-    """Independent draws from the draft's law; tokens may repeat. [B, W]."""
+    """Draw independently from the draft's laws; siblings may repeat a token. [B, W]."""
     return chance.picks(level.families, level.draft_BMV)
 
 
 def draw_distinct(level: Level, chance: Chance) -> torch.Tensor:
-    """Draws without replacement, in their order. [B, W]."""
-    if all(len(nodes) == 1 for nodes in level.families):  # one number each instead of a race of the whole vocabulary
+    """Draw siblings without replacement, in the order drawn. [B, W]."""
+    # An only child takes one number, instead of a race with a number for every token of the vocabulary.
+    if all(len(nodes) == 1 for nodes in level.families):
         return draw_iid(level, chance)
     return by_family(level, lambda draft_BV, nodes: chance.order(nodes[0], draft_BV, len(nodes)))
 
 
 def draw_top(level: Level, chance: Chance) -> torch.Tensor:
-    """The most probable tokens, and one drawn from the rest of the law as the last. [B, W]."""
+    """Take the most probable tokens as siblings, and draw the last sibling from the rest of the law. [B, W]."""
     return by_family(level, lambda draft_BV, nodes: _top(draft_BV, nodes, chance))
 
 
 def by_family(level: Level, draw: Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]) -> torch.Tensor:
-    """Draw the children of each node by themselves, ``(draft_BV, nodes) -> tokens_BC``."""
-    return torch.cat([draw(level.draft_BMV[:, place], nodes) for place, nodes in enumerate(level.families)], 1)
+    """Draw the children of one node after the other with ``(draft_BV, nodes) -> tokens_BC``."""
+    return torch.cat([draw(level.draft_BMV[:, index], nodes) for index, nodes in enumerate(level.families)], 1)
 
 
 def _top(draft_BV: torch.Tensor, nodes: tuple[int, ...], chance: Chance) -> torch.Tensor:

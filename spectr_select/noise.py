@@ -1,47 +1,42 @@
-"""Randomness as a pure function of (row seed, text position, role, node): no generator and no state."""
+"""The randomness of decoding: a pure function of (row seed, text position, role, node), without a generator's state.
+
+So a row draws the same numbers in every batch, and two rows with different seeds draw independent ones.
+"""
 
 # B rows, N tags, C numbers, F numbers of all families, K candidates, M families, V vocabulary, W nodes of a level.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from hashlib import blake2b
 
 import torch
 
+from spectr_select.chance import Role
 from spectr_select.law import arrivals, sample
 from spectr_select.philox import halves, philox
 from spectr_select.tree import Families, as_index
 
 _NODE_BITS = 24
-# The first numbers of nodes are made together: Philox is some 80 tensor operations, and a batch so small pays for their
-# number, not for their size.
+# In small batches the first numbers of many nodes are computed together: a call of Philox is some 80 tensor operations,
+# and on small tensors their number costs more than their size.
 _TABLE_NODES = 32
 _TABLE_COUNT = 8
 _TABLE_ROWS = 512
 
 
-class Role(IntEnum):
-    """What a number is used for; numbers of different roles are independent. The race comes last."""
-
-    DRAFT = 0
-    ACCEPT = 1
-    EMIT = 2
-    RACE = 3
-
-
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """The noise of one round.
+    """The noise of one round, a ``Chance``.
 
-    Numbers come from Philox 4x32-10: the key is the row's seed, the counter (position, role and node, block, 0).
+    Numbers come from Philox 4x32-10 with the row's seed as its key and (position, role and node, block, 0) as its
+    counter. Numbers that are asked for more than once are kept.
 
     Attributes:
-        seed_B: Seeds of the rows, int64; see ``seed_of``.
-        position_B: Text positions of the rows' roots, int64: every round of a row has noise of its own.
+        seed_B: The seeds of the rows, int64; see ``seed_of``.
+        position_B: The text positions of the rows' roots, int64, so that every round of a row has noise of its own.
 
     Raises:
-        ValueError: The two are not int64 vectors of one length on one device.
+        ValueError: Seeds and positions are not int64 vectors of one length on one device.
     """
 
     seed_B: torch.Tensor
@@ -61,7 +56,7 @@ class Noise:
             )
 
     def portion(self, rows: slice) -> Noise:
-        """The noise of some of the rows, which keeps its numbers for the next time that they are asked for."""
+        """Return the noise of some of the rows; the same object every time, since it keeps the numbers of a race."""
         if rows == slice(0, len(self.seed_B)):
             return self
         bounds = rows.start, rows.stop
@@ -70,19 +65,19 @@ class Noise:
         return self._portions[bounds]
 
     def uniform(self, role: Role, node: int, count: int) -> torch.Tensor:
-        """Uniform numbers in [0, 1) of 53 random bits; float64 [B, C]."""
+        """Return uniform numbers in [0, 1) of 53 random bits; float64 [B, C]."""
         if role is not Role.RACE and count <= _TABLE_COUNT and len(self.seed_B) <= _TABLE_ROWS:
             _check_node(node)
-            page, place = divmod(node, _TABLE_NODES)
-            return self._table(page)[:, role * _TABLE_NODES + place, :count]
+            page, entry = divmod(node, _TABLE_NODES)
+            return self._table(page)[:, role * _TABLE_NODES + entry, :count]
         return _uniform(*self._words(role, node, count))
 
     def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
-        """Exponential numbers of mean 1, positive and precise where small; float64 [B, C].
+        """Return exponential numbers of mean 1, positive and precise where small; float64 [B, C].
 
-        For ``Role.RACE`` the node is a depth, and the numbers belong to the text position (root position + depth): the
-        race for a token is the same whichever round, tree and node it is run in. A round asks for them once for every
-        parent and once more to select, so they are kept. Not to be written to.
+        For ``Role.RACE`` the argument ``node`` is a depth, and the numbers belong to the text position (root position +
+        depth): the race for a token is the same in every round, tree and node. A round asks for its numbers once for
+        every parent and once more to select, so they are kept. Do not write to the result.
         """
         if role is not Role.RACE:
             return self._exponential(role, node, count)
@@ -91,42 +86,40 @@ class Noise:
         return self._races[node, count]
 
     def first(self, node: int, accept_BK: torch.Tensor) -> torch.Tensor:
-        """Toss a coin for every candidate: index of the first success, K where none succeeds; int64 [B]."""
+        """See ``Chance``."""
         count = accept_BK.shape[1]
         success_BK = self.uniform(Role.ACCEPT, node, count) < accept_BK
-        # argmax returns the first of equal values, here the sentinel after K failures.
+        # argmax returns the first of equal values, and the sentinel if all K coins fail.
         sentinel_B1 = torch.ones_like(success_BK[:, :1])
         return torch.cat([success_BK, sentinel_B1], 1).int().argmax(1)
 
-    def pick(self, role: Role, node: int, law_BV: torch.Tensor, needed_B: torch.Tensor | None = None) -> torch.Tensor:
-        """Draw one token from every row's law; int64 [B]. Rows not needed may hold any law and get any token."""
+    def pick(self, role: Role, node: int, law_BV: torch.Tensor) -> torch.Tensor:
+        """See ``Chance``."""
         return sample(law_BV, self.uniform(role, node, 1)[:, 0])
 
     def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:
-        """Draw the children of several nodes independently from the law of each; int64 [B, W], family by family."""
+        """See ``Chance``."""
         count = max(map(len, families))
         u_BMC = torch.stack([self.uniform(Role.DRAFT, nodes[0], count) for nodes in families], 1)
         token_BF = sample(law_BMV.flatten(0, 1), u_BMC.flatten(0, 1)).view(len(law_BMV), -1)
         if count * len(families) == sum(map(len, families)):
             return token_BF
-        drawn = (place * count + child for place, nodes in enumerate(families) for child in range(len(nodes)))
+        drawn = (family * count + child for family, nodes in enumerate(families) for child in range(len(nodes)))
         return token_BF.index_select(1, as_index(drawn, token_BF.device))
 
     def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
-        """Draw ``count`` distinct drafts one after the other, ``node`` the first of them; int64 [B, C].
-
-        Once the law is used up the rest are the first tokens of weight zero.
-        """
+        """See ``Chance``."""
         return arrivals(law_BV, self.exponential(Role.DRAFT, node, law_BV.shape[1]), count)
 
     def _exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
         high, low = self._words(role, node, count)
         bits = high.bitwise_right_shift_(6).bitwise_left_shift_(26).bitwise_or_(low.bitwise_right_shift_(6))
-        # Half a step up keeps both ends out: 0 would tie with an impossible token, 1 would be infinite.
+        # Half a step is added so that neither end of [0, 1] occurs: the time 0 would not keep a token of weight zero
+        # from arriving, and 1 would give an infinite time.
         return bits.double().add_(0.5).mul_(-(2.0**-52)).log1p_().neg_()
 
     def _table(self, page: int) -> torch.Tensor:
-        """Numbers of some nodes for every role but the race; float64 [B, roles * nodes, C]."""
+        """Return the first numbers of a page of nodes for every role but the race; float64 [B, roles * nodes, C]."""
         if page not in self._tables:
             role_R1 = torch.arange(Role.RACE, device=self.seed_B.device)[:, None]
             node_N = torch.arange(page * _TABLE_NODES, (page + 1) * _TABLE_NODES, device=self.seed_B.device)
@@ -144,7 +137,7 @@ class Noise:
     def _words_at(
         self, position_B: torch.Tensor, tag_N1: torch.Tensor, count: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two words for each of ``count`` numbers of every tag; [B, N, C] each."""
+        """Return two words for each of ``count`` numbers of every tag; [B, N, C] each."""
         block_C = torch.arange((count + 1) // 2, device=self.seed_B.device)
         low_position, _ = halves(position_B[:, None, None])
         zero = torch.zeros_like(block_C)
@@ -156,7 +149,7 @@ class Noise:
 
 def _check_node(node: int) -> None:
     if not 0 <= node < 2**_NODE_BITS:
-        raise ValueError(f"Node {node} has no noise; nodes are 0 to {2**_NODE_BITS - 1}.")
+        raise ValueError(f"Node {node} has no noise; nodes must be 0 to {2**_NODE_BITS - 1}.")
 
 
 def _uniform(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
@@ -164,6 +157,6 @@ def _uniform(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
 
 
 def seed_of(run_seed: int, key: str, sample: int = 0) -> int:
-    """The seed of a record's noise: 64 bits of BLAKE2b over (run seed, sample index, record key), signed."""
+    """Return the seed of a request's noise: 64 bits of BLAKE2b over (run seed, sample index, record key), signed."""
     digest = blake2b(f"{run_seed}:{sample}:{key}".encode(), digest_size=8, person=b"spectr-noise")
     return int.from_bytes(digest.digest(), "little", signed=True)

@@ -15,14 +15,14 @@ Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
-    """Four random 32-bit words for every counter.
+    """Return four random 32-bit words for every counter.
 
-    A round multiplies the first and the third word, and each product makes one half of the state. They go through
-    together as a pair, which the round exchanges, in buffers that the rounds take in turns.
+    Each of the ten rounds of Philox multiplies the first and the third word of the state, and each product yields two
+    words of the next state. Both products are computed at once, as a pair, and the rounds reuse two buffers by turns.
 
     Args:
         counter: Four words, int64 tensors of values in [0, 2^32) whose shapes broadcast.
-        key: Two words, likewise.
+        key: Two words of the same kind.
 
     Returns:
         Four words, int64 tensors of values in [0, 2^32).
@@ -37,8 +37,8 @@ def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
     for turn in range(_ROUNDS):
         torch.mul(pair, multipliers[turn % 2], out=product)
         torch.bitwise_right_shift(product, 32, out=pair)
-        # A product of two words wraps to a negative int64, and only the low half of the one before belongs here: the
-        # mask takes away what the signed shift and the high half fill in.
+        # A product of two words may wrap to a negative int64, so the shift fills its high half with ones; and of the
+        # product before only the low half belongs to the state. The mask below clears both high halves.
         pair[0].bitwise_xor_(before[1])
         pair[1].bitwise_xor_(before[0])
         pair.bitwise_xor_(keys[turn]).bitwise_and_(_LOW)
@@ -49,7 +49,7 @@ def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
 
 @lru_cache(maxsize=8)
 def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers of the pair in even and odd rounds [2, 2], what each round adds to the pair's keys [10, 2]."""
+    """Return the pair's multipliers in even and odd rounds [2, 2], and what each round adds to its keys [10, 2]."""
     first, second = _MULTIPLIERS
     multipliers = torch.tensor([[first, second], [second, first]], device=device)
     weyl = [[turn * _WEYL[1 - turn % 2], turn * _WEYL[turn % 2]] for turn in range(_ROUNDS)]
@@ -57,5 +57,5 @@ def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def halves(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Low and high 32-bit word of a 64-bit integer."""
+    """Return the low and the high 32-bit word of a 64-bit integer."""
     return value & _LOW, (value >> 32) & _LOW

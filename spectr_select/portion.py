@@ -1,4 +1,4 @@
-"""Rows a few at a time, so that what is made of their laws stays near the processor."""
+"""Portions of a batch: a few rows at a time, so that intermediate results stay in the processor's cache."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from itertools import pairwise
 
 import torch
 
-# On a CPU a float64 buffer of a portion takes about so much. Much larger ones leave the cache, and the allocator gives
-# their pages back to the system after every operation and takes them anew before the next.
+# The size that a float64 buffer of a portion should have on a CPU. Much larger buffers do not fit into the cache, and
+# the allocator returns their pages to the system after every operation and requests them again before the next.
 PORTION_BYTES = 2 * 2**20
 
 
 def portions(rows: int, weights: int, device: torch.device) -> list[slice]:
-    """Rows to work on together.
+    """Divide the rows of a batch into portions that are worked on one after the other.
 
     Args:
-        rows: Number of rows.
-        weights: Weights of a row that are worked on at a time.
-        device: Where they are. An accelerator takes all rows at once: it is the faster the more work it is given.
+        rows: The number of rows.
+        weights: The number of weights of each row that are worked on at a time.
+        device: The device that holds them. An accelerator gets all rows at once, because large operations use it best.
 
     Returns:
-        Slices that cover the rows in their order; one of nothing where there are no rows.
+        Slices that cover the rows in their order; a single empty slice if there are no rows.
     """
     most = rows if device.type != "cpu" else PORTION_BYTES // (8 * max(weights, 1))
     count = max(-(-rows // max(most, 1)), 1)
-    # All of about one size, instead of a rest that pays for its operations as if it were full.
-    bounds = [rows * place // count for place in range(count + 1)]
+    # All portions have about the same size: a small rest would take as many operations as a full portion.
+    bounds = [rows * index // count for index in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -1,8 +1,9 @@
-"""From a rule for one token to a rule for a tree: the recursion over positions (SpecTr, arXiv 2310.15141, algorithm 3).
+"""The recursion that applies a rule for one token down a tree (SpecTr, arXiv 2310.15141, algorithm 3).
 
-At every depth the nodes that spell the emitted text are active. Their children are the candidates, the rule emits the
-next token, and every candidate that equals it stays active, also one whose own coin failed. Where none does, the token
-was the correction; below a leaf it is the bonus, drawn from the target.
+At every depth the nodes whose path spells the emitted text are active. Their children are the candidates for the next
+token. The rule emits that token, and every candidate that equals it stays active, even a candidate that was itself
+rejected. If no candidate equals the token, the token was the correction and the round ends. After a leaf the bonus is
+drawn from the target.
 """
 
 # B rows, N tree nodes, K candidates, V vocabulary.
@@ -13,8 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spectr_select.chance import Chance
-from spectr_select.noise import Role
+from spectr_select.chance import Chance, Role
 from spectr_select.rule import Round
 from spectr_select.selection import Selection, selection_at
 from spectr_select.tree import as_index
@@ -22,16 +22,16 @@ from spectr_select.tree import as_index
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The choice of one token.
+    """The choice of one token among the nodes of a level.
 
     Attributes:
         target_BV: The target's law after the emitted text.
         draft_BV: The law that the candidates were drawn from.
-        tokens_BK: The candidates' tokens: the nodes of one level.
-        active_BK: Which of them continue the emitted text.
-        parent_B: The node that the draft's law belongs to.
-        first: Node number of the first candidate.
-        depth: Their depth.
+        tokens_BK: The tokens of all nodes of the level.
+        active_BK: Which of these nodes continue the emitted text; these are the candidates.
+        parent_B: The node after which ``draft_BV`` is the draft's law.
+        first: The number of the level's first node.
+        depth: The depth of the level.
     """
 
     target_BV: torch.Tensor
@@ -48,15 +48,16 @@ class TokenRule:
     """A rule that emits every token on its own.
 
     Attributes:
-        emit: The next token, ``(step, chance) -> token_B``; the target's own where no candidate is active.
-        bonus: The token after a whole path, ``(target_BV, depth, chance) -> token_B``.
+        emit: The function that returns the next token, ``(step, chance) -> token_B``; in rows without an active
+            candidate a token of the target's law.
+        bonus: The function that returns the token after a whole path, ``(target_BV, depth, chance) -> token_B``.
     """
 
     emit: Callable[[Step, Chance], torch.Tensor]
     bonus: Callable[[torch.Tensor, int, Chance], torch.Tensor]
 
     def select(self, drawn: Round, chance: Chance) -> Selection:
-        """Follow the emitted tokens down the tree as far as drafts equal them."""
+        """Follow the emitted tokens down the tree as long as a draft equals them."""
         node_B, active_BK = start(drawn)
         running_B, token_B = active_BK[:, 0], node_B
         for depth in range(1, drawn.tree.depth + 1):
@@ -69,12 +70,12 @@ class TokenRule:
 
 
 def start(drawn: Round) -> tuple[torch.Tensor, torch.Tensor]:
-    """The root as the node of every row [B], and that it is active [B, 1]."""
+    """Return the state before the first step: every row is at the root [B], which is active [B, 1]."""
     return torch.zeros_like(drawn.tokens_BN[:, 0]), torch.ones_like(drawn.tokens_BN[:, :1], dtype=torch.bool)
 
 
 def step_at(drawn: Round, depth: int, node_B: torch.Tensor, active_BK: torch.Tensor) -> Step:
-    """The choice among the nodes of a depth, given the deepest node and all active nodes above."""
+    """Return the choice at a depth, given each row's deepest accepted node and the active nodes of the level above."""
     tree = drawn.tree
     above, level = tree.levels[depth - 1], tree.levels[depth]
     parents = tuple(tree.parents[node] for node in level)
@@ -82,7 +83,8 @@ def step_at(drawn: Round, depth: int, node_B: torch.Tensor, active_BK: torch.Ten
     if parents != tuple(above):
         parent_K = as_index(parents, node_B.device)
         active_BK = active_BK.index_select(1, as_index((node - above.start for node in parents), node_B.device))
-        # Any active parent has the law: they spell one text. A ragged tree's first active node may have no children.
+        # All active parents spell the same text and so have the same law. The parent is taken from the active children,
+        # because in a ragged tree the first active node above may have none.
         parent_B = parent_K[first_of(active_BK)] if depth > 1 else node_B
     alone = above.start if len(above) == 1 else None
     return Step(
@@ -97,28 +99,28 @@ def step_at(drawn: Round, depth: int, node_B: torch.Tensor, active_BK: torch.Ten
 
 
 def go_on(step: Step, active_BK: torch.Tensor, node_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which rows have an active candidate, and their deepest nodes: the active one with the smallest number."""
+    """Return which rows still have an active candidate, and every row's deepest node: the first active candidate."""
     running_B = active_BK.any(1)
     return running_B, torch.where(running_B, step.first + first_of(active_BK), node_B)
 
 
 def first_of(some_BK: torch.Tensor) -> torch.Tensor:
-    """Place of each row's first True; 0 where there is none."""
+    """Return the index of each row's first True, 0 if there is none."""
     # argmax returns the first of equal values.
     return some_BK.to(torch.uint8).argmax(1)
 
 
 def at(law_BNV: torch.Tensor, node_B: torch.Tensor, alone: int | None = None) -> torch.Tensor:
-    """Every row's law at its own node [B, V]; ``alone`` is the node where all rows have the same one."""
+    """Return every row's law after its own node [B, V]; ``alone`` is the node if all rows are at the same one."""
     if alone is not None:
         return law_BNV[:, alone]
     rows, nodes = law_BNV.shape[:2]
     if not law_BNV.is_contiguous():
         return law_BNV[as_index(range(rows), node_B.device), node_B]
-    # Some six times faster than the line above on a CPU.
+    # This is some six times faster on a CPU than indexing as above.
     return law_BNV.flatten(0, 1).index_select(0, as_index(range(0, rows * nodes, nodes), node_B.device) + node_B)
 
 
 def bonus_by_pick(target_BV: torch.Tensor, depth: int, chance: Chance) -> torch.Tensor:
-    """The bonus token as a draw from the target."""
+    """Draw the bonus token from the target."""
     return chance.pick(Role.EMIT, depth, target_BV)

@@ -1,4 +1,4 @@
-"""The two halves of a round that are about laws: drawing a level of the tree, and selecting from the scored tree."""
+"""The two halves of a round: drawing the drafts of a tree level by level, and selecting from the scored tree."""
 
 # B rows, M and W nodes of two adjacent levels, N tree nodes, P nodes with a draft law, V vocabulary.
 from __future__ import annotations
@@ -15,17 +15,17 @@ from spectr_select.tree import DraftTree, as_index
 
 
 def draw(rule: str, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, noise: Noise) -> torch.Tensor:
-    """Draw the tokens of one level as the rule needs them.
+    """Draw the tokens of one level of a tree as the rule needs them.
 
     Args:
         rule: A name of ``RULES``.
-        tree: The topology.
+        tree: The topology of the drafts.
         depth: The level to draw, 1 to ``tree.depth``.
         draft_BMV: The draft's laws after the nodes of the level above, in their order; weights of any float dtype.
         noise: The round's noise.
 
     Returns:
-        Tokens of the nodes ``tree.levels[depth]``, int64 [B, W].
+        The tokens of the nodes ``tree.levels[depth]``, int64 [B, W].
 
     Raises:
         ValueError: The rule is unknown or does not take the tree, the level does not exist, or shapes do not fit.
@@ -35,7 +35,8 @@ def draw(rule: str, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, noise:
     if not 1 <= depth <= tree.depth:
         raise ValueError(f"Depth {depth} cannot be drawn; the tree has depths 1 to {tree.depth}.")
     _check_laws_shape("draft_BMV", draft_BMV, len(noise.seed_B), len(tree.levels[depth - 1]))
-    # A race goes from family to family and is kept for the selection, which takes the same portions.
+    # A race is drawn one family at a time, so one law of a row is worked on; and its noise is kept for the selection,
+    # which must therefore divide the rows in the same way.
     weights = draft_BMV[:1, :1].numel() if found.drawing == "race" else draft_BMV[:1].numel()
     parts = portions(len(draft_BMV), weights, draft_BMV.device)
     return torch.cat([draw_level(found, tree, depth, draft_BMV[rows], noise.portion(rows)) for rows in parts])
@@ -49,17 +50,20 @@ def select(
     draft_BPV: torch.Tensor,
     noise: Noise,
 ) -> Selection:
-    """Keep a path of the drafts and add one token, so that the text follows the target's law.
+    """Accept a path of the drafts and add one token, such that the text follows the target's law.
 
-    The host never waits for the device. Laws are taken as they are; ``check_laws`` refuses broken ones.
+    The host never waits for the device. The laws are not checked for that reason; ``check_laws`` does it.
 
     Args:
-        rule: A name of ``RULES``, the one that the tokens were drawn for.
-        tree: The topology.
-        tokens_BN: Tokens of the nodes, the root's first; int64.
+        rule: A name of ``RULES``, the same as for drawing.
+        tree: The topology of the drafts.
+        tokens_BN: The tokens of the nodes, beginning with the root's; int64.
         target_BNV: The target's law after every node; weights of any float dtype.
         draft_BPV: The very laws that the children of the ``tree.inner`` leading nodes were drawn from.
         noise: The round's noise, the same as for drawing.
+
+    Returns:
+        The accepted path and the token after it, for every row.
 
     Raises:
         ValueError: The rule is unknown or does not take the tree, or shapes or dtypes do not fit.
@@ -69,7 +73,7 @@ def select(
     rows = len(noise.seed_B)
     if tokens_BN.dtype != torch.int64 or tokens_BN.shape != (rows, tree.size):
         raise ValueError(
-            f"tokens_BN must be int64 of shape {[rows, tree.size]}, rows of the noise by nodes of the tree; "
+            f"tokens_BN must be int64 of shape {[rows, tree.size]} (rows of the noise, nodes of the tree); "
             f"got {tokens_BN.dtype} of shape {list(tokens_BN.shape)}."
         )
     _check_laws_shape("target_BNV", target_BNV, rows, tree.size)
@@ -87,12 +91,12 @@ def select(
 
 
 def draw_level(rule: Rule, tree: DraftTree, depth: int, draft_BMV: torch.Tensor, chance: Chance) -> torch.Tensor:
-    """``draw`` for a rule at hand and any source of chance."""
+    """Draw the tokens of one level as ``draw`` does, given the rule itself and any ``Chance``."""
     above, families = tree.levels[depth - 1], tree.families(depth)
     _check_enough(rule, max(map(len, families)), draft_BMV.shape[2])
     if len(families) < len(above):
-        places = as_index((tree.parents[nodes[0]] - above.start for nodes in families), draft_BMV.device)
-        draft_BMV = draft_BMV.index_select(1, places)
+        parents = as_index((tree.parents[nodes[0]] - above.start for nodes in families), draft_BMV.device)
+        draft_BMV = draft_BMV.index_select(1, parents)
     tokens_BW = rule.draw(Level(draft_BMV, families, depth), chance)
     order = tuple(node for nodes in families for node in nodes)
     if order == tuple(tree.levels[depth]):
@@ -111,6 +115,6 @@ def _check_enough(rule: Rule, siblings: int, vocabulary: int) -> None:
 def _check_laws_shape(name: str, law_BNV: torch.Tensor, rows: int, nodes: int) -> None:
     if not law_BNV.is_floating_point() or law_BNV.ndim != 3 or law_BNV.shape[:2] != (rows, nodes):
         raise ValueError(
-            f"{name} must be floats of shape [{rows}, {nodes}, V], rows of the noise by nodes of the tree; "
+            f"{name} must be floats of shape [{rows}, {nodes}, V] (rows of the noise, nodes of the tree, vocabulary); "
             f"got {law_BNV.dtype} of shape {list(law_BNV.shape)}."
         )

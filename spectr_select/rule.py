@@ -1,4 +1,4 @@
-"""What a selection rule is: how it draws siblings, which trees it takes, how it selects."""
+"""A selection rule: how it draws siblings, which trees it takes and how it selects."""
 
 # B rows, M nodes with children, N tree nodes, P nodes with a draft law, V vocabulary, W nodes of a level.
 from __future__ import annotations
@@ -16,12 +16,12 @@ from spectr_select.tree import DraftTree, Families
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The nodes of one depth, which are to be drawn.
+    """The nodes of one depth, as a rule is asked to draw their tokens.
 
     Attributes:
-        draft_BMV: The draft's laws after those nodes above that have children.
-        families: Their children.
-        depth: The depth.
+        draft_BMV: The draft's laws after the nodes of the level above that have children.
+        families: The children of each of these nodes.
+        depth: The depth of the children.
     """
 
     draft_BMV: torch.Tensor
@@ -35,7 +35,7 @@ class Round:
 
     Attributes:
         tree: The topology.
-        tokens_BN: Token of every node, the root's first; int64.
+        tokens_BN: The token of every node, beginning with the root's; int64.
         target_BNV: The target's law after every node.
         draft_BPV: The law that the children of node p were drawn from, for the ``tree.inner`` leading nodes.
     """
@@ -51,11 +51,11 @@ class Rule:
     """A lossless selection rule.
 
     Attributes:
-        name: Its name in ``RULES``.
+        name: The rule's name in ``RULES``.
         drawing: How siblings are drawn: ``iid``, ``without-replacement``, ``top`` or ``race``.
-        draw: Draws the nodes of a level, ``(level, chance) -> tokens_BW``, family by family.
-        select: Selects, ``(round, chance) -> Selection``.
-        trees: Which trees it takes: ``any``, ``paths`` that meet at the root, or a single ``chain``.
+        draw: The function that draws the nodes of a level, ``(level, chance) -> tokens_BW``, family by family.
+        select: The function that selects, ``(round, chance) -> Selection``.
+        trees: The trees that the rule takes: ``any``, ``paths`` that meet at the root, or a single ``chain``.
     """
 
     name: str
@@ -65,15 +65,15 @@ class Rule:
     trees: Literal["any", "paths", "chain"] = "any"
 
     def check_tree(self, tree: DraftTree) -> None:
-        """Refuse a tree that the rule cannot select from.
+        """Check that the rule can select from a tree.
 
         Raises:
-            ValueError: Naming the tree and the way out.
+            ValueError: The rule does not take the tree; the message names a tree or a rule to use instead.
         """
         if self.trees == "chain" and not tree.is_chain:
             raise ValueError(
                 f"Rule {self.name!r} takes a single chain of drafts; got the tree {tree.parents}. "
-                "Use DraftTree.chain, or a rule of many drafts."
+                "Use DraftTree.chain, or a rule that takes several drafts."
             )
         if self.trees == "paths" and not (tree.is_paths or tree.is_chain):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The static shape of a draft: which node continues which."""
+"""The topology of a round's drafts: which draft continues which."""
 
 # N nodes with the root, D depth.
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-# The children of some nodes, of each node its own.
+# For each of some nodes, the numbers of its children.
 Families = tuple[tuple[int, ...], ...]
 
 
@@ -18,16 +18,18 @@ Families = tuple[tuple[int, ...], ...]
 class DraftTree:
     """A rooted tree whose nodes are numbered level by level.
 
-    Node 0 is the root, which stands for the last committed token; every other node is one drafted token.
+    Node 0 is the root, which stands for the last committed token; every other node is one drafted token. For example
+    ``DraftTree((-1, 0, 0, 1))`` has the drafts 1 and 2 after the root and the draft 3 after draft 1.
 
     Attributes:
-        parents: Parent of every node; ``parents[0] == -1`` and ``parents[n] < n``.
-        depths: Depth of every node; the root has depth 0.
-        levels: Node numbers of every depth; ``levels[0] == range(0, 1)``.
-        inner: How many leading nodes need a draft law: 1 + the largest node that has children, 0 for the root alone.
+        parents: The parent of every node; ``parents[0] == -1`` and ``parents[n] < n``.
+        depths: The depth of every node; the root has depth 0.
+        levels: The node numbers of every depth; ``levels[0] == range(0, 1)``.
+        inner: The number of leading nodes that need a draft law: 1 + the largest node that has children, and 0 for the
+            root alone.
 
     Raises:
-        ValueError: ``parents`` is no tree, or its nodes are not numbered level by level.
+        ValueError: ``parents`` does not describe a tree, or its nodes are not numbered level by level.
     """
 
     parents: tuple[int, ...]
@@ -46,18 +48,18 @@ class DraftTree:
 
     @staticmethod
     def chain(length: int) -> DraftTree:
-        """One path of ``length`` drafts; ``chain(0)`` is the root alone, which makes a round plain decoding."""
+        """Return one path of ``length`` drafts; with ``chain(0)``, the root alone, a round is plain decoding."""
         return DraftTree.branching((1,) * _counted("length", length, 0))
 
     @staticmethod
     def paths(count: int, length: int) -> DraftTree:
-        """Paths that meet at the root; at depth d path k has the node ``1 + (d - 1) * count + k``."""
+        """Return paths that meet at the root only; at depth d path k has the node ``1 + (d - 1) * count + k``."""
         _counted("count", count, 1)
         return DraftTree.branching((count,) + (1,) * (_counted("length", length, 1) - 1))
 
     @staticmethod
     def branching(counts: Sequence[int]) -> DraftTree:
-        """Every node of depth d has ``counts[d]`` children."""
+        """Return the tree in which every node of depth d has ``counts[d]`` children."""
         parents, level = [-1], range(1)
         for count in counts:
             children = [node for node in level for _ in range(_counted("count", count, 1))]
@@ -67,44 +69,44 @@ class DraftTree:
 
     @property
     def size(self) -> int:
-        """Nodes, with the root."""
+        """The number of nodes, including the root."""
         return len(self.parents)
 
     @property
     def drafts(self) -> int:
-        """Drafted tokens: nodes without the root."""
+        """The number of drafted tokens: the nodes without the root."""
         return self.size - 1
 
     @property
     def depth(self) -> int:
-        """Tokens of the longest path."""
+        """The number of drafted tokens on the longest path."""
         return len(self.levels) - 1
 
     @property
     def is_chain(self) -> bool:
-        """Whether no node has two children."""
+        """Whether the tree is a single path: no node has two children."""
         return self.depth == self.drafts
 
     @property
     def is_paths(self) -> bool:
-        """Whether this is ``paths(count, length)`` for some count and length."""
+        """Whether the tree is ``paths(count, length)`` for some count and length."""
         return self.depth > 0 and self == DraftTree.paths(len(self.levels[1]), self.depth)
 
     def path(self, node: int) -> tuple[int, ...]:
-        """Nodes from the root's child down to ``node``, both included; empty for the root."""
+        """Return the nodes from the root's child down to ``node``, both included; empty for the root."""
         return _path(self.parents, node)
 
     def families(self, depth: int) -> Families:
-        """The nodes of a level, by their parents; a parent without children is left out."""
+        """Return the nodes of a level, grouped by their parents; a parent without children is left out."""
         level = itertools.groupby(sorted(self.levels[depth], key=self.parents.__getitem__), self.parents.__getitem__)
         return tuple(tuple(nodes) for _, nodes in level)
 
     def ancestors(self, device: torch.device | str) -> torch.Tensor:
-        """Which nodes every node sees: itself and its ancestors up to the root; bool [N, N]. Not to be written to."""
+        """Return which nodes each node sees: itself and its ancestors; bool [N, N]. Do not write to the result."""
         return _ancestors(self.parents, torch.device(device))
 
     def path_table(self, device: torch.device | str) -> torch.Tensor:
-        """``path`` of every node, padded with -1; int64 [N, D]. Not to be written to."""
+        """Return ``path`` of every node, padded with -1; int64 [N, D]. Do not write to the result."""
         return _path_table(self.parents, self.depth, torch.device(device))
 
 
@@ -116,7 +118,9 @@ def _counted(what: str, value: int, least: int) -> int:
 
 def _depths(parents: tuple[int, ...]) -> tuple[int, ...]:
     if not parents or parents[0] != -1:
-        raise ValueError(f"parents must start with -1, the root's; got {parents}. The tree of a root alone is (-1,).")
+        raise ValueError(
+            f"parents must start with -1, the root's parent; got {parents}. The tree of a root alone is (-1,)."
+        )
     depths = [0]
     for node, parent in enumerate(parents[1:], start=1):
         if not 0 <= parent < node:
@@ -124,7 +128,7 @@ def _depths(parents: tuple[int, ...]) -> tuple[int, ...]:
         depths.append(depths[parent] + 1)
         if depths[node] < depths[node - 1]:
             raise ValueError(
-                f"Node {node} of depth {depths[node]} follows one of depth {depths[node - 1]} in {parents}; "
+                f"Node {node} of depth {depths[node]} follows a node of depth {depths[node - 1]} in {parents}; "
                 "nodes must be numbered level by level. Renumber them by depth."
             )
     return tuple(depths)
@@ -139,13 +143,16 @@ def _path(parents: tuple[int, ...], node: int) -> tuple[int, ...]:
 
 
 def as_index(nodes: Iterable[int], device: torch.device) -> torch.Tensor:
-    """Node numbers as int64, made once, since a copy to an accelerator waits for it. Not to be written to."""
+    """Return node numbers as an int64 tensor. Do not write to the result.
+
+    The tensor is cached, because the host would wait for the copy to an accelerator at every call.
+    """
     return _as_index(tuple(nodes), device)
 
 
 @lru_cache(maxsize=64)
 def constants(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Numbers as float64, made once for the same reason. Not to be written to."""
+    """Return numbers as a float64 tensor, cached as in ``as_index``. Do not write to the result."""
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from tiny_models import SIZES
 
-from spectr_export.checks.activations import measure_inputs
-from spectr_export.storing.plan import quantised_matrices
+from spectr_export.storing.activations import measure_inputs
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_runtime import Call
 from spectr_runtime.contract import Engine
@@ -83,7 +83,7 @@ def generated(model: Any, prompt: Sequence[int], count: int) -> list[int]:
 def largest_inputs(model: Any, precision: Precision) -> dict[str, float]:
     """What ``save_model`` has to know for fp8, from the prompt; nothing for other precisions."""
     fp8 = precision.quantisation == "fp8"
-    return measure_inputs(model, quantised_matrices(model, precision), PROMPT) if fp8 else {}
+    return measure_inputs(model, StoragePlan.of(model, precision).matrices, PROMPT) if fp8 else {}
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:

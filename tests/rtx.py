@@ -8,7 +8,7 @@ import onnx
 import tensorrt_rtx
 
 from spectr_export.compiled.profiles import make_profiles, static_capacity
-from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime.bundle import Limits
 from spectr_runtime.bundle.compiled import EngineKey
@@ -36,11 +36,11 @@ def quiet(line: str) -> None:
 
 
 def build(
-    folder: Path, *chosen: str, limits: BuildLimits | None = None, progress: Progress | None = None
+    folder: Path, *chosen: str, limits: BuildLimits | None = None, progress: BuildProgress | None = None
 ) -> BuiltEngine:
     """One engine for the chosen compute capabilities, by default for those of ``FLEET``."""
     key = EngineKey("tensorrt-rtx", VERSION, chosen or FLEET)
-    progress = progress or Progress("model", quiet)
+    progress = progress or BuildProgress("model", quiet)
     return build_engine(folder, key, PROFILES, static_capacity(LIMITS, TREE), limits or BuildLimits(), progress)
 
 

@@ -9,8 +9,8 @@ import pytest
 from support import TableEngine
 
 from spectr_runtime import Bundle, Completion, Decoder, Manifest, ModelSpec, Plan, Request
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.engines import Backend
 from spectr_runtime.rows.score import Written
 from spectr_runtime.scorer import Scorer
 from spectr_runtime.speculation.plan import PlanChoice

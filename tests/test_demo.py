@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spectr_export.build import build
+from spectr_export.preparation import BuildOptions
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -20,7 +21,7 @@ TOKENS = 32
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pair, output = EXAMPLES / "demo_pair", tmp_path_factory.mktemp("demo") / "bundle"
-    build(str(pair / "target"), str(pair / "draft"), output, capacity=None, overwrite=False, say=str)
+    build(BuildOptions(str(pair / "target"), str(pair / "draft")), output, say=str)
     return Bundle.open(output)
 
 

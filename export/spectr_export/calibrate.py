@@ -1,4 +1,4 @@
-"""Measure what a round costs on this machine and keep the figures in the bundle, for ``--plan auto``."""
+"""Measures what a round costs on this machine and keeps the figures in the bundle, for ``--plan auto``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import datetime
 import importlib.metadata
 from pathlib import Path
 
+from spectr_export.console import page
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.engines import Backend
 from spectr_runtime.planning.calibration import calibration_file, machine_name, save_costs
 from spectr_runtime.planning.costs import Costs, measure
 from spectr_runtime.planning.planner import RACES
@@ -15,20 +16,20 @@ from spectr_runtime.speculation.pair import Pair
 
 
 def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tuple[Costs, Path]:
-    """Measure and keep the costs of every plan that an automatic plan chooses from.
+    """Measure the costs of every plan from which an automatic plan chooses, and write them into the bundle.
 
     Args:
         bundle: The models.
-        backend: Which engines run them.
-        device: Where they run, as torch names it.
-        rows: Rows of the batch; costs are kept for each batch size apart.
+        backend: The engines that run the models.
+        device: The device that runs them, as torch names it.
+        rows: Rows of the batch; the costs of each batch size are kept in a file of their own.
 
     Returns:
-        The costs, and the file that holds them. The bundle's hash stays the same.
+        The costs, and the file that holds them. The bundle's hash does not change.
 
     Raises:
         UsageError: The backend does not run on the device.
-        EngineError: The backend cannot run the bundle here.
+        EngineError: The backend cannot run the bundle on this machine.
     """
     pair = Pair(bundle, RACES, backend=backend, device=device, rows=rows)
     costs = measure(pair, RACES, bundle.manifest, rows)
@@ -44,11 +45,11 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
 
 
 def render(costs: Costs) -> str:
-    """Milliseconds of a round as a table, for a person."""
+    """Return a table of the milliseconds of a round: a line for each plan, a column for each number of rows."""
     length = costs.lengths[-1]
-    lines = [f"milliseconds of a round at texts of {length} tokens, by rows of the batch"]
-    lines.append(f"{'plan':<14}" + "".join(f"{rows:>9}" for rows in costs.rows))
+    lines = [("plan", "".join(f"{rows:>9}" for rows in costs.rows))]
     for plan in RACES:
-        cells = "".join(f"{1e3 * costs.seconds(plan, rows, length):>9.1f}" for rows in costs.rows)
-        lines.append(f"{plan!s:<14}{cells}")
-    return "\n".join(lines)
+        cells = (f"{1e3 * costs.seconds(plan, rows, length):>9.1f}" for rows in costs.rows)
+        lines.append((str(plan), "".join(cells)))
+    title = f"milliseconds of a round at texts of {length} tokens, by rows of the batch"
+    return f"{title}\n{page(lines, width=14)}"

@@ -7,22 +7,22 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-# torch and transformers take seconds to import, so every command imports what it runs.
+from spectr_runtime.backends import BACKENDS, FLAVOURS
+
+# torch and transformers take seconds to import, so each command imports its modules when it runs.
 if TYPE_CHECKING:
-    from spectr_runtime.bundle.compiled import Flavour
-    from spectr_runtime.engines import Backend
+    from spectr_runtime.backends import Backend, Flavour
 
 
 def _example(*commands: str) -> str:
-    """The end of a help page; click reflows text that no backspace character protects."""
+    """Return the end of a help page; the backspace character keeps click from reflowing the lines."""
     return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
-BACKENDS = ("onnxruntime", "torch", "tensorrt", "tensorrt-rtx")
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -45,66 +45,55 @@ def main() -> None:
 @click.option(
     "--draft",
     required=True,
-    help="The small model that proposes: a folder or a hub id; int8, int4 or fp8 for a copy of TARGET in it.",
+    help="The small model that drafts: a folder or a hub id; int8, int4 or fp8 for a copy of TARGET in that precision.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the bundle goes.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder of the new bundle.")
 @click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Type of weights, cache and arithmetic: float32 for CPUs, bfloat16 or float16 for GPUs.",
+    help="Type of the weights, the cache and the arithmetic: float32 for CPUs, bfloat16 or float16 for GPUs.",
 )
 @click.option(
     "--quantise",
     type=click.Choice(["int8", "int4", "fp8"]),
-    help="Store the matrices of both models' layers in int8 or int4 and compute in --dtype, or in fp8 (E4M3) and "
-    "multiply in it, for TensorRT on GPUs of compute capability 8.9 or later.",
+    help="Store the matrices of both models' layers in int8 or int4 and compute in --dtype; or store them in fp8 "
+    "(E4M3) and multiply in fp8 too, with TensorRT on GPUs of compute capability 8.9 or later.",
 )
 @click.option(
     "--text",
     type=click.Path(path_type=Path),
-    help="Measure what a precision loses, and the inputs' scales of fp8, on this UTF-8 file instead of a text of "
-    "Python's own.",
+    help="UTF-8 file on which to measure what a precision loses and, for fp8, the scales of the inputs.  [default: the "
+    "source of a module of Python]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace the bundle at this path.")
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Check the pair, tell the bundle's size and about how much memory and time the build takes, and end.",
+    help="Check the pair, estimate the bundle's size and the memory and time of the build, and write nothing.",
 )
-def build(
-    target: str,
-    draft: str,
-    output: Path,
-    capacity: int | None,
-    dtype: str,
-    quantise: str | None,
-    text: Path | None,
-    overwrite: bool,
-    dry_run: bool,
-) -> None:
+def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: str | None, **options: Any) -> None:
     """Build a bundle from TARGET, a folder or a hub id (owner/name, or owner/name@revision), and its draft.
 
-    Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears;
-    a difference beyond rounding fails the build, and so does a precision that loses more than 0.02 (half precision),
-    0.05 (int8, fp8) or 0.3 (int4) nats per token.
+    Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears.
+    The build fails if they differ by more than rounding, or if a precision loses more than 0.02 (half precision), 0.05
+    (int8, fp8) or 0.3 (int4) nats per token.
     """
     with _reporting_errors():
         from spectr_export.build import build as build_bundle
+        from spectr_export.preparation import BuildOptions
         from spectr_export.storing.precision import Precision
 
         _quieten_transformers()
-        precision = Precision(dtype, quantise or "none")
+        wanted = BuildOptions(precision=Precision(dtype, quantise or "none"), **options)
         if dry_run:
             from spectr_export.rehearsal import rehearse
 
-            click.echo(rehearse(target, draft, capacity=capacity, say=_say, precision=precision))
+            click.echo(rehearse(wanted, _say))
             return
-        built = build_bundle(
-            target, draft, output, capacity=capacity, overwrite=overwrite, say=_say, precision=precision, text=text
-        )
+        built = build_bundle(wanted, output, overwrite=overwrite, say=_say)
         parity = max(max(stages.values()) for stages in built.manifest.parity.values())
         click.echo(
             f"{output}: {built.size / 1e6:.1f} MB, capacity {built.manifest.limits.capacity}, "
@@ -121,14 +110,18 @@ def build(
 )
 @BUNDLE
 @click.option(
-    "--backend", default="tensorrt", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="What will run the engines."
+    "--backend",
+    default="tensorrt",
+    type=click.Choice(FLAVOURS),
+    help="What will run the engines.",
 )
 @click.option(
     "--compute-capability",
     "compute_capabilities",
     metavar="X.Y",
     multiple=True,
-    help="GPUs to compile for, with TensorRT-RTX; may be repeated, and needs no GPU.  [default: this machine's GPU]",
+    help="With TensorRT-RTX, the GPUs to compile for, which this machine need not have; may be repeated.  [default: "
+    "this machine's GPU]",
 )
 @click.option("--batch-size", metavar="B", default=32, type=click.IntRange(min=1), help="Most rows decoded together.")
 @click.option(
@@ -136,7 +129,7 @@ def build(
     metavar="N",
     default=64,
     type=click.IntRange(min=1, max=256),
-    help="Most tokens of a draft tree, its root among them: K drafts of length L need K x L + 1.",
+    help="Most tokens of a draft tree, including its root: K drafts of length L need K x L + 1.",
 )
 @click.option("--memory", metavar="GIB", type=click.FloatRange(min=0, min_open=True), help="Most workspace of a layer.")
 @click.option("--weight-streaming", is_flag=True, help="Let weights that do not fit on the GPU be read from the host.")
@@ -144,7 +137,7 @@ def build(
     "--timing-cache",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Keep kernel timings there, so that TensorRT's next build is faster.",
+    help="With TensorRT, keep the kernel timings in this file, so that the next build is faster.",
 )
 def compile_engines(
     bundle: Path,
@@ -158,8 +151,8 @@ def compile_engines(
 ) -> None:
     """Compile the graphs of BUNDLE to TensorRT engines.
 
-    An engine belongs to one release of TensorRT and one GPU (with TensorRT-RTX, to GPUs of some capabilities). It is
-    written into the bundle, which stays the bundle that it was: runs can go on with it.
+    An engine belongs to one release of TensorRT and to one GPU (with TensorRT-RTX, to the GPUs of some compute
+    capabilities). It is written into the bundle, whose hash does not change: runs that began before can go on.
     """
     with _reporting_errors():
         from spectr_export.compiled.compile import compile_bundle
@@ -182,9 +175,9 @@ def compile_engines(
 
 @main.command(epilog=_example("spectr-export inspect demo.bundle --json | jq .limits"))
 @BUNDLE
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest in JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE holds."""
+    """Show the models, limits and engines of BUNDLE."""
     with _reporting_errors():
         from spectr_export.inspection import describe
         from spectr_runtime.bundle import Bundle
@@ -196,13 +189,13 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @main.command(epilog=_example("spectr-export calibrate demo.bundle --batch-size 16"))
 @BUNDLE
 @click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
-@click.option("--backend", default="onnxruntime", type=click.Choice(BACKENDS), help="What runs the models.")
-@click.option("--device", metavar="NAME", default="cpu", help="Where they run, as torch names it.")
+@click.option("--backend", default="onnxruntime", type=click.Choice(BACKENDS), help="The engines that run the models.")
+@click.option("--device", metavar="NAME", default="cpu", help="The device that runs them, as torch names it.")
 def calibrate(bundle: Path, batch_size: int, backend: Backend, device: str) -> None:
     """Measure what a round costs on this machine, for `spectr-batch run --plan auto`.
 
-    The figures are kept in BUNDLE, for this machine, backend and batch size, and leave the bundle's hash as it is.
-    Without them a run measures at its start.
+    The figures are kept in BUNDLE for this machine, backend and batch size; the bundle's hash does not change. A run
+    without them measures at its start.
     """
     with _reporting_errors():
         from spectr_export.calibrate import calibrate as calibrate_bundle
@@ -218,7 +211,7 @@ def calibrate(bundle: Path, batch_size: int, backend: Backend, device: str) -> N
 @main.command(epilog=_example("spectr-export check demo.bundle"))
 @BUNDLE
 def check(bundle: Path) -> None:
-    """Check every file of BUNDLE and compare its graphs with transformers again."""
+    """Check the hash of every file of BUNDLE, and compare its graphs with transformers again."""
     with _reporting_errors():
         from spectr_export.build import check as check_bundle
         from spectr_runtime.bundle import Bundle
@@ -239,7 +232,7 @@ def _say(line: str) -> None:
 
 @contextlib.contextmanager
 def _reporting_errors() -> Iterator[None]:
-    """Turn the errors that a user can cause into two lines and an exit code."""
+    """Show an error that a user can cause as a message and a hint, and exit with its code."""
     from spectr_runtime.errors import SpectrError
 
     try:
@@ -253,7 +246,7 @@ def _reporting_errors() -> Iterator[None]:
 
 
 def _quieten_transformers() -> None:
-    """Keep what transformers says of the models that it loads from the user: spectr says what matters of them."""
+    """Silence transformers' warnings and progress bars: spectr itself reports what a user needs to know of a model."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

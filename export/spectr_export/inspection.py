@@ -1,53 +1,58 @@
-"""What a bundle holds, for a person. Loads no tensor library, so that the command answers at once."""
+"""Describes a bundle to a person. This module loads no tensor library, so that ``inspect`` answers at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spectr_export.console import page
 from spectr_export.storing.precision import Precision
-from spectr_runtime.bundle import Bundle
+from spectr_runtime.bundle import Bundle, ModelSpec
 from spectr_runtime.bundle.compiled import list_engines
 
 
 def describe(bundle: Bundle) -> str:
-    """Models, vocabulary, limits, tools and engines of a bundle, aligned.
+    """Return a page with the models, vocabulary, limits, tools and engines of a bundle.
 
     Raises:
         BundleError: The record of an engine is malformed.
     """
     manifest = bundle.manifest
-    lines = [f"{bundle.path}  ({bundle.size / 1e6:.1f} MB, sha256 {bundle.sha256[:16]})"]
+    lines: list[tuple[str, str]] = []
     for role, spec in sorted(manifest.models.items(), reverse=True):
-        heads = f"{spec.kv_heads} key/value heads of {spec.head_size}"
-        lines += [
-            f"{role:<12}{spec.architecture}, {Precision(spec.dtype, spec.quantisation)}, {spec.layers} layers, "
-            f"{heads}, {spec.vocabulary} logits, made for {spec.max_positions} tokens",
-            f"{'':<12}{describe_parity(manifest.parity[role])}",
-        ]
+        lines += [(role, _describe_model(spec)), ("", describe_parity(manifest.parity[role]))]
         if quality := manifest.quality.get(role):
-            lines.append(f"{'':<12}{describe_quality(quality)}")
+            lines.append(("", describe_quality(quality)))
     ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
     lines += [
-        f"{'vocabulary':<12}{manifest.vocabulary.size} tokens, end tokens {ends}",
-        f"{'limits':<12}{manifest.limits.capacity} tokens per text, {manifest.limits.tokens_per_call} per call",
-        f"{'built with':<12}{', '.join(f'{tool} {version}' for tool, version in manifest.versions.items())}",
+        ("vocabulary", f"{manifest.vocabulary.size} tokens, end tokens {ends}"),
+        ("limits", f"{manifest.limits.capacity} tokens per text, {manifest.limits.tokens_per_call} per call"),
+        ("built with", ", ".join(f"{tool} {version}" for tool, version in manifest.versions.items())),
     ]
     engines = [
-        (role, one) for role in sorted(manifest.models, reverse=True) for one in list_engines(bundle, role).values()
+        f"{role}: {engine.key}, up to {engine.rows} rows of {engine.capacity} slots"
+        for role in sorted(manifest.models, reverse=True)
+        for engine in list_engines(bundle, role).values()
     ]
-    for label, (role, one) in zip(("engines", *[""] * len(engines)), engines, strict=False):
-        lines.append(f"{label:<12}{role}: {one.key}, up to {one.rows} rows of {one.capacity} slots")
-    return "\n".join(lines)
+    lines += zip(("engines", *[""] * len(engines)), engines, strict=False)
+    return f"{bundle.path}  ({bundle.size / 1e6:.1f} MB, sha256 {bundle.sha256[:16]})\n{page(lines)}"
+
+
+def _describe_model(spec: ModelSpec) -> str:
+    return (
+        f"{spec.architecture}, {Precision(spec.dtype, spec.quantisation)}, {spec.layers} layers, "
+        f"{spec.kv_heads} key/value heads of {spec.head_size}, {spec.vocabulary} logits, "
+        f"made for {spec.max_positions} tokens"
+    )
 
 
 def describe_parity(parity: Mapping[str, float]) -> str:
-    """Largest difference to PyTorch eager and where it was found, for a person."""
+    """Return the largest difference of the logits to PyTorch eager, over all stages and for each stage."""
     stages = ", ".join(f"{stage} {difference:.1e}" for stage, difference in parity.items())
     return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
 
 
 def describe_quality(quality: Mapping[str, float]) -> str:
-    """What a model's precision costs, for a person."""
+    """Return what a model's precision costs, as far as it was measured."""
     parts = []
     if "lost" in quality:
         parts.append(f"{quality['lost']:+.4f} nats per token to the checkpoint's {quality['original']:.3f}")

@@ -1,38 +1,37 @@
-"""One model of a bundle: weights, graph, and what was found when it was checked."""
+"""Builds one model of a bundle, its weights and its graph, and checks both against the original."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from spectr_export.checks.activations import measure_inputs
 from spectr_export.checks.parity import check_half, check_onnxruntime, check_rounded
 from spectr_export.checks.quality import check_quality
 from spectr_export.checks.reference import Reference
+from spectr_export.console import Say
 from spectr_export.graph.export import export_graph
 from spectr_export.inspection import describe_parity, describe_quality
 from spectr_export.original.model import load_original, load_stored, measure_spec
-from spectr_export.original.ondemand import Stored
-from spectr_export.storing.plan import NO_INPUTS, quantised_matrices
+from spectr_export.original.ondemand import LazyWeight
+from spectr_export.storing.activations import measure_inputs
+from spectr_export.storing.plan import NO_INPUTS, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_runtime.bundle import ModelSpec, Role
 from spectr_runtime.contract import DTYPES
 
-Say = Callable[[str], None]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """What a model of a bundle is made of.
+    """A model of the bundle before it is built.
 
     Attributes:
-        role: What it is in the bundle.
+        role: The model's role in the bundle.
         source: Folder of the checkpoint.
-        precision: How it is stored.
+        precision: How the model is to be stored.
     """
 
     role: Role
@@ -41,13 +40,13 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Checked:
-    """A model that was built and passed its checks.
+class BuiltMember:
+    """A model of the bundle that was built and passed its checks.
 
     Attributes:
         spec: Its sizes.
         parity: Largest difference of its logits to PyTorch eager, by stage.
-        quality: What its precision costs; empty if it stores the checkpoint's weights exactly and in float32.
+        quality: What its precision costs; empty if the checkpoint's weights are stored exactly and in float32.
     """
 
     spec: ModelSpec
@@ -55,14 +54,14 @@ class Checked:
     quality: Mapping[str, float]
 
 
-def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int], say: Say) -> Checked:
+def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int], say: Say) -> BuiltMember:
     """Write a model's weights and graph and check both.
 
     Args:
-        member: What to build.
-        folder: Where to.
+        member: The model to build.
+        folder: The folder to write to.
         capacity: Longest text of the bundle.
-        ids: Tokens of the text on which to measure what the precision costs.
+        ids: Tokens of the text on which the loss by the precision is measured.
         say: Takes a line of progress.
 
     Raises:
@@ -73,28 +72,27 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     spec = dataclasses.replace(measure_spec(stored.model), dtype=precision.dtype, quantisation=precision.quantisation)
     parameters = sum(parameter.numel() for parameter in stored.model.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
-    inputs = NO_INPUTS
-    if precision.quantisation == "fp8":
-        inputs = measure_inputs(stored.model, quantised_matrices(stored.model, precision), ids)
-    save_model(stored.model, folder, precision, stored.weights, inputs)
+    plan = StoragePlan.of(stored.model, precision)
+    inputs = measure_inputs(stored.model, plan.matrices, ids) if precision.quantisation == "fp8" else NO_INPUTS
+    save_model(stored.model, folder, plan, stored.weights, inputs)
     export_graph(folder, spec)
     reference = Reference(load_original(folder, rounding=False))
     parity = check_onnxruntime(reference, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")
     quality: dict[str, float] = {}
-    if not _exact(stored.weights, precision):
+    if not _is_exact(stored.weights, precision):
         quality |= check_quality(stored.model, load_original(folder), ids, precision, name=role)
     quality |= _check_arithmetic(reference, folder, spec, capacity, role)
     if quality:
         say(f"{role}: in {precision}, {describe_quality(quality)}")
-    return Checked(spec, parity, quality)
+    return BuiltMember(spec, parity, quality)
 
 
 def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: Say) -> None:
-    """Check a built model again, against the weights that it carries.
+    """Check a model again that was built before, against the weights that it carries.
 
     Raises:
-        BundleError: Parity failed.
+        BundleError: The logits differ by more than the model's precision may cause.
     """
     reference = Reference(load_original(folder, rounding=False))
     say(f"{role}: {describe_parity(check_onnxruntime(reference, folder, spec, capacity, name=role))}")
@@ -105,7 +103,10 @@ def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: 
 def _check_arithmetic(
     reference: Reference, folder: Path, spec: ModelSpec, capacity: int, role: Role
 ) -> Mapping[str, float]:
-    """Check what rounds as a model computes: half precision, unless its weights lose more, and inputs of fp8."""
+    """Check what a model rounds while it computes: the inputs of products in fp8, or all numbers in half precision.
+
+    Half precision is not checked in quantised models, whose weights lose more than their arithmetic.
+    """
     if spec.quantisation == "fp8":
         return check_rounded(Reference(load_original(folder)), folder, spec, capacity, name=f"{role} in fp8")
     if spec.dtype != "float32" and spec.quantisation == "none":
@@ -113,8 +114,8 @@ def _check_arithmetic(
     return {}
 
 
-def _exact(weights: Mapping[str, Stored], precision: Precision) -> bool:
-    """Whether every weight of a checkpoint is a number of the precision's type."""
+def _is_exact(weights: Mapping[str, LazyWeight], precision: Precision) -> bool:
+    """Return whether a precision can represent every weight of a checkpoint exactly."""
     wanted = DTYPES[precision.dtype]
     found = {weight.dtype for weight in weights.values() if weight.dtype.is_floating_point}
     return precision.quantisation == "none" and all(torch.promote_types(dtype, wanted) == wanted for dtype in found)

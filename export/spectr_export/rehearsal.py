@@ -1,4 +1,4 @@
-"""A build without building: what the bundle will hold, and about how much memory and time it takes to make."""
+"""The dry run of a build: it checks the pair and estimates the bundle's size and the build's memory and time."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spectr_export.build import Prepared, prepare
-from spectr_export.member import Member, Say
+from spectr_export.console import Say, page
+from spectr_export.member import Member
 from spectr_export.original.model import outline
-from spectr_export.storing.plan import layouts
+from spectr_export.preparation import BuildOptions, Prepared, prepare
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
 
-# Measured with benchmarks/graph.py and benchmarks/streaming.py on two cores. Few layers of a model are traced, whatever
-# their number; reading, writing and checking weights go with theirs.
+# Measured with benchmarks/graph.py and benchmarks/streaming.py on two cores. The time to trace a model hardly grows
+# with its layers, because few of them are traced; the time to read, write and check weights grows with the weights.
 SECONDS_PER_MODEL = 4
 SECONDS_PER_LAYER = 0.25
 SECONDS_PER_BILLION_PARAMETERS = 87
 START_SECONDS = 6
-# The most memory that a build may allocate, which benchmarks/streaming.py holds it to; where a file holds much of a
-# model, it stays within a few copies of the largest matrix instead: as it is read, widened and turned.
+# Bounds of the memory that a build allocates, which benchmarks/streaming.py checks: SHARDS times the largest file of
+# the checkpoint or, if that is less, MATRICES times the largest matrix in float32, which is held as it is read, widened
+# and transposed; and REST bytes for everything else.
 SHARDS, MATRICES, REST = 1.3, 3, 2e9
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Expected:
-    """What a model of the bundle will be.
+class Estimate:
+    """An estimate of one model of the bundle, from its configuration and the sizes of its files.
 
     Attributes:
-        role: What it is in the bundle.
+        role: The model's role in the bundle.
         architecture: The ``model_type`` of its configuration.
         precision: How it is stored.
-        parameters: Their number, tied ones once.
+        parameters: Number of parameters, tied ones counted once.
         layers: Layers of the decoder.
         size: Bytes of its weights in the bundle.
-        largest_file: Bytes of the checkpoint's largest file.
-        largest_matrix: Bytes in float32 of the largest matrix that is worked on; experts make one where a graph
-            multiplies with several of them at once.
+        largest_file: Bytes of the largest file of the checkpoint.
+        largest_matrix: Bytes in float32 of the largest matrix that is worked on. Experts with which a graph multiplies
+            at once count as one matrix.
     """
 
     role: Role
@@ -52,65 +54,68 @@ class Expected:
     largest_matrix: int
 
     @staticmethod
-    def of(member: Member, config: Any) -> Expected:
-        """Lay a model out without its weights."""
+    def of(member: Member, config: Any) -> Estimate:
+        """Make the estimate from a model without weights."""
         model = outline(config)
         files = [path.stat().st_size for path in member.source.glob("*.safetensors")]
-        return Expected(
+        return Estimate(
             role=member.role,
             architecture=config.model_type,
             precision=member.precision,
             parameters=sum(weight.numel() for weight in model.parameters()),
             layers=config.num_hidden_layers,
-            size=sum(layout.length for layout in layouts(model, member.precision).values()),
+            size=sum(layout.length for layout in StoragePlan.of(model, member.precision).layouts.values()),
             largest_file=max(files),
             largest_matrix=4 * max(_numbers_at_once(weight.shape) for weight in model.parameters()),
         )
 
     @property
     def seconds(self) -> float:
-        """Time to trace, write and check it."""
+        """Seconds that it takes to trace, write and check the model."""
         weights = SECONDS_PER_BILLION_PARAMETERS * self.parameters / 1e9
         return SECONDS_PER_MODEL + SECONDS_PER_LAYER * self.layers + weights
 
     @property
     def memory(self) -> float:
-        """Bytes that are allocated while it is built; mapped files come on top, and the system may drop them."""
+        """Bytes that the build allocates; files mapped into memory are not counted, as the system may drop them."""
         return min(SHARDS * self.largest_file, MATRICES * self.largest_matrix) + REST
 
 
-def rehearse(target: str, draft: str, *, capacity: int | None, say: Say, precision: Precision) -> str:
-    """Check a pair and tell what building it takes; see ``prepare`` for arguments and errors.
+def rehearse(options: BuildOptions, say: Say) -> str:
+    """Check a pair and estimate what building it takes; ``prepare`` describes the arguments and the errors.
 
     Returns:
-        A small table for a person.
+        A page for a person.
     """
-    pair = prepare(target, draft, capacity=capacity, say=say, precision=precision)
-    return render(pair, [Expected.of(member, pair.configs[role]) for role, member in pair.members.items()])
+    pair = prepare(options, say)
+    return render(pair, [Estimate.of(member, pair.configs[role]) for role, member in pair.members.items()])
 
 
-def render(pair: Prepared, models: list[Expected]) -> str:
-    """What was found, aligned."""
-    seconds = START_SECONDS + sum(one.seconds for one in models)
+def render(pair: Prepared, models: list[Estimate]) -> str:
+    """Return the page of a dry run."""
+    seconds = START_SECONDS + sum(model.seconds for model in models)
     lines = [
-        "dry run, nothing is written",
-        *(
-            f"{one.role:<12}{one.architecture}, {one.parameters / 1e6:,.1f} M parameters, {one.layers} layers, "
-            f"{one.precision}: {one.size / 1e6:,.1f} MB"
-            for one in sorted(models, key=lambda one: one.role, reverse=True)
-        ),
-        f"{'vocabulary':<12}{pair.vocabulary.size} tokens",
-        f"{'limits':<12}{pair.limits.capacity} tokens per text",
-        f"{'disk':<12}{sum(one.size for one in models) / 1e6:,.1f} MB and a few for graphs and tokenizer",
-        f"{'memory':<12}at most {max(one.memory for one in models) / 1e9:.1f} GB, and mapped files besides",
-        f"{'time':<12}about {_duration(seconds)} on two cores",
+        *((model.role, _describe(model)) for model in sorted(models, key=lambda model: model.role, reverse=True)),
+        ("vocabulary", f"{pair.vocabulary.size} tokens"),
+        ("limits", f"{pair.limits.capacity} tokens per text"),
+        ("disk", f"{sum(model.size for model in models) / 1e6:,.1f} MB and a few for graphs and tokenizer"),
+        ("memory", f"at most {max(model.memory for model in models) / 1e9:.1f} GB, and mapped files besides"),
+        ("time", f"about {_rough_duration(seconds)} on two cores"),
     ]
-    return "\n".join(lines)
+    return f"dry run, nothing is written\n{page(lines)}"
+
+
+def _describe(model: Estimate) -> str:
+    return (
+        f"{model.architecture}, {model.parameters / 1e6:,.1f} M parameters, {model.layers} layers, "
+        f"{model.precision}: {model.size / 1e6:,.1f} MB"
+    )
 
 
 def _numbers_at_once(shape: Sequence[int]) -> int:
+    """Return how many numbers of a weight are worked on at once: of stacked experts, those of one product."""
     return math.prod(shape) if len(shape) < 3 else experts_per_product(shape) * math.prod(shape[1:])
 
 
-def _duration(seconds: float) -> str:
+def _rough_duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

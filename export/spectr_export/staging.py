@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Writes a folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from spectr_runtime.files import sync
 
 
 def refuse_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse a place that a bundle must not be written to.
+    """Refuse a path to which a bundle must not be written.
 
     Raises:
-        UsageError: Something is there and may not be replaced, or the folder around it does not exist.
+        UsageError: The path exists and ``overwrite`` is false, or the path exists and is not a bundle.
     """
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists.", hint="Name another place, or replace it with --overwrite.")
+        raise UsageError(f"{output} exists.", hint="Name another path, or replace it with --overwrite.")
     if output.exists() and not (output / MANIFEST).is_file():
         raise UsageError(
-            f"{output} is not a bundle, so --overwrite does not replace it.", hint="Name another place, or remove it."
+            f"{output} is not a bundle, so --overwrite does not replace it.", hint="Name another path, or remove it."
         )
 
 
 @contextlib.contextmanager
 def staged(output: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``output`` that takes its place when the block ends well, and vanishes otherwise.
+    """Yield a new folder beside ``output``, which becomes ``output`` if the block succeeds and is deleted if it fails.
 
-    Everything is on disk before the rename, so that a crash leaves either what was there before or the whole folder. An
-    existing ``output`` is moved aside first: between the two renames there is no ``output``, but nothing is lost.
+    All files are on the disk before the folder is renamed, so that a crash leaves either the old ``output`` or the
+    complete new one. An existing ``output`` is first renamed: between the two renames there is no ``output``, but both
+    folders exist under other names.
     """
     output = output.absolute()
-    folder, replaced = (output.with_name(f".{output.name}.{os.getpid()}.{what}") for what in ("new", "old"))
+    folder, replaced = (output.with_name(f".{output.name}.{os.getpid()}.{state}") for state in ("new", "old"))
     folder.mkdir(parents=True)
     try:
         yield folder

@@ -1,4 +1,11 @@
-"""The one file of a model's weights: writing it tensor by tensor, and where its bytes stand for an ONNX graph."""
+"""Reads and writes the file of a model's weights in safetensors' format.
+
+``write_weights`` writes it tensor by tensor. ``read_header`` says at which offset each tensor begins, so that an ONNX
+graph can refer to the same bytes. The format is eight bytes with the length of the header, then the header in JSON,
+then the data::
+
+    {"__metadata__": {"format": "pt"}, "lm_head.weight": {"dtype": "BF16", "shape": [8, 4], "data_offsets": [0, 64]}}
+"""
 
 from __future__ import annotations
 
@@ -15,7 +22,8 @@ import torch
 from spectr_runtime.bundle.weights import E4M3
 from spectr_runtime.errors import BundleError
 
-# The data begins at a multiple of this, and wider types come first, so that every tensor can be mapped as it stands.
+# The data begin at a multiple of this many bytes, and wider types come first, so that every tensor is aligned and can
+# be mapped into memory without a copy.
 ALIGNMENT = 64
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
@@ -32,8 +40,8 @@ SAFETENSORS_DTYPES = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """One tensor's bytes.
+class TensorEntry:
+    """One tensor of a file: its type and shape, and the range of bytes that holds it.
 
     Attributes:
         offset: First byte, from the start of the file.
@@ -50,10 +58,10 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
-    """What a tensor will be, before it is made.
+    """Type and shape of a tensor that is yet to be made.
 
     Attributes:
-        dtype: Its type.
+        dtype: Type of its numbers.
         shape: Its sizes.
     """
 
@@ -66,11 +74,11 @@ class Layout:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_places(path: Path) -> Mapping[str, Place]:
-    """Read the header of a safetensors file: eight bytes of length, then JSON, then the data.
+def read_header(path: Path) -> Mapping[str, TensorEntry]:
+    """Return the entries of a safetensors file, by the names of the tensors.
 
     Raises:
-        BundleError: The file is no safetensors file or ends before its data does.
+        BundleError: The file is not a safetensors file, or it ends before its data do.
     """
     size = path.stat().st_size
     try:
@@ -80,15 +88,15 @@ def read_places(path: Path) -> Mapping[str, Place]:
                 raise ValueError(f"its header of {header_length} bytes is longer than the file")
             header = json.loads(file.read(header_length))
         start = 8 + header_length
-        places = {name: _place(entry, start) for name, entry in header.items() if name != "__metadata__"}
+        entries = {name: _read_entry(entry, start) for name, entry in header.items() if name != "__metadata__"}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BundleError(f"{path} is not a safetensors file: {error}.", hint="Get the checkpoint again.") from error
-    beyond = [name for name, place in places.items() if place.offset + place.length > size]
+    beyond = [name for name, entry in entries.items() if entry.offset + entry.length > size]
     if beyond:
         raise BundleError(
             f"{path} has {size} bytes and ends before its tensor {beyond[0]}.", hint="Get the checkpoint again."
         )
-    return places
+    return entries
 
 
 def write_weights(
@@ -97,14 +105,14 @@ def write_weights(
     tensors: Iterable[tuple[str, torch.Tensor]],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a safetensors file of which no more than one tensor, or a part of one, is ever in memory.
+    """Write a safetensors file while never more than one tensor, or a part of one, is in memory.
 
-    The header is written first, from the layouts; each tensor goes to its place when it comes, in any order.
+    The header is written first, from the layouts. Each tensor is written at its offset when it comes, in any order.
 
     Args:
-        path: The file.
-        layouts: Every tensor of the file.
-        tensors: The same names with their data: each whole, or in consecutive parts of its first dimension.
+        path: The file to write.
+        layouts: Type and shape of every tensor of the file.
+        tensors: The same names with their data: each tensor whole, or in consecutive parts of its first dimension.
         metadata: The file's ``__metadata__``.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -123,12 +131,12 @@ def write_weights(
             layout, begin = layouts[name], header[name]["data_offsets"][0]
             assert (tensor.dtype, tuple(tensor.shape[1:])) == (layout.dtype, layout.shape[1:]), name
             file.seek(8 + len(text) + begin + written[name])
-            # numpy has no bfloat16, so the bytes are handed over.
+            # The tensor is handed over as bytes, because numpy has no bfloat16.
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             written[name] += tensor.nbytes
     assert written == {name: layout.length for name, layout in layouts.items()}, path
 
 
-def _place(entry: Mapping[str, Any], start: int) -> Place:
+def _read_entry(entry: Mapping[str, Any], start: int) -> TensorEntry:
     begin, end = entry["data_offsets"]
-    return Place(start + begin, end - begin, tuple(entry["shape"]), entry["dtype"])
+    return TensorEntry(start + begin, end - begin, tuple(entry["shape"]), entry["dtype"])

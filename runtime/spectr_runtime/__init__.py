@@ -1,6 +1,37 @@
-"""The runtime: bundles, engines and the speculative decoder. It knows no files of prompts.
+"""The runtime decodes requests with the two models of a bundle. It knows no files of prompts.
 
-Names are imported when they are first used, so that a command's ``--help`` and its checks of records need no torch.
+The way of the data through the decoder:
+
+    record -> Request -> Row -> rounds -> Completion or Failure
+
+``spectr_jobs`` reads records, makes one or more ``Request``s of each, and hands them to ``Decoder.generate``. The
+decoder has each request tokenised and put into a free ``Row`` of the batch. Then it runs rounds. In each, a planner
+chooses the plan, the pair of engines reads what its caches lack, and ``speculate`` drafts a tree of tokens for every
+row, verifies it with the target, selects what is kept and commits it. A row that ends leaves the batch as a
+``Completion``, and the next request gets the row.
+
+The way of the models:
+
+    bundle -> engines -> pair
+
+A ``Bundle`` is a checked folder on disk. ``open_engine`` opens one of its models with a backend, and with a cache of
+keys and values. A ``Pair`` holds the engines of the draft and of the target; decoder and scorer each open one.
+
+The wings, each importing only those below it:
+
+    decoder, scorer    the two entrances: decode requests, score completions that were written
+    planning           which plan a round takes, what rounds cost, how much memory a batch needs
+    speculation        the round itself, and the pair of engines that it runs on
+    engines            the backends that run a model
+    laws               from a model's logits to the laws that tokens are drawn from
+    adapter            a transformers model in the shape that the engine contract asks for
+    rows               what goes in and out, and how a request fares in the batch
+    contract           what the decoder asks of a model
+    bundle             the bundle's format, and the weights in it
+    backends, errors, files    what every wing may use
+
+Public names are imported when they are first used, so that a command's ``--help`` and its checks of records load no
+torch.
 """
 
 from __future__ import annotations

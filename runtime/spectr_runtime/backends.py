@@ -1,6 +1,6 @@
 """The names of the backends that can run a bundle's models.
 
-The names stand in a module of their own, without imports of torch, so that command lines can list them at once.
+The module imports nothing heavy, so that command lines can list the names at once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from typing import Literal, get_args
 
 # Engines are compiled ahead of time for one TensorRT product, and only that product runs them.
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
-
-
 Backend = Literal["onnxruntime", "torch", Flavour]
-
 
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

@@ -1,4 +1,4 @@
-"""The decoder: requests in, completions out, a full batch in between."""
+"""The decoder: takes requests, keeps a batch of rows full, and yields completions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.engines import Backend
 from spectr_runtime.errors import RequestError, RowError, SpectrError, UsageError, is_out_of_memory
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
@@ -27,31 +27,31 @@ from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.speculation.round import Emitted, Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
-IDLE = SamplingParams()
+IDLE = SamplingParams()  # of a free row, whose tokens nobody reads
 LOG = logging.getLogger(__name__)
 
 
 class Decoder:
     """Decodes requests with a bundle's pair of models.
 
-    A row's text depends on the bundle, the plan, the request and the run seed alone, up to the last bits of the models'
-    logits, which may differ between batch shapes.
+    The text of a row depends on the bundle, the plan, the request and the run seed alone, never on the other rows of
+    the batch. The one exception is the last bits of the models' logits, which may differ between batch shapes.
 
-    Where memory runs out, the batch is halved: rows that lose their place wait and go on later from what they wrote.
+    When memory runs out, the batch is halved. Rows that no longer fit wait, and go on later from what they wrote.
 
     Attributes:
-        batch_size: Rows decoded together.
-        timing: Where the time went.
-        rounds: Rounds of each plan.
+        batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
+        timing: How much time each phase of decoding took.
+        rounds: How many rounds took each plan.
 
     Args:
         bundle: The models and their tokenizer.
-        plan: Rule, drafts and length of a round; ``auto`` lets every round take the race that promises most tokens per
-            second. Races write one text whatever they draft, so that this choice changes no row.
+        plan: Rule, drafts and length of a round. ``auto`` lets every round take the race that promises most tokens per
+            second; a race writes the same text whatever it drafts, so this choice changes no row.
         backend: Which engines run the models.
-        device: Where they run, as torch names it.
-        batch_size: Rows decoded together.
-        seed: Run seed, for requests that bring none.
+        device: The device that the models run on, as torch names it.
+        batch_size: Number of rows to decode together.
+        seed: The run seed, for requests without a seed of their own.
 
     Raises:
         UsageError: The batch size is not positive, or the backend does not run on the device.
@@ -80,19 +80,22 @@ class Decoder:
         self._device = self._pair.device
         self._planner = self._make_planner(bundle, plan, backend)
         self._scheduler = Scheduler(self.batch_size)
-        self._returned: deque[Row] = deque()
+        self._evicted: deque[Row] = deque()
         self._sampling: Sampling | None = None
 
     def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str) -> Pair:
+        """Open the pair with as many rows as the memory of a GPU has room for."""
         while True:
             try:
                 return Pair(bundle, menu_of(plan), backend=backend, device=device, rows=self.batch_size)
             except SpectrError as error:
-                if device == "cpu":  # what fits the address space may still not fit the machine
+                # Linux hands out more memory than the machine has, so a cache that it grants may still not fit.
+                if device == "cpu":
                     raise
                 self._halve(error)
 
     def _make_planner(self, bundle: Bundle, plan: PlanChoice, backend: Backend) -> Planner:
+        """Return the planner of a plan; ``auto`` needs costs, which are measured if the bundle has none for here."""
         if plan != AUTO:
             return FixedPlanner(plan)
         while (costs := load_costs(bundle, backend, self._device, self.batch_size, RACES)) is None:
@@ -105,23 +108,23 @@ class Decoder:
 
     @torch.inference_mode()
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
-        """Decode requests, pulling the next one when a row is free and yielding each row when it ends.
+        """Decode requests; take the next one whenever a row is free, and yield every row when it ends.
 
-        One call at a time: the rows of the batch belong to the latest one.
+        Only one call can be in use at a time: a new one takes all rows of the batch from the one before.
 
         Args:
-            requests: The requests; read lazily. Their ids, together with their choices, must be unique, which is the
-                caller's to see to.
+            requests: The requests; they are read as rows become free. The caller must see to it that no two have the
+                same id and choice.
 
         Yields:
-            A completion or a failure per request, in the order in which they end.
+            A completion or a failure for each request, in the order in which they end.
         """
         waiting = iter(requests)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
-        self._returned.clear()
+        self._evicted.clear()
         while True:
             yield from self._fill(waiting)
-            if not self._scheduler.span:
+            if not self._scheduler.batch:
                 return
             try:
                 plan, emitted = self._round()
@@ -134,10 +137,13 @@ class Decoder:
             yield from finished
 
     def _fill(self, waiting: Iterator[Request]) -> Iterator[Failure]:
-        """Admit rows while there is room; requests that cannot be served come back as failures."""
+        """Admit rows while there is room, and yield a failure for every request that cannot be served.
+
+        Rows that were evicted come first.
+        """
         while self._scheduler.has_room:
-            if self._returned:
-                self._admit(self._returned.popleft())
+            if self._evicted:
+                self._admit(self._evicted.popleft())
                 continue
             request = next(waiting, None)
             if request is None:
@@ -153,68 +159,69 @@ class Decoder:
         self._sampling = None
 
     def _round(self) -> tuple[Plan, Emitted]:
+        """Choose a plan, bring the caches up to the rows' texts, and run one round."""
         rows = self._rows()
         plan = self._planner.choose(len(rows.length_B), rows.longest)
         with self.timing.measure("prefill"):
-            self._pair.catch_up(plan, self._scheduler)
+            self._pair.prefill(plan, self._scheduler.batch)
         self.rounds[plan] += 1
         return plan, speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
 
     def _halve(self, error: Exception) -> None:
-        """Take half the rows if memory ran out; raise any other error again."""
+        """Halve the batch size if memory ran out; raise any other error again, and this one if a single row is left."""
         if not is_out_of_memory(error) or self.batch_size == 1:
             raise error
         LOG.warning("No memory for %d rows; going on with %d.", self.batch_size, self.batch_size // 2)
         self.batch_size //= 2
 
     def _start_over(self) -> None:
-        """Take every row out of the caches; each goes on from what it wrote when a place is free."""
-        for row in filter(None, self._scheduler.span):
+        """Evict every row from the caches; each goes on from what it wrote when it is admitted again."""
+        for row in filter(None, self._scheduler.batch):
             row.evict()
-            self._returned.append(row)
+            self._evicted.append(row)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self) -> Rows:
-        """The batch as tensors; a free place among the rows decodes one token that nobody reads."""
-        span, vocabulary = self._scheduler.span, self._manifest.vocabulary.size
-        params = [IDLE if row is None else row.request.params for row in span]
+        """Return the batch as tensors; a free row among the others decodes a text of one token that nobody reads."""
+        batch, vocabulary = self._scheduler.batch, self._manifest.vocabulary.size
+        params = [IDLE if row is None else row.request.params for row in batch]
         if self._sampling is None:
             self._sampling = Sampling.of(params, vocabulary, self._device)
-        length = [1 if row is None else row.length for row in span]
+        length = [1 if row is None else row.length for row in batch]
         return Rows(
             length_B=torch.tensor(length, device=self._device),
-            last_B2=torch.tensor([(0, 0) if row is None else row.last for row in span], device=self._device),
-            seed_B=torch.tensor([0 if row is None else row.seed for row in span], device=self._device),
+            last_B2=torch.tensor([(0, 0) if row is None else row.last for row in batch], device=self._device),
+            seed_B=torch.tensor([0 if row is None else row.seed for row in batch], device=self._device),
             sampling=self._sampling,
-            adjustment=Adjustment.of(span, vocabulary, self._device),
+            adjustment=Adjustment.of(batch, vocabulary, self._device),
             logprobs=WantedLogprobs.of(params, vocabulary),
             longest=max(length),
         )
 
     def _advance(self, plan: Plan, emitted: Emitted) -> Iterator[Outcome]:
-        """Hand each row its tokens and take out those that end."""
-        places = zip(
-            self._scheduler.span,
+        """Give each row its tokens, release the rows that end, and yield their outcomes."""
+        results = zip(
+            self._scheduler.batch,
             emitted.tokens_BD1.tolist(),
             emitted.accepted_B.tolist(),
             emitted.sound_B.tolist(),
             strict=True,
         )
         counts: list[int] = []
-        for place, (row, tokens, accepted, sound) in enumerate(places):
+        for index, (row, tokens, accepted, sound) in enumerate(results):
             if row is None:
                 continue
             if sound:
                 counts.append(accepted)
-                scored = emitted.logprobs.get(place, ())
+                scored = emitted.logprobs.get(index, ())
                 completion = row.extend(tokens[: accepted + 1], accepted, plan.length, scored)
                 if completion is None:
                     continue
                 yield completion
             else:
-                self._pair.clear(place)
+                self._pair.clear(index)  # NaN in the cache would outlive the row
                 yield _not_finite(row)
-            self._scheduler.release(place)
+            self._scheduler.release(index)
             self._sampling = None
         self._planner.observe(plan, counts)
 

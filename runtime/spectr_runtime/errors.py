@@ -1,10 +1,13 @@
-"""Every error a user can cause: what happened, what to do next, and the exit code that a scheduler sees."""
+"""The errors that a user can cause: each says what happened and what to do next, and has a process exit code."""
 
 from __future__ import annotations
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first; libraries may say much, or nothing at all."""
+    """Return the first line of an error's message, or its type where the message is empty.
+
+    Libraries may raise errors with pages of text, or with none at all.
+    """
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
@@ -12,18 +15,18 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate m
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of PyTorch, ONNX Runtime, TensorRT or of an engine around them says that memory ran out.
+    """Return whether an error of PyTorch, ONNX Runtime or TensorRT, or of an engine around them, means out of memory.
 
-    The libraries raise it in many shapes, so the words decide.
+    The libraries raise that error in many types, so the words of its message decide.
     """
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
 
 
 class SpectrError(Exception):
-    """The root of the tree: a fatal error.
+    """The base class of all errors that a user can cause. It is raised itself for fatal errors of no other class.
 
     Args:
-        message: What happened, what was got and what is allowed.
+        message: What happened, which value was received and which values are allowed.
         hint: What to do next; empty when the message already says it.
     """
 
@@ -52,14 +55,14 @@ class BundleError(SpectrError):
 
 
 class EngineError(SpectrError):
-    """A backend failed or is not what was asked for."""
+    """A backend failed, or cannot do what was asked of it."""
 
 
 class RequestError(SpectrError):
     """One record cannot be served; the rest of the run goes on.
 
     Args:
-        message: What was got and what is allowed.
+        message: Which value was received and which values are allowed.
         param: The field of the record at fault, as the record's author wrote it.
         code: A short machine-readable reason, for instance ``context_length_exceeded``.
         hint: What to do next.

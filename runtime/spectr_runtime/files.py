@@ -1,4 +1,4 @@
-"""Files on a disk: written whole or not at all, waited for until they would outlive a power cut, and hashed."""
+"""Files on a disk: their hash, replacing one as a whole, and waiting until what was written outlives a power cut."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's entries, are on the disk.
 
     Raises:
-        OSError: There is no such file or folder, or the disk failed.
+        OSError: There is nothing at the path, or the disk failed.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -25,11 +25,12 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file, to be written to, that takes the place of ``path`` when the block ends well.
+    """Yield a file that replaces the one at a path when the block ends, whole or not at all.
 
-    Whatever happens, ``path`` has either its old content or all of the new one.
+    The new file is written beside the old one and renamed once its content is on the disk. When the block raises, the
+    old file stays as it was and nothing is left beside it.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes never write the same file
     try:
         with partial.open("wb") as file:
             yield file
@@ -41,8 +42,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
-def replace(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file so that it has either its old content or all of the new one, whatever happens."""
+def replace(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a file so that it has either its old content or the new one, whatever happens."""
     with replacing(path) as file:
         file.writelines(pieces)
 

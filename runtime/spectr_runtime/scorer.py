@@ -1,20 +1,20 @@
-"""The scorer: where written tokens stand in the laws that they should have been drawn from.
+"""The scorer: compares tokens that were written with the laws that they should have been drawn from.
 
-Prompt and completion are fed as plain text, one chain behind the prompt: no draft, no selection rule and no branching
-tree has a part in it, so it can judge what these wrote.
+Prompt and completion are fed as plain text, one chain behind the prompt. Neither drafting nor a selection rule nor a
+branching tree takes part in that, so the scorer can judge what these wrote.
 """
 
-# B rows, N fed tokens with the last one of the prompt, M of them in a pass, V vocabulary.
+# B rows, N fed tokens from the last one of the prompt on, M of them in one pass, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import triangle
-from spectr_runtime.engines import Backend
 from spectr_runtime.errors import RequestError
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.sampling import Sampling
@@ -23,16 +23,16 @@ from spectr_runtime.rows.admission import make_row
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.tokens import outside
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan, PlanChoice
 from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import Rows, tree_call
 
 TOLERANCES = {"float32": 1e-3}
-HALF_TOLERANCE = 0.25
-COMPILED = ("tensorrt", "tensorrt-rtx")
-DRAFTING = Plan("single", 1, 1)  # any plan for which a pair opens both models
-LAW_ENTRIES = 2**22  # entries of a law that one pass makes: 32 MB in float64, a few times over
+HALF_TOLERANCE = 0.25  # of the half-precision types
+DRAFTING = Plan("single", 1, 1)  # any plan with drafts, for which a pair opens both models
+LAW_ENTRIES = 2**22  # the most probabilities that one pass computes: 32 MB in float64, and a few copies of them
 
 
 class Scorer:
@@ -41,13 +41,13 @@ class Scorer:
     Args:
         bundle: The models and their tokenizer.
         backend: Which engines run the models.
-        device: Where they run, as torch names it.
-        batch_size: Completions scored together.
-        plan: The plan that they were decoded with. Compiled engines take no more tokens in a pass that returns logits
-            than the largest tree of a plan, so it says how many are scored at once there.
+        device: The device that the models run on, as torch names it.
+        batch_size: Number of completions to score together.
+        plan: The plan that the completions were decoded with. It says how many tokens a compiled engine can score in
+            one pass: those of the plan's largest tree.
 
     Attributes:
-        tolerance: How far two passes of the target may differ in a logit.
+        tolerance: The largest difference that two passes of the target may have in a logit.
     """
 
     def __init__(self, bundle: Bundle, *, backend: Backend, device: str, batch_size: int, plan: PlanChoice) -> None:
@@ -58,7 +58,7 @@ class Scorer:
         self._vocabulary = bundle.manifest.vocabulary.size
         self._limits = bundle.manifest.limits
         tree = max(one.tree.size for one in menu_of(plan))
-        self._most = tree if backend in COMPILED else self._limits.tokens_per_call
+        self._most = tree if backend in FLAVOURS else self._limits.tokens_per_call
         self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary)
         pair = Pair(bundle, (*menu_of(plan), DRAFTING), backend=backend, device=device, rows=batch_size)
         assert pair.draft is not None
@@ -69,7 +69,7 @@ class Scorer:
         """Score completions, in their order.
 
         Raises:
-            RequestError: A completion cannot be one of this bundle, or the logits behind it are not finite.
+            RequestError: A completion cannot have been written with this bundle, or a model's logits are not finite.
         """
         batch: list[tuple[Written, Row]] = []
         for written in completions:
@@ -82,21 +82,26 @@ class Scorer:
             yield from self._score(batch)
 
     def _row(self, written: Written) -> Row:
+        """Return the row of a completion's request, once the completion is known to fit behind its prompt."""
         row = make_row(written.request, self._manifest, self._tokenizer, run_seed=0)
         allowed = row.limit - row.length
-        outside = [token for token in written.token_ids if not 0 <= token < self._vocabulary]
-        if outside or len(written.token_ids) > allowed:
-            what = f"token id {outside[0]}" if outside else f"{len(written.token_ids)} tokens"
+        unknown = outside(written.token_ids, self._vocabulary)
+        if unknown or len(written.token_ids) > allowed:
+            what = f"token id {unknown[0]}" if unknown else f"{len(written.token_ids)} tokens"
             known = f"{allowed} tokens with ids from 0 to {self._vocabulary - 1}"
             raise RequestError(f"Row {written.request.id!r} has {what}; allowed are {known}.")
         return row
 
     def _fits(self, batch: Sequence[tuple[Written, Row]]) -> bool:
-        """Whether rows can stand side by side: behind every prompt goes as much as the longest completion."""
+        """Return whether rows fit into one batch.
+
+        Completions are padded to the longest one, which must fit behind the longest prompt.
+        """
         longest = max(row.length for _, row in batch) + max(len(written.token_ids) for written, _ in batch)
         return len(batch) <= self._batch_size and longest <= self._limits.capacity
 
     def _score(self, batch: Sequence[tuple[Written, Row]]) -> list[Score]:
+        """Score one batch, pass by pass: as many tokens at a time as the engines and the memory for laws allow."""
         rows = self._prefilled([row for _, row in batch])
         longest = max(len(written.token_ids) for written, _ in batch)
         padded = [[row.last[1], *written.token_ids] for written, row in batch]
@@ -114,33 +119,40 @@ class Scorer:
             for (written, _), found in zip(batch, scores, strict=True)
         ]
 
-    def _prefilled(self, span: Sequence[Row]) -> Rows:
-        prompts, cached = [row.prompt for row in span], [0] * len(span)
+    def _prefilled(self, batch: Sequence[Row]) -> Rows:
+        """Read the prompts into both caches, and return the batch as tensors."""
+        prompts, cached = [row.prompt for row in batch], [0] * len(batch)
         for engine in (self._draft, self._target):
             prefill(engine, prompts, cached, 0, self._limits.tokens_per_call, self._device)
         return Rows(
-            length_B=torch.tensor([row.length for row in span], device=self._device),
-            last_B2=torch.tensor([row.last for row in span], device=self._device),
-            seed_B=torch.zeros(len(span), dtype=torch.int64, device=self._device),
-            sampling=Sampling.of([row.request.params for row in span], self._vocabulary, self._device),
-            adjustment=Adjustment.of(span, self._vocabulary, self._device),
+            length_B=torch.tensor([row.length for row in batch], device=self._device),
+            last_B2=torch.tensor([row.last for row in batch], device=self._device),
+            seed_B=torch.zeros(len(batch), dtype=torch.int64, device=self._device),
+            sampling=Sampling.of([row.request.params for row in batch], self._vocabulary, self._device),
+            adjustment=Adjustment.of(batch, self._vocabulary, self._device),
             logprobs=None,
-            longest=max(row.length for row in span),
+            longest=max(row.length for row in batch),
         )
 
     def _pass(self, rows: Rows, tokens_BN: torch.Tensor, first: int) -> tuple[list[list[TokenScore]], torch.Tensor]:
-        """Feed all tokens from ``first`` on but the last, and score those behind them."""
+        """Feed all tokens from index ``first`` on but the last one, and score the token behind each.
+
+        Returns:
+            The scores, row by row, and which rows' logits were finite [B].
+        """
         fed_BN, written_BM1 = tokens_BN[:, :-1], tokens_BN[:, first + 1 :, None]
-        places = tuple(range(first, fed_BN.shape[1]))
+        depths = tuple(range(first, fed_BN.shape[1]))
         sees_MN = triangle(fed_BN.shape[1], self._device)[first:]
 
         def logits(engine: Engine) -> torch.Tensor:
-            return engine.forward(tree_call(engine, rows, fed_BN[:, first:].contiguous(), places, first, sees_MN))
+            return engine.forward(tree_call(engine, rows, fed_BN[:, first:].contiguous(), depths, first, sees_MN))
 
         draft_BMV, drafted_B = rows.laws(logits(self._draft), fed_BN, sees_MN)
         logits_BMV = logits(self._target)
         target_BMV, sound_B = rows.laws(logits_BMV, fed_BN, sees_MN)
         possible_BM = target_BMV.gather(2, written_BM1)[..., 0] > 0
+        # A token at the border of a truncation may have been allowed when the logits differed in their last bits. Where
+        # the law forbids a token, the law with that token's logit raised by the tolerance decides.
         if not possible_BM.all():
             size = self._vocabulary
             logits_BMV = logits_BMV[..., :size].scatter_add(
@@ -154,6 +166,7 @@ class Scorer:
 def _scores(
     target_BMV: torch.Tensor, draft_BMV: torch.Tensor, written_BM1: torch.Tensor, possible_BM: torch.Tensor
 ) -> list[list[TokenScore]]:
+    """Return the scores of the written tokens, row by row, from the two laws of each."""
     target_BMV = target_BMV.double()
     target_BMV = target_BMV / target_BMV.sum(-1, keepdim=True)
     ratio_BMV = torch.where(target_BMV > 0, draft_BMV.double() / target_BMV, torch.inf)
@@ -168,7 +181,7 @@ def _scores(
 
 
 def _below(target_BMV: torch.Tensor, order_BMV: torch.Tensor, written_BM1: torch.Tensor) -> torch.Tensor:
-    """Probability of the tokens that stand before the written ones in an order, ties by token id; [B, M]."""
+    """Return the probability of all tokens before the written ones in an order, ties by token id; [B, M]."""
     mark_BM1 = order_BMV.gather(2, written_BM1)
     lower_V = torch.arange(target_BMV.shape[2], device=target_BMV.device)
     before_BMV = (order_BMV < mark_BM1) | ((order_BMV == mark_BM1) & (lower_V < written_BM1))

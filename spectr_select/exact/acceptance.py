@@ -1,4 +1,4 @@
-"""How often a token rule accepts, exactly."""
+"""The exact probability that a rule for one token accepts a draft."""
 
 # B rows, J and V vocabulary, Q nodes of a quadrature.
 from __future__ import annotations
@@ -14,22 +14,23 @@ from spectr_select.rules.otm import propose
 
 
 def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """Probability that the emitted token is one of the k drafts.
+    """Return the probability that the emitted token is one of the k drafts.
 
     Args:
-        rule: A name of ``ACCEPTANCE``: rules, and ``optimal`` and ``optimal-swor``, the best that any rule can do with
-            independent drafts and with drafts without replacement.
+        rule: A name of ``ACCEPTANCE``: a rule, or ``optimal`` or ``optimal-swor``, the most that any rule can accept of
+            independent drafts and of drafts without replacement.
         target_BV: The target's laws t; weights of any float dtype.
         draft_BV: The draft's laws d.
-        k: Number of drafts, at least 1. Drafts without replacement are the support of d where that has fewer tokens.
+        k: The number of drafts, at least 1. Where the support of d has fewer than k tokens, drafts without replacement
+            are the support.
 
     Returns:
-        alpha, float64 [B]. ``race``, ``gls`` and ``optimal-swor`` are integrals, the first of which takes time V^2;
-        the others are sums.
+        alpha, float64 [B]. For ``race``, ``gls`` and ``optimal-swor`` it is an integral, that of ``race`` in time V^2;
+        for the others it is a sum.
 
     Raises:
-        ValueError: Nothing is known of the rule's acceptance, k is not positive, not 1 for ``single`` or above 2 for
-            ``rrsw``, a rule of distinct drafts has fewer tokens than k, or the laws are not of one shape.
+        ValueError: The acceptance of the rule is not known, k is not in the range for which it is (at most 1 for
+            ``single``, 2 for ``rrsw`` and V for ``greedy``), or the laws differ in shape.
     """
     check_pair(target_BV, draft_BV)
     if rule in ("block", "gbv", "traversal"):
@@ -38,8 +39,8 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
             "Count the accepted drafts of select, or enumerate them for a small vocabulary."
         )
     if rule not in ACCEPTANCE:
-        raise ValueError(f"The acceptance of {rule!r} is not known; it is of {', '.join(ACCEPTANCE)}.")
-    # What rrsw has left after two rejections depends on which tokens they were.
+        raise ValueError(f"The acceptance of {rule!r} is not known; it is known of {', '.join(ACCEPTANCE)}.")
+    # After two rejections the residual of rrsw depends on which tokens were rejected, so k > 2 is no simple sum.
     most = {"single": 1, "rrsw": 2, "greedy": target_BV.shape[1]}.get(rule)
     if k < 1 or (most is not None and k > most):
         raise ValueError(
@@ -60,7 +61,7 @@ def _kseq(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tens
 
 
 def _rrs(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """``1 - prod (1 - sum min(r_i, d))`` over what is left of the target after i rejections."""
+    """Return ``1 - prod (1 - sum min(r_i, d))``, with r_i the residual after i rejections."""
     missed_B = torch.ones_like(target_BV[:, 0])
     for _ in range(k):
         missed_B = missed_B * (1 - torch.minimum(target_BV, draft_BV).sum(1)).clamp(min=0)
@@ -69,7 +70,11 @@ def _rrs(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tenso
 
 
 def _rrsw(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """``1 - sum_x (d - t)+ (1 - sum_y min(r, d / (1 - d(x))))`` with r the normalised ``(t - d)+``; k is at most 2."""
+    """Return ``1 - sum_x (d - t)+ (1 - sum_y min(r, d / (1 - d(x))))``, with r the normalised ``(t - d)+``; k <= 2.
+
+    The first draft x is rejected with ``(d - t)+``, and the second, y, is then drawn from d without x. For k = 1 the
+    inner sum falls away.
+    """
     missed_BV = (draft_BV - target_BV).clamp(min=0)
     if k == 1:
         return 1 - missed_BV.sum(1)
@@ -77,7 +82,7 @@ def _rrsw(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tens
     order_BV = _by_ratio(left_BV, draft_BV)
     ratio_BV = (left_BV / draft_BV).nan_to_num(torch.inf, posinf=torch.inf).gather(1, order_BV)
     scale_BV = 1 / (1 - draft_BV).clamp(min=torch.finfo(draft_BV.dtype).tiny)
-    # Tokens below the ratio 1 / (1 - d(x)) give all they have left, the others what the draft offers.
+    # The minimum is r for tokens whose ratio r / d is below 1 / (1 - d(x)), and d / (1 - d(x)) for the others.
     below_BV = torch.searchsorted(ratio_BV, scale_BV)
     sums = (torch.nn.functional.pad(law_BV.gather(1, order_BV).cumsum(1), (1, 0)) for law_BV in (left_BV, draft_BV))
     whole_BV, replaced_BV = (sum_BV.gather(1, below_BV) for sum_BV in sums)
@@ -91,17 +96,17 @@ def _otm(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tenso
 
 
 def _greedy(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """``t(T) + sum min(t, d')`` outside the k - 1 most probable drafts T."""
+    """Return ``t(T) + sum min(t, d')`` over the tokens outside T, the k - 1 most probable tokens of the draft."""
     top_BC = draft_BV.topk(k - 1).indices
     chosen_BV = torch.zeros_like(draft_BV, dtype=torch.bool).scatter(1, top_BC, True)
     return torch.where(chosen_BV, target_BV, torch.minimum(target_BV, outside(draft_BV, chosen_BV))).sum(1)
 
 
 def _race(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """Probability that fewer than k tokens are drafted before the token that the target's race emits.
+    """Return the probability that fewer than k tokens are drafted before the token that the target's race emits.
 
-    Given that j wins the target's race at time s, token i comes before j in the draft's race with probability
-    ``1 - exp(-s (t_j d_i / d_j - t_i)+)``, independently of the others; s is exponential of mean 1.
+    Given that token j wins the target's race at time s, token i comes before j in the draft's race with probability
+    ``1 - exp(-s (t_j d_i / d_j - t_i)+)``, independently for every i. The time s is exponential of mean 1.
     """
     time_Q, weight_Q = times(1.0, target_BV.device)
     fewer_BJQK = time_Q.new_zeros((*target_BV.shape, len(time_Q), k))
@@ -115,12 +120,12 @@ def _race(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tens
 
 
 def _gls(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """One less the integral over y of ``k sum_j t_j (e^-y - e^(-y G_j)) (e^-y - d_j C_j(y))^(k - 1)``.
+    """Return 1 minus the integral over y of ``k sum_j t_j (e^-y - e^(-y G_j)) (e^-y - d_j C_j(y))^(k - 1)``.
 
-    ``y t_j`` is the first time of the emitted token j in the k races. ``G_j = sum_i max(t_i, d_i t_j / d_j)`` is the
-    rate at which that race would be lost to another draft. In each of the other races j comes some time later; with
-    tokens sorted by t / d and D their cumulative draft, that time is integrated out to
-    ``C_j(y) = sum_{i >= j} (e^(-y G_i) - e^(-y G_{i + 1})) / D_i``.
+    Here ``y t_j`` is the earliest time of the emitted token j in the k races, and
+    ``G_j = sum_i max(t_i, d_i t_j / d_j)`` is the rate at which j would lose the race of that time to another draft. In
+    each of the other races j has a later time, which is integrated out: with the tokens sorted by t / d and D_i the
+    draft's mass up to token i, this gives ``C_j(y) = sum_{i >= j} (e^(-y G_i) - e^(-y G_{i + 1})) / D_i``.
     """
     order_BV = _by_ratio(target_BV, draft_BV)
     target_BV, draft_BV = target_BV.gather(1, order_BV), draft_BV.gather(1, order_BV)
@@ -138,20 +143,24 @@ def _gls(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tenso
 
 
 def _optimal(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """Min cut: ``1 + min over H of t(H) - d(H)^k``, where the best H is a prefix of the tokens sorted by t / d."""
+    """Return ``1 + min over H of t(H) - d(H)^k``, the value of a minimum cut.
+
+    The best set H is a prefix of the tokens sorted by t / d, and all drafts are in H with probability ``d(H)^k``.
+    """
     order_BV = _by_ratio(target_BV, draft_BV)
     cut_BV = target_BV.gather(1, order_BV).cumsum(1) - draft_BV.gather(1, order_BV).cumsum(1) ** k
     return 1 + cut_BV.amin(1).clamp(max=0)
 
 
 def _optimal_swor(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """As ``_optimal``, with the probability that the first k arrivals of d's race are all in H.
+    """Return the minimum cut of ``_optimal`` for drafts without replacement.
 
-    They are if k tokens of H arrive before the first of the others, whose time is exponential of rate ``1 - d(H)``.
+    All drafts are in H if the first k tokens to arrive in d's race are, that is, if k tokens of H arrive before the
+    first token outside H, whose time is exponential of rate ``1 - d(H)``.
     """
     order_BV = _by_ratio(target_BV, draft_BV)
     target_BV, draft_BV = target_BV.gather(1, order_BV), draft_BV.gather(1, order_BV)
-    # Summed from the end, for the mass outside of H to keep its precision where it is small.
+    # The mass outside H is summed from the last token backwards, to keep its precision where it is small.
     outside_BV = torch.cat([draft_BV.flip(1).cumsum(1).flip(1)[:, 1:], torch.zeros_like(draft_BV[:, :1])], 1)
     least_rate = float(torch.where(outside_BV > 0, outside_BV, 1).min())
     time_Q, weight_Q = times(least_rate, target_BV.device)

@@ -1,7 +1,8 @@
-"""Chance that takes every outcome: the rows of a batch become the branches of all its decisions.
+"""A ``Chance`` that takes every outcome: each row of a batch becomes one branch for each outcome of its decisions.
 
-A rule takes its decisions in a fixed order, so all branches reach the same decision together. Code under enumeration is
-run again and again: decisions already split are replayed, the next one splits every branch by its outcomes.
+A rule takes its decisions in a fixed order, so all branches reach the same decision together. The code under
+enumeration runs again and again: each run replays the decisions already taken and stops at the next one, by whose
+outcomes every branch is then split.
 """
 
 # R branches, B rows, C draws, K candidates, M families, V vocabulary, W nodes of a level, X outcomes.
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from spectr_select.noise import Role
+from spectr_select.chance import Role
 from spectr_select.tree import Families
 
 T = TypeVar("T")
@@ -25,11 +26,11 @@ class _Fork(Exception):
 
 
 class Branches:
-    """A ``Chance`` that replays outcomes and stops at the first decision it has none for.
+    """A ``Chance`` that replays given outcomes and stops at the first decision for which no outcome is given.
 
     Attributes:
-        row_R: The row of the inputs that a branch belongs to.
-        weight_R: Probability of the branch, given its row.
+        row_R: The row of the inputs that each branch belongs to.
+        weight_R: The probability of each branch, given its row.
     """
 
     def __init__(self, row_R: torch.Tensor, weight_R: torch.Tensor, outcomes: tuple[torch.Tensor, ...] = ()) -> None:
@@ -42,11 +43,8 @@ class Branches:
         reached_BK = torch.cat([torch.ones_like(failed_BK[:, :1]), failed_BK], 1)
         return self._decide(torch.cat([reached_BK[:, :-1] * accept_BK, reached_BK[:, -1:]], 1))
 
-    def pick(self, role: Role, node: int, law_BV: torch.Tensor, needed_B: torch.Tensor | None = None) -> torch.Tensor:
+    def pick(self, role: Role, node: int, law_BV: torch.Tensor) -> torch.Tensor:
         """See ``Chance``."""
-        if needed_B is not None:
-            anything_V = torch.eye(law_BV.shape[1], dtype=law_BV.dtype)[0]
-            law_BV = torch.where(needed_B[:, None], law_BV, anything_V)
         return self._decide(law_BV / law_BV.sum(1, keepdim=True))
 
     def picks(self, families: Families, law_BMV: torch.Tensor) -> torch.Tensor:
@@ -55,11 +53,11 @@ class Branches:
         return torch.stack([self.pick(Role.DRAFT, 0, law_BV) for law_BV in laws], 1)
 
     def order(self, node: int, law_BV: torch.Tensor, count: int) -> torch.Tensor:
-        """See ``Chance``. Arrivals of exponential races follow the law without the tokens before them."""
+        """See ``Chance``. Each arrival of an exponential race follows the law without the tokens that came before."""
         tokens, left_BV = [], torch.ones_like(law_BV)
         for _ in range(count):
             rest_BV = law_BV * left_BV
-            # The first of the remaining tokens, where all of them have weight zero.
+            # Where all remaining tokens have weight zero, the first of them is taken, as in a race.
             filler_BV = torch.zeros_like(law_BV).scatter(1, left_BV.argmax(1, keepdim=True), 1)
             rest_BV = torch.where((rest_BV > 0).any(1, keepdim=True), rest_BV, filler_BV)
             tokens.append(self.pick(Role.DRAFT, node, rest_BV))
@@ -67,18 +65,18 @@ class Branches:
         return torch.stack(tokens, 1)
 
     def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
-        """Refused: the outcomes of a race are not finitely many.
+        """Refuse, because a race has infinitely many outcomes.
 
         Raises:
             ValueError: Always.
         """
         raise ValueError(
-            "A race cannot be enumerated: its outcomes are real numbers. The law of what it emits is the target's by "
-            "the theorem of the exponential race; test it by sampling."
+            "A race cannot be enumerated, because its outcomes are real numbers. The token that it emits follows the "
+            "target's law by the theorem of the exponential race; test it by sampling."
         )
 
     def split(self, law_RX: torch.Tensor) -> Branches:
-        """Every branch once for each outcome that the next decision can have."""
+        """Return every branch once for each possible outcome of the next decision, given the law of the outcomes."""
         branch_S, outcome_S = law_RX.nonzero(as_tuple=True)
         replayed = (*(outcome_R[branch_S] for outcome_R in self._outcomes), outcome_S)
         return Branches(self.row_R[branch_S], self.weight_R[branch_S] * law_RX[branch_S, outcome_S], replayed)
@@ -91,14 +89,14 @@ class Branches:
 
 
 def every_branch(rows: int, run: Callable[[Branches], T]) -> tuple[T, Branches]:
-    """Run code under every outcome of the decisions it takes.
+    """Run code under every outcome of the decisions that it takes.
 
     Args:
-        rows: Rows B of the inputs.
-        run: The code; it takes its inputs at ``row_R`` of the chance it is given.
+        rows: The number of rows B of the inputs.
+        run: The code, a function of the branches. It must take its inputs at the rows ``row_R`` of the branches.
 
     Returns:
-        What it returns for all branches at once, and the branches.
+        The result of the code for all branches at once, and the branches.
     """
     branches = Branches(torch.arange(rows), torch.ones(rows, dtype=torch.float64))
     while True:

@@ -1,4 +1,9 @@
-"""Exact output laws of rules: the code that decodes, run under every outcome of every draw and coin."""
+"""The exact law of the text that a rule emits: the code that decodes, run under every outcome of every draw and coin.
+
+The law of a single round need not be a law of texts of one length, since rounds accept different numbers of drafts. So
+every text is completed by the target to one token more than the tree's depth. A lossless rule then yields exactly the
+target's law of such texts.
+"""
 
 # B rows, I pairs of models, N tree nodes, R branches, S texts of one length or of branches, V vocabulary.
 from __future__ import annotations
@@ -21,39 +26,41 @@ TextLaw = Callable[[tuple[int, ...]], torch.Tensor]
 
 
 def output_law(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """Exact law of the token that a rule emits after the root. Grows with V^k: meant for small vocabularies.
+    """Return the exact law of the first token that a rule emits after the root.
+
+    Time and memory grow with V^k, so the vocabulary must be small.
 
     Args:
         rule: A name of ``RULES``.
         target_BV: The target's laws; weights of any float dtype.
         draft_BV: The draft's laws.
-        k: Number of drafts.
+        k: The number of drafts.
 
     Returns:
-        Laws, float64 [B, V]; those of the target, if the rule is lossless.
+        Laws, float64 [B, V]; if the rule is lossless, they are the target's.
 
     Raises:
-        ValueError: The rule is unknown, takes no k drafts, or is a race, whose outcomes cannot be enumerated.
+        ValueError: The rule is unknown, does not take k drafts, or is a race, whose outcomes cannot be enumerated.
     """
     check_pair(target_BV, draft_BV)
     tree, target_BV = DraftTree.paths(k, 1), normalised(target_BV)
-    # After the first token any law will do, as its own answer is summed over.
+    # The sum over the second token makes its law irrelevant, so the target's law after the root serves again.
     after_BSV = target_BV[:, None].expand(-1, target_BV.shape[1], -1)
     return sequence_laws(rule, tree, [target_BV[:, None], after_BSV], [normalised(draft_BV)[:, None]]).sum(2)
 
 
 def sequence_law(rule: str, tree: DraftTree, target: TextLaw, draft: TextLaw) -> torch.Tensor:
-    """Exact law of the emitted tokens, completed by the target to one more than the tree's depth.
+    """Return the exact law of the text that a round emits, completed by the target to ``tree.depth + 1`` tokens.
 
     Args:
         rule: A name of ``RULES``.
-        tree: The draft's topology.
-        target: The target's law after a text, ``tokens -> law_V``.
-        draft: The draft's.
+        tree: The topology of the drafts.
+        target: The target model, a function ``tokens -> law_V`` that returns the law after a text.
+        draft: The draft model, a function of the same kind.
 
     Returns:
-        Law of the text, float64 with one dimension of V for each of its ``tree.depth + 1`` tokens; equal to
-        ``text_law(target, tree.depth + 1)``, if the rule is lossless.
+        The law of the text, float64 with one dimension of V for each token; if the rule is lossless, it equals
+        ``text_law(target, tree.depth + 1)``.
 
     Raises:
         ValueError: The rule is unknown, does not take the tree, or is a race, whose outcomes cannot be enumerated.
@@ -62,17 +69,17 @@ def sequence_law(rule: str, tree: DraftTree, target: TextLaw, draft: TextLaw) ->
 
 
 def sequence_laws(rule: str, tree: DraftTree, targets: list[torch.Tensor], drafts: list[torch.Tensor]) -> torch.Tensor:
-    """``sequence_law`` for many pairs of models at once.
+    """Return ``sequence_law`` for many pairs of models at once.
 
     Args:
         rule: A name of ``RULES``.
-        tree: The draft's topology.
-        targets: For every depth up to ``tree.depth`` the targets' laws after all texts of that many tokens, normalised
-            float64 [I, S, V]; a text stands at its number in base V.
-        drafts: The drafts' for every depth up to ``tree.depth - 1``.
+        tree: The topology of the drafts.
+        targets: For every depth up to ``tree.depth``, the targets' laws after all texts of that many tokens; normalised
+            float64 [I, S, V]. The index of a text is the number that its tokens spell in base V.
+        drafts: The drafts' laws in the same form, for every depth up to ``tree.depth - 1``.
 
     Returns:
-        Laws of the texts, float64 with a dimension I and one of V for each of ``tree.depth + 1`` tokens.
+        The laws of the texts, float64 with a dimension I and one of V for each of ``tree.depth + 1`` tokens.
 
     Raises:
         ValueError: As ``sequence_law``.
@@ -97,19 +104,19 @@ def sequence_laws(rule: str, tree: DraftTree, targets: list[torch.Tensor], draft
 
 
 def text_law(law: TextLaw, length: int) -> torch.Tensor:
-    """Law of the first ``length`` tokens of a model; float64 with one dimension of V for each."""
+    """Return the law of the first ``length`` tokens of a model; float64 with one dimension of V for each token."""
     return text_laws(_tables(law, length))[0]
 
 
 def text_laws(tables: list[torch.Tensor]) -> torch.Tensor:
-    """``text_law`` of many models at once, from laws [I, S, V] for every depth; one token for each of the tables."""
+    """Return ``text_law`` of many models at once, for texts of one token for each table of laws [I, S, V]."""
     pairs = len(tables[0])
     nothing = torch.zeros(pairs, dtype=torch.int64)
     return _completed(tables, torch.arange(pairs), nothing, nothing, torch.ones(pairs, dtype=torch.float64))
 
 
 def _tables(law: TextLaw, length: int) -> list[torch.Tensor]:
-    """Laws after all texts of 0 to ``length - 1`` tokens, each text standing at its number in base V; [1, S, V]."""
+    """Return a model's laws after texts of 0 to ``length - 1`` tokens, in the form of ``sequence_laws``; [1, S, V]."""
     vocabulary = len(law(()))
     texts = (product(range(vocabulary), repeat=depth) for depth in range(max(length, 1)))
     return [normalised(torch.stack([torch.as_tensor(law(text)) for text in some]))[None] for some in texts]
@@ -118,7 +125,7 @@ def _tables(law: TextLaw, length: int) -> list[torch.Tensor]:
 def _drawn(
     rule: Rule, tree: DraftTree, drafts: list[torch.Tensor], pairs: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All trees that can be drawn, their probabilities, and the pair of models that each belongs to."""
+    """Return all trees that can be drawn, their probabilities, and the pair of models that each belongs to."""
     tokens_RN, weight_R = torch.zeros((pairs, 1), dtype=torch.int64), torch.ones(pairs, dtype=torch.float64)
     pair_R = torch.arange(pairs)
     for depth in range(1, tree.depth + 1):
@@ -136,7 +143,7 @@ def _draw(rule: Rule, tree: DraftTree, depth: int, laws_RMV: torch.Tensor, chanc
 
 
 def _codes(tree: DraftTree, tokens_RN: torch.Tensor, vocabulary: int) -> torch.Tensor:
-    """Number of the text that each drawn node ends; 0 for the root's, which is empty."""
+    """Return the number, in base V, of the text that ends at each drawn node; 0 for the empty text of the root."""
     codes = [torch.zeros_like(tokens_RN[:, 0])]
     for node in range(1, tokens_RN.shape[1]):
         codes.append(codes[tree.parents[node]] * vocabulary + tokens_RN[:, node])
@@ -159,13 +166,16 @@ def _completed(
     length_S: torch.Tensor,
     weight_S: torch.Tensor,
 ) -> torch.Tensor:
-    """Laws of texts of ``len(targets)`` tokens: the first ``length_S`` are given, the target adds the rest."""
+    """Return the laws of texts of ``len(targets)`` tokens [I, V, ..., V].
+
+    The first ``length_S`` tokens of a text are those of the number ``code_S``; the targets complete the text.
+    """
     pairs, _, vocabulary = targets[0].shape
     mass_IS = torch.zeros((pairs, 1), dtype=torch.float64)
     for length in range(len(targets) + 1):
         here_S = length_S == length
-        place_S = pair_S * mass_IS.shape[1] + torch.where(here_S, code_S, 0)
-        mass_IS = mass_IS.flatten().index_add(0, place_S, torch.where(here_S, weight_S, 0)).view_as(mass_IS)
+        index_S = pair_S * mass_IS.shape[1] + torch.where(here_S, code_S, 0)
+        mass_IS = mass_IS.flatten().index_add(0, index_S, torch.where(here_S, weight_S, 0)).view_as(mass_IS)
         if length < len(targets):
             mass_IS = (mass_IS[:, :, None] * targets[length]).flatten(1)
     return mass_IS.reshape(pairs, *(vocabulary,) * len(targets))

@@ -1,4 +1,4 @@
-"""Integrals over the arrival time of exponential races, for the acceptance of drafts without replacement."""
+"""Integrals over the arrival times of exponential races, from which the acceptance of some rules follows."""
 
 # B rows, Q nodes of the quadrature, K counts, V vocabulary.
 from __future__ import annotations
@@ -11,10 +11,10 @@ _STEP = 0.2
 
 
 def times(least_rate: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nodes and weights for integrals over time in (0, inf) of what decays with at least that rate.
+    """Return nodes and weights for integrals over time in (0, inf) of functions that decay at least at the given rate.
 
-    The trapezoidal rule in the logarithm of time: the error of an integrand ``rate exp(-rate time) g(time)`` falls with
-    ``exp(-pi^2 / step)``, below the precision of float64.
+    This is the trapezoidal rule in the logarithm of time. Its error for an integrand ``rate exp(-rate time) g(time)``
+    falls like ``exp(-pi^2 / step)`` and is below the precision of float64.
     """
     last = math.log(45) - math.log(least_rate)
     time_Q = torch.arange(-38.0, last, _STEP, dtype=torch.float64, device=device).exp()
@@ -22,7 +22,7 @@ def times(least_rate: float, device: torch.device) -> tuple[torch.Tensor, torch.
 
 
 def add_coin(fewer_BQK: torch.Tensor, success_BQ: torch.Tensor) -> torch.Tensor:
-    """Law of a number of successes, cut off at K, after one more coin."""
+    """Return the law of a number of successes, cut off at K, after one more coin."""
     success_BQ1 = success_BQ[..., None]
     moved_BQK = torch.nn.functional.pad(fewer_BQK[..., :-1], (1, 0))
     return fewer_BQK * (1 - success_BQ1) + moved_BQK * success_BQ1

@@ -1,8 +1,9 @@
-"""Block verification (arXiv 2403.10444): the drafts of one path are accepted together, as many as the block allows.
+"""Block verification (arXiv 2403.10444): the drafts of one path are accepted up to the deepest node that passes.
 
-With ``w_0 = 1`` and ``w_i = min(1, w_{i-1} t(x_i) / d(x_i))`` node i passes with probability ``S_i / (S_i + 1 - w_i)``,
-where ``S_i = sum (w_i t - d)+`` over the laws after it, and the last node with ``w_L``. The deepest node that passes is
-kept, whatever became of those before it; the correction comes from its ``(w_i t - d)+``.
+Node i has the weight ``w_i = min(1, w_{i-1} t(x_i) / d(x_i))``, the root ``w_0 = 1``. With t and d the laws after node
+i and ``S_i = sum (w_i t - d)+``, node i passes with probability ``S_i / (S_i + 1 - w_i)``, and the last node with
+``w_L``. The path is accepted up to the deepest node that passes, even if nodes before it failed, and the correction is
+drawn from that node's ``(w_i t - d)+``.
 """
 
 # B rows, L drafts, V vocabulary.
@@ -13,11 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.coins import ratio
 from spectr_select.drawing import draw_iid
 from spectr_select.law import normalised
-from spectr_select.noise import Role
 from spectr_select.recursion import at
 from spectr_select.rule import Round, Rule
 from spectr_select.rules.rrs import residual
@@ -26,12 +26,12 @@ from spectr_select.selection import Selection, selection_at
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A node of a path with the draft below it.
+    """A node of a path, with the draft below it.
 
     Attributes:
         target_BV: The target's law after the node; normalised float64.
-        draft_BV: The law of the draft below it.
-        token_B1: That draft.
+        draft_BV: The law that the draft below the node was drawn from; normalised float64.
+        token_B1: The token of that draft.
     """
 
     target_BV: torch.Tensor
@@ -40,14 +40,14 @@ class Link:
 
 
 def verify_block(path: Iterable[Link], chance: Chance) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many drafts of a path are kept, and the weight of the last node kept.
+    """Return how many drafts of a path are accepted, and the weight of the deepest accepted node.
 
     Args:
-        path: The nodes above the drafts, the root first; each is looked at once.
-        chance: Where the coins come from.
+        path: The nodes that have a draft below them, beginning with the root; the iterable is read once.
+        chance: The source of the coins.
 
     Returns:
-        Counts, int64 [B], and weights, float64 [B, 1].
+        The numbers of accepted drafts, int64 [B], and the weights, float64 [B, 1].
     """
     weights: list[torch.Tensor] = []
     passes: list[torch.Tensor] = []
@@ -57,13 +57,13 @@ def verify_block(path: Iterable[Link], chance: Chance) -> tuple[torch.Tensor, to
         passes.append(pass_chance(weights[-1], surplus_B1))
         wanted_B1 = weights[-1] * link.target_BV.gather(1, link.token_B1)
         weights.append(ratio(wanted_B1, link.draft_BV.gather(1, link.token_B1)))
-    # The root passes anyway; the deepest node to pass is the first one from the end.
+    # The root passes in any case, so it needs no coin. The deepest node to pass is the first when counted from the end.
     count_B = len(passes) - chance.first(1, torch.cat([weights[-1], *reversed(passes[1:])], 1))
     return count_B, torch.cat(weights, 1).gather(1, count_B[:, None])
 
 
 def pass_chance(weight_B1: torch.Tensor, surplus_B1: torch.Tensor) -> torch.Tensor:
-    """``S / (S + 1 - w)``; 1 at w = 1. [B, 1]."""
+    """Return ``S / (S + 1 - w)``, the probability that a node passes, which is 1 for w = 1; [B, 1]."""
     return torch.where(weight_B1 < 1, surplus_B1 / (surplus_B1 + 1 - weight_B1), 1)
 
 

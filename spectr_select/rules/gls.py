@@ -1,7 +1,8 @@
-"""Gumbel-max list sampling (GLS, arXiv 2506.05632): one exponential race for every draft.
+"""Gumbel-max list sampling (GLS, arXiv 2506.05632): an exponential race for every draft.
 
-Draft n is the first token to arrive at ``S_n / d``; the emitted token is the first at ``min_n S_n / t`` over the active
-drafts. With one draft this is the drafter-invariant coupling of arXiv 2408.07978.
+Draft n is the first token to arrive at the times ``S_n / d``. The emitted token is the first to arrive at
+``min_n S_n / t``, with the minimum over the active drafts. With one draft this is the drafter-invariant coupling of
+arXiv 2408.07978.
 """
 
 # B rows, C children, V vocabulary.
@@ -9,11 +10,10 @@ from __future__ import annotations
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.coins import columns
 from spectr_select.drawing import by_family
 from spectr_select.law import arrivals
-from spectr_select.noise import Role
 from spectr_select.recursion import Step, TokenRule, bonus_by_pick
 from spectr_select.rule import Level, Rule
 
@@ -28,9 +28,10 @@ def _draw(level: Level, chance: Chance) -> torch.Tensor:
 
 def _emit(step: Step, chance: Chance) -> torch.Tensor:
     time_BV = torch.full_like(step.target_BV, torch.inf, dtype=torch.float64)
-    for place, active_B1 in enumerate(columns(step.active_BK.double())):
-        race_BV = chance.exponential(Role.DRAFT, step.first + place, time_BV.shape[1])
-        time_BV = torch.minimum(time_BV, race_BV / active_B1)  # in a race that is not active nobody ever arrives
+    for node, active_B1 in enumerate(columns(step.active_BK.double()), start=step.first):
+        race_BV = chance.exponential(Role.DRAFT, node, time_BV.shape[1])
+        # Dividing by zero removes a race that is not active: no token ever arrives in it.
+        time_BV = torch.minimum(time_BV, race_BV / active_B1)
     winner_B = (time_BV / step.target_BV.double()).argmin(1)
     return torch.where(step.active_BK.any(1), winner_B, bonus_by_pick(step.target_BV, step.depth, chance))
 

@@ -1,7 +1,7 @@
-"""K-SEQ (SpecTr, arXiv 2310.15141, algorithm 2): independent drafts tested in turn against a scaled-down target.
+"""K-SEQ (SpecTr, arXiv 2310.15141, algorithm 2): independent drafts, tested in turn against a scaled-down target.
 
-A draft x is accepted with probability ``min(1, t(x) / (rho d(x)))``. The division factor rho spreads the target's mass
-over the k chances to draw it; the smallest one that leaves no negative residual accepts most.
+A draft x is accepted with probability ``min(1, t(x) / (rho d(x)))``. The division factor rho in [1, k] makes up for the
+k chances that a token has to be drafted. The smallest rho for which the residual is nowhere negative accepts most.
 """
 
 # B rows, K candidates, V vocabulary.
@@ -18,10 +18,11 @@ from spectr_select.rule import Rule
 
 
 def toss(step: Step) -> Coins:
-    """Coins of K-SEQ for as many candidates as are active in the row."""
+    """Return the coins of K-SEQ, with k the number of active candidates of each row."""
     target_BV, draft_BV = precise(step.target_BV), precise(step.draft_BV)
     sums = target_BV.sum(1).double(), draft_BV.sum(1).double()
-    # In the laws' precision: rounded up, the scale costs acceptance that cannot be measured, and never exactness.
+    # The factor is searched in the laws' precision, which is faster, and rounded up. A larger factor costs an amount of
+    # acceptance too small to measure, and never exactness.
     scale_B = sums[0] / sums[1] * (1 + margin_of(target_BV))
     if step.tokens_BK.shape[1] > 1:
         k_B = step.active_BK.sum(1).double()
@@ -32,15 +33,16 @@ def toss(step: Step) -> Coins:
 
 
 def residual(target_BV: torch.Tensor, draft_BV: torch.Tensor, scale_B: torch.Tensor, k_B: torch.Tensor) -> torch.Tensor:
-    """``t - min(d, t / rho) * tests``, from the very scale that the coins were tossed with.
+    """Return ``t - min(d, t / rho) * tests``, with the very scale that the coins were tossed with.
 
-    Each of the k tests removes its share of the target, weighted by the chance that it is reached at all.
+    A test accepts the token x with ``min(d(x), t(x) / rho)``, and ``tests`` is the expected number of tests among k.
     """
     target_BV, draft_BV = target_BV.double(), draft_BV.double()
     shared_BV = torch.minimum(target_BV, draft_BV * scale_B[:, None])
     offered_B = scale_B * draft_BV.sum(1)
     tests_B = some_of(shared_BV.sum(1) / offered_B, k_B)
-    # At most 1 for a lossless scale; just below it something of the target is left even where nothing can fail.
+    # The removed share is at most 1 for a lossless scale. It is kept below 1 so that a row in which no candidate can be
+    # rejected, and whose residual is therefore zero, still has a law.
     removed_B = (tests_B * target_BV.sum(1) / offered_B).clamp(max=1 - 2.0**-52)
     return target_BV - shared_BV.mul_(removed_B[:, None])
 

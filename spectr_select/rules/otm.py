@@ -1,14 +1,16 @@
 """Optimal transport with membership cost (the OTM of SpecTr, arXiv 2310.15141) for independent drafts.
 
-Every draft x has a weight w(x); the drafts run an exponential race with their weights as rates and the first to arrive
-is proposed, so among the drafts x is proposed with probability ``w(x) / sum of w``. With ``phi(s) = sum d exp(-s w)``
+Every token x has a weight w(x), and one of the drafts is proposed, each with probability ``w(x) / sum of w`` over the
+drafts. This is the outcome of an exponential race among the drafts with their weights as rates. So with
+``phi(s) = sum d exp(-s w)`` over the vocabulary, a token x is proposed at all with probability
 
-    a(x) = k d(x) * integral of w exp(-s w) phi(s)^(k - 1) ds
+    a(x) = k d(x) * integral of w exp(-s w) phi(s)^(k - 1) ds.
 
-is the chance that x is proposed at all. It is accepted with ``min(1, t / a)``, else the token comes from ``(t - a)+``:
-lossless for any weights. Softmax weights are the form of the transport that is optimal but for an entropy, and scaling
-them by ``t / a`` over and over approaches the optimum (Sinkhorn's iteration). Weights are a function of the ratio
-``t / d``; tokens share them in bins of it, so the iteration works on bins and is independent of the vocabulary.
+The proposed token is accepted with probability ``min(1, t / a)``; otherwise the token is drawn from ``(t - a)+``. This
+is lossless for any weights. The weights come from Sinkhorn's iteration, which multiplies them by ``t / a`` again and
+again and approaches the optimal transport: proposing in proportion to weights is the form that the optimum has once an
+entropy term is added to it. The best weight is a function of the ratio ``t / d``, so the tokens of a bin of this ratio
+share a weight, and the cost of an iteration does not depend on the vocabulary.
 """
 
 # B rows, K candidates, M bins, Q nodes of a quadrature, V vocabulary.
@@ -25,25 +27,25 @@ from spectr_select.recursion import Step
 from spectr_select.rule import Rule
 from spectr_select.tree import as_index, constants
 
-# Bins of equal width in log(t / d), which cover ratios from 1/12 to 12; the outermost have those beyond.
+# Bins of equal width in log(t / d), which cover ratios from 1/12 to 12; the outermost bins also take all ratios beyond.
 _BINS, _WIDEST = 128, 2.5
 _ITERATIONS = 12
-# Weights are between exp(_LOWEST) and 1.
+# Weights lie between exp(_LOWEST) and 1.
 _LOWEST = -26.0
-# The quadrature over x with s = exp(x - exp(-2 - x)), for up to a hundred drafts: its ends, the step of the iteration
-# and that of the result, whose error is that of rounding.
+# The quadrature over x with s = exp(x - exp(-2 - x)), made for up to a hundred drafts: its ends, and the distance of
+# its nodes in the iteration and for the result, whose error is then no larger than that of rounding.
 _BEGIN, _END = -5.8, 29.8
 _COARSE, _FINE = 0.8, 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """How tokens are proposed.
+    """The probabilities with which tokens are proposed.
 
     Attributes:
         bin_BV: The bin of each token.
-        weight_BM: Weights w of the bins.
-        chance_BM: ``a / d`` of the bins.
+        weight_BM: The weight w of each bin.
+        chance_BM: ``a / d`` of each bin.
     """
 
     bin_BV: torch.Tensor
@@ -52,7 +54,7 @@ class Proposal:
 
 
 def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> Proposal:
-    """Weights that come close to the optimum, with the exact chances that follow from them; normalised laws."""
+    """Return weights close to the optimal ones and the exact chances that follow from them, for normalised laws."""
     bin_BV, wanted_BM, offered_BM = _binned(target_BV, draft_BV)
     wish_BM = (wanted_BM / offered_BM).clamp(1e-9, 1e9).log().nan_to_num(0)
     log_BM = best_BM = wish_BM - wish_BM.amax(1, keepdim=True)
@@ -69,9 +71,9 @@ def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) 
 
 
 def _binned(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The bin of each token, and both laws' mass in the bins; [B, V] and twice [B, M]."""
+    """Return the bin of each token [B, V], and the mass of target and draft in each bin [B, M] each."""
     vocabulary = target_BV.shape[1]
-    if vocabulary <= _BINS:  # one for each token
+    if vocabulary <= _BINS:  # every token has a bin of its own
         return as_index(range(vocabulary), target_BV.device).expand(target_BV.shape), target_BV, draft_BV
     ratio_BV = (target_BV / draft_BV).float().log_().nan_to_num_(0, posinf=_WIDEST, neginf=-_WIDEST)
     bin_BV = ratio_BV.div_(2 * _WIDEST).add_(0.5).mul_(_BINS).clamp_(0, _BINS - 1).long()
@@ -80,7 +82,7 @@ def _binned(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> tuple[torch.Tens
 
 
 def _chances(weight_BM: torch.Tensor, offered_BM: torch.Tensor, k_B: torch.Tensor, step: float) -> torch.Tensor:
-    """``a / d``, by the trapezoidal rule over x; [B, M]."""
+    """Return ``a / d``, by the trapezoidal rule over x; [B, M]."""
     count = round((_END - _BEGIN) / step)
     node_Q = constants(tuple(_BEGIN + step * place for place in range(count + 1)), weight_BM.device)
     bend_Q = (-2 - node_Q).exp()
@@ -92,7 +94,7 @@ def _chances(weight_BM: torch.Tensor, offered_BM: torch.Tensor, k_B: torch.Tenso
 
 
 def toss(step: Step) -> Coins:
-    """Coins in turn that accept a candidate as often as it is proposed and accepted."""
+    """Return coins that, tossed in turn, accept each candidate as often as it is proposed and then accepted."""
     target_BV, draft_BV, k_B = normalised(step.target_BV), normalised(step.draft_BV), step.active_BK.sum(1).double()
     proposal, tokens_BK = propose(target_BV, draft_BV, k_B), step.tokens_BK
     bin_BK = proposal.bin_BV.gather(1, tokens_BK)
@@ -107,11 +109,11 @@ def toss(step: Step) -> Coins:
 
 
 def residual(target_BV: torch.Tensor, draft_BV: torch.Tensor, scale_B: torch.Tensor, k_B: torch.Tensor) -> torch.Tensor:
-    """``(t - a)+``, with the same weights made once more."""
+    """Return ``(t - a)+``, with the weights computed once more, as for the coins."""
     target_BV, draft_BV = normalised(target_BV), normalised(draft_BV)
     proposal = propose(target_BV, draft_BV, k_B)
     proposed_BV = proposal.chance_BM.gather(1, proposal.bin_BV) * draft_BV
-    # Something is left even where nothing can fail.
+    # Slightly less than t is subtracted, so that a row in which no candidate can be rejected still has a law.
     return target_BV - torch.minimum(target_BV * (1 - 2.0**-52), proposed_BV)
 
 

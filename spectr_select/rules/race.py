@@ -1,8 +1,9 @@
-"""Exponential races (ERSD, arXiv 2504.15475): draft and target run on the same noise.
+"""Exponential races (ERSD, arXiv 2504.15475): draft and target use the same noise.
 
-Every text position has one exponential time E for each token. Siblings are the first tokens to arrive at ``E / d``,
-the emitted token is the first at ``E / t``, which is Gumbel-max sampling of the target: whatever the draft, the tree
-and the batch, the text is the one that plain decoding with this noise writes. There is no ratio test and no residual.
+Every text position has an exponential time E for each token. The siblings are the first tokens to arrive at the times
+``E / d``, and the emitted token is the first to arrive at ``E / t``, which is Gumbel-max sampling of the target. So
+whatever the draft, the tree and the batch are, the text is the one that plain decoding writes with this noise. There is
+no ratio test and no residual.
 """
 
 # B rows, C children, V vocabulary.
@@ -10,10 +11,9 @@ from __future__ import annotations
 
 import torch
 
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.drawing import by_family
 from spectr_select.law import arrivals
-from spectr_select.noise import Role
 from spectr_select.recursion import Step, TokenRule
 from spectr_select.rule import Level, Rule
 

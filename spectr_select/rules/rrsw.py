@@ -1,7 +1,7 @@
 """Recursive rejection sampling without replacement (RSD, arXiv 2402.14160; Sequoia, arXiv 2402.12374).
 
-As ``rrs``, but siblings are distinct: a rejected token leaves the draft's law as well, which renormalises it. What is
-left of the target has nothing on that token, so it keeps the form ``(t - c d)+``.
+The rule is ``rrs`` with distinct siblings: a rejected token also leaves the draft's law, which is normalised again. The
+residual has no weight on a rejected token, so it keeps the form ``(t - c d)+``.
 """
 
 # B rows, K candidates, V vocabulary.
@@ -17,7 +17,7 @@ from spectr_select.rules.rrs import reject_in_turn, residual
 
 
 def toss(step: Step) -> Coins:
-    """Coins of recursive rejection sampling without replacement."""
+    """Return the coins of recursive rejection sampling without replacement."""
     draft_BV = step.draft_BV.double()
     return reject_in_turn(step, draft_BV, *on_offer(draft_BV, step.tokens_BK, step.active_BK))
 
@@ -25,12 +25,24 @@ def toss(step: Step) -> Coins:
 def on_offer(
     draft_BV: torch.Tensor, tokens_BK: torch.Tensor, active_BK: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the draft's weights sum to without the candidates before each, and which are tested; [B, K] each."""
+    """Return, for each candidate, the draft's weight that remains before it is drawn, and whether it is tested.
+
+    Args:
+        draft_BV: The draft's weights, float64.
+        tokens_BK: The tokens of the siblings in the order in which they were drawn.
+        active_BK: Which of them are candidates.
+
+    Returns:
+        The sum of the draft's weights without the candidates drawn before, float64 [B, K], and which candidates are
+        tested, bool [B, K].
+    """
     offered_BK = draft_BV.gather(1, tokens_BK)
-    # A token that the law no longer offers is a repeat or a filler: testing it would bias the output.
+    # A candidate that the remaining law does not offer is a repeat, or a filler where the law had too few tokens. It
+    # was not drawn from that law, so testing it would bias the output.
     earlier_BKK = (tokens_BK[:, :, None] == tokens_BK[:, None, :]) & active_BK[:, None, :]
     tested_BK = active_BK & (offered_BK > 0) & ~earlier_BKK.tril(-1).any(2)
-    # Summed from the end, for what is left on offer to keep its precision where it is small.
+    # Summed from the last candidate backwards, because differences from the total lose precision where little is left.
+    # A candidate that is not tested zeroes a tested one once more, so that its own weight stays in the sum.
     some_B1 = tokens_BK.gather(1, first_of(tested_BK)[:, None])
     rest_B1 = draft_BV.scatter(1, torch.where(tested_BK, tokens_BK, some_B1), 0).sum(1, keepdim=True)
     return rest_B1 + (offered_BK * tested_BK).flip(1).cumsum(1).flip(1), tested_BK

@@ -1,6 +1,7 @@
 """Speculative sampling with one draft (Leviathan et al., arXiv 2211.17192; Chen et al., arXiv 2302.01318).
 
-Accept x with probability ``min(1, t(x) / d(x))``, else emit from ``(t - d)+``: K-SEQ with k = 1, whose rho is 1.
+The draft x is accepted with probability ``min(1, t(x) / d(x))``; otherwise the token is drawn from ``(t - d)+``. This
+is K-SEQ with k = 1, for which the division factor rho is 1.
 """
 
 from __future__ import annotations

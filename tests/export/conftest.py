@@ -1,4 +1,4 @@
-"""Exported tiny models, made once."""
+"""Fixtures: tiny models with their graphs, and a bundle, each made once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from tiny_models import Exported, save_pair, tiny_model
 from spectr_export.build import build
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import measure_spec
+from spectr_export.preparation import BuildOptions
 from spectr_export.storing.save import save_model
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """Gives a family's model folder with its graph."""
+    """Return a function that exports the model of a family and returns its folder with its graph."""
     made: dict[str, Exported] = {}
 
     def export(family: str) -> Exported:
@@ -33,14 +34,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of a target and a draft."""
+    """The folders of a target and of a draft."""
     return save_pair(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(scope="session")
 def bundle_path(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the pair; tests that change it copy it."""
+    """A bundle of the pair; a test that changes the bundle copies it first."""
     target, draft = pair
     output = tmp_path_factory.mktemp("bundles") / "tiny.bundle"
-    build(str(target), str(draft), output, capacity=None, overwrite=False, say=lambda line: None)
+    build(BuildOptions(str(target), str(draft)), output, say=lambda line: None)
     return output

@@ -11,20 +11,22 @@ import torch
 from tiny_models import POSITIONS, VOCABULARY, save_checkpoint, tiny_config, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from spectr_export import build as build_module
+from spectr_export import preparation
 from spectr_export.build import Built, build, check
 from spectr_export.checks import parity
 from spectr_export.original.model import load_original, longest_text, measure_spec
+from spectr_export.preparation import BuildOptions
 from spectr_export.storing.save import save_model
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError, open_engine
-from spectr_runtime.engines import Backend
+from spectr_runtime.backends import Backend
 
 
-def run_build(pair: tuple[Path, Path], output: Path, **options: Any) -> tuple[Built, list[str]]:
-    target, draft = pair
+def run_build(
+    pair: tuple[Path, Path], output: Path, *, capacity: int | None = None, **how: Any
+) -> tuple[Built, list[str]]:
     lines: list[str] = []
-    options = {"capacity": None, "overwrite": False, "say": lines.append, **options}
-    return build(str(target), str(draft), output, **options), lines
+    options = BuildOptions(*map(str, pair), capacity=capacity)
+    return build(options, output, **{"say": lines.append, **how}), lines
 
 
 def test_the_manifest_says_what_was_built(bundle_path: Path) -> None:
@@ -133,8 +135,8 @@ def test_a_capacity_that_the_models_were_not_made_for_is_refused(
 def test_a_default_capacity_is_kept_within_reason_and_said(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "LARGEST_DEFAULT_CAPACITY", 100)
-    monkeypatch.setattr(build_module, "refuse_unsupported", stop)
+    monkeypatch.setattr(preparation, "LARGEST_DEFAULT_CAPACITY", 100)
+    monkeypatch.setattr(preparation, "refuse_unsupported", stop)
     lines: list[str] = []
     with pytest.raises(Stop, match="100"):
         run_build(pair, tmp_path / "bundle", say=lines.append)

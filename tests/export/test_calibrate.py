@@ -1,4 +1,4 @@
-"""Costs of a round, kept in the bundle."""
+"""The costs of a round are measured and kept in the bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints in other forms than transformers' own, read weight by weight and expert by expert."""
+"""Checkpoints in other forms than transformers' own are read weight by weight and expert by expert."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from transformers.core_model_loading import Concatenate, MergeModulelist, Transp
 
 from spectr_export.original.conversion import read_checkpoint
 from spectr_export.original.model import load_stored, outline
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime import BundleError
 
 TABLE = "transformers.conversion_mapping"
@@ -48,7 +49,7 @@ def test_experts_are_read_and_written_one_by_one(architecture: str, tmp_path: Pa
     for weight in stacks.values():
         assert len(weight.parts) == weight.shape[0] > 1
         assert {part().shape for part in weight.parts} == {(1, *weight.shape[1:])}
-    save_model(stored.model, tmp_path / "one", Precision("float32"), stored.weights)
+    save_model(stored.model, tmp_path / "one", StoragePlan.of(stored.model, Precision("float32")), stored.weights)
     written = load_file(tmp_path / "one" / "model.safetensors")
     assert all(torch.equal(written[name], tensor.float()) for name, tensor in model.named_parameters())
 
@@ -65,7 +66,7 @@ def test_a_mixture_computes_with_one_expert_at_a_time(architecture: str, tmp_pat
 
 
 def test_operations_are_followed_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two halves of a transposed mixture that are stored apart and turned."""
+    """The two halves of the experts' first stack are stored apart and transposed."""
     model = tiny_model("gpt_oss")
     table = [
         WeightConverter(
@@ -111,8 +112,8 @@ def test_of_tied_weights_that_are_both_stored_one_is_read_if_they_are_equal(tmp_
     stored = load_stored(tmp_path)
     assert ("lm_head.weight" in stored.weights) is not equal
     save_model(stored.model, tmp_path / "one", weights=stored.weights)
-    places = read_places(tmp_path / "one" / "model.safetensors")
-    assert ("lm_head.weight" in places) is not equal
+    header = read_header(tmp_path / "one" / "model.safetensors")
+    assert ("lm_head.weight" in header) is not equal
     with torch.inference_mode():
         logits = stored.model(torch.arange(5)[None]).logits
         expected = AutoModelForCausalLM.from_pretrained(tmp_path)(torch.arange(5)[None]).logits

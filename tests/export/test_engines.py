@@ -1,4 +1,4 @@
-"""Engines built for real by TensorRT-RTX: every architecture and precision, and what a build is told."""
+"""TensorRT-RTX itself builds engines of every architecture and precision, and builds report errors and progress."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from rtx import FLEET, FP8_FLEET, HALVES, WIDE, build, check
 from tiny_models import tiny_model
 
 from spectr_export.compiled import tensorrt as tensorrt_module
-from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits
 from spectr_export.graph import export as graph_module
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import measure_spec
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import QUANTISATIONS, Precision
 from spectr_export.storing.save import save_model
 from spectr_runtime import BundleError, EngineError
@@ -35,7 +36,7 @@ ELEMENTS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 def export(folder: Path, architecture: str, dtype: str, quantisation: str = "none", **changes: Any) -> Path:
     model = tiny_model(architecture, **{**WIDE, **changes})
     precision = Precision(dtype, quantisation)
-    save_model(model, folder, precision, inputs=largest_inputs(model, precision))
+    save_model(model, folder, StoragePlan.of(model, precision), inputs=largest_inputs(model, precision))
     export_graph(folder, dataclasses.replace(measure_spec(model), dtype=dtype, quantisation=quantisation))
     return folder
 
@@ -45,9 +46,10 @@ Halves = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Halves:
-    """Gives an architecture's model folder with its graph in a half precision, traced once for all of them.
+    """Return a function for the folder of an architecture with its graph in half precision, traced once for both types.
 
-    What quantised weights change in a graph is changed after the trace; a graph in bfloat16 is one in float16 retyped.
+    The trace is the same for all precisions: quantised weights change a graph only after it, and a graph in bfloat16 is
+    a graph in float16 with another type.
     """
     made: dict[tuple[str, str, str], Path] = {}
     traced: dict[str, ir.Model] = {}
@@ -78,7 +80,7 @@ def read(folder: Path) -> onnx.ModelProto:
 
 
 def retyped(source: Path, folder: Path) -> Path:
-    """A float16 graph as bfloat16; its weights keep their bytes: other numbers now, which no build looks at."""
+    """Make a float16 graph bfloat16. The weights keep their bytes and so become other numbers, which no build reads."""
     graph = read(source)
     half, brain = ELEMENTS.values()
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
@@ -100,7 +102,7 @@ def _constants(graph: onnx.ModelProto) -> list[TensorProto]:
 
 
 def summary(graph: onnx.ModelProto) -> list[Any]:
-    """Operators in their order, with the types that they cast to, and the initializers' types and sizes."""
+    """Return the operators in order, with the types to which they cast, and the initializers' types and sizes."""
     operators = [(node.op_type, [a.i for a in node.attribute if a.name == "to"]) for node in graph.graph.node]
     return operators + [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in graph.graph.initializer]
 
@@ -155,8 +157,8 @@ def test_weights_that_are_missing_are_refused(halves: Halves, tmp_path: Path) ->
 
 def test_a_node_that_tensorrt_does_not_know_is_named(halves: Halves, tmp_path: Path) -> None:
     graph = read(halves("llama", "float16"))
-    place, node = next((place, node) for place, node in enumerate(graph.graph.node) if node.op_type == "Cos")
-    graph.graph.node[place].op_type = "StringNormalizer"
+    index, node = next((index, node) for index, node in enumerate(graph.graph.node) if node.op_type == "Cos")
+    graph.graph.node[index].op_type = "StringNormalizer"
     shutil.copy(halves("llama", "float16") / "model.safetensors", tmp_path)
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(EngineError, match=f"does not take the graph in .*: StringNormalizer {node.name}") as caught:
@@ -178,13 +180,13 @@ def test_an_interrupt_ends_the_build(halves: Halves) -> None:
 
     minutes = itertools.count(step=60)
     with pytest.raises(KeyboardInterrupt):
-        build(halves("llama", "float16"), progress=Progress("model", interrupt, lambda: float(next(minutes))))
+        build(halves("llama", "float16"), progress=BuildProgress("model", interrupt, lambda: float(next(minutes))))
 
 
 def test_progress_goes_from_start_to_end(halves: Halves) -> None:
     lines: list[str] = []
     minutes = itertools.count(step=60)
-    build(halves("llama", "float16"), progress=Progress("model", lines.append, lambda: float(next(minutes))))
+    build(halves("llama", "float16"), progress=BuildProgress("model", lines.append, lambda: float(next(minutes))))
     assert lines[0].startswith("model: 0%, building engine")
     done = [int(line.split("%")[0].removeprefix("model: ")) for line in lines]
     assert done == sorted(done)

@@ -1,4 +1,4 @@
-"""Mixtures whose experts are quantised."""
+"""Mixtures with quantised experts are stored, decoded, exported and run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from spectr_export.checks.reference import Reference
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, load_stored, measure_spec
 from spectr_export.storing.experts import find_stacks
-from spectr_export.storing.plan import layouts
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime import ModelSpec
-from spectr_runtime.bundle.bundle import stacks
+from spectr_runtime.bundle import stacks
 from spectr_runtime.bundle.weights import read_weights
 from spectr_runtime.engines.torch import TorchEngine
 
@@ -33,14 +33,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "mixtral": {"intermediate_size": 64},
     "gpt_oss": {"intermediate_size": 64},
 }
-# Weights of a product: all experts of a layer, or some.
+# The most weights of a product: enough for all experts of a layer, or only for some.
 LIMITS = (10**6, 5_000)
 Store = Callable[..., tuple[Path, Any, ModelSpec]]
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Writes a mixture in a precision; gives its folder, the model that it was made of and its sizes."""
+    """Return a function that stores a mixture and returns its folder, the original model and its sizes."""
 
     def make(family: str, quantisation: str, limit: int = LIMITS[0]) -> tuple[Path, Any, ModelSpec]:
         monkeypatch.setattr(stacks, "PRODUCT", limit)
@@ -48,7 +48,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         spec = dataclasses.replace(measure_spec(model), quantisation=quantisation)
         model.save_pretrained(tmp_path / "source")
         source = load_stored(tmp_path / "source")
-        save_model(source.model, tmp_path / "made", Precision("float32", quantisation), source.weights)
+        plan = StoragePlan.of(source.model, Precision("float32", quantisation))
+        save_model(source.model, tmp_path / "made", plan, source.weights)
         return tmp_path / "made", model, spec
 
     return make
@@ -62,17 +63,17 @@ def test_every_expert_is_near_to_what_it_was(store: Store, family: str, quantisa
     read = read_weights(folder / "model.safetensors")
     found = find_stacks(model)
     assert len(found) == 4
-    places = read_places(folder / "model.safetensors")
+    header = read_header(folder / "model.safetensors")
     for name, stack in found.items():
-        assert len(places[f"{name}.codes"].shape) == 4
-        assert (places[f"{name}.codes"].shape[0] > 1) == (limit == LIMITS[1])
+        assert len(header[f"{name}.codes"].shape) == 4
+        assert (header[f"{name}.codes"].shape[0] > 1) == (limit == LIMITS[1])
         original = model.get_parameter(name).detach()
         assert read[name].shape == original.shape == stack.shape
-        # Half a step of the largest scale: every expert and every row of it stands in its own place.
+        # The error is at most half a step of the largest scale, so no expert and no row took another one's codes.
         step = float(original.abs().max()) / (127 if quantisation == "int8" else 7)
         error = (read[name] - original).abs().max()
         assert 0 < error <= step * (0.51 if quantisation == "int8" else 1.6)
-    assert layouts(model, Precision("float32", quantisation)).keys() == places.keys()
+    assert StoragePlan.of(model, Precision("float32", quantisation)).layouts.keys() == header.keys()
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -105,7 +106,7 @@ def test_the_graph_reads_the_products_of_the_file(store: Store, family: str, qua
     check_parity(original, TorchEngine(folder, spec, rows=3, capacity=128), name=family)
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     read = sum(int(entry.value) for one in graph.initializer for entry in one.external_data if entry.key == "length")
-    assert read == sum(place.length for place in read_places(folder / "model.safetensors").values())
+    assert read == sum(entry.length for entry in read_header(folder / "model.safetensors").values())
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / "fused.onnx")
     options.log_severity_level = 3

@@ -59,7 +59,7 @@ def test_an_existing_output_is_a_usage_error(pair: tuple[Path, Path], tmp_path: 
     result = run("build", pair[0], "--draft", pair[1], "-o", tmp_path)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"Error: {tmp_path} exists.\nName another place, or replace it with --overwrite.\n",
+        f"Error: {tmp_path} exists.\nName another path, or replace it with --overwrite.\n",
     )
 
 

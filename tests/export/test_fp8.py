@@ -1,4 +1,4 @@
-"""Models in fp8: E4M3 matrices, and inputs that are rounded to E4M3 before they are multiplied."""
+"""Models in fp8: their matrices are E4M3, and the inputs of their layers are rounded to E4M3."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import save_checkpoint, tiny_model
 
-from spectr_export.checks.activations import measure_inputs
 from spectr_export.checks.parity import check_onnxruntime, check_rounded, compare
 from spectr_export.checks.reference import Reference
 from spectr_export.checks.tolerance import within_spread
@@ -29,12 +28,13 @@ from spectr_export.compiled.compile import refuse_fp8
 from spectr_export.graph.export import export_graph
 from spectr_export.member import Member
 from spectr_export.original.model import load_original, measure_spec
-from spectr_export.rehearsal import Expected
-from spectr_export.storing.plan import HEADROOM, quantised_matrices
+from spectr_export.rehearsal import Estimate
+from spectr_export.storing.activations import measure_inputs
+from spectr_export.storing.plan import HEADROOM, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import quantise
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.bundle.compiled import EngineKey
 from spectr_runtime.bundle.e4m3 import LARGEST, encode
@@ -45,21 +45,21 @@ from spectr_runtime.engines.torch import TorchEngine
 
 WEIGHTS = "model.safetensors"
 ELEMENTS = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
-# Linear layers and inputs that they share, layer by layer: queries, keys and values; gate and up.
+# Numbers of linear layers and of distinct inputs in each layer: queries, keys and values share one, gate and up too.
 LAYERS = {"llama": (7, 4), "gemma2": (7, 4), "opt": (6, 4), "gpt2": (4, 4)}
 Store = Callable[[str, str], tuple[Path, ModelSpec]]
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Gives a family's model folder in fp8 and a type, and its sizes."""
+    """Return a function that stores a family in fp8 and a type, and returns its folder and sizes."""
     made: dict[tuple[str, str], tuple[Path, ModelSpec]] = {}
 
     def store(family: str, dtype: str) -> tuple[Path, ModelSpec]:
         if (family, dtype) not in made:
             folder, model, precision = tmp_path_factory.mktemp(family), tiny_model(family), Precision(dtype, "fp8")
             spec = dataclasses.replace(measure_spec(model), dtype=dtype, quantisation="fp8")
-            save_model(model, folder, precision, inputs=largest_inputs(model, precision))
+            save_model(model, folder, StoragePlan.of(model, precision), inputs=largest_inputs(model, precision))
             export_graph(folder, spec)
             made[family, dtype] = folder, spec
         return made[family, dtype]
@@ -93,13 +93,13 @@ def test_all_engines_round_as_the_reference_does(stored: Store, family: str) -> 
     rounded, exact = Reference(load_original(folder)), Reference(load_original(folder, rounding=False))
     engines: list[Engine] = [
         TorchEngine(folder, spec, rows=3, capacity=64),
-        # With the optimisations that decoding has.
+        # The session has the optimisations that decoding uses.
         OnnxRuntimeEngine(folder, spec, rows=3, capacity=64),
     ]
     for engine in engines:
         near = max(compare(rounded, engine, within_spread, name=family).values())
         far = max(compare(exact, engine, any_difference, name=family).values())
-        # A difference in the last bit moves a number to another code now and then, and much behind it.
+        # A difference in the last bit sometimes moves a number to another code, which changes all that follows.
         assert near < 0.5 * far
         assert far > 0.02
 
@@ -128,19 +128,19 @@ def test_weights_are_stored_once_in_eight_bits(stored: Store) -> None:
     folder, spec = stored("llama", "bfloat16")
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     read = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "offset"}
-    places = read_places(folder / WEIGHTS)
-    unread = {name.split(".")[-3] for name, place in places.items() if str(place.offset) not in read}
-    # Scales of inputs that are rounded once for several products.
+    header = read_header(folder / WEIGHTS)
+    unread = {name.split(".")[-3] for name, entry in header.items() if str(entry.offset) not in read}
+    # These are the scales of inputs that several products share: only the first one is read.
     assert unread == {"k_proj", "v_proj", "up_proj"}
-    codes = [place for name, place in places.items() if name.endswith(".codes")]
-    assert {place.dtype for place in codes} == {"F8_E4M3"}
+    codes = [entry for name, entry in header.items() if name.endswith(".codes")]
+    assert {entry.dtype for entry in codes} == {"F8_E4M3"}
     assert len(codes) == LAYERS["llama"][0] * spec.layers
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)
 def test_onnxruntime_rounds_to_the_same_codes(dtype: torch.dtype) -> None:
     every = torch.arange(256).to(torch.uint8).view(torch.float8_e4m3fn).float().nan_to_num(0)
-    midway = every + (every.abs() / 16).clamp(min=2**-10)  # ties among them, and what lies beyond 448
+    midway = every + (every.abs() / 16).clamp(min=2**-10)  # includes ties, and numbers beyond 448
     some = 3 * torch.randn(10_000, generator=torch.Generator().manual_seed(0))
     numbers = torch.cat([every, midway, some, torch.tensor([-0.0, 464.0, -1e4, 1e-6])]).to(dtype)
     for scale in (torch.tensor(number, dtype=dtype) for number in (1.0, 0.0123, 0.3337)):
@@ -149,7 +149,7 @@ def test_onnxruntime_rounds_to_the_same_codes(dtype: torch.dtype) -> None:
 
 
 def run_rounding(numbers: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """QuantizeLinear and DequantizeLinear by ONNX Runtime."""
+    """Round numbers by ONNX Runtime's QuantizeLinear and DequantizeLinear."""
     kind = ELEMENTS[numbers.dtype]
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale"], ["codes"], output_dtype=TensorProto.FLOAT8E4M3FN),
@@ -178,9 +178,9 @@ def test_a_matrix_has_three_bits_of_fraction_and_a_row_of_zeros_stays_one(dtype:
     assert (codes.dtype, tuple(codes.shape)) == (torch.float8_e4m3fn, (64, 6))
     assert (scales.dtype, tuple(scales.shape)) == (dtype, (6,))
     found_NK = dequantise(codes, scales.float())
-    # Half of a step: a sixteenth, or of the smallest number that has all its bits.
+    # Half of a step is a sixteenth of the number, or of the smallest number that has all its bits.
     allowed_NK = 0.0626 * matrix_NK.abs() + 2**-10 * scales.float()[:, None]
-    # A scale in bfloat16 may be rounded down, and the largest weight then loses by it.
+    # A scale in bfloat16 may be rounded down, and then the largest weight is clipped.
     allowed_NK += 0.004 * matrix_NK.abs()
     assert bool(((found_NK - matrix_NK).abs() <= allowed_NK).all())
     assert codes.float().abs().amax(0).tolist() == [LARGEST, LARGEST, 0, LARGEST, LARGEST, LARGEST]
@@ -206,7 +206,7 @@ def test_scales_leave_room_above_the_largest_input(stored: Store) -> None:
 
 def test_measuring_leaves_no_hooks_behind() -> None:
     model = tiny_model("llama")
-    names = quantised_matrices(model, Precision("float32", "fp8"))
+    names = StoragePlan.of(model, Precision("float32", "fp8")).matrices
     assert measure_inputs(model, names, PROMPT).keys() == names
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -258,11 +258,11 @@ def test_a_scale_that_is_no_positive_number_is_refused(stored: Store, tmp_path: 
             use()
 
 
-def test_a_mixture_is_refused(tmp_path: Path) -> None:
+def test_a_mixture_is_refused() -> None:
     with pytest.raises(
         BundleError, match="mixtral model is a mixture of experts, which cannot be stored in fp8"
     ) as caught:
-        save_model(tiny_model("mixtral"), tmp_path, Precision("float32", "fp8"))
+        StoragePlan.of(tiny_model("mixtral"), Precision("float32", "fp8"))
     assert caught.value.hint == "Use `int8` or `int4`."
 
 
@@ -314,5 +314,5 @@ def test_products_in_fp8_need_a_gpu_that_has_them(capability: str, served: bool)
 
 def test_the_size_foretold_is_the_size_written(checkpoint: Path, stored: Store) -> None:
     folder, _ = stored("llama", "bfloat16")
-    expected = Expected.of(Member("target", checkpoint, Precision("bfloat16", "fp8")), tiny_model("llama").config)
-    assert expected.size == sum(place.length for place in read_places(folder / WEIGHTS).values())
+    expected = Estimate.of(Member("target", checkpoint, Precision("bfloat16", "fp8")), tiny_model("llama").config)
+    assert expected.size == sum(entry.length for entry in read_header(folder / WEIGHTS).values())

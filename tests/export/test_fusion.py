@@ -9,7 +9,7 @@ import pytest
 from architectures import ARCHITECTURES
 from tiny_models import Exported
 
-# Norms of both kinds, rotations, and attentions as one operator, in two layers.
+# The numbers of both kinds of norms, of rotations and of attentions that are one operator, in two layers.
 FUSED = {
     "llama": (5, 0, 4, 2),
     "mistral": (5, 0, 4, 2),
@@ -33,9 +33,9 @@ FUSED = {
     "mixtral": (5, 0, 4, 2),
     "gpt_oss": (5, 0, 4, 0),
 }
-# Layers that flatten rows and tokens into one dimension and restore both.
+# These layers flatten rows and tokens into one dimension and restore both.
 FLATTENING = {"gpt2", "opt", "qwen3_moe", "mixtral", "gpt_oss"}
-# Queries, keys and values; the output; gate and up; down; and the head.
+# One product each for queries, keys and values; the output; gate and up; down; and the head.
 PRODUCTS = 2 * 4 + 1
 
 

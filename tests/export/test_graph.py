@@ -14,7 +14,7 @@ from tiny_models import Exported, tiny_model
 from spectr_export.checks.parity import check_parity
 from spectr_export.graph.export import export_graph
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime import BundleError, ModelSpec
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -63,18 +63,18 @@ def test_one_set_of_weights_serves_transformers_and_onnx(exported: Callable[[str
     folder, _, _ = exported(family)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.onnx", "model.safetensors"]
     stored = load_file(folder / "model.safetensors")
-    places = {place.offset: name for name, place in read_places(folder / "model.safetensors").items()}
+    names = {entry.offset: name for name, entry in read_header(folder / "model.safetensors").items()}
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     external = [tensor for tensor in graph.initializer if uses_external_data(tensor)]
     inline = [tensor for tensor in graph.initializer if not uses_external_data(tensor)]
     entries = [{entry.key: entry.value for entry in tensor.external_data} for tensor in external]
     assert {entry["location"] for entry in entries} == {"model.safetensors"}
-    assert {places[int(entry["offset"])] for entry in entries} == set(stored)
+    assert {names[int(entry["offset"])] for entry in entries} == set(stored)
     assert max(len(tensor.raw_data) for tensor in inline) < 1024
     loaded = onnx.load(folder / "model.onnx")
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in loaded.graph.initializer}
     for tensor, entry in zip(external, entries, strict=True):
-        np.testing.assert_array_equal(weights[tensor.name], stored[places[int(entry["offset"])]])
+        np.testing.assert_array_equal(weights[tensor.name], stored[names[int(entry["offset"])]])
 
 
 def test_llama_uses_the_fused_operators_of_opset_23(exported: Callable[[str], Exported]) -> None:
@@ -106,7 +106,7 @@ def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:
     save_model(model, tmp_path)
     export_graph(tmp_path, ModelSpec("llama", 2, 2, 8, model.config.vocab_size, 128))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert sum(place.length for place in read_places(tmp_path / "model.safetensors").values()) == 4 * parameters
+    assert sum(entry.length for entry in read_header(tmp_path / "model.safetensors").values()) == 4 * parameters
     engine = OnnxRuntimeEngine(tmp_path, ModelSpec("llama", 2, 2, 8, model.config.vocab_size, 128), rows=3, capacity=64)
     check_parity(model, engine, name="tied")
 

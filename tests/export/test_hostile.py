@@ -40,7 +40,7 @@ def refusal(bundle: Path) -> str:
 
 
 def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest."""
+    """Change the manifest of a bundle."""
     path = bundle / "spectr.json"
     manifest = json.loads(path.read_text())
     change(manifest)
@@ -48,14 +48,14 @@ def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def replace(bundle: Path, name: str, data: bytes) -> None:
-    """Change a file and its hash with it."""
+    """Replace a file of a bundle, and its hash in the manifest."""
     (bundle / name).write_bytes(data)
     digest = file_sha256(bundle / name)
     rewrite(bundle, lambda manifest: manifest["files"].update({name: digest}))
 
 
 def repoint(bundle: Path, **entries: str) -> str:
-    """Let the target's first weight stand elsewhere; gives its name."""
+    """Give the target's first external weight another range of bytes, and return the weight's name."""
     graph = onnx.load(bundle / GRAPH, load_external_data=False)
     tensor = next(tensor for tensor in graph.graph.initializer if tensor.external_data)
     for entry in tensor.external_data:
@@ -88,7 +88,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no heads": (lambda manifest: manifest["models"]["target"].update(kv_heads=0), "ModelSpec.kv_heads is 0"),
     "an unknown type": (
         lambda manifest: manifest["models"]["target"].update(dtype="float4"),
-        "A model of type 'float4' is not known",
+        "A model's dtype is 'float4'; it must be one of float32, float16, bfloat16",
     ),
     "an unknown field": (lambda manifest: manifest["models"]["target"].update(run="rm"), "malformed"),
     "a model that is no object": (lambda manifest: manifest["models"].update(target=[1]), "malformed"),
@@ -161,7 +161,7 @@ def test_a_folder_that_is_a_link_out_of_the_bundle_is_refused(bundle: Path, tmp_
 def test_weights_outside_the_bundle_or_missing_are_refused(bundle: Path, tmp_path: Path, location: str) -> None:
     (tmp_path / "secret").write_bytes(b"0" * 100_000)
     name = repoint(bundle, location=location)
-    assert f"takes {name} from {location!r}, which is no file of the bundle. Do not use" in refusal(bundle)
+    assert f"takes {name} from {location!r}, which is not a file of the bundle. Do not use" in refusal(bundle)
 
 
 @pytest.mark.parametrize("offset", ["999999999", "-8", "1e3", "9" * 40, "٣"])
@@ -189,13 +189,13 @@ def test_weights_of_inner_graphs_are_looked_at(bundle: Path) -> None:
 def test_a_graph_that_is_none_is_refused(bundle: Path) -> None:
     replace(bundle, GRAPH, b"\xff" * 100)
     assert "target/model.onnx in the bundle" in refusal(bundle)
-    assert "is no ONNX graph" in refusal(bundle)
+    assert "is not an ONNX graph" in refusal(bundle)
 
 
 @pytest.mark.parametrize("name", ["target/pytorch_model.bin", "draft/modeling.py", "tokenizer/chat_template.jinja"])
 def test_a_file_that_the_manifest_does_not_list_is_refused(bundle: Path, name: str) -> None:
     (bundle / name).write_text("")
-    assert f"{name} in the bundle {bundle} is no file of it" in refusal(bundle)
+    assert f"{name} is in the bundle {bundle}, but the manifest does not list it" in refusal(bundle)
 
 
 def run(*arguments: object) -> Result:
@@ -208,7 +208,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def refused(checkpoint: Path) -> str:
-    """What `spectr-export build` says, its output refused and nothing left behind."""
+    """Return the error of `spectr-export build`, after checking that no files were left behind."""
     output = checkpoint.parent / "built"
     result = run("build", checkpoint, "--draft", checkpoint, "-o", output)
     assert (result.exit_code, result.stdout) == (42, ""), repr(result.exception)

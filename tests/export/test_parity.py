@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class FaultyEngine:
-    """A sound engine behind a fault in what it is fed or gives back."""
+    """A sound engine with a fault in its inputs or its outputs."""
 
     def __init__(
         self,

@@ -23,10 +23,13 @@ from spectr_export.checks.reference import Reference
 from spectr_export.cli import main
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, measure_spec
+from spectr_export.preparation import BuildOptions
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import BLOCK, quantise
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
+from spectr_export.text import WINDOW
+from spectr_export.weights import read_header
 from spectr_runtime import Bundle, BundleError, ModelSpec, UsageError
 from spectr_runtime.bundle.weights import dequantise, read_weights
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -38,7 +41,7 @@ Store = Callable[[str, str, str], tuple[Path, Any, ModelSpec]]
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Gives a family's model folder in a precision, the model that it was made of and its sizes."""
+    """Return a function that stores a family in a precision, and returns its folder, the original and its sizes."""
     made: dict[tuple[str, str, str], tuple[Path, Any, ModelSpec]] = {}
 
     def store(family: str, dtype: str, quantisation: str) -> tuple[Path, Any, ModelSpec]:
@@ -46,7 +49,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
         if key not in made:
             folder, model = tmp_path_factory.mktemp(family), tiny_model(family, **SIZES[family])
             spec = dataclasses.replace(measure_spec(model), dtype=dtype, quantisation=quantisation)
-            save_model(model, folder, Precision(dtype, quantisation))
+            save_model(model, folder, StoragePlan.of(model, Precision(dtype, quantisation)))
             export_graph(folder, spec)
             made[key] = folder, model, spec
         return made[key]
@@ -79,7 +82,8 @@ def test_the_graph_on_the_stored_weights_agrees_with_transformers(
 
 def test_a_half_precision_graph_on_other_weights_is_found(stored: Store, tmp_path: Path) -> None:
     folder, _, spec = stored("llama", "bfloat16", "none")
-    save_model(tiny_model("llama", seed=1, **SIZES["llama"]), tmp_path, Precision("bfloat16"))
+    model = tiny_model("llama", seed=1, **SIZES["llama"])
+    save_model(model, tmp_path, StoragePlan.of(model, Precision("bfloat16")))
     with pytest.raises(BundleError, match=r"allowed are 0\.03 \+ 0\.01 of the logit"):
         check_onnxruntime(Reference(load_original(tmp_path)), folder, spec, 128, name="other")
 
@@ -98,7 +102,7 @@ def test_the_graph_is_standard_and_stores_each_weight_once(
     kinds = {onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in graph.output[1:]}
     assert [str(kind) for kind in kinds] == [dtype]
     read = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "offset"}
-    assert read == {str(place.offset) for place in read_places(folder / "model.safetensors").values()}
+    assert read == {str(entry.offset) for entry in read_header(folder / "model.safetensors").values()}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -138,7 +142,7 @@ def test_onnxruntime_fuses_every_quantised_product(stored: Store, tmp_path: Path
 
 @pytest.mark.parametrize("quantisation", ["int8", "int4"])
 def test_fused_products_round_what_they_multiply_a_little(stored: Store, quantisation: str) -> None:
-    # They round activations to int8 as well, which is most of their speed.
+    # The fused kernels round activations to int8 as well, which accounts for most of their speed.
     folder, _, spec = stored("llama", "float32", quantisation)
     engine = OnnxRuntimeEngine(folder, spec, rows=3, capacity=128)
     found = compare(Reference(load_original(folder)), engine, within_a_tenth_of_the_spread, name="fused")
@@ -194,7 +198,7 @@ def test_embeddings_logits_and_vectors_are_not_quantised(stored: Store) -> None:
 def test_a_model_whose_layers_fill_no_blocks_is_refused(tmp_path: Path) -> None:
     model = tiny_model("llama", hidden_size=40, intermediate_size=40)
     with pytest.raises(BundleError, match="The llama model has no layers that can be stored in int4"):
-        save_model(model, tmp_path, Precision("float32", "int4"))
+        save_model(model, tmp_path, StoragePlan.of(model, Precision("float32", "int4")))
 
 
 @pytest.mark.parametrize(("dtype", "quantisation"), [("float8", "none"), ("float32", "int3")])
@@ -205,7 +209,7 @@ def test_an_unknown_precision_is_refused(dtype: str, quantisation: str) -> None:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in half precision whose texts of bytes it predicts no better than chance."""
+    """A checkpoint in half precision that predicts texts no better than chance."""
     return save_checkpoint(tmp_path_factory.mktemp("target"), tiny_model("llama", intermediate_size=64).half())
 
 
@@ -256,16 +260,16 @@ def test_a_precision_that_loses_too_much_fails_the_build(
     monkeypatch.setitem(quality.LIMITS, copy, -10.0)
     monkeypatch.setattr(member_module, "check_onnxruntime", lambda *_args, **_options: {"prefill": 0.0})
     with pytest.raises(BundleError, match=rf"The draft in {copy} \w+ and float32 loses -?\d\.\d{{3}} nats per token"):
-        build(str(target), copy, tmp_path / "bundle", capacity=None, overwrite=False, say=lambda line: None)
+        build(BuildOptions(str(target), copy), tmp_path / "bundle", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_text_costs_is_the_mean_over_its_windows(target: Path) -> None:
     model = load_original(target)
-    ids = torch.randint(VOCABULARY, (quality.WINDOW + 3,), generator=torch.Generator().manual_seed(0)).tolist()[:100]
+    ids = torch.randint(VOCABULARY, (WINDOW + 3,), generator=torch.Generator().manual_seed(0)).tolist()[:100]
     with torch.inference_mode():
         laws_TV = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    expected = -sum(float(laws_TV[place, token]) for place, token in enumerate(ids[1:])) / (len(ids) - 1)
+    expected = -sum(float(laws_TV[position, token]) for position, token in enumerate(ids[1:])) / (len(ids) - 1)
     assert quality.nats_per_token(model, ids) == pytest.approx(expected, rel=1e-5)
 
 
@@ -274,7 +278,4 @@ def test_a_text_that_cannot_be_read_is_a_usage_error(target: Path, tmp_path: Pat
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")
     for name, message in (("none", "cannot be read"), ("bytes", "cannot be read"), ("short", "fewer than two tokens")):
         with pytest.raises(UsageError, match=message):
-            build(
-                str(target), "int8", tmp_path / "out", capacity=None, overwrite=False, say=lambda line: None,
-                text=tmp_path / name,
-            )  # fmt: skip
+            build(BuildOptions(str(target), "int8", text=tmp_path / name), tmp_path / "out", say=lambda line: None)

@@ -14,7 +14,7 @@ from spectr_export.compiled.profiles import (
 )
 from spectr_runtime import BundleError
 from spectr_runtime.bundle import Limits
-from spectr_runtime.bundle.compiled import Profile, Span
+from spectr_runtime.bundle.compiled import Dimension, Profile
 
 LIMITS = Limits(1000, 256)
 CONTRACT: dict[str, tuple[int | str, ...]] = {
@@ -38,10 +38,10 @@ def test_the_capacity_has_room_for_a_tree_behind_the_longest_text() -> None:
 def test_decoding_takes_trees_and_prefill_takes_chunks_of_one_wanted_column() -> None:
     decode, prefill = make_profiles(LIMITS, rows=8, tree_tokens=64)
     assert decode.spans == {
-        "B": Span(1, 8, 8), "T": Span(1, 16, 64), "L": Span(1, 576, 1088), "M": Span(1, 16, 64)
+        "B": Dimension(1, 8, 8), "T": Dimension(1, 16, 64), "L": Dimension(1, 576, 1088), "M": Dimension(1, 16, 64)
     }  # fmt: skip
     assert prefill.spans == {
-        "B": Span(1, 8, 8), "T": Span(1, 256, 256), "L": Span(1, 576, 1088), "M": Span(1, 1, 1)
+        "B": Dimension(1, 8, 8), "T": Dimension(1, 256, 256), "L": Dimension(1, 576, 1088), "M": Dimension(1, 1, 1)
     }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_a_size_that_no_input_has_is_refused() -> None:
 
 
 def test_shapes_follow_the_letters() -> None:
-    spans = {"B": Span(1, 2, 3), "T": Span(4, 5, 6), "L": Span(7, 8, 9), "M": Span(1, 1, 1)}
+    spans = {"B": Dimension(1, 2, 3), "T": Dimension(4, 5, 6), "L": Dimension(7, 8, 9), "M": Dimension(1, 1, 1)}
     profile = Profile("any", spans)
     assert shapes(("B", 1, "T", "L"), profile) == ((1, 1, 4, 7), (2, 1, 5, 8), (3, 1, 6, 9))
     assert shapes((5,), profile) == ((5,), (5,), (5,))

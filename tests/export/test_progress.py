@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from spectr_export.compiled.progress import Progress, make_monitor
+from spectr_export.compiled.progress import BuildProgress, make_monitor
 
 
 class Clock:
-    """Five seconds pass whenever it is told."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -18,14 +18,14 @@ class Clock:
 
 
 class MonitorBase:
-    """Stands for the class that TensorRT lets its monitors derive from."""
+    """A stand-in for the class from which TensorRT's monitors derive."""
 
 
 TRT = SimpleNamespace(IProgressMonitor=MonitorBase)
 
 
 def test_steps_of_inner_phases_are_parts_of_the_step_around_them() -> None:
-    progress = Progress("target", print)
+    progress = BuildProgress("target", print)
     assert progress.fraction == 0
     progress.start("build", None, 4)
     progress.step("build")
@@ -47,7 +47,7 @@ def test_steps_of_inner_phases_are_parts_of_the_step_around_them() -> None:
 
 
 def test_a_phase_that_reports_too_many_steps_is_done_and_no_more() -> None:
-    progress = Progress("target", print)
+    progress = BuildProgress("target", print)
     progress.start("build", None, 1)
     progress.start("inner", "build", 1)
     progress.step("inner")
@@ -58,7 +58,7 @@ def test_a_phase_that_reports_too_many_steps_is_done_and_no_more() -> None:
 def test_a_line_is_said_when_five_seconds_have_passed() -> None:
     lines: list[str] = []
     clock = Clock()
-    progress = Progress("target", lines.append, clock)
+    progress = BuildProgress("target", lines.append, clock)
     progress.start("Building engine", None, 4)
     progress.step("Building engine")
     assert lines == []
@@ -73,7 +73,7 @@ def test_a_line_is_said_when_five_seconds_have_passed() -> None:
 
 
 def test_the_monitor_hands_phases_on() -> None:
-    progress = Progress("target", print)
+    progress = BuildProgress("target", print)
     monitor = make_monitor(TRT, progress)
     monitor.phase_start("build", None, 2)
     assert monitor.step_complete("build", 0) is True
@@ -89,7 +89,7 @@ def test_an_interrupt_inside_a_report_ends_the_build_and_leaves_the_library_alon
         raise KeyboardInterrupt
 
     clock = Clock()
-    progress = Progress("target", interrupt, clock)
+    progress = BuildProgress("target", interrupt, clock)
     monitor = make_monitor(TRT, progress)
     monitor.phase_start("build", None, 2)
     clock.now = 5.0

@@ -1,4 +1,4 @@
-"""A build without building."""
+"""The dry run of a build estimates the bundle and checks the pair."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tiny_models import VOCABULARY, Exported, save_checkpoint, tiny_model
 
 from spectr_export.cli import main
 from spectr_export.member import Member
-from spectr_export.rehearsal import Expected
+from spectr_export.rehearsal import Estimate
 from spectr_export.storing.precision import FLOAT32
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_size_foretold_is_the_size_written(architecture: str, exported: Callable[[str], Exported]) -> None:
     made = exported(architecture)
-    expected = Expected.of(Member("target", made.folder, FLOAT32), made.model.config)
-    assert expected.size == sum(place.length for place in read_places(made.folder / "model.safetensors").values())
+    expected = Estimate.of(Member("target", made.folder, FLOAT32), made.model.config)
+    assert expected.size == sum(entry.length for entry in read_header(made.folder / "model.safetensors").values())
     assert expected.layers == made.spec.layers
 
 
@@ -31,8 +31,8 @@ def test_memory_goes_with_the_largest_file_or_matrix_and_not_with_the_experts(
 ) -> None:
     made = exported("qwen3_moe")
 
-    def expected() -> Expected:
-        return Expected.of(Member("target", made.folder, FLOAT32), made.model.config)
+    def expected() -> Estimate:
+        return Estimate.of(Member("target", made.folder, FLOAT32), made.model.config)
 
     assert expected().largest_matrix == 4 * 6 * 48 * 32  # all experts of a layer are one product
     monkeypatch.setattr("spectr_runtime.bundle.stacks.PRODUCT", 48 * 32)

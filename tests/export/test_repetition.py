@@ -16,12 +16,12 @@ from spectr_export.graph.repetition import repeat_layers
 from spectr_export.original.model import load_original, measure_spec
 from spectr_export.storing.save import save_model
 from spectr_runtime import ModelSpec
+from spectr_runtime.adapter import model as model_module
 from spectr_runtime.adapter.attention import attend
 from spectr_runtime.adapter.model import ContractModel
-from spectr_runtime.contract import model as model_module
 
 SLIDING, FULL = "sliding_attention", "full_attention"
-# Models of one and of two kinds of layers, and how many of them are traced.
+# Models with one and with two kinds of layers, and the number of layers that are traced.
 DEEP: dict[str, tuple[dict[str, Any], int]] = {
     "opt": ({"num_hidden_layers": 4}, 3),
     "gemma3_text": ({"num_hidden_layers": 5, "layer_types": [SLIDING, FULL, SLIDING, FULL, SLIDING]}, 4),
@@ -29,25 +29,25 @@ DEEP: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def saved(folder: Path, family: str, **changes: Any) -> ModelSpec:
-    """Write a model's folder without its graph."""
+    """Write the folder of a model, without its graph, and return the model's sizes."""
     model = tiny_model(family, **changes)
     save_model(model, folder)
     return measure_spec(model)
 
 
 def nodes(path: Path) -> list[Any]:
-    """Every node of a graph in order, its inputs told by what makes them: a weight's place, a constant, a node."""
+    """Return the nodes of a graph in order, each input as a weight's offset, a constant, or the node that makes it."""
     graph = onnx.load(path, load_external_data=False).graph
     known: dict[str, Any] = {"": None} | {value.name: value.name for value in graph.input}
     for tensor in graph.initializer:
         known[tensor.name] = (tensor.data_type, *tensor.dims, tensor.raw_data, *map(str, tensor.external_data))
     shapes = {value.name: value.type.SerializeToString() for value in (*graph.value_info, *graph.output)}
     told = []
-    for place, node in enumerate(graph.node):
+    for index, node in enumerate(graph.node):
         attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
         inputs, outputs = [known[name] for name in node.input], [shapes.get(name) for name in node.output]
         told.append((node.op_type, attributes, inputs, outputs))
-        known |= {name: (place, number) for number, name in enumerate(node.output)}
+        known |= {name: (index, number) for number, name in enumerate(node.output)}
     inputs = [(value.name, value.type.SerializeToString()) for value in graph.input]
     return [*told, inputs, [(value.name, known[value.name]) for value in graph.output]]
 
@@ -66,15 +66,15 @@ def test_a_graph_of_repeated_layers_is_the_one_whose_layers_were_all_traced(
     assert repeated == nodes(tmp_path / "model.onnx")
 
 
-def test_layers_that_reckon_with_their_place_are_all_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def attend_by_place(module: Any, *inputs: Any, **options: Any) -> Any:
+def test_layers_that_reckon_with_their_index_are_all_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def attend_by_layer(module: Any, *inputs: Any, **options: Any) -> Any:
         return attend(module, *inputs, **options | {"scaling": options["scaling"] * (module.layer_idx + 1)})
 
-    monkeypatch.setattr(model_module, "attend", attend_by_place)
+    monkeypatch.setattr(model_module, "attend", attend_by_layer)
     export_graph(tmp_path, saved(tmp_path, "llama", num_hidden_layers=4))
     graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
     scales = [node.attribute[0].f for node in graph.node if node.op_type == "Attention"]
-    assert scales == pytest.approx([place * scales[0] for place in (1, 2, 3, 4)])
+    assert scales == pytest.approx([index * scales[0] for index in (1, 2, 3, 4)])
 
 
 def test_a_graph_without_the_layers_is_left_alone() -> None:

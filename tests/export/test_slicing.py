@@ -1,4 +1,4 @@
-"""Mixtures whose experts are multiplied with in several products."""
+"""Mixtures whose graph multiplies with the experts of a layer in several products."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from spectr_export.checks.reference import Reference
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, measure_spec
 from spectr_export.storing.save import save_model
-from spectr_export.weights import read_places
-from spectr_runtime.bundle.bundle import stacks
+from spectr_export.weights import read_header
+from spectr_runtime.bundle import stacks
 from spectr_runtime.bundle.stacks import experts_per_product, products
 from spectr_runtime.engines.torch import TorchEngine
 
@@ -62,7 +62,7 @@ def test_each_product_reads_its_experts_where_they_stand(
     assert parts
     assert all(math.prod(tensor.dims) <= 6000 for tensor in parts)
     read = sum(int(entry.value) for tensor in tensors for entry in tensor.external_data if entry.key == "length")
-    assert read == sum(place.length for place in read_places(tmp_path / "model.safetensors").values())
+    assert read == sum(entry.length for entry in read_header(tmp_path / "model.safetensors").values())
     original = load_original(tmp_path)
     check_onnxruntime(Reference(original), tmp_path, spec, 128, name=architecture)
     check_parity(original, TorchEngine(tmp_path, spec, rows=3, capacity=128), name=architecture)

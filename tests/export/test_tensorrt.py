@@ -1,4 +1,4 @@
-"""What TensorRT itself, whose libraries no test can load, is told to build: on a double with its true signatures."""
+"""Builds with a double of TensorRT, whose libraries no test can load; the double has TensorRT's true signatures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tensorrt_signatures import read_signatures
 
 from spectr_export.cli import main
 from spectr_export.compiled.profiles import make_profiles, static_capacity
-from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime import Bundle, EngineError, UsageError
 from spectr_runtime.bundle import Limits
@@ -33,7 +33,7 @@ NO_KERNEL = "Attention may be marked as decomposable."
 
 
 class Builder:
-    """What a builder does: it has timings that grow, one layer, and a plan unless it is told a reason against it."""
+    """A double of a builder: its timings grow, its network has one layer, and it fails only for a given reason."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
@@ -75,7 +75,7 @@ def builder() -> Builder:
 
 @pytest.fixture(params=RELEASES)
 def trt(request: pytest.FixtureRequest, builder: Builder, monkeypatch: pytest.MonkeyPatch) -> Double:
-    """TensorRT's module, on a machine with a GPU."""
+    """A double of the module of TensorRT, on a machine with a GPU."""
     double = builder.trt = Double(request.param, builder.behaviours())
     monkeypatch.setitem(sys.modules, "tensorrt", double)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -85,7 +85,7 @@ def trt(request: pytest.FixtureRequest, builder: Builder, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A float16 graph with the contract's inputs, and nothing between them and its end."""
+    """A float16 graph that has the contract's inputs and no computation."""
     inputs: Mapping[str, tuple[int, tuple[int | str, ...]]] = {
         "attention_mask": (TensorProto.BOOL, ("B", 1, "T", "L")),
         "logit_index": (TensorProto.INT64, ("B", "M")),
@@ -102,7 +102,7 @@ Build = Callable[..., BuiltEngine]
 @pytest.fixture
 def build(trt: Double, folder: Path) -> Build:
     def built(limits: BuildLimits | None = None) -> BuiltEngine:
-        key, progress = machine_key("tensorrt", "cuda"), Progress("model", lambda line: None)
+        key, progress = machine_key("tensorrt", "cuda"), BuildProgress("model", lambda line: None)
         return build_engine(folder, key, PROFILES, CAPACITY, limits or BuildLimits(), progress)
 
     return built

@@ -86,7 +86,7 @@ def test_bytes_and_sentence_pieces_do_not_go_together() -> None:
 
 
 def test_an_end_token_that_only_one_model_scores_is_refused() -> None:
-    with pytest.raises(BundleError, match=r"End tokens \[261\] lie outside the vocabulary of 260"):
+    with pytest.raises(BundleError, match=r"End tokens \[261\] lie outside the vocabulary of 260 tokens"):
         common_vocabulary({"draft": 260, "target": 264}, byte_tokenizer(), (256, 261))
 
 

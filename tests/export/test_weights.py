@@ -14,9 +14,10 @@ from tiny_models import tiny_model
 from transformers import AutoModelForCausalLM
 
 from spectr_export.original.model import load_original, load_stored
+from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
-from spectr_export.weights import ALIGNMENT, Layout, read_places, write_weights
+from spectr_export.weights import ALIGNMENT, Layout, read_header, write_weights
 from spectr_runtime import BundleError
 
 TENSORS = {
@@ -43,10 +44,10 @@ def test_safetensors_reads_what_was_written_in_any_order(tmp_path: Path) -> None
 
 
 def test_every_tensor_is_aligned_to_its_type(tmp_path: Path) -> None:
-    places = read_places(write(tmp_path / "a.safetensors"))
-    assert min(place.offset for place in places.values()) % ALIGNMENT == 0
-    assert all(place.offset % TENSORS[name].element_size() == 0 for name, place in places.items())
-    assert (places["half"].shape, places["half"].dtype, places["half"].length) == ((2, 2), "BF16", 8)
+    header = read_header(write(tmp_path / "a.safetensors"))
+    assert min(entry.offset for entry in header.values()) % ALIGNMENT == 0
+    assert all(entry.offset % TENSORS[name].element_size() == 0 for name, entry in header.items())
+    assert (header["half"].shape, header["half"].dtype, header["half"].length) == ((2, 2), "BF16", 8)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     save_file({"whole": torch.zeros(3), "cut": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BundleError, match=r"ends before its tensor \w+"):
-        read_places(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) 
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(BundleError, match="is not a safetensors file"):
-        read_places(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -81,20 +82,20 @@ def test_a_sharded_checkpoint_becomes_one_file_of_the_wanted_type(tmp_path: Path
     model.save_pretrained(tmp_path / "source", max_shard_size="20kB")
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 2
     stored = load_stored(tmp_path / "source")
-    save_model(stored.model, tmp_path / "one", Precision(dtype), stored.weights)
+    save_model(stored.model, tmp_path / "one", StoragePlan.of(stored.model, Precision(dtype)), stored.weights)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((tmp_path / "one" / "config.json").read_text())["dtype"] == dtype
     wanted = getattr(torch, dtype)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "one", dtype="auto").state_dict()
     assert all(torch.equal(again[name], tensor.to(wanted)) for name, tensor in model.state_dict().items())
-    assert ("lm_head.weight" in read_places(tmp_path / "one" / "model.safetensors")) is not tied
+    assert ("lm_head.weight" in read_header(tmp_path / "one" / "model.safetensors")) is not tied
 
 
 def test_a_weight_beyond_half_precision_is_refused(tmp_path: Path) -> None:
     model = tiny_model("llama")
     model.model.layers[1].mlp.up_proj.weight.data[3, 4] = 7e4
     with pytest.raises(BundleError, match=r"model\.layers\.1\.mlp\.up_proj\.weight has values up to 7e\+04") as caught:
-        save_model(model, tmp_path, Precision("float16"))
+        save_model(model, tmp_path, StoragePlan.of(model, Precision("float16")))
     assert "bfloat16" in caught.value.hint
 
 
@@ -113,7 +114,7 @@ def test_a_half_precision_model_computes_in_float32_as_if_it_were_loaded_so(tmp_
     with torch.inference_mode():
         for _ in range(2):
             assert torch.equal(model(text).logits, expected(text).logits)
-    # Between passes every matrix is a number in a large shape again.
+    # Between passes every matrix is a stand-in again: one number, expanded to a large shape.
     assert all(weight.untyped_storage().nbytes() == 4 for weight in model.parameters() if weight.dim() > 1)
 
 
@@ -123,7 +124,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, LlamaConfig
 from spectr_export.original.model import (load_stored)
 from spectr_export.storing.precision import (Precision)
-from spectr_export.storing.plan import (convert, layouts)
+from spectr_export.storing.plan import (StoragePlan)
 from spectr_export.weights import (write_weights)
 
 def resident():
@@ -131,16 +132,17 @@ def resident():
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 folder = Path(sys.argv[1])
-stored, precision = load_stored(folder / "source"), Precision("float32")
+stored = load_stored(folder / "source")
+plan = StoragePlan.of(stored.model, Precision("float32"))
 before, peak = resident(), 0
 
 def sampled():
     global peak
-    for item in convert(stored.model, stored.weights, precision):
+    for item in plan.convert(stored.weights):
         peak = max(peak, resident())
         yield item
 
-write_weights(folder / "weights", layouts(stored.model, precision), sampled(), {})
+write_weights(folder / "weights", plan.layouts, sampled(), {})
 print(peak - before)
 """
 
@@ -159,5 +161,5 @@ def test_writing_holds_one_tensor_and_never_a_shard_or_a_stack(tmp_path: Path, f
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 1
     run = subprocess.run([sys.executable, "-c", STREAM, tmp_path], capture_output=True, text=True, check=True)
     assert (tmp_path / "weights").stat().st_size > 45e6
-    # The largest tensor has 1 MB in float32, and the experts of a layer 17; the allocator keeps a few of them.
+    # The largest tensor has 1 MB in float32, the experts of a layer have 17 MB; the allocator keeps a few tensors.
     assert int(run.stdout) < 8e6

@@ -1,4 +1,4 @@
-"""Opening bundles: what is refused, and with which words."""
+"""Opening bundles, and the refusals with their words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spectr_runtime.files import file_sha256
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A bundle whose one file is no model."""
+    """Return a bundle whose only file is not a model."""
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "config.json").write_text("{}")
     spec = ModelSpec("llama", 2, 1, 8, 64, 128)

@@ -1,4 +1,4 @@
-"""Which engine fits a machine, what is refused, and with which words; no TensorRT and no GPU needed."""
+"""The choice of the engine for a machine, and the refusals with their words; without TensorRT and without a GPU."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from spectr_runtime import Bundle, BundleError, EngineError, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary
 from spectr_runtime.bundle.compiled import (
     CompiledEngine,
+    Dimension,
     EngineKey,
     Profile,
-    Span,
     choose_profile,
     find_engine,
     list_engines,
@@ -26,8 +26,14 @@ ADA = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
 HOPPER = EngineKey("tensorrt", "10.15.1", ("9.0",), "NVIDIA H100 80GB HBM3")
 FLEET = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.0", "8.9"))
 PROFILES = (
-    Profile("decode", {"B": Span(1, 4, 8), "T": Span(1, 4, 16), "L": Span(1, 64, 192), "M": Span(1, 4, 16)}),
-    Profile("prefill", {"B": Span(1, 8, 8), "T": Span(1, 32, 32), "L": Span(1, 64, 192), "M": Span(1, 1, 1)}),
+    Profile(
+        "decode",
+        {"B": Dimension(1, 4, 8), "T": Dimension(1, 4, 16), "L": Dimension(1, 64, 192), "M": Dimension(1, 4, 16)},
+    ),
+    Profile(
+        "prefill",
+        {"B": Dimension(1, 8, 8), "T": Dimension(1, 32, 32), "L": Dimension(1, 64, 192), "M": Dimension(1, 1, 1)},
+    ),
 )
 
 
@@ -153,16 +159,19 @@ def test_an_engine_outside_the_bundle_is_refused(bundle: Bundle, tmp_path_factor
         ({"capacity": 64}, "A profile writes or sees 192 slots; a row of the engine has 64"),
         ({"weight_streaming": 1}, "CompiledEngine.weight_streaming is 1; it must be a bool"),
         ({"sha256": None}, "CompiledEngine.sha256 is None; it must be a str"),
-        ({"profiles": []}, r"must serve one number of rows; these serve \[\]"),
-        ({"profiles": {}}, "must serve one number of rows"),
+        ({"profiles": []}, r"must serve the same number of rows; these serve \[\]"),
+        ({"profiles": {}}, "must serve the same number of rows"),
         ({"profiles": [{"name": "decode", "spans": {}}]}, r"Profile 'decode' spans \[\]; it must span B, T, L, M"),
         ({"profiles": 3}, "missing or malformed"),
         ({"key": {"flavour": "tensorrt"}}, "missing or malformed"),
-        ({"key": dataclasses.asdict(ADA) | {"gpu": "NVIDIA L4"}}, "TensorRT-RTX's name none"),
-        ({"key": dataclasses.asdict(ADA) | {"capabilities": ["../8"]}}, "cannot be for the compute capabilities"),
-        ({"key": dataclasses.asdict(ADA) | {"capabilities": []}}, "cannot be for the compute capabilities"),
+        (
+            {"key": dataclasses.asdict(ADA) | {"gpu": "NVIDIA L4"}},
+            "names the GPU 'NVIDIA L4'; engines of TensorRT must name a GPU, those of TensorRT-RTX none",
+        ),
+        ({"key": dataclasses.asdict(ADA) | {"capabilities": ["../8"]}}, r"Compute capabilities are \('../8',\)"),
+        ({"key": dataclasses.asdict(ADA) | {"capabilities": []}}, r"Compute capabilities are \(\); they must be"),
         ({"key": dataclasses.asdict(ADA) | {"capabilities": [8.9]}}, "missing or malformed"),
-        ({"key": dataclasses.asdict(ADA) | {"version": "1/2"}}, "cannot be of version"),
+        ({"key": dataclasses.asdict(ADA) | {"version": "1/2"}}, "The version is '1/2'; it must be one such"),
         ({"key": dataclasses.asdict(ADA) | {"version": "1.6.0"}}, "It describes tensorrt-rtx 1.6.0"),
         ({"nonsense": 1}, "missing or malformed"),
     ],
@@ -182,21 +191,21 @@ def test_a_record_that_is_no_object_is_refused(bundle: Bundle, content: str) -> 
         list_engines(bundle, "target")
 
 
-@pytest.mark.parametrize("span", [(0, 1, 1), (2, 1, 3), (1, 3, 2), (1, 1.0, 1), (1, 1, 2**31)])
-def test_a_span_starts_at_one_and_rises(span: tuple[Any, Any, Any]) -> None:
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (2, 1, 3), (1, 3, 2), (1, 1.0, 1), (1, 1, 2**31)])
+def test_a_dimension_starts_at_one_and_rises(sizes: tuple[Any, Any, Any]) -> None:
     with pytest.raises(BundleError):
-        Span(*span)
+        Dimension(*sizes)
 
 
 def test_profiles_of_different_rows_are_refused(bundle: Bundle) -> None:
-    other = Profile("prefill", {**PROFILES[1].spans, "B": Span(1, 4, 4)})
-    with pytest.raises(BundleError, match=r"must serve one number of rows; these serve \[4, 8\]"):
+    other = Profile("prefill", {**PROFILES[1].spans, "B": Dimension(1, 4, 4)})
+    with pytest.raises(BundleError, match=r"must serve the same number of rows; these serve \[4, 8\]"):
         dataclasses.replace(compiled_for(bundle), profiles=(PROFILES[0], other))
 
 
 def test_a_profile_that_wants_more_logits_than_it_feeds_is_refused() -> None:
-    with pytest.raises(BundleError, match="wants the logits of 17 tokens and feeds at most 16"):
-        Profile("decode", {**PROFILES[0].spans, "M": Span(1, 4, 17)})
+    with pytest.raises(BundleError, match="returns the logits of 17 tokens and feeds at most 16"):
+        Profile("decode", {**PROFILES[0].spans, "M": Dimension(1, 4, 17)})
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ LONGROPE = {
 def test_rotary_positions_stay_those_of_short_texts(family: str, changes: dict[str, Any]) -> None:
     with torch.inference_mode():
         expected_TV = tiny_model(family, **changes)(input_ids=torch.tensor([TEXT])).logits[0]
-    # As padding may stand behind a text.
+    # As padding may follow a text.
     longer = (*TEXT, 1, 2, 3)
     logits_BMV, _ = feed(ContractModel(tiny_model(family, **changes)), empty_past(2), longer, columns=range(len(TEXT)))
     torch.testing.assert_close(logits_BMV[0], expected_TV, atol=1e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What the contract's attention does beyond one operator: windows, linear biases, soft caps, sinks."""
+"""The parts of the contract's attention beyond one operator: windows, linear biases, soft caps, sinks."""
 
 # B rows, H query heads, T tokens fed, L attention length, D head size.
 from __future__ import annotations
@@ -21,7 +21,7 @@ LENGTH = 16
 
 
 def tree_mask() -> torch.Tensor:
-    """The nodes of the tree behind two rows whose roots stand at different slots."""
+    """The nodes of the tree behind two rows whose roots are in different slots."""
     return block_mask(torch.tensor(ROOTS), TREE.ancestors(torch.device("cpu")), LENGTH)
 
 
@@ -56,7 +56,7 @@ def test_linear_biases_fall_with_the_distance_and_hide_the_rest() -> None:
     biases_BHTL = linear_biases(mask_B1TL, [0.5, 0.125], torch.float32)
     assert biases_BHTL.shape == (2, 2, TREE.size, LENGTH)
     assert bool((biases_BHTL[~mask_B1TL.expand_as(biases_BHTL)] == HIDDEN).all())
-    # Node 5 of row 1 stands at position 10, slot 2 at position 2.
+    # Node 5 of row 1 is at position 10, slot 2 at position 2.
     torch.testing.assert_close(biases_BHTL[1, :, 5, 2], torch.tensor([-4.0, -1.0]))
     torch.testing.assert_close(biases_BHTL[1, :, 5, 7 + 5], torch.zeros(2))
 

@@ -195,7 +195,7 @@ def test_a_row_ends_at_the_capacity_and_a_prompt_beyond_it_fails_alone(open_deco
     long, edge, short = outcomes["long"], outcomes["edge"], outcomes["short"]
     assert isinstance(long, Failure)
     assert str(long.error) == (
-        "The prompt has 48 tokens; this bundle takes at most 47, and one to write. "
+        "The prompt has 48 tokens; this bundle takes at most 47, so that one can be written. "
         "Shorten it, or build the bundle with a larger --capacity."
     )
     assert long.error.code == "context_length_exceeded"

@@ -47,7 +47,7 @@ def test_laws_grow_with_the_tree_and_the_vocabulary(bundle: Bundle) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files in which Linux tells its memory."""
+    """The files in which Linux reports its memory."""
     monkeypatch.setattr(footprint, "_PROC", tmp_path / "proc")
     monkeypatch.setattr(footprint, "_CGROUP", tmp_path / "cgroup")
     (tmp_path / "proc").mkdir()

@@ -1,4 +1,4 @@
-"""The library behind TensorRT's backends: its absence, its log, and what a machine is to it."""
+"""The library behind TensorRT's backends: its absence, its log, and the key of a machine."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_the_cache_is_updated_where_it_stands(folder: Path, capfd: pytest.Captur
     expected_RS[1:, :3] = True
     assert engine.cache.buffer.data_ptr() == address
     assert torch.equal(written_RS, expected_RS)
-    # ONNX Runtime says so when it copies a cache; that it does say so is checked on a session without bindings.
+    # ONNX Runtime prints a warning when it copies a cache. A session without bindings shows that it does print it.
     assert "copying past_cache" not in capfd.readouterr().err
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     call = random_call(0, rows=1)
@@ -191,7 +191,7 @@ def test_a_gpu_is_refused_where_onnxruntime_has_no_provider_for_it(folder: Path)
 
 
 def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as it goes without a GPU: what ONNX Runtime is told, with PyTorch's memory on the CPU."""
+    """Check the options that ONNX Runtime is given for CUDA, with PyTorch's memory on the CPU."""
     told: dict[str, Any] = {}
 
     def open_(path: Path, options: object, *, providers: Any) -> Any:

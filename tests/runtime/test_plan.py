@@ -1,4 +1,4 @@
-"""Plans: what goes and what is refused."""
+"""Plans: which are allowed and which are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The automatic plan: what it chooses, what it costs to be wrong, and that it changes no row."""
+"""The automatic plan: its choices, the cost of wrong ones, and that it changes no row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws from logits."""
+"""From logits to laws."""
 
 from __future__ import annotations
 

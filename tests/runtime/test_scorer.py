@@ -36,7 +36,7 @@ def scored(scorer: Scorer, *completions: Written) -> list[Score]:
 
 
 def by_hand(request: Request, token_ids: Sequence[int]) -> list[TokenScore]:
-    """The same from the tables, token by token, for temperature alone."""
+    """Compute the same scores from the tables, token by token, for temperature alone."""
     target, draft = TableEngine(2, vocabulary=V), TableEngine(1, vocabulary=V)
     text, scores = tuple(request.prompt), []
     for token in token_ids:

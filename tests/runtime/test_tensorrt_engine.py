@@ -17,7 +17,7 @@ from tiny_models import save_checkpoint, tiny_model
 
 from spectr_runtime import Bundle, Call, EngineError, Manifest, ModelSpec, UsageError, open_engine
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Profile, Span
+from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey, Profile
 from spectr_runtime.contract import past_names, present_names
 from spectr_runtime.engines.tensorrt import TensorRTEngine
 from spectr_runtime.engines.torch import TorchEngine
@@ -26,8 +26,13 @@ SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
 ROWS, CAPACITY, STREAM = 4, 64, 7
 KEY = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
 PROFILES = (
-    Profile("decode", {"B": Span(1, 4, 4), "T": Span(1, 4, 4), "L": Span(1, 64, 64), "M": Span(1, 4, 4)}),
-    Profile("prefill", {"B": Span(1, 4, 4), "T": Span(1, 32, 32), "L": Span(1, 64, 64), "M": Span(1, 1, 1)}),
+    Profile(
+        "decode", {"B": Dimension(1, 4, 4), "T": Dimension(1, 4, 4), "L": Dimension(1, 64, 64), "M": Dimension(1, 4, 4)}
+    ),
+    Profile(
+        "prefill",
+        {"B": Dimension(1, 4, 4), "T": Dimension(1, 32, 32), "L": Dimension(1, 64, 64), "M": Dimension(1, 1, 1)},
+    ),
 )
 COMPILED = CompiledEngine(KEY, "", "", CAPACITY, PROFILES, "fused", weight_streaming=False)
 TYPES = {"attention_mask": torch.bool} | dict.fromkeys(
@@ -42,7 +47,7 @@ def at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 
 class Context:
-    """What an execution context was told, held to the contract when it runs the model."""
+    """An execution context that checks what it was given against the contract when it runs the model."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -75,10 +80,10 @@ class Context:
 
 
 class Gpu:
-    """What TensorRT does with its engine and its contexts, for a double of its module.
+    """The behaviour of TensorRT's engine and contexts, for a double of its module.
 
     Attributes:
-        refusal: Why an engine does not open; empty if it does.
+        refusal: The reason why an engine cannot be opened; empty if it can.
         contexts: What was told to each context, in the order in which they were made.
     """
 
@@ -261,7 +266,7 @@ def test_weights_are_streamed_where_the_engine_was_compiled_so(open_: Open, doub
 def test_an_engine_that_does_not_open_says_what_tensorrt_said(open_: Open, gpu: Gpu) -> None:
     gpu.refusal = "Version tag does not match.\nMore."
     with pytest.raises(
-        EngineError, match=r"TensorRT does not open llama\.engine: Version tag does not match\. Check the driver"
+        EngineError, match=r"TensorRT cannot open llama\.engine: Version tag does not match\. Check the driver"
     ):
         open_()
 

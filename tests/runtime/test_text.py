@@ -1,4 +1,4 @@
-"""Tokens to text, and stop texts that fall anywhere."""
+"""From tokens to text, and stop texts at any position."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_a_prompt_that_ends_with_a_replacement_character_keeps_it(text: Tokenize
 
 def test_stop_texts_that_end_while_they_are_held_back_are_text(text: Tokenizer) -> None:
     watcher = StopText(text, text.encode("x"), ("b", "long stop"))
-    found = [watcher.push(token, held=place < 4) for place, token in enumerate(text.encode("abab cb"))]
+    found = [watcher.push(token, held=index < 4) for index, token in enumerate(text.encode("abab cb"))]
     assert found == [None] * 6 + ["abab c"]
     straddling = StopText(text, text.encode("x"), ("stop",))
-    assert [straddling.push(token, held=place < 4) for place, token in enumerate(text.encode("a stop"))][-1] == "a "
+    assert [straddling.push(token, held=index < 4) for index, token in enumerate(text.encode("a stop"))][-1] == "a "
 
 
 def test_half_a_character_is_refused(text: Tokenizer) -> None:

@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_call(texts: Sequence[Sequence[int]], first_row: int = 0, length: int = 8) -> Call:
-    """Whole texts from slot 0, padded behind, the logits of each last token."""
+    """Feed whole texts from slot 0, padded behind, and ask for the logits of each last token."""
     width = max(map(len, texts))
     mask_TL = torch.ones((width, length), dtype=torch.bool).tril()
     return Call(
@@ -66,7 +66,7 @@ def test_siblings_of_a_tree_score_as_their_paths(folder: Path) -> None:
     engine = TorchEngine(folder, SPEC, rows=1, capacity=16)
     root, first, second = 31, 8, 250
     engine.forward(text_call([(5, 9, root)]))
-    # Both siblings stand at position 3, in slots 3 and 4; each sees the text and itself.
+    # Both siblings are at position 3, in slots 3 and 4; each sees the text and itself.
     mask_TL = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 0, 1]]).bool()
     logits_BMV = engine.forward(
         Call(

@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from spectr_export.build import build
+from spectr_export.preparation import BuildOptions
 from spectr_runtime import (
     Bundle,
     Chat,
@@ -54,7 +55,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     for name, model in (("target", target), ("draft", draft)):
         save_checkpoint(folder / name, model)
         letter_tokenizer().save_pretrained(folder / name)
-    build(str(folder / "target"), str(folder / "draft"), folder / "bundle", capacity=None, overwrite=False, say=str)
+    build(BuildOptions(str(folder / "target"), str(folder / "draft")), folder / "bundle", say=str)
     return Bundle.open(folder / "bundle"), folder / "target"
 
 
@@ -63,7 +64,7 @@ def byte_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     """A bundle over bytes, and the target's folder."""
     folder = tmp_path_factory.mktemp("bytes")
     target, draft = save_pair(folder)
-    build(str(target), str(draft), folder / "bundle", capacity=None, overwrite=False, say=str)
+    build(BuildOptions(str(target), str(draft)), folder / "bundle", say=str)
     return Bundle.open(folder / "bundle"), target
 
 
@@ -169,8 +170,8 @@ def test_texts_go_in_and_come_out(byte_pair: tuple[Bundle, Path]) -> None:
     assert str(found["ids"].error) == "Token id 300 is outside the vocabulary; ids run from 0 to 256."
 
 
-def test_a_row_that_broke_leaves_its_place_clean(byte_pair: tuple[Bundle, Path]) -> None:
-    """A masked slot that holds NaN makes attention NaN: zero times NaN. The next row in the place must not meet it."""
+def test_a_row_that_broke_leaves_its_cache_clean(byte_pair: tuple[Bundle, Path]) -> None:
+    """A masked slot that holds NaN makes attention NaN: zero times NaN. The next text in the row must not see it."""
     params = SamplingParams(max_tokens=6, ignore_eos=True)
     requests = [Request(str(row), (row, 7, 9), params) for row in range(4)]
     sound = completions(Decoder(byte_pair[0], plan=PLANS[2], batch_size=1).generate(requests))

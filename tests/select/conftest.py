@@ -1,4 +1,4 @@
-"""Laws and models of the select tests, and single-threaded tensors: theirs are tiny."""
+"""Laws and models for the tests of select, which run on a single thread because their tensors are tiny."""
 
 # B rows, V vocabulary.
 from __future__ import annotations
@@ -79,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def proposed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under enumeration most rows of ``otm`` have the laws of another row: solve for each pair of laws once."""
+    """Let ``otm`` solve for each pair of laws once: under enumeration most rows repeat the laws of another row."""
     propose = otm.propose
 
     def once(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> otm.Proposal:
@@ -126,13 +126,13 @@ def models() -> Callable[..., tuple[TextLaw, TextLaw]]:
 
 @pytest.fixture
 def distance() -> Callable[[torch.Tensor, torch.Tensor], float]:
-    """Total variation of two laws of one shape."""
+    """``distance(first, second)``: the total variation between two laws of one shape."""
     return lambda first, second: 0.5 * math.fsum((first - second).abs().flatten().tolist())
 
 
 @pytest.fixture
 def enumerated() -> Callable[[str, torch.Tensor, torch.Tensor, int], torch.Tensor]:
-    """``enumerated(rule, target_BV, draft_BV, k)``: probability that a draft is accepted, by every draft and coin."""
+    """``enumerated(rule, target_BV, draft_BV, k)``: the probability that a draft is accepted, by enumeration."""
 
     def accepted(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
         tree, found, rows = DraftTree.paths(k, 1), RULES[rule], len(target_BV)

@@ -14,12 +14,12 @@ from scipy.optimize import linprog
 
 from spectr_select import acceptance
 
-# The least that K-SEQ accepts of the optimum: two tokens attain it.
+# The least share of the optimum that K-SEQ accepts, for k drafts; laws over two tokens attain it.
 WORST_SHARE = {1: 1.0, 2: 8 / 9, 3: 0.865030, 4: 0.854381, 8: 0.839709}
 
 
 def optimum_by_transport(target_V: torch.Tensor, tuples: dict[tuple[int, ...], float]) -> float:
-    """The linear program of optimal transport with membership cost (SpecTr, arXiv 2310.15141, section 4)."""
+    """Solve the linear program of optimal transport with membership cost (SpecTr, arXiv 2310.15141, section 4)."""
     vocabulary = len(target_V)
     pairs = [(drafts, token) for drafts in tuples for token in range(vocabulary)]
     gain = [-float(token in drafts) for drafts, token in pairs]
@@ -37,7 +37,7 @@ def test_closed_form_is_what_the_rule_does(rule, k, kind, laws, enumerated) -> N
     target_BV, draft_BV = laws(kind, 3, 4)
     closed_B = acceptance(rule, target_BV, draft_BV, k)
     done_B = enumerated(rule, target_BV, draft_BV, k)
-    if rule == "kseq" and k > 1:  # a round searches the division factor less long than the closed form does
+    if rule == "kseq" and k > 1:  # a round searches for the division factor less thoroughly than the closed form
         assert float((done_B - closed_B).abs().max()) < 2e-2
     else:
         torch.testing.assert_close(done_B, closed_B, rtol=0, atol=1e-12)
@@ -99,12 +99,12 @@ def test_one_list_is_one_race(laws) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_lists_of_races_with_common_arrivals(k: int) -> None:
-    """Of three tokens the draft offers a and b and the target wants b and c, where all can be worked out by hand.
+    """Check three tokens by hand: the draft offers a and b, and the target wants b and c.
 
     b is emitted if twice its first time is below that of c, and no draft is b if a comes before b in every race.
     """
     target_BV, draft_BV = torch.tensor([[0.0, 1, 2]]), torch.tensor([[1.0, 1, 0]])
-    # Expectations of exp(-m) over the first time m of b, of k races, times its chance to be before c.
+    # Expectations of exp(-m), with m the earliest time of b in k races, times the chance that b comes before c.
     powers = [k / (3 * k + power) for power in range(k + 1)]
     # Powers of exp(-m) in (1 - exp(-m)) (1 - exp(-m) / 2)^(k - 1).
     none = np.polynomial.polynomial.polymul([1, -1], np.polynomial.polynomial.polypow([1, -0.5], k - 1))
@@ -139,7 +139,7 @@ weights = st.lists(st.sampled_from([0.0, 1e-6, 0.1, 0.3, 1.0, 1.0, 2.0, 5.0, 40.
 
 
 def many_laws(seed: int, rows: int, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Laws from flat to peaked, close and distant, some with zeros, ties or nothing in common."""
+    """Generate laws from flat to peaked, close and distant; some have zeros, ties or disjoint supports."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> torch.Tensor:
@@ -157,7 +157,7 @@ def many_laws(seed: int, rows: int, vocabulary: int) -> tuple[torch.Tensor, torc
 @settings(max_examples=100, deadline=None, database=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), vocabulary=st.integers(2, 9), k=st.sampled_from(sorted(WORST_SHARE)))
 def test_kseq_is_near_the_optimum(seed: int, vocabulary: int, k: int) -> None:
-    """A hundred examples of 40 pairs of laws."""
+    """Check a hundred examples of 40 pairs of laws."""
     laws = many_laws(seed, 40, vocabulary)
     kseq_B, optimum_B = acceptance("kseq", *laws, k), acceptance("optimal", *laws, k)
     assert float((kseq_B - WORST_SHARE[k] * optimum_B).min()) >= -1e-6
@@ -168,7 +168,7 @@ def test_kseq_is_near_the_optimum(seed: int, vocabulary: int, k: int) -> None:
 @settings(max_examples=40, deadline=None, database=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), vocabulary=st.integers(2, 6), k=st.integers(1, 4))
 def test_draws_without_replacement_never_lower_the_optimum(seed: int, vocabulary: int, k: int) -> None:
-    """Forty examples of 50 pairs of laws."""
+    """Check forty examples of 50 pairs of laws."""
     laws = many_laws(seed, 50, vocabulary)
     assert float((acceptance("optimal-swor", *laws, k) - acceptance("optimal", *laws, k)).min()) >= -1e-9
 

@@ -1,4 +1,4 @@
-"""Rules that accept several tokens together: how much they accept, and what goes wrong in copies of them."""
+"""Rules that accept several tokens together: how much they accept, and mistakes found in public copies of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def constant(*weights: float):
 
 
 def tokens_per_round(rule: str, tree: DraftTree, target, draft) -> float:
-    """Expected tokens of a round, by every draft and coin."""
+    """Return the expected tokens of a round, summed over every draft and coin."""
     found, tokens_RN, weight_R = RULES[rule], torch.zeros((1, 1), dtype=torch.int64), torch.ones(1, dtype=torch.float64)
 
     def laws(law, nodes: range) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_a_block_accepts_more_than_its_tokens_one_by_one() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_block_accepts_the_sum_of_its_expected_weights(length: int) -> None:
-    """What stands in for an acceptance: ``sum_i E[w_i]`` with ``w_i = min(1, w_{i-1} t / d)`` over drafted tokens."""
+    """Check the expected accepted drafts: ``sum_i E[w_i]`` with ``w_i = min(1, w_{i-1} t / d)`` over drafted tokens."""
     target, draft = constant(3, 1, 2), constant(1, 2, 2)
     target_V, draft_V = target(()), draft(())
     weight_S, chance_S, expected = torch.ones(1).double(), torch.ones(1).double(), 1.0
@@ -81,7 +81,7 @@ def test_equal_models_accept_everything(models) -> None:
 
 
 def test_stopping_at_the_first_failure_is_found(monkeypatch, models, distance) -> None:
-    """Passing tests in order is not what the block's coins are made for."""
+    """A block that stops at the first node to fail must be found to be biased: all nodes have to be tested."""
 
     def select(drawn: Round, chance):
         class InOrder:
@@ -119,7 +119,7 @@ def test_ties_without_a_rank_in_common_are_found(monkeypatch, models, distance) 
 
 
 def test_the_skewed_law_is_the_law_of_the_walked_path() -> None:
-    """Largest of K paths by enumeration against the product of ``d_skew`` along the path."""
+    """Compare ``d_skew`` at the root with the law of the largest of K tokens, from powers of the cumulative law."""
     target_V, draft_V = normalised(torch.tensor([[3.0, 1.0, 1.5]])), normalised(torch.tensor([[1.0, 1.0, 2.0]]))
     order, count = gbv.ranks(target_V, draft_V), 3
     one = torch.ones((1, 1), dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_pass_chance_of_a_whole_weight_is_one() -> None:
 
 
 def test_a_greedy_walk_over_more_paths_may_keep_less() -> None:
-    """One token: of K drafts the one with the largest t / d is walked to, so ``sum min(t, d_skew)`` are accepted.
+    """Of K drafts of one token, the walk takes that with the largest t / d, so ``sum min(t, d_skew)`` is accepted.
 
     Where the models are close that law leaves the target's as K grows: in the end it is the first token for certain.
     """
@@ -149,7 +149,7 @@ def test_a_greedy_walk_over_more_paths_may_keep_less() -> None:
         assert accepted == pytest.approx(float(torch.minimum(walked_V, target(())).sum()), abs=1e-12)
     assert found == sorted(found, reverse=True)
     assert found[-1] < found[0] - 0.3
-    # Where they are far apart, the walk finds what the target wants.
+    # Where the models are far apart, more paths help the walk to find the tokens that the target prefers.
     target, draft = constant(7, 1, 1, 1), constant(1, 3, 3, 3)
     found = [tokens_per_round("gbv", DraftTree.paths(count, 1), target, draft) - 1 for count in (1, 2, 3, 4)]
     assert found == sorted(found)

@@ -16,7 +16,7 @@ def law(*weights: float) -> torch.Tensor:
 
 
 def accepted(target_BV: torch.Tensor, draft_BV: torch.Tensor, rho_B: torch.Tensor, k: int) -> torch.Tensor:
-    """Acceptance with a division factor, and how far it exceeds what is lossless; [2, B]."""
+    """Return the acceptance with a division factor and by how much it exceeds a lossless rule's; [2, B]."""
     beta_B = torch.minimum(draft_BV, target_BV / rho_B[:, None]).sum(1)
     accepted_B = beta_B * some_of(beta_B, torch.full_like(rho_B, k))
     return torch.stack([accepted_B, accepted_B - rho_B * beta_B])
@@ -27,7 +27,7 @@ def by_sorting(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch
 
 
 def _by_sorting(target_V: torch.Tensor, draft_V: torch.Tensor, k: int) -> torch.Tensor:
-    """The root on the piece of ``beta = D + T / rho`` between two sorted ratios where it lies, by bisection there."""
+    """Return the root by bisection on the piece of ``beta = D + T / rho`` between two sorted ratios that holds it."""
     order_V = (target_V / draft_V).nan_to_num(torch.inf).argsort()
     ratio_V = (target_V / draft_V).nan_to_num(torch.inf)[order_V]
     nothing = torch.zeros(1, dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_agrees_with_the_sorted_solution(k: int, vocabulary: int) -> None:
     accepted_B, surplus_B = accepted(target_BV, draft_BV, rho_B, k)
     torch.testing.assert_close(accepted_B, accepted(target_BV, draft_BV, best_B, k)[0], rtol=0, atol=1e-8)
     assert float(surplus_B.max()) <= 1e-13
-    if k <= 3:  # many drafts are accepted as surely with a range of factors, up to rounding
+    if k <= 3:  # with many drafts a range of factors accepts the same, up to rounding
         torch.testing.assert_close(rho_B, best_B, rtol=1e-6, atol=0)
 
 
@@ -73,7 +73,7 @@ def test_never_below_the_root_and_close_to_the_best_acceptance(target: list[floa
     assert 1 <= float(rho_B) <= k
     best_B = by_sorting(target_BV, draft_BV, k)
     accepted_B, surplus_B = accepted(target_BV, draft_BV, rho_B, k)
-    # Below the root more would be accepted than the target's share gives: that is the bias.
+    # Below the root more would be accepted than the target allows, which would bias the output.
     assert float(surplus_B) <= 1e-13
     assert float(accepted(target_BV, draft_BV, best_B, k)[0] - accepted_B) <= 1e-6
 
@@ -81,7 +81,7 @@ def test_never_below_the_root_and_close_to_the_best_acceptance(target: list[floa
 def test_edges() -> None:
     uniform, left, right = law(1, 1, 1, 1), law(1, 2, 0, 0), law(0, 0, 3, 1)
     assert float(division_factor(left, right, 5)) == 5, "disjoint laws"
-    for same in (uniform, law(0, 1, 0, 0)):  # with five tries a little more than 1 accepts as surely
+    for same in (uniform, law(0, 1, 0, 0)):  # with five drafts, factors slightly above 1 accept the same up to rounding
         rho_B = division_factor(same, same, 5)
         assert 1 <= float(rho_B) < 1.01
         assert float(accepted(same, same, rho_B, 5)[0]) == pytest.approx(1, abs=1e-14)

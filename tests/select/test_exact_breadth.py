@@ -1,4 +1,4 @@
-"""Losslessness by enumeration on hundreds of pairs of models: every one has a law of its own after every text."""
+"""Losslessness by enumeration on hundreds of pairs of models, each with a different law after every text."""
 
 # I pairs of models, S texts of one length, V vocabulary.
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 from spectr_select import RULES, DraftTree
 from spectr_select.exact.enumeration import sequence_laws, text_laws
 
-RACES = ("race", "gls")  # have no finite outcomes
+RACES = ("race", "gls")  # their outcomes are infinitely many
 EXACT = 1e-12
 # (tree, vocabulary, pairs of models): 240 for every rule of many drafts.
 SIZES = [
@@ -38,7 +38,7 @@ def random_laws(shape: tuple[int, ...], generator: torch.Generator) -> torch.Ten
 def degenerate(
     target_RV: torch.Tensor, draft_RV: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every pair of laws turned into one of the kinds that break careless code."""
+    """Turn every pair of laws into one of the kinds that break careless code."""
     vocabulary = target_RV.shape[1]
     place_V, rows = torch.arange(vocabulary), len(target_RV)
     one_RV = torch.eye(vocabulary, dtype=torch.float64)[torch.randint(vocabulary, (rows,), generator=generator)]
@@ -65,7 +65,7 @@ def degenerate(
 def tables(
     pairs: int, vocabulary: int, depth: int, spoil: float, seed: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Laws of targets and drafts [I, S, V] for every depth; a share of them, and equally of the pairs, degenerate."""
+    """Return laws of targets and drafts [I, S, V] for every depth, of which the share ``spoil`` is degenerate."""
     generator = torch.Generator().manual_seed(seed)
     targets, drafts = [], []
     for length in range(depth + 1):
@@ -89,12 +89,12 @@ def test_texts_follow_the_target(rule: str, tree: DraftTree, vocabulary: int, pa
 
 
 def test_one_wrong_pair_among_many_is_found(monkeypatch) -> None:
-    """The distance is that of the worst pair: a draft law that is off for one text of one pair alone must show."""
+    """Spoil the draft's law after one text of one pair: the distance, which is that of the worst pair, must show it."""
     targets, drafts = tables(20, 3, 2, 0.0, seed=3)
     rule, tree = RULES["kseq"], DraftTree.paths(2, 2)
 
     def draw(level, chance):
-        # Pair 7 after the text (2,) has a law found nowhere else; it is drawn from its mirror image.
+        # Pair 7 has a unique law after the text (2,); there the drafts are drawn from its mirror image.
         mark_V = drafts[1][7, 2]
         off_BM1 = ((level.draft_BMV - mark_V).abs().sum(2, keepdim=True) < 1e-15).double()
         law_BMV = level.draft_BMV * (1 - off_BM1) + level.draft_BMV.flip(2) * off_BM1

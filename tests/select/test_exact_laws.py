@@ -8,7 +8,7 @@ import torch
 from spectr_select import RULES, DraftTree, output_law, sequence_law
 from spectr_select.exact.enumeration import text_law
 
-RACES = ("race", "gls")  # have no finite outcomes
+RACES = ("race", "gls")  # their outcomes are infinitely many
 ENUMERABLE = [name for name in RULES if name not in RACES]
 ON_TREES = [name for name in ENUMERABLE if RULES[name].trees != "chain"]
 RAGGED = DraftTree((-1, 0, 0, 1, 1, 4))

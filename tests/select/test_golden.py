@@ -19,7 +19,7 @@ BERNOULLI = pair([0.25, 0.75], [0.75, 0.25])
 
 
 def zipf() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """A steep target of 200 tokens with a close and a distant draft."""
+    """Return a steep target law over 200 tokens with a close and a distant draft."""
     generator = numpy.random.default_rng(7)
     logits = -1.1 * torch.arange(1, 201, dtype=torch.float64).log()
     close = (logits + 0.5 * torch.from_numpy(generator.standard_normal(200))) / 1.2
@@ -145,5 +145,5 @@ def test_rejection_without_replacement_by_sampling(k: int, alpha: float) -> None
     target_BNV, draft_BPV = (law_BV[:, None].expand(rows, -1, -1) for law_BV in DISTANT)
     tokens_BN = torch.cat([torch.zeros((rows, 1), dtype=torch.int64), draw("rrsw", tree, 1, draft_BPV, noise)], 1)
     chosen = select("rrsw", tree, tokens_BN, target_BNV.expand(-1, tree.size, -1), draft_BPV, noise)
-    # Five standard deviations, and one for a value that is itself from sampling.
+    # Five standard deviations, and one more because the expected value is itself from sampling.
     assert float(chosen.count_B.double().mean()) == pytest.approx(alpha, abs=6 * (alpha * (1 - alpha) / rows) ** 0.5)

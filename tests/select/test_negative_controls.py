@@ -1,4 +1,4 @@
-"""Rules that look right and are biased: the exactness test must find them, by as much as theory says."""
+"""Rules that look right and are biased: the exactness test must find each bias, of the size that theory predicts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from spectr_select import RULES, Rule, output_law
-from spectr_select.chance import Chance
+from spectr_select.chance import Chance, Role
 from spectr_select.coins import CoinRule, Coins, columns, ratio
 from spectr_select.division import division_factor, some_of
 from spectr_select.drawing import draw_iid
 from spectr_select.law import excess, normalised, without
-from spectr_select.noise import Role
 from spectr_select.recursion import Step, TokenRule, bonus_by_pick
 from spectr_select.rule import Level
 from spectr_select.rules import kseq, rrs, rrsw
@@ -53,7 +52,7 @@ def without_repeats(step: Step) -> Coins:
 
 
 def fewer_for_repeats(target_BV, draft_BV, scale_B, k_B) -> torch.Tensor:
-    # The scale tells how many were tested: rho is 1 for a single one.
+    # The scale shows whether several candidates were tested, because rho is 1 for a single candidate.
     return kseq.residual(target_BV, draft_BV, scale_B, torch.where(scale_B > 1.01, k_B, k_B.clamp(max=1)))
 
 
@@ -67,7 +66,7 @@ def rrsw_testing_repeats(step: Step, chance: Chance) -> torch.Tensor:
         draft_BV = torch.where(active_B1, without(draft_BV, token_B1), draft_BV)
     chosen_B = chance.first(step.first, torch.cat(accepts, 1))
     drafted_B = step.tokens_BK.gather(1, chosen_B.clamp(max=1)[:, None])[:, 0]
-    return torch.where(chosen_B == 2, chance.pick(Role.EMIT, 0, left_BV, chosen_B == 2), drafted_B)
+    return torch.where(chosen_B == 2, chance.pick(Role.EMIT, 0, left_BV), drafted_B)
 
 
 def drafted_or_excess(step: Step, chance: Chance) -> torch.Tensor:

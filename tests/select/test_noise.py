@@ -72,7 +72,7 @@ def test_numbers_of_different_keys_are_different_and_uncorrelated() -> None:
         noise_of(1).uniform(Role.DRAFT, 1, count),
     ]
     correlation = torch.corrcoef(torch.cat(streams))
-    # Five standard deviations of a correlation of independent numbers.
+    # The limit is five standard deviations of the correlation of independent numbers.
     assert float((correlation - torch.eye(len(streams))).abs().max()) < 5 / count**0.5
 
 

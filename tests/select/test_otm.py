@@ -1,4 +1,4 @@
-"""Optimal transport by softmax weights: lossless whatever the weights are, and near the optimum."""
+"""Optimal transport by weights: it is lossless whatever the weights are, and its acceptance is near the optimum."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_tokens_that_share_bins_are_as_exact(bins: int, kind, laws, monkeypatch,
 
 
 def test_a_coarse_chance_is_found(laws, monkeypatch, proposed_once) -> None:
-    """The weights may be anything, the chances that follow from them may not."""
+    """The weights may be arbitrary, but the chances must be those that follow from the weights."""
     monkeypatch.setattr(otm, "_FINE", 2.0)
     target_BV, draft_BV = laws("random", 20, 4)
     assert float((output_law("otm", target_BV, draft_BV, 3) - target_BV).abs().max()) > 1e-6
@@ -42,7 +42,7 @@ def test_chances_are_those_of_the_proposal(k: int, kind, laws, enumerated, propo
 
 @pytest.mark.parametrize("k", [2, 8, 64])
 def test_chances_of_extreme_weights(k: int) -> None:
-    """Against a rule of more and wider nodes."""
+    """Compare the quadrature with one of more nodes over a wider range."""
     generator = torch.Generator().manual_seed(k)
     weight_BM = (otm._LOWEST * torch.rand((50, 12), generator=generator, dtype=torch.float64)).exp()
     weight_BM = weight_BM / weight_BM.amax(1, keepdim=True)

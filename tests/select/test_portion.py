@@ -1,4 +1,4 @@
-"""Rows a few at a time: which ones, and that no draw and no selection depends on it."""
+"""Portions of the rows: how a batch is divided, and that no draw and no selection depends on it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def play(rule: str, tree: DraftTree) -> list[torch.Tensor]:
     noise = Noise(torch.tensor([seed_of(0, str(row)) for row in range(ROWS)]), torch.arange(ROWS))
     tokens_BN = torch.zeros((ROWS, tree.size), dtype=torch.int64)
     for depth, level in enumerate(tree.levels[1:], start=1):
-        # A level may end in nodes without children, whose laws are looked at by nobody.
+        # A level may end in nodes without children, whose draft laws are never read.
         above = torch.cat([draft_BPV, target_BNV[:, tree.inner :]], 1)[:, tree.levels[depth - 1].start : level.start]
         tokens_BN[:, level.start : level.stop] = draw(rule, tree, depth, above, noise)
     chosen = select(rule, tree, tokens_BN, target_BNV, draft_BPV, noise)

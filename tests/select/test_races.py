@@ -29,7 +29,7 @@ def table(seed: int) -> torch.Tensor:
 def decode(
     rule: str, tree: DraftTree, target_VV: torch.Tensor, draft_VV: torch.Tensor, length: int, seed: int
 ) -> list[int]:
-    """A text of one row, round after round, both models' laws depending on the last token."""
+    """Return the text of one row, decoded in rounds, with laws of both models that depend on the last token."""
     text = [0]
     while len(text) <= length:
         noise = Noise(torch.tensor([seed]), torch.tensor([len(text) - 1]))
@@ -63,7 +63,7 @@ def test_a_race_writes_the_text_of_plain_decoding(tree: DraftTree, draft_seed: i
 
 
 def test_rounds_without_drafts_between_rounds_of_a_tree_leave_the_text() -> None:
-    """A batch whose every round takes another tree, or none and then no draft laws either."""
+    """A batch may take another tree in every round, or none, and then it has no draft laws either."""
     rows, length, trees = 5, 30, [DraftTree.chain(0), *TREES]
     target_VV, draft_VV = table(0).float(), table(1).float()
     seeds = [seed_of(0, f"row {row}") for row in range(rows)]

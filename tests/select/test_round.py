@@ -1,4 +1,4 @@
-"""Drawing and selecting: what comes out, that rows do not touch, that the host never waits, what is refused."""
+"""Drawing and selecting: the results, the independence of rows, a host that never waits, and refused arguments."""
 
 from __future__ import annotations
 

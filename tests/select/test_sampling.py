@@ -16,7 +16,7 @@ BIASED = 1e-9
 
 
 class Chains:
-    """Draft and target whose law depends on the last token, in float32, at a temperature of each row."""
+    """Return float32 laws of draft and target that depend on the last token and on the temperature of the row."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -35,7 +35,7 @@ class Chains:
 
 
 def first_two(rule: str, tree: DraftTree, chains: Chains, judged_by: torch.Tensor | None = None) -> torch.Tensor:
-    """First two tokens of one round per row, the second from the target where the round emitted one alone."""
+    """Return the first two tokens of a round per row; where the round emitted only one, the target adds the second."""
     noise = Noise(torch.tensor([seed_of(1, str(row)) for row in range(ROWS)]), torch.full((ROWS,), 40))
     tokens_BN = torch.zeros((ROWS, tree.size), dtype=torch.int64)
     for depth, level in enumerate(tree.levels[1:], start=1):
@@ -53,7 +53,7 @@ def first_two(rule: str, tree: DraftTree, chains: Chains, judged_by: torch.Tenso
 
 
 def chances(text_B2: torch.Tensor, chains: Chains) -> list[float]:
-    """For every temperature the probability that its law strays as far as the rows of that temperature do."""
+    """Return, for every temperature, the probability that the true law strays as far as the rows do."""
     found = []
     for temperature in TEMPERATURES:
         some_B = (text_B2 @ torch.tensor([VOCABULARY, 1]))[chains.temperature_B == torch.tensor(temperature)]
@@ -62,7 +62,7 @@ def chances(text_B2: torch.Tensor, chains: Chains) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "otm"])  # which is sampled in its large sister
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "otm"])  # otm is sampled over large vocabularies
 def test_rows_follow_the_law_of_their_temperature(rule: str) -> None:
     chains = Chains()
     tree = DraftTree.chain(3) if RULES[rule].trees == "chain" else DraftTree.paths(3, 2)

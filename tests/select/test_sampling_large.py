@@ -1,4 +1,4 @@
-"""The path that decodes, over vocabularies of its size: float32 laws, mixed rows, chi-square on buckets of tokens."""
+"""The path that decodes, on vocabularies of real size: float32 laws, mixed rows, chi-square on buckets of tokens."""
 
 # B rows, N tree nodes, V vocabulary.
 from __future__ import annotations
@@ -11,15 +11,15 @@ from spectr_select import RULES, DraftTree, Noise, Role, draw, sample, seed_of, 
 
 TEMPERATURES = (0.6, 1.0, 1.6)
 BUCKETS = 6
-ROWS_AT_ONCE = 12  # more would not stay in the cache
+ROWS_AT_ONCE = 12  # the laws of more rows would not fit into the cache
 BIASED = 1e-9
-# Rules that take several times as long are played less often.
+# Rules that take several times as long are sampled less often.
 ROWS = {"gls": 180, "gbv": 180, "traversal": 240, "block": 360, "race": 480, "otm": 480, "greedy": 480, "rrsw": 600}
 CASES = [(rule, 32_000) for rule in RULES] + [(rule, 128_000) for rule in ("single", "kseq", "rrsw", "race")]
 
 
 class Pair:
-    """Laws of either model at three temperatures, whatever the text: float32 [T, V]."""
+    """Return laws of both models at three temperatures, which do not depend on the text: float32 [T, V]."""
 
     def __init__(self, vocabulary: int) -> None:
         generator = torch.Generator().manual_seed(vocabulary)
@@ -37,7 +37,7 @@ class Pair:
 
 
 def play(rule: str, tree: DraftTree, pair: Pair, rows: range, judged_TV: torch.Tensor) -> torch.Tensor:
-    """Buckets of the first two tokens of one round per row; every tenth row is finished, its laws are not numbers."""
+    """Return buckets of a round's first two tokens per row; every tenth row is finished, and its laws are NaN."""
     kind_B = torch.tensor(rows) % 3
     noise = Noise(torch.tensor([seed_of(2, str(row)) for row in rows]), torch.tensor(rows) % 50)
     tokens_BN = torch.zeros((len(rows), tree.size), dtype=torch.int64)
@@ -59,7 +59,7 @@ def play(rule: str, tree: DraftTree, pair: Pair, rows: range, judged_TV: torch.T
 
 
 def chance(rule: str, vocabulary: int, rows: int, judged_by: int = 0) -> float:
-    """The least probability, over the temperatures, that the true law strays as far as its rows do."""
+    """Return the least probability, over the temperatures, that the true law strays as far as the rows do."""
     pair, tree = Pair(vocabulary), DraftTree.chain(2) if RULES[rule].trees == "chain" else DraftTree.paths(3, 2)
     judged_TV = pair.draft_TV.roll(judged_by, 0)
     parts = (range(first, first + ROWS_AT_ONCE) for first in range(0, rows, ROWS_AT_ONCE))

@@ -1,4 +1,4 @@
-"""The README's example runs, and its table is complete."""
+"""The README of select: its example runs, and its table of rules is complete."""
 
 from __future__ import annotations
 

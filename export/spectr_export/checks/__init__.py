@@ -1,1 +1,9 @@
-"""Whether a built model is the original one: parity of its logits, and what its precision costs."""
+"""Checks that a built model is the original one, and measures what its precision costs.
+
+Modules:
+    parity: Compares the logits of an engine with those of the original model.
+    reference: The original model as a function from a text to logits.
+    tolerance: How far logits may differ.
+    widening: Rewrites a half-precision graph to float32, so that any machine can check it.
+    quality: Compares how well the stored model and the original predict a text.
+"""

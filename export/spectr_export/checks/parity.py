@@ -1,7 +1,7 @@
-"""An engine against the original model: chunked prefill of ragged rows, a draft tree, single steps.
+"""Compares an engine with the original model: chunked prefill of ragged rows, a draft tree, then single tokens.
 
-The reference is the unchanged transformers model with its own eager attention and its own growing cache, fed one text
-at a time. Whatever the engine is fed in batches, chunks and trees must score as that text does.
+The reference is the unchanged transformers model with its own eager attention and its own growing cache, and it reads
+one text at a time. The engine reads batches, chunks and trees, and has to give every token the same logits.
 """
 
 # B rows, T tokens fed, L attention length, N nodes of a tree, V vocabulary.
@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from spectr_export.checks.reference import Reference, Text
+from spectr_export.checks.reference import Reference, Tokens
 from spectr_export.checks.tolerance import (
     ABSOLUTE,
     RELATIVE,
     WIDE_ABSOLUTE,
     WIDE_RELATIVE,
-    Differ,
+    Criterion,
     shortfall,
     within,
     within_spread,
@@ -39,67 +39,70 @@ SMALLEST_CAPACITY = 64
 LONGEST_TEXT = 256
 CHUNK = 96
 STEPS = 3
-# Nodes of the draft tree: three branches, two of which fork again. The first node hangs on the committed text.
+# The parent of each node of the draft tree. The root, node 0, is the last token of the committed text; it has three
+# children, and below the first of them the tree branches again.
 PARENTS = (-1, 0, 0, 0, 1, 1, 2, 4)
+# The path of the tree that is accepted, from the root to a leaf.
 ACCEPTED = (0, 1, 4, 7)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Fed:
-    """One token fed to a row.
+class FedToken:
+    """One token that is fed to a row.
 
     Attributes:
         text: The whole text that ends in this token; its length gives the token's position.
-        sees: Cache slots it sees, its own among them.
+        sees: Slots of the cache to which the token attends, including its own.
     """
 
-    text: Text
+    text: Tokens
     sees: frozenset[int]
 
 
 def check_onnxruntime(
     reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str
 ) -> Mapping[str, float]:
-    """Compare the graph in a model's folder with the original model, in float32 whatever the graph's type is.
+    """Compare the graph in a model's folder with the original model, in float32 whatever the type of the graph.
 
-    A graph in fp8 is compared without the rounding of what it multiplies, for which there is ``check_rounded``.
+    A graph in fp8 is compared without rounding the inputs of its products; ``check_rounded`` compares it with rounding.
 
     Args:
         reference: The causal LM with the folder's weights, computing in float32 in eval mode, on the CPU.
         folder: Folder with ``model.onnx``.
         spec: The model's sizes.
-        capacity: Longest text of the bundle, at least ``SMALLEST_CAPACITY``; texts grow to it, up to ``LONGEST_TEXT``.
+        capacity: Longest text of the bundle, at least ``SMALLEST_CAPACITY``. The longest text of the comparison has
+            this many tokens, or ``LONGEST_TEXT`` if that is less.
         name: What to call the model in an error.
 
     Returns:
-        As ``check_parity``.
+        The largest difference in each stage, as ``compare`` returns it.
 
     Raises:
         BundleError: The model's logits differ.
         EngineError: ONNX Runtime fails.
     """
     engine = _float32_engine(folder, spec, capacity, drop_rounding)
-    differ = within(ABSOLUTE, RELATIVE) if spec.dtype == "float32" else within(WIDE_ABSOLUTE, WIDE_RELATIVE)
-    return compare(reference, engine, differ, name=name)
+    criterion = within(ABSOLUTE, RELATIVE) if spec.dtype == "float32" else within(WIDE_ABSOLUTE, WIDE_RELATIVE)
+    return compare(reference, engine, criterion, name=name)
 
 
 def check_rounded(
     reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str
 ) -> Mapping[str, float]:
-    """Compare a graph in fp8 with the original model, both rounding what they multiply.
+    """Compare a graph in fp8 with the original model while both round the inputs of their products.
 
-    A difference in the last bit can move a number to the next code, 6 % away, and every one behind it. So logits have
-    to be near as a whole only.
+    A difference in the last bit can move a number to the next code of fp8, 6 % away, and so change all that is computed
+    from it. So the logits after a text have to be near only as a whole.
 
     Args:
-        reference: As in ``check_onnxruntime``, but that it rounds.
+        reference: As in ``check_onnxruntime``, but a model that rounds.
         folder: As in ``check_onnxruntime``.
         spec: As in ``check_onnxruntime``.
         capacity: As in ``check_onnxruntime``.
         name: As in ``check_onnxruntime``.
 
     Returns:
-        The largest difference as a part of the logits' spread, as ``rounded``.
+        The largest difference, as a part of the logits' spread, under the name ``rounded``.
 
     Raises:
         BundleError: A difference is more than ``ROUNDED`` of the spread.
@@ -111,8 +114,8 @@ def check_rounded(
 def check_half(reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> Mapping[str, float]:
     """Compare PyTorch's arithmetic in half precision with the original model.
 
-    Rounding moves every logit, so what counts is what would be decoded: after every text, the token that half precision
-    prefers must be one that float32 prefers too, or scores within ``HALF`` of the best.
+    Rounding changes every logit, so only what would be decoded counts: after every text, the best token in half
+    precision must have a logit in float32 within ``HALF`` of the best one there.
 
     Args:
         reference: As in ``check_onnxruntime``.
@@ -122,10 +125,10 @@ def check_half(reference: Reference, folder: Path, spec: ModelSpec, capacity: in
         name: What to call the model in an error.
 
     Returns:
-        How far a preferred token falls short of the best, at most, as ``half``.
+        The largest distance of such a token to the best logit, under the name ``half``.
 
     Raises:
-        BundleError: A token falls short by more.
+        BundleError: The distance of a token exceeds ``HALF``.
     """
     engine = TorchEngine(folder, spec, rows=3, capacity=_slots(capacity))
     return {"half": max(compare(reference, engine, shortfall, name=name).values())}
@@ -140,7 +143,7 @@ def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float
         name: As in ``compare``.
 
     Returns:
-        As ``compare``.
+        The largest difference in each stage, as ``compare`` returns it.
 
     Raises:
         BundleError: A difference exceeds ``ABSOLUTE + RELATIVE * |logit|``, or a logit is not finite.
@@ -148,13 +151,13 @@ def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float
     return compare(Reference(model), engine, within(ABSOLUTE, RELATIVE), name=name)
 
 
-def compare(reference: Reference, engine: Engine, differ: Differ, *, name: str) -> Mapping[str, float]:
+def compare(reference: Reference, engine: Engine, criterion: Criterion, *, name: str) -> Mapping[str, float]:
     """Compare an engine with the original model.
 
     Args:
         reference: The original model.
         engine: The engine, with at least 3 rows and ``SMALLEST_CAPACITY`` slots.
-        differ: Says how far logits differ and whether they may.
+        criterion: Measures how far logits differ, and decides whether they may.
         name: What to call the engine in an error.
 
     Returns:
@@ -167,40 +170,40 @@ def compare(reference: Reference, engine: Engine, differ: Differ, *, name: str) 
     with torch.inference_mode():
         for text in texts:
             reference.logits(text[:-1])
-        # Each stage goes on where the one before it left the cache.
+        # Each stage continues with the cache that the stage before it has filled.
         return {
-            "prefill": _compare(reference, _prefill(engine, texts), differ, f"{name}, prefill"),
-            "tree": _compare(reference, _tree(engine, texts), differ, f"{name}, tree"),
-            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), differ, f"{name}, steps"),
+            "prefill": _compare(reference, _prefill(engine, texts), criterion, f"{name}, prefill"),
+            "tree": _compare(reference, _tree(engine, texts), criterion, f"{name}, tree"),
+            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), criterion, f"{name}, steps"),
         }
 
 
-# What one call scored: texts with the logits [V] behind them.
-Scored = list[tuple[Text, torch.Tensor]]
+# The result of one call: texts, each with the logits [V] after it.
+Scores = list[tuple[Tokens, torch.Tensor]]
 
 
-def _texts(engine: Engine) -> list[Text]:
-    """Three ragged texts that leave room for the tree and the steps."""
+def _texts(engine: Engine) -> list[Tokens]:
+    """Return three texts of different lengths that leave room for the tree and the single tokens."""
     longest = min(LONGEST_TEXT, engine.cache.capacity - len(PARENTS) - STEPS)
     lengths = (longest, longest // 2 + 1, 5)
     generator = torch.Generator().manual_seed(0)
     return [tuple(torch.randint(engine.spec.vocabulary, (n,), generator=generator).tolist()) for n in lengths]
 
 
-def _prefill(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
-    """All but the last token, in chunks: the first two rows together, the third alone."""
+def _prefill(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
+    """Feed all tokens but the last in chunks: the first two rows together, the third alone."""
     for first_row, rows in ((0, texts[:2]), (2, texts[2:])):
         for start in range(0, max(map(len, rows)) - 1, CHUNK):
             ends = [min(start + CHUNK, len(text) - 1) for text in rows]
             fed = [
-                [Fed(text[: n + 1], frozenset(range(n + 1))) for n in range(start, end)]
+                [FedToken(text[: n + 1], frozenset(range(n + 1))) for n in range(start, end)]
                 for text, end in zip(rows, ends, strict=True)
             ]
             yield _feed(engine, fed, [start] * len(rows), first_row)
 
 
-def _tree(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
-    """The last committed token and the nodes that hang on it, in one pass."""
+def _tree(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
+    """Feed the last committed token and the nodes of the tree below it in one call."""
     starts = [len(text) - 1 for text in texts]
     fed = []
     for text, start in zip(texts, starts, strict=True):
@@ -208,31 +211,31 @@ def _tree(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
         committed = set(range(start))
         fed.append(
             [
-                Fed(text[:-1] + path, frozenset(committed | {start + ancestor for ancestor in _ancestors(node)}))
+                FedToken(text[:-1] + path, frozenset(committed | {start + ancestor for ancestor in _ancestors(node)}))
                 for node, path in enumerate(paths)
             ]
         )
     yield _feed(engine, fed, starts, 0)
 
 
-def _accept(engine: Engine, texts: Sequence[Text]) -> list[Text]:
-    """Keep one path of the tree in the cache, as a round does; returns the longer texts."""
+def _accept(engine: Engine, texts: Sequence[Tokens]) -> list[Tokens]:
+    """Keep one path of the tree in the cache, as a round does, and return the texts that are now longer."""
     base_B = torch.tensor([len(text) - 1 for text in texts])
     engine.cache.keep(base_B, torch.tensor([ACCEPTED[1:]] * len(texts)))
     return [text[:-1] + _paths(text, engine.spec.vocabulary)[ACCEPTED[-1]] for text in texts]
 
 
-def _steps(engine: Engine, texts: Sequence[Text]) -> Iterator[Scored]:
-    """Single tokens behind the accepted path."""
+def _steps(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
+    """Feed single tokens after the accepted path."""
     for step in range(STEPS):
         texts = [(*text, (text[-1] + step + 1) % engine.spec.vocabulary) for text in texts]
-        fed = [[Fed(text, frozenset(range(len(text))))] for text in texts]
+        fed = [[FedToken(text, frozenset(range(len(text))))] for text in texts]
         yield _feed(engine, fed, [len(text) - 1 for text in texts], 0)
 
 
-def _paths(text: Text, vocabulary: int) -> list[Text]:
-    """Tokens from the root to each node; the root is the text's last token, nodes continue by small odd strides."""
-    paths: list[Text] = []
+def _paths(text: Tokens, vocabulary: int) -> list[Tokens]:
+    """Return the tokens from the root, the last token of the text, to each node; their values are arbitrary."""
+    paths: list[Tokens] = []
     for node, parent in enumerate(PARENTS):
         paths.append(text[-1:] if parent < 0 else (*paths[parent], (text[-1] + 17 * node) % vocabulary))
     return paths
@@ -245,8 +248,8 @@ def _ancestors(node: int) -> list[int]:
     return chain
 
 
-def _feed(engine: Engine, fed: Sequence[Sequence[Fed]], starts: Sequence[int], first_row: int) -> Scored:
-    """Feed rows of different lengths in one call; the padding of shorter ones stands behind them and sees nothing."""
+def _feed(engine: Engine, fed: Sequence[Sequence[FedToken]], starts: Sequence[int], first_row: int) -> Scores:
+    """Feed ragged rows in one call; shorter rows are padded at their end, and the padding attends to nothing."""
     width = max(map(len, fed))
     length = max(start + width for start in starts)
     ids_BT = torch.zeros((len(fed), width), dtype=torch.int64)
@@ -260,19 +263,19 @@ def _feed(engine: Engine, fed: Sequence[Sequence[Fed]], starts: Sequence[int], f
     return [(token.text, logits_BTV[row, column]) for row, column, token in _each(fed)]
 
 
-def _each(fed: Sequence[Sequence[Fed]]) -> list[tuple[int, int, Fed]]:
+def _each(fed: Sequence[Sequence[FedToken]]) -> list[tuple[int, int, FedToken]]:
     rows = ([(row, column, token) for column, token in enumerate(tokens)] for row, tokens in enumerate(fed))
     return list(itertools.chain.from_iterable(rows))
 
 
-def _compare(reference: Reference, calls: Iterator[Scored], differ: Differ, where: str) -> float:
+def _compare(reference: Reference, calls: Iterator[Scores], criterion: Criterion, stage: str) -> float:
     largest = 0.0
-    # Longest first, so that the reference reads every text of a call once.
-    for text, logits_V in (one for call in calls for one in sorted(call, key=lambda pair: -len(pair[0]))):
-        difference, sound, allowed = differ(logits_V.cpu(), reference.logits(text))
+    # The longest text of a call comes first: the reference reads it once and then knows the logits of its prefixes.
+    for text, logits_V in (scored for call in calls for scored in sorted(call, key=lambda pair: -len(pair[0]))):
+        difference, sound, allowed = criterion(logits_V.cpu(), reference.logits(text))
         if not sound:
             raise BundleError(
-                f"Parity failed ({where}): logits after {len(text)} tokens differ from transformers by "
+                f"Parity failed ({stage}): logits after {len(text)} tokens differ from transformers by "
                 f"{difference:.2g}; allowed are {allowed}.",
                 hint="spectr cannot serve this model faithfully; use another one.",
             )
@@ -283,7 +286,7 @@ def _compare(reference: Reference, calls: Iterator[Scored], differ: Differ, wher
 def _float32_engine(
     folder: Path, spec: ModelSpec, capacity: int, change: Callable[[bytes], bytes]
 ) -> OnnxRuntimeEngine:
-    """A model's graph, changed and in float32, on its weights where the file has them."""
+    """Open a model's graph, changed and in float32, on the weights in the model's file."""
     data = (folder / GRAPH).read_bytes() if spec.dtype == "float32" else widen(folder / GRAPH)
     wide = dataclasses.replace(spec, dtype="float32")
     return OnnxRuntimeEngine(folder, wide, rows=3, capacity=_slots(capacity), lean=True, graph=change(data))

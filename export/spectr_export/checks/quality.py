@@ -1,73 +1,43 @@
-"""What a model loses by the way it is stored: nats per token on a text, against the checkpoint."""
+"""Measures what a model loses by its precision: nats per token on a text, against the checkpoint."""
 
 # T tokens of a window, V vocabulary.
 from __future__ import annotations
 
-import heapq
-import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from spectr_export.storing.precision import Precision
-from spectr_runtime.errors import BundleError, UsageError
+from spectr_export.text import windows
+from spectr_runtime.errors import BundleError
 
-TOKENS = 512
-WINDOW = 256
-# The most that may be lost, in nats per token: e to this power is the factor on perplexity.
+# The most that each quantisation may lose, in nats per token; perplexity grows by the factor of e to this power.
 LIMITS = {"none": 0.02, "int8": 0.05, "int4": 0.3, "fp8": 0.05}
-
-
-def read_text(path: Path | None) -> str:
-    """The text to measure on: a file, or half prose and half code that comes with every Python.
-
-    Raises:
-        UsageError: The file cannot be read as text.
-    """
-    if path is None:
-        return inspect.getsource(heapq)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as text: {error}.", hint="Give `--text` a file in UTF-8.") from error
-
-
-def encode_text(text: str, tokenizer: Any) -> list[int]:
-    """The first tokens of a text.
-
-    Raises:
-        UsageError: It has fewer than two.
-    """
-    ids: list[int] = tokenizer(text, truncation=True, max_length=TOKENS)["input_ids"]
-    if len(ids) < 2:
-        raise UsageError("The text to measure on has fewer than two tokens.", hint="Give `--text` a longer file.")
-    return ids
 
 
 def check_quality(
     original: Any, stored: Any, ids: Sequence[int], precision: Precision, name: str
 ) -> Mapping[str, float]:
-    """Compare how well two models predict a text.
+    """Check how much worse the stored model predicts a text than the original.
 
     Args:
         original: The checkpoint's causal LM, in eval mode.
-        stored: The same with the weights that the bundle holds.
+        stored: The same model with the weights that the bundle holds.
         ids: The text's tokens.
-        precision: How the bundle holds them.
+        precision: The precision in which the bundle holds the weights.
         name: What to call the model in an error.
 
     Returns:
-        Nats per token of the ``original`` and what is ``lost``.
+        Nats per token of the original as ``original``, and the difference of the stored model to it as ``lost``.
 
     Raises:
-        BundleError: More is lost than this precision may lose.
+        BundleError: The loss is above the limit of this precision.
     """
     expected, found = nats_per_token(original, ids), nats_per_token(stored, ids)
     lost, limit = found - expected, LIMITS[precision.quantisation]
-    if not lost <= limit:
+    if not lost <= limit:  # which holds for NaN as well
         raise BundleError(
             f"The {name} in {precision} loses {lost:.3f} nats per token on the text; allowed are {limit:g}.",
             hint="Store it more precisely, or give `--text` a file of the kind of text that it is made for.",
@@ -77,10 +47,10 @@ def check_quality(
 
 @torch.inference_mode()
 def nats_per_token(model: Any, ids: Sequence[int]) -> float:
-    """Mean cross entropy of a text's tokens after the first of each window of ``WINDOW``."""
+    """Return the mean cross entropy of a text's tokens; the first token of each window is not counted."""
     losses = []
-    for start in range(0, len(ids) - 1, WINDOW):
-        window_T = torch.tensor(ids[start : start + WINDOW])
+    for window in windows(ids):
+        window_T = torch.tensor(window)
         logits_TV = model(input_ids=window_T[None]).logits[0, :-1].float()
         losses.append(nn.functional.cross_entropy(logits_TV, window_T[1:], reduction="none"))
     return float(torch.cat(losses).mean())

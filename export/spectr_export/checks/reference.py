@@ -1,4 +1,4 @@
-"""The original model as a function of a text: what an engine's logits are compared with."""
+"""The original model as a function from a text to its logits, with which the logits of an engine are compared."""
 
 # V vocabulary.
 from __future__ import annotations
@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-Text = tuple[int, ...]
+# The token ids of a text.
+Tokens = tuple[int, ...]
 
 
 class Reference:
-    """The original model's logits behind a text.
+    """Gives the logits of the original model after a text.
 
-    A text is read in two pieces, so that the model's own cache takes part. One that continues another is read from
-    where that ended.
+    A text is read in two pieces, so that the model's own cache takes part in the comparison. A text that continues
+    another one is read from the end of that one on.
 
     Args:
         model: A causal LM with its own attention and cache.
@@ -23,25 +24,25 @@ class Reference:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._known: dict[Text, torch.Tensor] = {}
-        self._caches: dict[Text, Any] = {}
+        self._known: dict[Tokens, torch.Tensor] = {}
+        self._caches: dict[Tokens, Any] = {}
 
-    def logits(self, text: Text) -> torch.Tensor:
-        """Float32 logits [V] after a text; every beginning of the text is remembered with it."""
+    def logits(self, text: Tokens) -> torch.Tensor:
+        """Return the float32 logits [V] after a text; the logits after every prefix of it are remembered as well."""
         if text not in self._known:
-            begun = max((known for known in self._caches if text[: len(known)] == known), key=len, default=())
-            if begun:
-                self._read(text, len(begun), copy.deepcopy(self._caches[begun]))
+            prefix = max((known for known in self._caches if text[: len(known)] == known), key=len, default=())
+            if prefix:
+                self._read(text, len(prefix), copy.deepcopy(self._caches[prefix]))
             else:
                 half = len(text) // 2
                 self._caches[text] = self._read(text, half, self._read(text[:half], 0, None) if half else None)
         return self._known[text]
 
-    def _read(self, text: Text, start: int, cache: Any) -> Any:
-        """Read a text from a place on and remember its logits; returns the cache behind it."""
+    def _read(self, text: Tokens, start: int, cache: Any) -> Any:
+        """Read a text from a position on, remember the logits after each token, and return the cache at its end."""
         output = self._model(input_ids=torch.tensor([text[start:]]), past_key_values=cache, use_cache=True)
         for length, logits_V in enumerate(output.logits[0].float(), start=start + 1):
             if text[:length] not in self._known:
-                # A view would keep the logits of the whole piece alive.
+                # A view would keep the logits of the whole piece in memory.
                 self._known[text[:length]] = logits_V.clone()
         return output.past_key_values

@@ -1,4 +1,4 @@
-"""By how much an engine's logits may differ from the original model's."""
+"""The differences that are allowed between the logits of an engine and those of the original model."""
 
 # V vocabulary.
 from __future__ import annotations
@@ -9,20 +9,21 @@ import torch
 
 ABSOLUTE = 1e-4
 RELATIVE = 1e-3
-# Of a graph in half precision that is run in float32: its constants (a scale of the embeddings, say) stay rounded.
+# For a graph in half precision that is run in float32: its constants, such as a scale of the embeddings, stay rounded.
 WIDE_ABSOLUTE = 0.03
 WIDE_RELATIVE = 1e-2
-# How far short of the best logit a token may fall that half precision prefers.
+# The largest allowed distance between the best logit in float32 and that of the token that is best in half precision.
 HALF = 0.25
-# Of a graph that rounds what it multiplies: root mean square of the logits' differences, by their spread.
+# For a graph in fp8 that rounds its inputs: root mean square of the logits' differences, divided by the logits' spread.
 ROUNDED = 0.25
 
-# From an engine's logits [V] and the model's: how far they differ, whether that is allowed, and what is.
-Differ = Callable[[torch.Tensor, torch.Tensor], tuple[float, bool, str]]
+# A function of an engine's logits [V] and the model's. It returns how far they differ, whether that is allowed, and
+# words for the limit.
+Criterion = Callable[[torch.Tensor, torch.Tensor], tuple[float, bool, str]]
 
 
-def within(absolute: float, relative: float) -> Differ:
-    """The largest difference of two rows of logits; each may be ``absolute + relative * |logit|``."""
+def within(absolute: float, relative: float) -> Criterion:
+    """Return a criterion of the largest difference; each logit may differ by ``absolute + relative * |logit|``."""
 
     def differ(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
         difference_V = (logits_V - expected_V).abs()
@@ -33,12 +34,12 @@ def within(absolute: float, relative: float) -> Differ:
 
 
 def within_spread(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
-    """Root mean square of the difference of two rows of logits, by the standard deviation of the expected ones."""
+    """Compare by the root mean square of the differences, divided by the standard deviation of the expected logits."""
     share = float((logits_V - expected_V).square().mean().sqrt() / expected_V.std())
     return share, share <= ROUNDED, f"{ROUNDED:g} of the logits' spread"
 
 
 def shortfall(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
-    """How far the token that an engine prefers falls short of the best, and whether half precision may do that."""
+    """Compare by the distance of the best expected logit to the expected logit of the token that the engine prefers."""
     missing = float(expected_V.max() - expected_V[logits_V.argmax()])
     return missing, missing <= HALF and bool(logits_V.isfinite().all()), f"{HALF:g} between the tokens preferred"

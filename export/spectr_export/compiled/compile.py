@@ -1,24 +1,25 @@
-"""The engines of a bundle: both models compiled, each engine with its record beside it."""
+"""Compiles both models of a bundle to engines, and writes a record beside each engine."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spectr_export.compiled.profiles import make_profiles, static_capacity
-from spectr_export.compiled.progress import Progress
+from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits, build_engine, capabilities
+from spectr_export.console import Say
+from spectr_runtime.backends import Flavour
 from spectr_runtime.bundle import ROLES, Bundle, ModelSpec
-from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey, Flavour
+from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.engines.tensorrt_library import load_tensorrt, machine_key
 from spectr_runtime.errors import EngineError, UsageError
-from spectr_runtime.files import file_sha256
+from spectr_runtime.files import file_sha256, replace
 
-# The first GPUs that multiply E4M3.
+# The first compute capability whose GPUs multiply E4M3 numbers.
 FP8_CAPABILITY = (8, 9)
-Say = Callable[[str], None]
 
 
 def compile_bundle(
@@ -31,26 +32,27 @@ def compile_bundle(
     limits: BuildLimits,
     say: Say,
 ) -> list[Path]:
-    """Compile both models of a bundle, each to one engine.
+    """Compile each of the two models of a bundle to one engine.
 
-    Engines of the same key are replaced. The bundle's hash stays: engines are no part of it.
+    Engines of the same key are replaced. The bundle's hash does not change, because engines are not part of it.
 
     Args:
         bundle: The bundle.
         flavour: ``tensorrt`` or ``tensorrt-rtx``.
-        compute_capabilities: What TensorRT-RTX compiles for, all in one engine; empty for the GPU of this machine.
+        compute_capabilities: The compute capabilities for which TensorRT-RTX compiles, all in one engine; empty for the
+            GPU of this machine.
         rows: Most rows of a call.
-        tree_tokens: Most tokens of a draft tree, its root among them.
-        limits: What a build may use.
+        tree_tokens: Most tokens of a draft tree, including its root.
+        limits: The resources that TensorRT may use.
         say: Takes a line of progress.
 
     Returns:
-        The engines written.
+        The files of the engines.
 
     Raises:
-        UsageError: An option does not go with the flavour, or a GPU has no products in fp8.
+        UsageError: An option does not go with the flavour, or a GPU does not multiply in fp8, which a model needs.
         EngineError: The flavour is not installed, there is no GPU, or a build failed.
-        BundleError: A graph's inputs are not the contract's.
+        BundleError: A graph's inputs are not those of the engine contract.
     """
     key = choose_key(flavour, compute_capabilities, limits)
     refuse_fp8(bundle.manifest.models.values(), key)
@@ -59,11 +61,13 @@ def compile_bundle(
     written = []
     for role in ROLES:
         say(f"{role}: {key}, up to {rows} rows of {capacity} slots")
-        built = build_engine(bundle.model(role), key, profiles, capacity, limits, Progress(role, say))
+        built = build_engine(bundle.model(role), key, profiles, capacity, limits, BuildProgress(role, say))
         say(f"{role}: attention {built.attention}")
         path = bundle.model(role) / ENGINES / f"{key.name}.engine"
-        path.with_suffix(".json").unlink(missing_ok=True)  # an interruption leaves no record of another engine
-        _write(path, built.plan)
+        # The old record goes first: an interruption must not leave it beside the new engine.
+        path.parent.mkdir(exist_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        replace(path, [built.plan])
         compiled = CompiledEngine(
             key=key,
             model_sha256=bundle.model_sha256(role),
@@ -73,22 +77,22 @@ def compile_bundle(
             attention=built.attention,
             weight_streaming=limits.weight_streaming,
         )
-        _write(path.with_suffix(".layers.txt"), built.layers.encode())
-        _write(path.with_suffix(".json"), json.dumps(compiled.to_json(), indent=2).encode() + b"\n")
+        replace(path.with_suffix(".layers.txt"), [built.layers.encode()])
+        replace(path.with_suffix(".json"), [json.dumps(compiled.to_json(), indent=2).encode(), b"\n"])
         written.append(path)
     return written
 
 
 def choose_key(flavour: Flavour, compute_capabilities: Sequence[str], limits: BuildLimits) -> EngineKey:
-    """What to compile for.
+    """Return the key of the engines to compile: the library, its release and the GPUs.
 
     Args:
         flavour: ``tensorrt`` or ``tensorrt-rtx``.
-        compute_capabilities: As asked for; empty for the GPU of this machine.
-        limits: What a build may use.
+        compute_capabilities: The compute capabilities that the user asks for; empty for the GPU of this machine.
+        limits: The resources that TensorRT may use.
 
     Raises:
-        UsageError: An option does not go with the flavour, or a compute capability is not among TensorRT-RTX's.
+        UsageError: An option does not go with the flavour, or TensorRT-RTX does not know a compute capability.
         EngineError: The flavour is not installed, or there is no GPU and no compute capability is named.
     """
     trt = load_tensorrt(flavour)
@@ -108,23 +112,27 @@ def choose_key(flavour: Flavour, compute_capabilities: Sequence[str], limits: Bu
             f"TensorRT-RTX {trt.__version__} does not compile for compute capability {unknown[0]}; "
             f"it must be one of {', '.join(allowed)}."
         )
-    chosen = tuple(one for one in allowed if one in compute_capabilities)
+    chosen = tuple(capability for capability in allowed if capability in compute_capabilities)
     return EngineKey(flavour, str(trt.__version__), chosen)
 
 
 def refuse_fp8(models: Iterable[ModelSpec], key: EngineKey) -> None:
-    """Refuse to compile models in fp8 for GPUs that do not multiply in it.
+    """Refuse to compile models in fp8 for GPUs that do not multiply in fp8.
 
     Raises:
-        UsageError: Names the first of them.
+        UsageError: One of the models is in fp8; the message names the first compute capability that is too old.
     """
-    older = [one for one in key.capabilities if tuple(map(int, one.split("."))) < FP8_CAPABILITY]
+    older = [capability for capability in key.capabilities if _numbers(capability) < FP8_CAPABILITY]
     if older and any(model.quantisation == "fp8" for model in models):
         raise UsageError(
             f"The bundle has a model in fp8, in which GPUs of compute capability {older[0]} do not multiply; "
             f"it must be {'.'.join(map(str, FP8_CAPABILITY))} or later.",
             hint="Compile for such GPUs, or build the bundle in int8, int4 or half precision.",
         )
+
+
+def _numbers(capability: str) -> tuple[int, ...]:
+    return tuple(map(int, capability.split(".")))
 
 
 def _this_machine(flavour: Flavour) -> EngineKey:
@@ -135,11 +143,3 @@ def _this_machine(flavour: Flavour) -> EngineKey:
             f"There is no GPU to compile for: {error.message}",
             hint="Run this where the engine is to run, or name a GPU: --backend tensorrt-rtx --compute-capability 8.9.",
         ) from error
-
-
-def _write(path: Path, data: bytes | memoryview) -> None:
-    """Write a file that appears whole."""
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)

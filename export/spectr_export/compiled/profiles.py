@@ -1,4 +1,8 @@
-"""Which calls an engine serves, from one symbolic description: the letters that the graph's own inputs carry."""
+"""The shapes of the calls that an engine serves, one profile for decoding and one for prefill.
+
+The inputs of a graph name their dynamic sizes by letters, for instance ``input_ids`` [B, T]. A profile gives each
+letter a smallest, a best and a largest size, from which the shapes of all inputs follow.
+"""
 
 # B rows, T tokens fed, L attention length, M wanted columns, S slots.
 from __future__ import annotations
@@ -8,42 +12,43 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from spectr_runtime.bundle import Limits
-from spectr_runtime.bundle.compiled import LETTERS, Profile, Span
+from spectr_runtime.bundle.compiled import LETTERS, Dimension, Profile
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.errors import BundleError
 
 Dimensions = Mapping[str, tuple[int | str, ...]]
 CAPACITY = "S"
-TYPICAL_TREE = 16  # tokens of a decoding call that kernels are chosen for, where its profile takes as many
+# The number of tokens in a decoding call for which TensorRT chooses its kernels, if the profile allows so many.
+TYPICAL_TREE = 16
 
 
 def static_capacity(limits: Limits, tree_tokens: int) -> int:
-    """Slots of a row: the longest text, and room behind it for a draft tree."""
+    """Return the slots of a row: the longest text, and room behind it for a draft tree."""
     return aligned(limits.capacity + tree_tokens)
 
 
 def make_profiles(limits: Limits, *, rows: int, tree_tokens: int) -> tuple[Profile, Profile]:
-    """A profile for decoding and one for prefill.
+    """Make a profile for decoding and one for prefill.
 
     Args:
-        limits: The bundle's.
+        limits: The limits of the bundle.
         rows: Most rows of a call.
-        tree_tokens: Most tokens of a draft tree, its root among them.
+        tree_tokens: Most tokens of a draft tree, including its root.
 
     Returns:
-        Decoding first, so that a call that both take runs where kernels were chosen for few tokens.
+        The profile for decoding first, so that a call that fits both runs with kernels chosen for few tokens.
     """
     capacity = static_capacity(limits, tree_tokens)
-    some_rows, length = Span(1, rows, rows), Span(1, aligned(capacity // 2), capacity)
-    tree, chunk = Span(1, min(TYPICAL_TREE, tree_tokens), tree_tokens), min(limits.tokens_per_call, capacity)
+    some_rows, length = Dimension(1, rows, rows), Dimension(1, aligned(capacity // 2), capacity)
+    tree, chunk = Dimension(1, min(TYPICAL_TREE, tree_tokens), tree_tokens), min(limits.tokens_per_call, capacity)
     return (
         Profile("decode", {"B": some_rows, "T": tree, "L": length, "M": tree}),
-        Profile("prefill", {"B": some_rows, "T": Span(1, chunk, chunk), "L": length, "M": Span(1, 1, 1)}),
+        Profile("prefill", {"B": some_rows, "T": Dimension(1, chunk, chunk), "L": length, "M": Dimension(1, 1, 1)}),
     )
 
 
 def fix_capacity(graph: onnx.ModelProto, capacity: int) -> None:
-    """Give the cache its static size, which an engine's cache update needs."""
+    """Give the cache in a graph a static number of slots, which TensorRT's cache update needs; the graph is changed."""
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param == CAPACITY:
@@ -51,7 +56,7 @@ def fix_capacity(graph: onnx.ModelProto, capacity: int) -> None:
 
 
 def read_dimensions(graph: onnx.ModelProto) -> Dimensions:
-    """Sizes of the graph's inputs; dynamic ones are letters."""
+    """Return the sizes of a graph's inputs by name, for instance ``("B", "T")``; dynamic sizes are letters."""
     return {
         value.name: tuple(size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim)
         for value in graph.graph.input
@@ -59,14 +64,14 @@ def read_dimensions(graph: onnx.ModelProto) -> Dimensions:
 
 
 def check_coverage(dimensions: Dimensions, profiles: Sequence[Profile]) -> None:
-    """Check that the profiles say something about every dynamic size of the graph, and about nothing else.
+    """Check that the graph's dynamic sizes are exactly those for which the profiles give a range.
 
     Args:
-        dimensions: The graph's, its capacity fixed.
-        profiles: The engine's.
+        dimensions: The sizes of the graph's inputs, its capacity fixed.
+        profiles: The profiles of the engine.
 
     Raises:
-        BundleError: A dynamic size is no letter of the contract, or no input has one of its letters.
+        BundleError: A dynamic size is not a letter of the contract, or a letter of the profiles is on no input.
     """
     for name, sizes in dimensions.items():
         unknown = [size for size in sizes if size not in LETTERS and (isinstance(size, str) or size < 1)]
@@ -84,6 +89,6 @@ def check_coverage(dimensions: Dimensions, profiles: Sequence[Profile]) -> None:
 
 
 def shapes(sizes: Sequence[int | str], profile: Profile) -> tuple[tuple[int, ...], ...]:
-    """Smallest, best and largest shape of an input in a profile."""
-    spans = [profile.spans[size] if isinstance(size, str) else Span(size, size, size) for size in sizes]
+    """Return the smallest, the best and the largest shape of an input in a profile."""
+    spans = [profile.spans[size] if isinstance(size, str) else Dimension(size, size, size) for size in sizes]
     return tuple(tuple(getattr(span, bound) for span in spans) for bound in ("least", "best", "most"))

@@ -1,4 +1,8 @@
-"""How far a TensorRT build is: its nested phases as one fraction, told now and then."""
+"""Reports how far TensorRT has come with an engine.
+
+TensorRT announces nested phases of so many steps each. ``BuildProgress`` makes one fraction of them and now and then
+says a line such as ``target: 42%, timing kernels``.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,33 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SECONDS = 5.0  # between two lines
+from spectr_export.console import Say
+
+SECONDS = 5.0  # at least, between two lines
 
 
 @dataclasses.dataclass(slots=True)
 class _Phase:
+    """A phase that has begun and has not ended; ``steps`` is the number announced, ``done`` the number finished."""
+
     parent: str | None
     steps: int
     done: int = 0
 
 
-class Progress:
+class BuildProgress:
     """Follows the phases that a builder reports, from any thread.
 
     Args:
-        label: What is being built.
-        say: Takes a line, at most one every ``SECONDS``.
-        clock: Seconds, from any start.
+        label: Name of the engine that is built, with which every line begins.
+        say: Takes a line of progress, at most one every ``SECONDS``.
+        clock: Returns seconds since some fixed moment.
+
+    Attributes:
+        interrupted: Whether the user has interrupted the build.
     """
 
-    def __init__(self, label: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, label: str, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
         self.interrupted = False
         self._label = label
         self._say = say
@@ -38,7 +49,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of a number of steps begins inside its parent."""
+        """Note that a phase of so many steps begins inside its parent; the outermost phase has no parent."""
         with self._lock:
             if parent is None:
                 self._reached = 0.0
@@ -46,22 +57,23 @@ class Progress:
             self._tell(name)
 
     def step(self, name: str) -> None:
-        """A step of a phase is done."""
+        """Note that a step of a phase is done."""
         with self._lock:
             if name in self._phases:
                 self._phases[name].done += 1
                 self._tell(name)
 
     def finish(self, name: str) -> None:
-        """A phase is done."""
+        """Note that a phase is done."""
         with self._lock:
             self._phases.pop(name, None)
 
     @property
     def fraction(self) -> float:
-        """Part of the outermost phase that is done, the steps of inner phases counted as parts of theirs.
+        """The part of the outermost phase that is done; an inner phase counts as a part of its parent's current step.
 
-        It never falls, though a builder may end a phase before it counts it, or begin more of them than it said.
+        The fraction never falls, although a builder may end a phase before it reports the step that the phase belongs
+        to, or begin more phases than it announced steps.
         """
         roots = [name for name, phase in self._phases.items() if phase.parent not in self._phases]
         self._reached = max([self._reached, *map(self._done, roots[:1])])
@@ -78,11 +90,11 @@ class Progress:
             self._say(f"{self._label}: {self.fraction:.0%}, {name.lower()}")
 
 
-def make_monitor(trt: Any, progress: Progress) -> Any:
-    """TensorRT's progress monitor on a ``Progress``.
+def make_monitor(trt: Any, progress: BuildProgress) -> Any:
+    """Return a progress monitor of TensorRT that reports to ``progress``.
 
-    Python's signal handlers run inside these calls, where no exception may leave: an interrupt ends the build instead,
-    and ``progress.interrupted`` tells so.
+    Python runs its signal handlers inside the monitor's methods, which TensorRT calls from C++ and from which no
+    exception may leave. So an interrupt is noted in ``progress.interrupted``, and the next step tells TensorRT to stop.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -1,7 +1,7 @@
-"""One model of a bundle to one TensorRT engine: a strongly typed network, its weights read where they stand.
+"""Builds a TensorRT engine from one model of a bundle: a strongly typed network that reads the bundle's weights.
 
-``tensorrt`` (10.15 and later) and ``tensorrt-rtx`` have one Python API. TensorRT builds for the GPU that it runs on;
-TensorRT-RTX for named compute capabilities, and needs no GPU to do so.
+``tensorrt`` (10.15 and later) and ``tensorrt-rtx`` have the same Python API. TensorRT builds for this machine's GPU;
+TensorRT-RTX builds for named compute capabilities, and needs no GPU to do so.
 """
 
 # L attention length, S slots.
@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from spectr_export.compiled.profiles import check_coverage, fix_capacity, read_dimensions, shapes
-from spectr_export.compiled.progress import Progress, make_monitor
+from spectr_export.compiled.progress import BuildProgress, make_monitor
 from spectr_runtime.bundle.compiled import EngineKey, Profile
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, make_logger
@@ -24,12 +24,12 @@ from spectr_runtime.errors import EngineError, UsageError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BuildLimits:
-    """What a build may use.
+    """The resources that TensorRT may use.
 
     Attributes:
-        memory: Bytes of GPU memory that one layer may take as workspace; None leaves it to TensorRT.
+        memory: Bytes of GPU memory that one layer may take as workspace; None leaves the limit to TensorRT.
         weight_streaming: Whether the engine may stream weights that do not fit on the GPU from the host.
-        timing_cache: File that keeps kernel timings from build to build; TensorRT only.
+        timing_cache: File that keeps kernel timings from one build to the next; for TensorRT only.
     """
 
     memory: int | None = None
@@ -42,9 +42,9 @@ class BuiltEngine:
     """An engine in memory.
 
     Attributes:
-        plan: Its bytes.
-        attention: ``fused`` or ``decomposed``.
-        layers: What it consists of, as TensorRT's engine inspector tells.
+        plan: The bytes of the engine, which TensorRT calls its plan.
+        attention: ``fused`` or ``decomposed``: whether attention runs as one kernel or as the products it is made of.
+        layers: The listing of the engine's layers by TensorRT's engine inspector.
     """
 
     plan: memoryview
@@ -53,23 +53,28 @@ class BuiltEngine:
 
 
 def build_engine(
-    folder: Path, key: EngineKey, profiles: Sequence[Profile], capacity: int, limits: BuildLimits, progress: Progress
+    folder: Path,
+    key: EngineKey,
+    profiles: Sequence[Profile],
+    capacity: int,
+    limits: BuildLimits,
+    progress: BuildProgress,
 ) -> BuiltEngine:
     """Build an engine.
 
-    Attention that has no fused kernel, as in float32 or with small heads, is decomposed, and only then.
+    Attention is decomposed only if TensorRT has no fused kernel for it, as in float32 or with small heads.
 
     Args:
         folder: Folder of one model of a bundle.
-        key: What the engine is for.
-        profiles: The calls that it serves.
+        key: The library, its release and the GPUs for which the engine is built.
+        profiles: The shapes of the calls that the engine serves.
         capacity: Slots of a row.
-        limits: What the build may use.
+        limits: The resources that TensorRT may use.
         progress: Follows the build.
 
     Raises:
-        EngineError: The flavour is not installed, does not take a node of the graph, or fails to build.
-        BundleError: The graph's inputs are not the contract's.
+        EngineError: The library is not installed, does not support a node of the graph, or fails to build.
+        BundleError: The graph's inputs are not those of the engine contract.
         KeyboardInterrupt: The build was interrupted.
     """
     graph = onnx.load(folder / GRAPH, load_external_data=False)
@@ -83,7 +88,8 @@ def build_engine(
             _allow_decomposition(trt, network)
         config = _configure(trt, builder, key, limits)
         _add_profiles(builder, config, graph, profiles, log)
-        config.progress_monitor = monitor = make_monitor(trt, progress)  # which must outlive the build
+        # The monitor has to outlive the build, so a variable holds it.
+        config.progress_monitor = monitor = make_monitor(trt, progress)
         plan = builder.build_serialized_network(network, config)
         del monitor
         if progress.interrupted:
@@ -100,19 +106,22 @@ def build_engine(
 
 
 def _attention_forms(graph: onnx.ModelProto) -> tuple[str, ...]:
-    """What to try: no GPU has a fused kernel for float32, and a failed try is said on stderr by TensorRT itself."""
+    """Return the forms of attention to try, in order.
+
+    Fused attention is not tried in float32, for which no GPU has a kernel: TensorRT itself prints every failure.
+    """
     types = {value.type.tensor_type.elem_type for value in graph.graph.input}
     return ("decomposed",) if onnx.TensorProto.FLOAT in types else ("fused", "decomposed")
 
 
 def capabilities(trt: Any) -> dict[str, Any]:
-    """Compute capabilities that TensorRT-RTX can be told to build for, such as ``8.9``."""
+    """Return the compute capabilities for which TensorRT-RTX can build, such as ``8.9``, and its constants for them."""
     members = trt.ComputeCapability.__members__
     return {f"{name[2:-1]}.{name[-1]}": member for name, member in members.items() if name.startswith("SM")}
 
 
 def _parse(trt: Any, builder: Any, graph: onnx.ModelProto, folder: Path, log: Log) -> Any:
-    """The network of a graph; external data are found beside the graph's file."""
+    """Return the network of a graph; the parser finds the weights beside the graph's file."""
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)
     if parser.parse(graph.SerializeToString(), str(folder / GRAPH)):
@@ -129,8 +138,8 @@ def _parse(trt: Any, builder: Any, graph: onnx.ModelProto, folder: Path, log: Lo
 
 
 def _allow_decomposition(trt: Any, network: Any) -> None:
-    for place in range(network.num_layers):
-        layer = network.get_layer(place)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
             layer.__class__ = trt.IAttentionInputLayer
             layer.attention.decomposable = True
@@ -139,7 +148,7 @@ def _allow_decomposition(trt: Any, network: Any) -> None:
 def _configure(trt: Any, builder: Any, key: EngineKey, limits: BuildLimits) -> Any:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32
+    config.clear_flag(trt.BuilderFlag.TF32)  # TF32 would round the inputs of float32 products to 10 bits
     if limits.memory is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limits.memory)
     if limits.weight_streaming:
@@ -147,8 +156,8 @@ def _configure(trt: Any, builder: Any, key: EngineKey, limits: BuildLimits) -> A
     if key.flavour == "tensorrt-rtx":
         allowed = capabilities(trt)
         config.num_compute_capabilities = len(key.capabilities)
-        for place, capability in enumerate(key.capabilities):
-            config.set_compute_capability(allowed.get(capability, trt.ComputeCapability.CURRENT), place)
+        for index, capability in enumerate(key.capabilities):
+            config.set_compute_capability(allowed.get(capability, trt.ComputeCapability.CURRENT), index)
     if limits.timing_cache is not None:
         _use_timings(config, limits.timing_cache)
     return config
@@ -177,7 +186,7 @@ def _add_profiles(builder: Any, config: Any, graph: onnx.ModelProto, profiles: S
 
 
 def _describe(trt: Any, logger: Any, plan: Any) -> str:
-    """The engine inspector's listing; empty where no GPU can open the engine, for which the builder's own is there."""
+    """Return the engine inspector's listing, or nothing if this machine has no GPU that can open the engine."""
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     if engine is None:
         return ""

@@ -1,4 +1,4 @@
-"""Quantised matrices in a graph: a DequantizeLinear in place of each, which reads the codes where the file has them."""
+"""Puts a DequantizeLinear in place of every quantised matrix of a graph; it reads the codes from the model's file."""
 
 # K inputs of a linear layer, N outputs.
 from __future__ import annotations
@@ -11,18 +11,18 @@ import torch
 from onnxscript import ir
 from onnxscript.ir import passes
 
-from spectr_export.graph.slicing import number
-from spectr_export.weights import Place, read_places
+from spectr_export.graph.initializers import as_initializer, external_tensor, read_integer
+from spectr_export.weights import TensorEntry, read_header
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape
 from spectr_runtime.bundle.weights import CODES, E4M3, SCALES, layer_shape, read_stored
 
-# By what safetensors calls the type of the bytes.
+# The type of the codes in the graph, by the type that safetensors gives for their bytes.
 CODE_TYPES = {"I8": ir.DataType.INT8, "U8": ir.DataType.INT4, E4M3: ir.DataType.FLOAT8E4M3FN}
 
 
 def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of a model, with a stand-in of the right shape and type for each quantised matrix, to trace with."""
+    """Return the weights for tracing: each quantised matrix is a stand-in of the right shape and type, without data."""
     stored, order = read_stored(path)
     for name in [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]:
         codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
@@ -37,47 +37,48 @@ def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
 
 
 def dequantise_weight(
-    graph: ir.Model, weight: ir.Value, name: str, places: Mapping[str, Place], folder: Path, *, inputs_first: bool
+    graph: ir.Model, weight: ir.Value, name: str, header: Mapping[str, TensorEntry], folder: Path, *, inputs_first: bool
 ) -> None:
-    """Replace a layer's weight by what DequantizeLinear makes of its codes [K, N].
+    """Replace a layer's weight by the output of a DequantizeLinear of its codes [K, N].
 
-    The tracer turns a linear layer's weight [N, K] before it multiplies. That turn is dropped, so that the product
-    reads the dequantised matrix itself: the form in which ONNX Runtime and TensorRT fuse the two.
+    A traced graph transposes the weight [N, K] of a linear layer before the product. That node is dropped, so that the
+    product reads the dequantised matrix itself, which is the form in which ONNX Runtime and TensorRT fuse the two.
 
     Args:
         graph: The graph.
-        weight: The weight among its initializers.
-        name: The weight's name in the file, without the suffixes of its two parts.
-        places: Where the file's tensors stand.
+        weight: The weight, an initializer of the graph.
+        name: The weight's name in the file, without the suffixes of the codes and the scales.
+        header: The entries of the file.
         folder: Folder of the file.
-        inputs_first: Whether the weight stands as its codes do, [K, N].
+        inputs_first: Whether the model keeps the weight as [K, N], in the order of its codes.
     """
     assert weight.dtype is not None
-    node = _dequantise(str(weight.name), weight.dtype, places[name + CODES], places[name + SCALES], folder)
+    node = _dequantise(str(weight.name), weight.dtype, header[name + CODES], header[name + SCALES], folder)
     _insert(graph, node, graph.graph[0])
-    for user, place in tuple(weight.uses()):
+    for user, index in tuple(weight.uses()):
         if inputs_first:
-            user.replace_input_with(place, node.outputs[0])
+            user.replace_input_with(index, node.outputs[0])
         else:
-            _read_turned(graph, user, place, node.outputs[0])
+            _read_transposed(graph, user, index, node.outputs[0])
     graph.graph.initializers.pop(str(weight.name))
 
 
 def dequantise_stacks(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> None:
-    """Let every product of a mixture read what DequantizeLinear makes of its codes.
+    """Let every product of a mixture read the output of a DequantizeLinear of its codes.
 
-    What cuts and turns a stack of experts is dropped; the file has each product as it is multiplied with.
+    The nodes that slice and transpose a stack of experts are dropped, because the file holds the matrix of each product
+    in the form that the product needs.
 
     Args:
-        graph: The graph, its constants folded; changed in place.
-        stored_names: The names in the file of the weights in the graph.
+        graph: The graph, with folded constants; changed in place.
+        stored_names: The name in the file of every weight in the graph.
         folder: Folder of the file.
     """
-    places = read_places(folder / WEIGHTS)
+    header = read_header(folder / WEIGHTS)
     for own, name in stored_names.items():
-        if not is_stack(name, places):
+        if not is_stack(name, header):
             continue
-        weight, codes, scales = graph.graph.initializers[own], places[name + CODES], places[name + SCALES]
+        weight, codes, scales = graph.graph.initializers[own], header[name + CODES], header[name + SCALES]
         assert weight.dtype is not None
         for product, reader in enumerate(_readers(weight)):
             matrix = (math.prod(codes.shape[1 : 2 if is_up(name) else 3]), scales.shape[-1])
@@ -88,39 +89,41 @@ def dequantise_stacks(graph: ir.Model, stored_names: Mapping[str, str], folder: 
     passes.common.RemoveUnusedNodesPass()(graph)
 
 
-def is_stack(name: str, places: Mapping[str, Place]) -> bool:
-    """Whether a weight of the file is a quantised stack of experts."""
-    return name + CODES in places and len(places[name + CODES].shape) > 2
+def is_stack(name: str, header: Mapping[str, TensorEntry]) -> bool:
+    """Return whether a weight of the file is a quantised stack of experts."""
+    return name + CODES in header and len(header[name + CODES].shape) > 2
 
 
 def _readers(stack: ir.Value) -> list[ir.Node]:
-    """The products that read a stack or its parts, in the order of the experts."""
+    """Return the products that read a stack or slices of it, in the order of the experts."""
     readers = []
     for use in stack.uses():
         start, user = 0, use.node
         while user.op_type != "MatMul":
             assert user.op_type in ("Slice", "Transpose", "Reshape"), f"{user.op_type} reads {stack.name}"
-            start = number(user.inputs[1]) if user.op_type == "Slice" else start
+            start = read_integer(user.inputs[1]) if user.op_type == "Slice" else start
             (user,) = user.outputs[0].consumers()
         readers.append((start, user))
     return [reader for _, reader in sorted(readers, key=lambda pair: pair[0])]
 
 
-def _product(place: Place, product: int, shape: tuple[int, ...]) -> Place:
-    """Where the codes or scales of one product stand."""
-    length = place.length // place.shape[0]
-    return Place(place.offset + product * length, length, shape, place.dtype)
+def _product(entry: TensorEntry, product: int, shape: tuple[int, ...]) -> TensorEntry:
+    """Return the entry of one product's codes or scales, a part of the entry of the whole stack."""
+    length = entry.length // entry.shape[0]
+    return TensorEntry(entry.offset + product * length, length, shape, entry.dtype)
 
 
-def _dequantise(name: str, dtype: ir.DataType, codes_place: Place, scales_place: Place, folder: Path) -> ir.Node:
-    """The node that makes a matrix [K, N] of its codes and scales."""
-    shape = (codes_place.shape[0], scales_place.shape[-1])
-    codes_type = CODE_TYPES[codes_place.dtype]
+def _dequantise(
+    name: str, dtype: ir.DataType, codes_entry: TensorEntry, scales_entry: TensorEntry, folder: Path
+) -> ir.Node:
+    """Return the node that makes a matrix [K, N] of its codes and scales."""
+    shape = (codes_entry.shape[0], scales_entry.shape[-1])
+    codes_type = CODE_TYPES[codes_entry.dtype]
     blocked = codes_type == ir.DataType.INT4
-    blocks = {"axis": 0, "block_size": shape[0] // scales_place.shape[0]} if blocked else {"axis": 1}
-    codes = external(f"{name}{CODES}", codes_type, shape, codes_place, folder)
-    scales = external(f"{name}{SCALES}", dtype, scales_place.shape, scales_place, folder)
-    node = ir.node("DequantizeLinear", [codes, scales], blocks)
+    blocks = {"axis": 0, "block_size": shape[0] // scales_entry.shape[0]} if blocked else {"axis": 1}
+    codes = external_tensor(f"{name}{CODES}", codes_type, codes_entry, folder, shape=shape)
+    scales = external_tensor(f"{name}{SCALES}", dtype, scales_entry, folder)
+    node = ir.node("DequantizeLinear", [as_initializer(codes), as_initializer(scales)], blocks)
     node.outputs[0].dtype, node.outputs[0].shape = dtype, ir.Shape(shape)
     return node
 
@@ -132,23 +135,15 @@ def _insert(graph: ir.Model, node: ir.Node, before: ir.Node) -> None:
     graph.graph.insert_before(before, node)
 
 
-def external(name: str, dtype: ir.DataType, shape: tuple[int, ...], place: Place, folder: Path) -> ir.Value:
-    """An initializer whose data stands in ``model.safetensors``."""
-    data = ir.ExternalTensor(
-        WEIGHTS, place.offset, place.length, dtype, shape=ir.Shape(shape), name=name, base_dir=folder
-    )
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape), const_value=data)
-
-
-def _read_turned(graph: ir.Model, user: ir.Node, place: int, matrix_KN: ir.Value) -> None:
-    """Let a node that read the weight [N, K] read the matrix [K, N]."""
+def _read_transposed(graph: ir.Model, user: ir.Node, index: int, matrix_KN: ir.Value) -> None:
+    """Let a node that reads the weight [N, K] as its input ``index`` read the matrix [K, N] instead."""
     if user.op_type == "Transpose":
         user.outputs[0].replace_all_uses_with(matrix_KN)
         graph.graph.remove(user, safe=True)
-    elif user.op_type == "Gemm" and place == 1:
+    elif user.op_type == "Gemm" and index == 1:
         user.replace_input_with(1, matrix_KN)
         user.attributes["transB"] = ir.AttrInt64("transB", 0)
     else:
-        turn = ir.node("Transpose", [matrix_KN], {"perm": [1, 0]})
-        graph.graph.insert_before(user, turn)
-        user.replace_input_with(place, turn.outputs[0])
+        transpose = ir.node("Transpose", [matrix_KN], {"perm": [1, 0]})
+        graph.graph.insert_before(user, transpose)
+        user.replace_input_with(index, transpose.outputs[0])

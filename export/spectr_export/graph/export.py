@@ -1,4 +1,4 @@
-"""The graph of a model folder: the engine contract as standard ONNX, its weights left in ``model.safetensors``."""
+"""Writes the graph of a model: the engine contract in standard ONNX, with all weights left in ``model.safetensors``."""
 
 # B rows, T tokens fed, L attention length, M wanted columns, S slots, Hk key/value heads, D head size.
 from __future__ import annotations
@@ -16,11 +16,12 @@ from onnxscript import ir
 
 from spectr_export.graph.dequantisation import dequantise_stacks, dequantise_weight, is_stack, read_undecoded
 from spectr_export.graph.fusion import simplify
+from spectr_export.graph.initializers import external_tensor
 from spectr_export.graph.kinds import find_pattern, shortened
 from spectr_export.graph.repetition import repeat_layers
 from spectr_export.graph.rounding import round_products
 from spectr_export.graph.slicing import cut_stacks
-from spectr_export.weights import read_places
+from spectr_export.weights import read_header
 from spectr_runtime.adapter.model import ContractModel, load_contract_model
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH, WEIGHTS
@@ -28,23 +29,24 @@ from spectr_runtime.bundle.weights import CODES, read_stored
 from spectr_runtime.contract import CALL_INPUTS, DTYPES, OPSET, past_names, present_names
 from spectr_runtime.errors import BundleError, first_line
 
-# Sizes of the example call. A size of 0 or 1, or two that are equal, would be taken for constants of the model.
+# Sizes of the example call with which the model is traced. The tracer would take a size of 0 or 1 for a constant, and
+# two equal sizes for one and the same.
 EXAMPLE = {"B": 2, "T": 3, "L": 7, "M": 5, "S": 11}
 
 
 def export_graph(folder: Path, spec: ModelSpec) -> None:
     """Write ``model.onnx`` beside ``config.json`` and ``model.safetensors``.
 
-    Every weight is external data inside ``model.safetensors``: the folder holds one set of weights, which transformers
-    and every ONNX runtime read. What a graph computes from a weight (a transpose, say) stays a node and is folded when
-    the graph is loaded.
+    Every weight is external data in ``model.safetensors``, so that the folder holds one set of weights, which
+    transformers and every ONNX runtime read. A node that computes something from a weight, for instance a transpose,
+    stays in the graph, and a runtime folds it when it loads the graph.
 
     Args:
         folder: Folder of one model of a bundle.
         spec: The model's sizes.
 
     Raises:
-        BundleError: The model cannot be traced, or its graph is not the contract's.
+        BundleError: The model cannot be traced, or its graph does not keep the engine contract.
     """
     model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"), read=read_undecoded)
     graph = _trace(model, spec)
@@ -60,7 +62,7 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
 
 
 def _trace(model: ContractModel, spec: ModelSpec) -> ir.Model:
-    """The graph as the tracer makes it, layers that are like others repeated."""
+    """Return the traced graph; layers that are like others are copied where possible, and not traced."""
     pattern = find_pattern(model, spec.layers)
     with shortened(model, pattern):
         graph = _trace_layers(model, dataclasses.replace(spec, layers=pattern.traced))
@@ -113,7 +115,7 @@ def _dynamic_shapes(layers: int) -> tuple[Any, ...]:
 
 
 def _name_dimensions(graph: ir.Model) -> None:
-    """Give the dynamic sizes their letters instead of the tracer's numbering."""
+    """Give the dynamic sizes the letters of the contract instead of the tracer's names, such as ``s77``."""
     shapes = {value.name: value.shape or ir.Shape([]) for value in graph.graph.inputs}
     rows, _, tokens, length = shapes["attention_mask"]
     wanted, capacity = shapes["logit_index"][1], shapes["past_key_values.0.key"][2]
@@ -129,30 +131,28 @@ def _renamed(size: int | ir.SymbolicDim, letters: Mapping[str, str]) -> int | st
 
 
 def _stored_names(model: ContractModel, folder: Path) -> dict[str, str]:
-    """Map every parameter's name in the graph to its name in the file; tied parameters share one entry there."""
-    places = read_places(folder / WEIGHTS)
+    """Return the name in the file of every weight in the graph; tied parameters share one entry of the file."""
+    header = read_header(folder / WEIGHTS)
     parameters = dict(model.model.named_parameters(remove_duplicate=False))
-    stored = {id(parameter): name for name, parameter in parameters.items() if {name, name + CODES} & places.keys()}
+    stored = {id(parameter): name for name, parameter in parameters.items() if {name, name + CODES} & header.keys()}
     return {f"model.{name}": stored[id(parameter)] for name, parameter in parameters.items()}
 
 
 def _point_at_weights(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> set[str]:
-    """Replace every weight's data by its place in the file; returns the names of the initializers that are weights."""
-    places, (_, order) = read_places(folder / WEIGHTS), read_stored(folder / WEIGHTS)
+    """Replace the data of every weight by its entry of the file, and return the names of the weights' initializers."""
+    header, (_, order) = read_header(folder / WEIGHTS), read_stored(folder / WEIGHTS)
     weights = {name: value for name, value in graph.graph.initializers.items() if name in stored_names}
-    stacks = {name for name in weights if is_stack(stored_names[name], places)}
+    stacks = {name for name in weights if is_stack(stored_names[name], header)}
     for name, value in weights.items():
         if name in stacks:
             continue
-        if stored_names[name] not in places:
-            dequantise_weight(graph, value, stored_names[name], places, folder, inputs_first=order.layers)
+        if stored_names[name] not in header:
+            dequantise_weight(graph, value, stored_names[name], header, folder, inputs_first=order.layers)
             continue
-        place = places[stored_names[name]]
+        entry = header[stored_names[name]]
         assert value.dtype is not None
-        assert value.shape == place.shape, f"{name} is {value.shape} in the graph and {place.shape} in the file"
-        value.const_value = ir.ExternalTensor(
-            WEIGHTS, place.offset, place.length, value.dtype, shape=ir.Shape(place.shape), name=name, base_dir=folder
-        )
+        assert value.shape == entry.shape, f"{name} is {value.shape} in the graph and {entry.shape} in the file"
+        value.const_value = external_tensor(name, value.dtype, entry, folder)
     initializers = graph.graph.initializers.items()
     return stacks | {name for name, value in initializers if isinstance(value.const_value, ir.ExternalTensor)}
 
@@ -174,7 +174,7 @@ def _check(graph: ir.Model, spec: ModelSpec) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's talk about absent torchvision and its own deprecations from the user."""
+    """Silence the exporter's messages about a missing torchvision and about its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""What a traced graph is rewritten to: operators of opset 23 in place of their parts, and no arithmetic on shapes."""
+"""Simplifies a traced graph: operators of opset 23 in place of their parts, and no arithmetic on shapes."""
 
-# B rows, T tokens fed, R sizes of a head that turn, D head size.
+# B rows, T tokens fed, R size of the part of a head that is rotated, D head size.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from onnxscript.rewriter.rules import common
 
 from spectr_export.graph.merging import merge_products
 
-END = 2**63 - 1  # how a slice to the end is traced
+END = 2**63 - 1  # the end of a traced slice that has none
 
 
 def simplify(graph: ir.Model, weights: set[str]) -> None:
-    """Fold constants, but nothing that is made of a weight, and fuse what the opset has an operator for.
+    """Fold constants, but nothing that is computed from a weight, and fuse the parts of operators that the opset has.
 
     Args:
         graph: The traced graph, with its dimensions named; changed in place.
-        weights: Names of the initializers that stay where they are.
+        weights: Names of the initializers that are not folded.
     """
     fold(graph, weights)
     fuse(graph)
@@ -30,19 +30,19 @@ def simplify(graph: ir.Model, weights: set[str]) -> None:
     for finish in (
         passes.common.CommonSubexpressionEliminationPass(),
         passes.common.RemoveUnusedNodesPass(),
-        # Stack traces of the machine that made the graph.
+        # The metadata hold stack traces from the machine that made the graph.
         passes.common.ClearMetadataAndDocStringPass(),
     ):
         finish(graph)
 
 
 def fold(graph: ir.Model, weights: set[str]) -> None:
-    """Compute what depends on constants alone, weights excepted, and drop what changes nothing; as ``simplify``."""
+    """Compute all that depends on constants alone, but not on weights, and drop nodes that change nothing."""
 
     def should_fold(node: ir.Node) -> bool | None:
         return False if any(value is not None and value.name in weights for value in node.inputs) else None
 
-    for _ in range(2):  # what is tidied can be folded further
+    for _ in range(2):  # the rewriting lets more be folded
         optimizer.fold_constants_ir(graph, onnx_shape_inference=True, should_fold=should_fold)
         rewrite(graph, pattern_rewrite_rules=TIDYING)
     for finish in (
@@ -56,13 +56,13 @@ def fold(graph: ir.Model, weights: set[str]) -> None:
 
 
 def fuse(graph: ir.Model) -> None:
-    """Put operators of the opset in place of their parts."""
+    """Put normalisations and rotary embeddings of the opset in place of the nodes that compute them."""
     for rules in (NORMS, DOUBLINGS, ROTATIONS, PARTIAL_ROTATIONS):
         rewrite(graph, pattern_rewrite_rules=rules)
 
 
 def fix_reshapes(graph: ir.Model) -> None:
-    """Give every reshape a constant shape, where sizes of the call stay at their place and at most one is new."""
+    """Give every reshape a constant shape if all dynamic sizes but one keep their dimension."""
     for node in graph.graph.all_nodes():
         if node.op_type == "Reshape" and (target := _constant_shape(node)) is not None:
             name = f"{node.outputs[0].name}_shape"
@@ -73,20 +73,20 @@ def fix_reshapes(graph: ir.Model) -> None:
 
 
 def _constant_shape(node: ir.Node) -> list[int] | None:
-    """The shape with 0 for a size that stays at its place and -1 for a new one; None if two are new."""
+    """Return the shape, with 0 for a size that keeps its dimension and -1 for another; None if there are two others."""
     source, target, asked = node.inputs[0], node.outputs[0], node.inputs[1]
     assert source is not None
     assert asked is not None
     if source.shape is None or target.shape is None or asked.const_value is not None:
         return None
-    sizes = [_fixed_size(size, source.shape, place) for place, size in enumerate(target.shape)]
+    sizes = [_fixed_size(size, source.shape, index) for index, size in enumerate(target.shape)]
     return sizes if sizes.count(-1) <= 1 else None
 
 
-def _fixed_size(size: int | ir.SymbolicDim, source: ir.Shape, place: int) -> int:
+def _fixed_size(size: int | ir.SymbolicDim, source: ir.Shape, index: int) -> int:
     if isinstance(size, int):
         return size
-    stays = size.value is not None and place < len(source) and size == source[place]
+    stays = size.value is not None and index < len(source) and size == source[index]
     return 0 if stays else -1
 
 
@@ -125,7 +125,10 @@ def _double(op: Any, half: Any) -> Any:
 
 
 def _doubling(name: str) -> RewriteRule:
-    """A pointwise operator moves in front of the doubling of its input: angles of both halves of a head are equal."""
+    """Return a rule that moves a pointwise operator in front of the doubling of its input.
+
+    The angles of both halves of a head are equal, so transformers concatenates them with themselves.
+    """
 
     def doubled(op: Any, half: Any) -> Any:
         inputs = {"_allow_other_inputs": True, "_allow_other_attributes": True, "_outputs": ["outside"]}
@@ -146,10 +149,10 @@ def _doubling(name: str) -> RewriteRule:
 
 
 def _rotation(op: Any, x: Any, cos: Any, sin: Any, middle: Any, start: Any, end: Any) -> Any:
-    """Llama's form: x * cos + (-second half, first half) * sin, cosines and sines doubled."""
+    """Match Llama's form: x * cos + (-second half, first half) * sin, with doubled cosines and sines."""
     halves = op.Concat(op.Neg(op.Slice(x, middle, end, [3], [1])), op.Slice(x, [0], start, [3], [1]), axis=-1)
-    turned = op.Mul(halves, op.Unsqueeze(_double(op, sin), [1]))
-    return op.Add(op.Mul(x, op.Unsqueeze(_double(op, cos), [1])), turned)
+    rotated = op.Mul(halves, op.Unsqueeze(_double(op, sin), [1]))
+    return op.Add(op.Mul(x, op.Unsqueeze(_double(op, cos), [1])), rotated)
 
 
 def _is_rotation(_context: Any, x: ir.Value, middle: ir.Value, start: ir.Value, end: ir.Value, **_: Any) -> bool:
@@ -161,11 +164,11 @@ def _is_rotation(_context: Any, x: ir.Value, middle: ir.Value, start: ir.Value, 
 
 
 def _split_rotation(op: Any, x: Any, cos: Any, sin: Any) -> Any:
-    """GPT-OSS' form: the halves of a head turned one by one."""
+    """Match the form of GPT-OSS, in which each half of a head is computed for itself."""
     first, second = op.Split(x, num_outputs=2, axis=3, _outputs=2)
     cos_B1TR, sin_B1TR = op.Unsqueeze(cos, [1]), op.Unsqueeze(sin, [1])
-    turned = op.Sub(op.Mul(first, cos_B1TR), op.Mul(second, sin_B1TR))
-    return op.Concat(turned, op.Add(op.Mul(second, cos_B1TR), op.Mul(first, sin_B1TR)), axis=-1)
+    rotated = op.Sub(op.Mul(first, cos_B1TR), op.Mul(second, sin_B1TR))
+    return op.Concat(rotated, op.Add(op.Mul(second, cos_B1TR), op.Mul(first, sin_B1TR)), axis=-1)
 
 
 def _as_rotation(op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, **_: Any) -> Any:
@@ -173,9 +176,9 @@ def _as_rotation(op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, **_: Any) -
 
 
 def _partial_rotation(op: Any, x: Any, cos: Any, sin: Any, end: Any, start: Any, last: Any) -> Any:
-    """The first R sizes of a head turn, the rest stays."""
-    turned = op.RotaryEmbedding(op.Slice(x, [0], end, [3], [1]), cos, sin)
-    return op.Concat(turned, op.Slice(x, start, last, [3], [1]), axis=-1)
+    """Match a rotation of the first R elements of a head, the rest of which is kept."""
+    rotated = op.RotaryEmbedding(op.Slice(x, [0], end, [3], [1]), cos, sin)
+    return op.Concat(rotated, op.Slice(x, start, last, [3], [1]), axis=-1)
 
 
 def _is_partial(_context: Any, end: ir.Value, start: ir.Value, last: ir.Value, **_: Any) -> bool:
@@ -183,18 +186,19 @@ def _is_partial(_context: Any, end: ir.Value, start: ir.Value, last: ir.Value, *
 
 
 def _as_partial(op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, end: ir.Value, **_: Any) -> Any:
-    turning = _scalar(end)
-    assert turning is not None
-    return op.RotaryEmbedding(x, cos, sin, rotary_embedding_dim=int(turning))
+    rotated_size = _scalar(end)
+    assert rotated_size is not None
+    return op.RotaryEmbedding(x, cos, sin, rotary_embedding_dim=int(rotated_size))
 
 
 def _rules(*rules: tuple[Callable[..., Any], Callable[..., Any], Callable[..., bool] | None]) -> RewriteRuleSet:
-    # Cosines and sines are shared by the layers, so what a match leaves unused is removed at the end.
+    # All layers share the cosines and sines, so a match does not remove them; unused nodes are removed at the end.
     made = [RewriteRule(found, made, check, remove_nodes=False) for found, made, check in rules]
     return RewriteRuleSet(made)
 
 
-# Not all of onnxscript's own rules: one that joins slices compares every slice with all others, layer by layer.
+# Some of onnxscript's own rules. Its rule that joins slices is left out: it compares every slice with every other one,
+# which takes long in a graph with many layers.
 TIDYING = RewriteRuleSet(
     [
         *common.mul_by_1_rule.commute(),

@@ -1,7 +1,8 @@
-"""Layers that are alike but for their weights, so that a few of them stand for all.
+"""Finds layers that differ only in their weights, so that a few traced layers can serve for all.
 
-A model's first layers are traced until every kind has been seen behind another layer, and one kind twice. The others
-are repeated in the graph, once the two of one kind have shown that a layer's place means nothing.
+Layers of one kind are built alike. The first layers of a model are traced, so many that every kind occurs after the
+first layer, and one kind twice. The other layers are copied in the graph (``repetition``), if a comparison of the two
+traced layers of one kind shows that the computation does not depend on a layer's index.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ from torch import nn
 
 from spectr_runtime.adapter.model import ContractModel
 
-# Where a layer stands in the model, as transformers' modules know it.
-PLACES = ("layer_idx", "layer_id")
+# Attributes in which transformers' modules keep the index of their layer.
+INDEX_NAMES = ("layer_idx", "layer_id")
+# Types of the attributes that are compared.
 FACTS = (bool, int, float, str, tuple, list, dict, type(None))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pattern:
-    """Which layers of a model are traced, and which of them stands for each of the others.
+    """Says which layers of a model are traced, and which traced layer is copied for each of the others.
 
     Attributes:
         path: Name of the list of layers in the model.
-        traced: How many layers are traced, the first ones.
-        templates: For each layer behind them the traced one of its kind.
-        twins: Two traced layers of one kind.
+        traced: The number of layers that are traced, from the first on.
+        templates: For each further layer, the index of a traced layer of the same kind.
+        twins: Indices of two traced layers of one kind.
     """
 
     path: str
@@ -38,14 +40,14 @@ class Pattern:
 
 
 def find_pattern(model: ContractModel, layers: int) -> Pattern:
-    """Compare a model's layers; where they do not repeat, all are to be traced."""
+    """Compare the layers of a model and return which to trace; all of them if they do not repeat."""
     lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
     path, found = next(((name, part) for name, part in lists if len(part) == layers), ("", nn.ModuleList()))
-    kinds = [_kind(layer, model.model.config.to_dict(), place, layers) for place, layer in enumerate(found)]
-    # The first layer is no template: what the layers share is computed in it.
-    firsts = [kinds.index(kind, 1) if place else 0 for place, kind in enumerate(kinds)]
+    kinds = [_kind(layer, model.model.config.to_dict(), index, layers) for index, layer in enumerate(found)]
+    # The first layer cannot be a template, because the trace computes in it what all layers share.
+    firsts = [kinds.index(kind, 1) if index else 0 for index, kind in enumerate(kinds)]
     for traced in range(3, len(kinds)):
-        twins = [(first, place) for place, first in enumerate(firsts[:traced]) if first < place]
+        twins = [(first, index) for index, first in enumerate(firsts[:traced]) if first < index]
         if twins and max(firsts[traced:]) < traced:
             return Pattern(path, traced, firsts[traced:], twins[0])
     return Pattern(path, layers)
@@ -53,7 +55,7 @@ def find_pattern(model: ContractModel, layers: int) -> Pattern:
 
 @contextlib.contextmanager
 def shortened(model: ContractModel, pattern: Pattern) -> Iterator[None]:
-    """Take the layers that are not traced out of a model for a while."""
+    """Remove the layers that are not traced from a model while the block runs."""
     layers: Any = model.get_submodule(pattern.path) if pattern.templates else []
     rest = list(layers[pattern.traced :])
     del layers[pattern.traced :]
@@ -63,15 +65,16 @@ def shortened(model: ContractModel, pattern: Pattern) -> Iterator[None]:
         layers.extend(rest)
 
 
-def _kind(layer: nn.Module, config: dict[str, Any], place: int, layers: int) -> Any:
-    """All that is told of a layer but its place, its weights and what it shares with the whole model."""
-    told = {name: value[place] for name, value in config.items() if isinstance(value, list) and len(value) == layers}
+def _kind(layer: nn.Module, config: dict[str, Any], index: int, layers: int) -> Any:
+    """Return all that describes a layer, except its index, its weights, and settings of the whole model."""
+    lists = {name: value for name, value in config.items() if isinstance(value, list) and len(value) == layers}
+    settings = {name: value[index] for name, value in lists.items()}
     modules = [(name, type(module), _facts(module)) for name, module in layer.named_modules()]
     weights = [(name, weight.dtype, weight.shape) for name, weight in layer.named_parameters()]
     buffers = [(name, buffer.dtype, buffer.tolist()) for name, buffer in layer.named_buffers()]
-    return told, modules, weights, buffers
+    return settings, modules, weights, buffers
 
 
 def _facts(module: nn.Module) -> dict[str, Any]:
-    told = vars(module).items()
-    return {name: value for name, value in told if name[0] != "_" and name not in PLACES and isinstance(value, FACTS)}
+    public = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in INDEX_NAMES}
+    return {name: value for name, value in public.items() if isinstance(value, FACTS)}

@@ -1,7 +1,7 @@
-"""Matrix products of one input as one: queries, keys and values, gates and their experts' inputs.
+"""Joins matrix products that have the same input, for instance those of queries, keys and values.
 
-The weights stay where they are. What joins them is a node, which a runtime folds when it loads the graph, so nothing is
-stored twice.
+The weights stay in the file. A node concatenates them, which a runtime folds when it loads the graph, so that nothing
+is stored twice.
 """
 
 # E input size, F output sizes side by side.
@@ -16,13 +16,13 @@ from onnxscript import ir
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Product:
-    """A linear layer as it is traced.
+    """A traced linear layer.
 
     Attributes:
         node: The product of the input and the transposed weight.
         weight_FE: The weight as it is stored.
-        sum: The node that adds the bias, if there is one.
-        bias_F: The bias.
+        sum: The node that adds the bias; None for a layer without bias.
+        bias_F: The bias, or None.
     """
 
     node: ir.Node
@@ -36,7 +36,7 @@ class _Product:
 
 
 def merge_products(graph: ir.Model) -> None:
-    """Join products that share their input, where all have a bias or none has; changed in place."""
+    """Join the products that share their input, those with a bias and those without one apart, in place."""
     alike: dict[tuple[ir.Value, bool], list[_Product]] = defaultdict(list)
     for node in graph.graph:
         product = _read(node)
@@ -50,8 +50,8 @@ def merge_products(graph: ir.Model) -> None:
 
 
 def _read(node: ir.Node) -> _Product | None:
-    turned = node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
-    weight_FE = turned.inputs[0] if turned is not None and turned.op_type == "Transpose" else None
+    transposed = node.inputs[1].producer() if node.op_type == "MatMul" and node.inputs[1] is not None else None
+    weight_FE = transposed.inputs[0] if transposed is not None and transposed.op_type == "Transpose" else None
     if weight_FE is None or not weight_FE.is_initializer() or len(_sizes(weight_FE)) != 2:
         return None
     users = node.outputs[0].consumers()

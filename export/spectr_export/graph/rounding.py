@@ -1,4 +1,4 @@
-"""Rounded inputs in a graph: a QuantizeLinear and a DequantizeLinear before every product in fp8, and none of them."""
+"""Rounds the inputs of products in fp8, with a QuantizeLinear and a DequantizeLinear, and removes that rounding."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 from onnxscript import ir
 
-from spectr_export.graph.dequantisation import external
-from spectr_export.weights import read_places
+from spectr_export.graph.initializers import as_initializer, external_tensor
+from spectr_export.weights import read_header
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.weights import CODES, INPUT, read_input_scales
 
@@ -19,33 +19,34 @@ E4M3 = ir.DataType.FLOAT8E4M3FN
 def round_products(graph: ir.Model, stored_names: Mapping[str, str], folder: Path) -> None:
     """Let every product with a matrix in fp8 read its other input rounded to E4M3.
 
-    TensorRT makes one product in fp8 of the three nodes. Products of one input that have the same scale share them.
+    TensorRT turns the two nodes and the product into one product in fp8. Products with the same input and the same
+    scale share the two nodes.
 
     Args:
-        graph: The graph, its quantised matrices dequantised; changed in place.
-        stored_names: The names in the file of the weights in the graph.
+        graph: The graph, with a DequantizeLinear for every quantised matrix; changed in place.
+        stored_names: The name in the file of every weight in the graph.
         folder: Folder of the file.
     """
-    places, scales = read_places(folder / WEIGHTS), read_input_scales(folder / WEIGHTS)
+    header, scales = read_header(folder / WEIGHTS), read_input_scales(folder / WEIGHTS)
     rounded: dict[tuple[ir.Value, float], ir.Value] = {}
     products = [(product, stored_names[own]) for product, own in _products(graph.graph)]
-    assert {name for _, name in products} == scales.keys(), "a matrix in fp8 is multiplied with where no product shows"
+    assert {name for _, name in products} == scales.keys(), "the graph uses a matrix in fp8 other than in a product"
     for product, name in products:
         given = product.inputs[0]
         assert given is not None
         assert given.dtype is not None
         key = (given, float(scales[name]))
         if key not in rounded:
-            scale = external(name + INPUT, given.dtype, (), places[name + INPUT], folder)
+            scale = as_initializer(external_tensor(name + INPUT, given.dtype, header[name + INPUT], folder))
             rounded[key] = _round(graph.graph, given, scale, before=product)
         product.replace_input_with(0, rounded[key])
 
 
 def drop_rounding(data: bytes) -> bytes:
-    """A graph whose products read their inputs as they are.
+    """Return a graph whose products read their inputs without rounding.
 
     Args:
-        data: A graph in ONNX's format; one without rounded inputs stays as it is.
+        data: A graph in ONNX's format; a graph without rounded inputs keeps its nodes.
     """
     model = onnx.load_from_string(data)
     nodes = model.graph.node
@@ -63,7 +64,7 @@ def drop_rounding(data: bytes) -> bytes:
 
 
 def _products(graph: ir.Graph) -> Iterator[tuple[ir.Node, str]]:
-    """Products with a matrix in fp8, and the matrix' name in the graph."""
+    """Yield the products with a matrix in fp8, each with the matrix's name in the graph."""
     for node in graph:
         matrix = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
         source = matrix.producer() if matrix is not None else None
@@ -75,7 +76,8 @@ def _products(graph: ir.Graph) -> Iterator[tuple[ir.Node, str]]:
 
 def _round(graph: ir.Graph, given: ir.Value, scale: ir.Value, before: ir.Node) -> ir.Value:
     graph.register_initializer(scale)
-    # Its type is no zero point's: where one is 0, ONNX Runtime takes the codes to have no sign and drops a Relu before.
+    # The type is given by an attribute and not by a zero point, because ONNX Runtime takes codes with a zero point of 0
+    # to be unsigned, and then drops a Relu before them.
     codes = ir.node("QuantizeLinear", [given, scale], {"output_dtype": E4M3.value})
     numbers = ir.node("DequantizeLinear", [codes.outputs[0], scale])
     codes.outputs[0].dtype, numbers.outputs[0].type = E4M3, given.type

@@ -1,7 +1,7 @@
-"""Parts of a stack of weights in a graph, each read from its own place in the file.
+"""Turns slices of a stack of weights into weights of their own, each with its own range of bytes in the file.
 
-The products of a mixture take several experts of a stack each. As weights of their own, no more than one part has to
-be in memory, turned or widened.
+Each product of a mixture takes several experts of a stack. As the experts of a product are a weight of their own, a
+runtime that transposes or widens weights has to hold only those experts in memory, and not the whole stack.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 from onnxscript import ir
 from onnxscript.ir import passes
 
+from spectr_export.graph.initializers import as_initializer, read_integer
+
 
 def cut_stacks(graph: ir.Model, weights: set[str]) -> None:
     """Replace every slice along the first dimension of a weight by a weight.
 
     Args:
-        graph: The graph, its weights external data and its constants folded; changed in place.
-        weights: Their names.
+        graph: The graph, with external weights and folded constants; changed in place.
+        weights: Names of the weights.
     """
     for node in list(graph.graph):
         stack = node.inputs[0] if node.op_type == "Slice" else None
         if stack is None or stack.name not in weights:
             continue
-        start, end, axis = (number(value) for value in node.inputs[1:4])
+        start, end, axis = (read_integer(value) for value in node.inputs[1:4])
         assert axis == 0, f"{stack.name} is cut along dimension {axis}"
         part = _part(stack, start, end)
         graph.graph.register_initializer(part)
@@ -42,11 +44,4 @@ def _part(stack: ir.Value, start: int, end: int) -> ir.Value:
         whole.location, whole.offset + start * entry, (end - start) * entry, whole.dtype,
         shape=shape, name=name, base_dir=whole.base_dir,
     )  # fmt: skip
-    return ir.Value(name=name, type=ir.TensorType(whole.dtype), shape=shape, const_value=data)
-
-
-def number(value: ir.Value | None) -> int:
-    """The number that a constant holds."""
-    constant = ir.convenience.get_const_tensor(value) if value is not None else None
-    assert constant is not None, "a stack is cut where only a call tells"
-    return int(constant.numpy().item())
+    return as_initializer(data)

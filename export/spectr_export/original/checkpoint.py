@@ -1,4 +1,4 @@
-"""Whether a checkpoint's files are what they say, before any library takes them for granted."""
+"""Checks that the files of a checkpoint are sound, before a library relies on them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"
 
 
 def check_weights(folder: Path) -> None:
-    """Check the header of every weight file against its length, and that an index names files beside it only.
+    """Check every file of weights against its header, and that an index names only files beside it.
 
     Raises:
-        BundleError: Names the file that is not sound.
+        BundleError: A file is not sound; the message names it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -33,10 +33,10 @@ def check_weights(folder: Path) -> None:
 
 
 def check_sizes(config: Any, path: Path) -> None:
-    """Check the sizes of a configuration that models are built from.
+    """Check the sizes in a configuration from which a model is built.
 
     Raises:
-        BundleError: One of them is not positive, or larger than any model.
+        BundleError: A size is not positive, or larger than in any model.
     """
     for name in SIZES:
         value = getattr(config, name, 1)
@@ -47,10 +47,10 @@ def check_sizes(config: Any, path: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a checkpoint's weights.
+    """Return the files that hold the weights of a checkpoint.
 
     Raises:
-        BundleError: The index that tells them is malformed, or names others than files beside it.
+        BundleError: The index of the files is malformed, or names something else than files beside it.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]

@@ -1,8 +1,9 @@
-"""The weights of a checkpoint under the names and in the forms of transformers' model, read when they are needed.
+"""Gives the weights of a checkpoint the names and shapes that transformers' model has, each when it is read.
 
-transformers renames and joins what checkpoints of many origins hold; most mixtures have a tensor for each expert, of
-which it makes one stack for each layer. Its own table of names and its own operations are used here, but on one
-weight at a time, and on one expert at a time where experts are stacked, so that nothing larger is ever in memory.
+transformers renames and joins the tensors of checkpoints of many origins. Most mixtures, for instance, have a tensor
+for each expert, and transformers makes one stack for each layer of them. This module uses transformers' own table of
+names and its own operations, but on one weight at a time, and on one expert at a time where experts are stacked, so
+that nothing larger is ever in memory.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from typing import Any
 import torch
 
 from spectr_export.original.checkpoint import weight_files
-from spectr_export.original.ondemand import Stored
+from spectr_export.original.ondemand import LazyWeight
 from spectr_runtime.errors import BundleError
 
-# What a converter reads: tensors by the pattern that their names match.
+# The tensors that a converter reads, by the pattern that their names match.
 Sources = Mapping[str, Sequence[torch.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Conversion:
-    """How transformers makes weights of a checkpoint's tensors.
+    """One conversion of transformers, which makes weights of a checkpoint's tensors.
 
     Attributes:
-        converter: Its entry of the table.
-        name: The first weight that it makes.
+        converter: The converter in transformers' table.
+        name: The first weight that the conversion makes.
         model: The model without its weights.
-        sources: What they are made of.
+        sources: The tensors from which the weights are made.
     """
 
     converter: Any
@@ -42,36 +43,37 @@ class _Conversion:
     sources: Sources
 
     def __call__(self, sources: Sources) -> dict[str, torch.Tensor]:
-        """The weights, by name."""
+        """Return the weights that are made of the tensors, by name."""
         converter = copy.deepcopy(self.converter)
         converter.collected_tensors.update({pattern: list(tensors) for pattern, tensors in sources.items()})
         made = converter.convert(self.name, model=self.model, config=self.model.config)
         return {name: part[0] if isinstance(part, list) else part for name, part in made.items()}
 
     def without_data(self, entries: slice) -> dict[str, torch.Tensor]:
-        """Types and shapes of what would be made of some of each pattern's tensors."""
-        return self({name: [one.to("meta") for one in tensors[entries]] for name, tensors in self.sources.items()})
+        """Return, on the meta device, the weights that would be made of some of each pattern's tensors."""
+        sources = self.sources.items()
+        return self({pattern: [tensor.to("meta") for tensor in tensors[entries]] for pattern, tensors in sources})
 
     def read(self, name: str, entries: slice) -> torch.Tensor:
-        """One of the weights, made of some of each pattern's tensors."""
+        """Return one of the weights, made of some of each pattern's tensors."""
         return self({pattern: tensors[entries] for pattern, tensors in self.sources.items()})[name]
 
 
-def read_checkpoint(folder: Path, model: Any) -> dict[str, Stored]:
-    """The weights of a checkpoint under transformers' names; of tied ones that are equal, one.
+def read_checkpoint(folder: Path, model: Any) -> dict[str, LazyWeight]:
+    """Return the weights of a checkpoint by transformers' names; of tied weights that are equal, only one.
 
     Args:
         folder: The checkpoint, its files in safetensors.
         model: The causal LM on the meta device.
 
     Raises:
-        BundleError: A mixture's experts are joined in a way in which they cannot be one by one.
+        BundleError: The experts of a mixture are joined in a way that cannot be done one expert at a time.
     """
-    weights: dict[str, Stored] = {}
+    weights: dict[str, LazyWeight] = {}
     for name, sources, converter in _grouped(_mapped(folder), model):
         if converter is None:
             ((tensor,),) = sources.values()
-            weights[name] = Stored.of(tensor)
+            weights[name] = LazyWeight.of(tensor)
         else:
             weights |= _converted(_Conversion(converter, name, model, sources))
     for name, other in model.all_tied_weights_keys.items():
@@ -91,10 +93,10 @@ def _mapped(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _grouped(tensors: Mapping[str, torch.Tensor], model: Any) -> Iterator[tuple[str, Sources, Any]]:
-    """The first weight that each group of tensors becomes, the group, and what converts it if anything does.
+    """Yield the tensors in groups: the first weight that a group becomes, the group, and its converter or None.
 
-    As ``transformers.core_model_loading.convert_and_load_state_dict_in_model`` collects them; what the model does not
-    have is left out.
+    The grouping is that of ``transformers.core_model_loading.convert_and_load_state_dict_in_model``. Tensors that the
+    model does not have are left out.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
@@ -115,7 +117,7 @@ def _grouped(tensors: Mapping[str, torch.Tensor], model: Any) -> Iterator[tuple[
         yield name, sources, by_pattern.get(next(iter(sources)))
 
 
-def _converted(conversion: _Conversion) -> dict[str, Stored]:
+def _converted(conversion: _Conversion) -> dict[str, LazyWeight]:
     from transformers.core_model_loading import MergeModulelist
 
     whole = slice(None)
@@ -126,7 +128,7 @@ def _converted(conversion: _Conversion) -> dict[str, Stored]:
     else:
         parts = [whole]
     return {
-        name: Stored(tensor.dtype, tuple(tensor.shape), _readers(conversion, name, parts))
+        name: LazyWeight(tensor.dtype, tuple(tensor.shape), _readers(conversion, name, parts))
         for name, tensor in made.items()
     }
 
@@ -136,10 +138,10 @@ def _readers(conversion: _Conversion, name: str, parts: Sequence[slice]) -> list
 
 
 def _refuse_inseparable(conversion: _Conversion, made: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a stack whose entries are not each made of their own tensors.
+    """Refuse a stack whose entries cannot be made one by one, each of its own tensors.
 
-    The operations allowed work along dimensions. One that touched the first, along which entries are stacked, would
-    not turn one entry's tensors into one entry.
+    The operations that are allowed work along one dimension. If an operation works along the first dimension, along
+    which the entries are stacked, the tensors of one entry alone do not give an entry, which the shapes show.
     """
     from transformers.core_model_loading import Chunk, Concatenate, Interleave, MergeModulelist, Split, Transpose
 
@@ -147,10 +149,10 @@ def _refuse_inseparable(conversion: _Conversion, made: Mapping[str, torch.Tensor
     known = isinstance(first, MergeModulelist) and all(
         isinstance(operation, Chunk | Concatenate | Interleave | Split | Transpose) for operation in others
     )
-    one = conversion.without_data(slice(1)) if known else {}
-    alone = {name: (1, *tensor.shape[1:]) for name, tensor in made.items()}
+    first_entry = conversion.without_data(slice(1)) if known else {}
+    expected = {name: (1, *tensor.shape[1:]) for name, tensor in made.items()}
     entries = {len(tensors) for tensors in conversion.sources.values()} | {len(tensor) for tensor in made.values()}
-    if len(entries) != 1 or {name: tuple(tensor.shape) for name, tensor in one.items()} != alone:
+    if len(entries) != 1 or {name: tuple(tensor.shape) for name, tensor in first_entry.items()} != expected:
         names = ", ".join(type(operation).__name__ for operation in conversion.converter.operations)
         raise BundleError(
             f"{conversion.name} is joined by {names}, which cannot be done one expert at a time.",

@@ -1,4 +1,4 @@
-"""The original model: loading it where it stands, measuring its sizes, writing its weights into the bundle."""
+"""Loads the original model of a checkpoint, or a model of a bundle, and measures its sizes."""
 
 # Hk key/value heads, T tokens, D head size.
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 
 from spectr_export.original.checkpoint import check_sizes
 from spectr_export.original.conversion import read_checkpoint
-from spectr_export.original.ondemand import Stored, load_on_demand
-from spectr_export.weights import read_places
+from spectr_export.original.ondemand import LazyWeight, load_on_demand
+from spectr_export.weights import read_header
+from spectr_runtime.adapter.rounding import round_inputs
 from spectr_runtime.bundle import ModelSpec
-from spectr_runtime.bundle.e4m3 import round_inputs
 from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape
 from spectr_runtime.bundle.weights import (
@@ -32,17 +32,17 @@ from spectr_runtime.errors import BundleError, first_line
 
 
 def load_config(folder: Path) -> Any:
-    """The transformers configuration in a folder.
+    """Return the transformers configuration in a folder.
 
     Raises:
-        BundleError: transformers does not know the architecture, or only through code that comes with the model.
+        BundleError: transformers does not know the architecture, or would need code that comes with the model.
     """
     from transformers import AutoConfig
 
     path = folder / CONFIG
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers' own checks raise what they meet
+    except Exception as error:  # transformers' own checks raise errors of many types
         raise BundleError(
             f"transformers cannot read {path}: {' '.join(str(error).split()):.200}",
             hint="spectr serves architectures that transformers itself has; it runs no code from a checkpoint.",
@@ -53,30 +53,30 @@ def load_config(folder: Path) -> Any:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Original:
-    """A checkpoint's model.
+    """The model of a checkpoint.
 
     Attributes:
-        model: The causal LM as transformers has it, with its own eager attention, computing in float32, in eval mode.
-        weights: Its weights under transformers' names, tied ones once, in the checkpoint's types.
+        model: transformers' own causal LM, with eager attention, computing in float32, in eval mode.
+        weights: Its weights by transformers' names, each tied group once, in the checkpoint's types.
     """
 
     model: Any
-    weights: Mapping[str, Stored]
+    weights: Mapping[str, LazyWeight]
 
 
 def outline(config: Any) -> Any:
-    """The causal LM on the meta device, which holds shapes and no data."""
+    """Return the causal LM on the meta device, which holds shapes and no data."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        # Some experts exist in half precision only; what is stored goes by the precision asked for.
+        # Some experts are implemented in half precision only. The types that are stored follow from the storage plan.
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
 
 
 def load_stored(folder: Path) -> Original:
-    """The model of a checkpoint, whose weights stay mapped from the files and in their types.
+    """Load the model of a checkpoint without its weights, which stay in the files and in their types until needed.
 
-    The model takes memory only while it computes, and the weights only while they are read.
+    The matrices take memory only while the model computes with them.
 
     Raises:
         BundleError: transformers cannot load it, or weights are missing.
@@ -89,7 +89,7 @@ def load_stored(folder: Path) -> Original:
         raise BundleError(
             f"transformers cannot load {folder}: {first_line(error)}", hint="Check the folder."
         ) from error
-    # A name of the checkpoint may be another of the same tied weight.
+    # A tied weight has several names, and the checkpoint may use another one than the model's own first name.
     aliases = model.named_parameters(remove_duplicate=False)
     names = {id(tensor): name for name, tensor in (*reversed(list(aliases)), *model.named_buffers())}
     stored = {names[id(model.get_parameter_or_buffer(name))]: weight for name, weight in weights.items()}
@@ -97,17 +97,17 @@ def load_stored(folder: Path) -> Original:
 
 
 def load_original(folder: Path, *, rounding: bool = True) -> Any:
-    """The causal LM as transformers has it, with its own eager attention, computing in float32, in eval mode.
+    """Load transformers' own causal LM, with eager attention, computing in float32, in eval mode.
 
     Args:
         folder: A checkpoint, or a model of a bundle, whose matrices may be quantised.
-        rounding: Whether one in fp8 rounds what it multiplies.
+        rounding: Whether a model in fp8 rounds the inputs of its layers to fp8.
 
     Raises:
-        BundleError: As ``load_stored``.
+        BundleError: transformers cannot load it, or weights are missing.
     """
     whole = folder / WEIGHTS
-    if whole.is_file() and any(name.endswith(CODES) for name in read_places(whole)):
+    if whole.is_file() and any(name.endswith(CODES) for name in read_header(whole)):
         model = load_on_demand(load_config(folder), _stored_weights(whole))
         if rounding:
             round_inputs(model, read_input_scales(whole))
@@ -116,7 +116,7 @@ def load_original(folder: Path, *, rounding: bool = True) -> Any:
 
 
 def longest_text(config: Any) -> int:
-    """The longest text in tokens that a model was made for; Bloom's configuration has its own word for it.
+    """Return the longest text in tokens for which a model was made; Bloom's configuration has its own name for it.
 
     Raises:
         BundleError: The configuration does not say.
@@ -132,11 +132,11 @@ def longest_text(config: Any) -> int:
 
 
 def measure_spec(model: Any) -> ModelSpec:
-    """Sizes of a model, read off a pass of its own with its own cache.
+    """Measure the sizes of a model by one forward pass with its own cache.
 
     Raises:
-        BundleError: Its layers keep caches of different shapes, its logits are not as wide as config.json says, or that
-            does not say how long a text may be.
+        BundleError: The layers keep caches of different shapes, the logits are not as wide as config.json says, or
+            config.json does not say how long a text may be.
     """
     with torch.inference_mode():
         output = model(input_ids=torch.tensor([[0, 1]]), use_cache=True)
@@ -162,8 +162,8 @@ def measure_spec(model: Any) -> ModelSpec:
     )
 
 
-def _stored_weights(path: Path) -> dict[str, Stored]:
-    """The weights of a bundle's model, quantised ones decoded when they are read."""
+def _stored_weights(path: Path) -> dict[str, LazyWeight]:
+    """Return the weights of a bundle's model; quantised weights are dequantised when they are read."""
     stored, order = read_stored(path)
     weights = {}
     for name, tensor in stored.items():
@@ -172,17 +172,17 @@ def _stored_weights(path: Path) -> dict[str, Stored]:
             scales = stored[plain + SCALES].float()
             if tensor.dim() == 2:
                 read = functools.partial(read_layer, tensor, scales, inputs_first=order.layers)
-                weights[plain] = Stored(torch.float32, layer_shape(tensor, scales, order), [read])
+                weights[plain] = LazyWeight(torch.float32, layer_shape(tensor, scales, order), [read])
             else:
                 weights[plain] = _stored_stack(tensor, scales, up=is_up(plain), inputs_first=order.experts)
         elif not name.endswith(SCALES):
-            weights[name] = Stored.of(tensor)
+            weights[name] = LazyWeight.of(tensor)
     return weights
 
 
-def _stored_stack(codes: torch.Tensor, scales: torch.Tensor, *, up: bool, inputs_first: bool) -> Stored:
+def _stored_stack(codes: torch.Tensor, scales: torch.Tensor, *, up: bool, inputs_first: bool) -> LazyWeight:
     def read(number: int) -> torch.Tensor:
         return read_expert(codes, scales, number, up=up, inputs_first=inputs_first)[None]
 
     shape = stack_shape(codes, scales, up=up, inputs_first=inputs_first)
-    return Stored(torch.float32, shape, [functools.partial(read, number) for number in range(shape[0])])
+    return LazyWeight(torch.float32, shape, [functools.partial(read, number) for number in range(shape[0])])

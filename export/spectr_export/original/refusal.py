@@ -1,7 +1,7 @@
-"""Which models are refused before anything is built, and why.
+"""Refuses models that the engine contract cannot express, before anything is built.
 
-The engine contract has one attention with an explicit mask and one growing cache per layer. A model that needs more
-would be wrong in places that a short parity check may not reach.
+The contract has one attention with an explicit mask, and one growing cache per layer. A model that needs more could
+pass the parity check, which reads short texts, and still give wrong logits on long ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from spectr_runtime.errors import BundleError
 
 OTHER = "Use a decoder-only model whose layers attend to all of the text or to a window of it."
-# Bloom's linear biases are in the contract; these have theirs in attention of their own.
+# Architectures whose own attention computes linear position biases. Bloom's biases, in contrast, can be expressed.
 ALIBI = ("mpt",)
 
 
@@ -20,11 +20,11 @@ def refuse_unsupported(config: Any, capacity: int) -> None:
     """Refuse a model that the engine contract cannot express.
 
     Args:
-        config: Its transformers configuration.
+        config: The model's transformers configuration.
         capacity: Longest text in tokens.
 
     Raises:
-        BundleError: Names what the model has that the contract has not.
+        BundleError: The model needs something that the contract does not have; the message names it.
     """
     for reason, hint in _reasons(config, capacity):
         raise BundleError(f"The {config.model_type} model has {reason}, which spectr does not serve.", hint=hint)
@@ -53,7 +53,7 @@ def _reasons(config: Any, capacity: int) -> Iterator[tuple[str, str]]:
 
 
 def _short_ranges(config: Any) -> Iterator[int]:
-    """Lengths up to which LongRoPE keeps its short factors, for all layers or for one type of layer each."""
+    """Yield the lengths up to which LongRoPE uses its short factors: one for all layers, or one per type of layer."""
     parameters = getattr(config, "rope_parameters", None) or {}
     for group in (parameters, *parameters.values()):
         if isinstance(group, Mapping) and group.get("rope_type") == "longrope":

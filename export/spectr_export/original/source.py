@@ -1,4 +1,4 @@
-"""Where a model comes from: a local folder or a repository on the hub, weights in safetensors only."""
+"""Finds the folder of a checkpoint, on the disk or on the hub; its weights must be in safetensors."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from spectr_export.original.checkpoint import check_weights
 from spectr_runtime.bundle.layout import CONFIG
 from spectr_runtime.errors import BundleError, SpectrError, UsageError, first_line
 
-# The hub's rule for `name` and `owner/name`, and behind an @ a branch, tag or commit.
+# The hub's rule for `name` and `owner/name`, then, after an @, a branch, tag or commit.
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?)(@(?P<revision>[\w.\-/]+))?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-# Subfolders hold other formats; `consolidated` is a second copy of the weights.
+# Subfolders hold other formats, and files named `consolidated` are a second copy of the weights.
 OTHER_FORMATS = ["*/*", "consolidated*"]
 
 
 def fetch(source: str) -> Path:
-    """The local folder of a model, downloaded to the hub's cache if ``source`` names a repository.
+    """Return the local folder of a model, after downloading it to the hub's cache if ``source`` names a repository.
 
     Args:
         source: A folder, or a hub id such as ``owner/name`` or ``owner/name@revision``.
 
     Raises:
-        UsageError: There is neither such a folder nor can it be a hub id.
+        UsageError: ``source`` is neither a folder nor a valid hub id, or the hub has no such repository or revision.
         SpectrError: The hub cannot be reached or does not give the repository.
-        BundleError: There are no weights in safetensors, or they are not sound.
+        BundleError: The model has no weights in safetensors, or files that are not sound.
     """
     folder = Path(source)
     if not (source and folder.is_dir()):

@@ -1,4 +1,4 @@
-"""The tokenizer that draft and target share, the vocabulary that they share, and the tokens that end a text."""
+"""The tokenizer and the vocabulary that draft and target share, and the tokens that end a text."""
 
 # V vocabulary: token ids 0 .. V - 1.
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Any
 from spectr_runtime.bundle import Vocabulary
 from spectr_runtime.errors import BundleError, first_line
 
-# Accents composed and not, digits, white space, code, other scripts, an emoji: where tokenizers differ.
+# A text with much in which tokenizers differ: accents composed and not, digits, white space, code, other scripts, an
+# emoji.
 PROBE = "Naïve café №42 cafe\u0301:\n\n\tdef f(x):  return x**2.5  # 你好, Привет 🙂 don't—WON'T 00012345\r\n"
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a model's folder.
+    """Load the tokenizer in a model's folder.
 
     Raises:
-        BundleError: There is none that transformers can load without running code from the folder.
+        BundleError: transformers cannot load a tokenizer without running code from the folder.
     """
     from transformers import AutoTokenizer
 
@@ -35,30 +36,30 @@ def load_tokenizer(folder: Path) -> Any:
 def refuse_other_tokenizer(target: Any, draft: Any) -> None:
     """Refuse a draft whose token ids mean something else than the target's.
 
-    Which of the special tokens ends a text or pads it may differ: a base model drafts for an instruct model. Ids, texts
-    and what counts as special must not.
+    The ids, the texts and the special tokens have to be the same. The special token that ends a text or pads it may be
+    another one, so that a base model can draft for an instruct model.
 
     Args:
         target: The target's tokenizer.
         draft: The draft's tokenizer.
 
     Raises:
-        BundleError: Says what differs first.
+        BundleError: The tokenizers differ; the message gives the first difference.
     """
-    for what, difference in (
+    for part, difference in (
         ("vocabularies", _difference(target.get_vocab(), draft.get_vocab())),
         ("special tokens", _difference(_special(target), _special(draft))),
         ("encodings of a probe text", _first_difference(_encode(target), _encode(draft))),
     ):
         if difference:
             raise BundleError(
-                f"Draft and target do not share a tokenizer; their {what} differ: {difference}.",
+                f"Draft and target do not share a tokenizer; their {part} differ: {difference}.",
                 hint="Choose a draft of the same family as the target.",
             )
 
 
 def common_vocabulary(widths: Mapping[str, int], tokenizer: Any, end_tokens: tuple[int, ...]) -> Vocabulary:
-    """The token ids that both models score; wider logits are padding.
+    """Return the token ids that both models score; further logits of the wider model are padding.
 
     Args:
         widths: Width of the logits of each model.
@@ -79,7 +80,7 @@ def common_vocabulary(widths: Mapping[str, int], tokenizer: Any, end_tokens: tup
 
 
 def find_end_tokens(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that generation_config.json, config.json or the tokenizer says ends a text, sorted."""
+    """Return all ids that end a text by generation_config.json, config.json or the tokenizer, sorted."""
     generation = folder / "generation_config.json"
     settings = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
     named = (settings.get("eos_token_id"), getattr(config, "eos_token_id", None), tokenizer.eos_token_id)

@@ -1,1 +1,10 @@
-"""How a model's weights are stored: types, quantisation, and the file that they are written to."""
+"""Decides how the weights of a model are stored, and writes them.
+
+Modules:
+    precision: The type of a model's numbers and its quantisation.
+    plan: Which weights of a model are quantised, and the form in which each is written.
+    quantiser: Rounds matrices to int8, int4 or fp8.
+    experts: Rounds the stacked experts of a mixture.
+    activations: Measures the inputs of linear layers, for the scales of fp8.
+    save: Writes the folder of a model.
+"""

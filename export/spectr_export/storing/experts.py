@@ -1,7 +1,8 @@
-"""Rounding a mixture's experts, each product as a linear layer's matrix; ``bundle.stacks`` says how they are stored.
+"""Quantises the experts of a mixture, each product in the form of a linear layer's matrix.
 
-In int4 every expert has blocks of its own. In int8 the outputs of ``gate_up_proj`` have scales for each expert, those
-of ``down_proj`` one for all experts of a product.
+``spectr_runtime.bundle.stacks`` describes how the result is stored, and which experts form one product. In int4 every
+expert has blocks of its own. In int8 the outputs of ``gate_up_proj`` have a scale for each expert; the outputs of
+``down_proj`` share one scale over all experts of a product.
 """
 
 # X experts of a layer, E experts of a product, K inputs of an expert, N outputs.
@@ -13,20 +14,20 @@ from typing import Any
 
 import torch
 
-from spectr_export.original.ondemand import Stored
+from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.quantiser import quantise, quantised_layouts
 from spectr_export.weights import Layout
 from spectr_runtime.bundle.stacks import DOWN, UP, experts_per_product, products
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stack:
-    """One of the two stacks of a layer's experts.
+class ExpertStack:
+    """The shape of one of the two stacks in which transformers keeps the experts of a layer.
 
     Attributes:
-        shape: Its sizes: [X, K, N] if the inputs are first, else [X, N, K].
-        up: Whether it is ``gate_up_proj``.
-        inputs_first: How it stands.
+        shape: The stack's sizes: [X, K, N] if the inputs are first, else [X, N, K].
+        up: Whether this is ``gate_up_proj``.
+        inputs_first: Whether the inputs are first.
     """
 
     shape: tuple[int, ...]
@@ -40,18 +41,18 @@ class Stack:
         return (second, first) if self.inputs_first else (first, second)
 
 
-def find_stacks(model: Any) -> dict[str, Stack]:
-    """The stacks of a model by the names of their weights; none if it is no mixture."""
+def find_stacks(model: Any) -> dict[str, ExpertStack]:
+    """Return the stacks of a model by the names of their weights; a model that is no mixture has none."""
     return {
-        f"{path}.{name}": Stack(tuple(module.get_parameter(name).shape), name == UP, module.is_transposed)
+        f"{path}.{name}": ExpertStack(tuple(module.get_parameter(name).shape), name == UP, module.is_transposed)
         for path, module in model.named_modules()
-        if hasattr(module, "has_gate")
+        if hasattr(module, "has_gate")  # transformers marks the modules with stacked experts in this way
         for name in (UP, DOWN)
     }
 
 
-def stack_layouts(stack: Stack, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:
-    """What ``quantise_stack`` will give."""
+def stack_layouts(stack: ExpertStack, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:
+    """Return the layouts of the codes and scales that ``quantise_stack`` makes."""
     experts = experts_per_product(stack.shape)
     count, (outputs, inputs) = stack.shape[0] // experts, stack.sizes
     joined = (outputs * experts, inputs) if stack.up else (outputs, inputs * experts)
@@ -62,13 +63,13 @@ def stack_layouts(stack: Stack, quantisation: str, dtype: torch.dtype) -> tuple[
 
 
 def quantise_stack(
-    weight: Stored, stack: Stack, quantisation: str, dtype: torch.dtype
+    weight: LazyWeight, stack: ExpertStack, quantisation: str, dtype: torch.dtype
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Codes and scales, product by product.
+    """Yield the codes and scales of each product.
 
     Args:
-        weight: The experts, one per part.
-        stack: What they are.
+        weight: The experts, one for each part.
+        stack: The shape of the stack.
         quantisation: ``int8`` or ``int4``.
         dtype: Type of the scales.
     """

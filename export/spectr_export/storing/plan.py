@@ -1,4 +1,4 @@
-"""What is stored of a model in a precision: which of its matrices are quantised, and every weight in its form."""
+"""The storage plan of a model: which of its weights are quantised, and the form in which each weight is written."""
 
 from __future__ import annotations
 
@@ -9,119 +9,134 @@ from typing import Any
 
 import torch
 
-from spectr_export.original.ondemand import Stored
-from spectr_export.storing.experts import Stack, find_stacks, quantise_stack, stack_layouts
+from spectr_export.original.ondemand import LazyWeight
+from spectr_export.storing.experts import ExpertStack, find_stacks, quantise_stack, stack_layouts
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import fits, has_inputs_first, quantisable, quantise, quantised_layouts, scale_to
 from spectr_export.weights import Layout
-from spectr_runtime.bundle.weights import CODES, INPUT, SCALES
+from spectr_runtime.bundle.weights import CODES, INPUT, SCALES, Order
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError
 
 NO_INPUTS: Mapping[str, float] = {}
-# How far a text may go beyond the largest inputs that were measured. Floating-point codes lose nothing by it but the
-# very smallest numbers.
+# The scales of fp8 allow for inputs that are larger than the largest measured by this factor. A floating-point code
+# loses precision by it only at the very smallest numbers.
 HEADROOM = 2.0
 
 
-def layouts(model: Any, precision: Precision) -> dict[str, Layout]:
-    """What ``convert`` will give, by name.
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoragePlan:
+    """How one model is stored in one precision; made once for each model, from its shapes alone.
 
-    Raises:
-        BundleError: As ``quantised_matrices``.
+    Attributes:
+        precision: The precision.
+        matrices: Names of the linear layers' matrices that are quantised.
+        stacks: The stacks of experts that are quantised, by the names of their weights.
+        order: Whether the model keeps inputs first, in its layers and in its stacks of experts.
+        layouts: Type and shape of every tensor that is written, by its name in the file.
     """
-    made: dict[str, Layout] = {}
-    quantised, stacks = quantised_matrices(model, precision), _quantised_stacks(model, precision)
-    turned = has_inputs_first(model)
-    for name, tensor in distinct_weights(model).items():
-        if name in quantised:
-            pair = quantised_layouts(tensor.T if turned else tensor, precision.quantisation, DTYPES[precision.dtype])
-            made[name + CODES], made[name + SCALES] = pair
-        elif name in stacks:
-            pair = stack_layouts(stacks[name], precision.quantisation, DTYPES[precision.dtype])
-            made[name + CODES], made[name + SCALES] = pair
-        else:
-            made[name] = Layout(_dtype(tensor, precision), tuple(tensor.shape))
-    if precision.quantisation == "fp8":
-        made |= {name + INPUT: Layout(DTYPES[precision.dtype], ()) for name in sorted(quantised)}
-    return made
 
+    precision: Precision
+    matrices: frozenset[str]
+    stacks: Mapping[str, ExpertStack]
+    order: Order
+    layouts: Mapping[str, Layout]
 
-def convert(
-    model: Any, weights: Mapping[str, Stored], precision: Precision, inputs: Mapping[str, float] = NO_INPUTS
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Give every weight of a model once as it is to be stored, part by part, made when it is asked for.
+    @staticmethod
+    def of(model: Any, precision: Precision) -> StoragePlan:
+        """Plan how to store a model.
 
-    Args:
-        model: A causal LM.
-        weights: Its weights, in any type.
-        precision: How they are to be stored.
-        inputs: For fp8, the largest number that each quantised matrix is multiplied with.
+        Args:
+            model: A causal LM, which may be on the meta device.
+            precision: How to store it.
 
-    Yields:
-        The name in transformers' model (of quantised weights, with a suffix) and the next part of the tensor.
+        Raises:
+            BundleError: The model has nothing to quantise, or experts that cannot be stored in fp8.
+        """
+        stacks = find_stacks(model)
+        _refuse_fp8_experts(model, stacks, precision)
+        order = Order(has_inputs_first(model), any(stack.inputs_first for stack in stacks.values()))
+        matrices, quantised_stacks = frozenset[str](), dict[str, ExpertStack]()
+        if precision.quantisation != "none":
+            matrices = frozenset(quantisable(model, precision.quantisation))
+            quantised_stacks = {
+                name: stack for name, stack in stacks.items() if fits(stack.sizes, precision.quantisation)
+            }
+        made = StoragePlan(precision, matrices, quantised_stacks, order, {})
+        return dataclasses.replace(made, layouts=dict(made._lay_out(distinct_weights(model))))
 
-    Raises:
-        BundleError: A weight is too large for the new type.
-    """
-    quantised, stacks = quantised_matrices(model, precision), _quantised_stacks(model, precision)
-    turned = has_inputs_first(model)
-    for name, weight in weights.items():
-        dtype = DTYPES[precision.dtype] if weight.dtype.is_floating_point else weight.dtype
-        pairs: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()
-        if dtype == torch.float16:
-            weight = _checked(name, weight)
-        if name in stacks:
-            pairs = quantise_stack(weight, stacks[name], precision.quantisation, dtype)
-        elif name in quantised:
-            matrices = (part().T if turned else part() for part in weight.parts)
-            pairs = (quantise(matrix_NK, precision.quantisation, dtype) for matrix_NK in matrices)
-        else:
-            yield from ((name, part().to(dtype)) for part in weight.parts)
-        for codes, scales in pairs:
+    def convert(
+        self, weights: Mapping[str, LazyWeight], inputs: Mapping[str, float] = NO_INPUTS
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every weight once as it is to be stored, part by part; a part is made when it is asked for.
+
+        Args:
+            weights: The model's weights, in any type.
+            inputs: For fp8, the largest number that each quantised matrix is multiplied with.
+
+        Yields:
+            A name of ``layouts``, and the next part of that tensor.
+
+        Raises:
+            BundleError: A weight is too large for the new type.
+        """
+        dtype, quantisation = DTYPES[self.precision.dtype], self.precision.quantisation
+        for name, weight in weights.items():
+            pairs: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()
+            stored_dtype = self._dtype(weight.dtype)
+            if stored_dtype == torch.float16:
+                weight = _checked(name, weight)
+            if name in self.stacks:
+                pairs = quantise_stack(weight, self.stacks[name], quantisation, stored_dtype)
+            elif name in self.matrices:
+                matrices = (part().T if self.order.layers else part() for part in weight.parts)
+                pairs = (quantise(matrix_NK, quantisation, stored_dtype) for matrix_NK in matrices)
+            else:
+                yield from ((name, part().to(stored_dtype)) for part in weight.parts)
+            for codes, scales in pairs:
+                yield name + CODES, codes
+                yield name + SCALES, scales
+        for name, largest in inputs.items():
+            yield name + INPUT, scale_to(torch.tensor(HEADROOM * largest), dtype)
+
+    def _lay_out(self, weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Layout]]:
+        dtype, quantisation = DTYPES[self.precision.dtype], self.precision.quantisation
+        for name, tensor in weights.items():
+            if name in self.matrices:
+                codes, scales = quantised_layouts(tensor.T if self.order.layers else tensor, quantisation, dtype)
+            elif name in self.stacks:
+                codes, scales = stack_layouts(self.stacks[name], quantisation, dtype)
+            else:
+                yield name, Layout(self._dtype(tensor.dtype), tuple(tensor.shape))
+                continue
             yield name + CODES, codes
             yield name + SCALES, scales
-    for name, largest in inputs.items():
-        yield name + INPUT, scale_to(torch.tensor(HEADROOM * largest), DTYPES[precision.dtype])
+        if quantisation == "fp8":
+            yield from ((name + INPUT, Layout(dtype, ())) for name in sorted(self.matrices))
+
+    def _dtype(self, given: torch.dtype) -> torch.dtype:
+        """Return the type in which numbers of a type are stored: integers keep theirs."""
+        return DTYPES[self.precision.dtype] if given.is_floating_point else given
 
 
 def distinct_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Parameters, tied ones once, and the buffers that transformers stores."""
+    """Return the parameters, each tied group once, and the buffers that transformers stores."""
     stored = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
     return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers.items())}
 
 
-def _dtype(tensor: torch.Tensor, precision: Precision) -> torch.dtype:
-    return DTYPES[precision.dtype] if tensor.is_floating_point() else tensor.dtype
-
-
-def quantised_matrices(model: Any, precision: Precision) -> set[str]:
-    """Names of the linear layers' matrices that a precision quantises.
-
-    Raises:
-        BundleError: The model has nothing to quantise, or experts that cannot be in fp8.
-    """
-    if precision.quantisation == "none":
-        return set()
-    if precision.quantisation == "fp8" and find_stacks(model):
+def _refuse_fp8_experts(model: Any, stacks: Mapping[str, ExpertStack], precision: Precision) -> None:
+    if precision.quantisation == "fp8" and stacks:
         raise BundleError(
             f"The {model.config.model_type} model is a mixture of experts, which cannot be stored in fp8: what "
             "its experts multiply is weighted in the graph before it would be rounded, and in transformers after.",
             hint="Use `int8` or `int4`.",
         )
-    return quantisable(model, precision.quantisation)
 
 
-def _quantised_stacks(model: Any, precision: Precision) -> dict[str, Stack]:
-    if precision.quantisation == "none":
-        return {}
-    stacks = find_stacks(model).items()
-    return {name: stack for name, stack in stacks if fits(stack.sizes, precision.quantisation)}
-
-
-def _checked(name: str, weight: Stored) -> Stored:
-    """The same weight, whose parts are refused when they are read if they do not fit float16."""
+def _checked(name: str, weight: LazyWeight) -> LazyWeight:
+    """Return the same weight, whose parts raise an error when they are read if they do not fit float16."""
     parts = [functools.partial(_refuse_large, name, part) for part in weight.parts]
     return dataclasses.replace(weight, parts=parts)
 

@@ -1,4 +1,4 @@
-"""How a model is stored: the type of its numbers, and whether its matrices are quantised."""
+"""The precision of a stored model: the type of its numbers, and the quantisation of its matrices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ QUANTISATIONS = ("none", "int8", "int4", "fp8")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Precision:
-    """How a model is stored.
+    """How a model is stored; printed, for instance, as ``int8 weights and float32``.
 
     Attributes:
         dtype: Type of the weights and of the cache: ``float32``, ``float16`` or ``bfloat16``.
-        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8``, ``int4`` or
-            ``fp8``, which rounds what they are multiplied with as well.
+        quantisation: How the matrices of the model's layers are stored: ``none`` (in ``dtype``), ``int8``, ``int4``,
+            or ``fp8``, in which the inputs of the layers are rounded to fp8 as well.
     """
 
     dtype: str = "float32"

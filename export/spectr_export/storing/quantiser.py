@@ -1,9 +1,10 @@
-"""Rounding the matrices of layers to int8, int4 or fp8.
+"""Rounds the matrices of linear layers to int8, int4 or fp8.
 
-All are symmetric and round to nearest. int8 has one scale per output, with the largest weight at 127; int4 has one per
-block of 32 inputs, from a few clipping points that with the least squared error; fp8 has one per output, with the
-largest weight at 448. No weight depends on data: any model is quantised in one pass over its weights. The result is
-ONNX's DequantizeLinear, which ONNX Runtime and TensorRT read.
+All three are symmetric and round to nearest. int8 has one scale per output, with the largest weight at code 127. int4
+has one scale per block of 32 inputs, chosen from a few clipping points so that the squared error is least. fp8 has one
+scale per output, with the largest weight at code 448. The codes depend on the weights alone and on no data, so that any
+model is quantised in one pass over its weights. The result is what ONNX's DequantizeLinear takes, which ONNX Runtime
+and TensorRT both read.
 """
 
 # K inputs of a linear layer, N outputs, G blocks of inputs.
@@ -21,24 +22,24 @@ from spectr_runtime.bundle.e4m3 import LARGEST, encode
 from spectr_runtime.errors import BundleError
 
 BLOCK = 32
-# Fractions of a block's largest weight that the largest code may stand for.
+# Fractions of a block's largest weight that the largest code may represent.
 CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8)
 
 
 def quantisable(model: Any, quantisation: str) -> set[str]:
-    """Names of the layers' matrices that are quantised: all but the one that gives the logits.
+    """Return the names of the linear layers' matrices that are quantised.
 
-    Embeddings and logits stay as they are; a model's quality depends most on them. So does a matrix whose inputs do not
-    fill whole blocks.
+    The embeddings and the matrix that gives the logits are not quantised, because the quality of a model depends most
+    on them. Neither is a matrix whose inputs do not fill whole blocks.
 
     Raises:
-        BundleError: There is none.
+        BundleError: There are no such matrices.
     """
     head = model.get_output_embeddings()
     found = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and fits(_turned(module), quantisation)
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and fits(_sizes(module), quantisation)
     }
     if not found:
         raise BundleError(
@@ -49,17 +50,17 @@ def quantisable(model: Any, quantisation: str) -> set[str]:
 
 
 def has_inputs_first(model: Any) -> bool:
-    """Whether a model's layers keep their matrices [K, N], as GPT-2 does, not [N, K]."""
+    """Return whether the layers of a model keep their matrices as [K, N], as those of GPT-2 do, and not as [N, K]."""
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def _turned(module: nn.Linear | Conv1D) -> torch.Size:
-    """Outputs and inputs of a layer."""
+def _sizes(module: nn.Linear | Conv1D) -> torch.Size:
+    """Return the outputs and inputs of a layer."""
     return module.weight.shape if isinstance(module, nn.Linear) else module.weight.T.shape
 
 
 def quantised_layouts(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:
-    """What ``quantise`` will give."""
+    """Return the layouts of the codes and scales that ``quantise`` makes."""
     outputs, inputs = matrix_NK.shape
     if quantisation == "int8":
         return Layout(torch.int8, (inputs, outputs)), Layout(dtype, (outputs,))
@@ -69,7 +70,7 @@ def quantised_layouts(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.d
 
 
 def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes and scales of a linear layer's matrix, as ``spectr_runtime.bundle.weights`` describes them.
+    """Return the codes and scales of a linear layer's matrix, in the form that ``spectr_runtime.bundle.weights`` reads.
 
     Args:
         matrix_NK: The matrix, in any type.
@@ -94,25 +95,29 @@ def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> 
         scales_GN = torch.where(error_GN < best_GN, tried_GN, scales_GN)
         best_GN = torch.minimum(error_GN, best_GN)
     codes_KN = _round(blocks_GKN, scales_GN[:, None], 7).view(inputs, outputs).to(torch.int8).view(torch.uint8) & 15
+    # Two codes share a byte, the code of the even output in its low half.
     return codes_KN[:, 0::2] | (codes_KN[:, 1::2] << 4), scales_GN.to(dtype)
 
 
 def scale_to(largest: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Scales of fp8 in a type, with which the largest numbers have the largest code."""
+    """Return scales of fp8 in a type, such that the largest numbers get the largest code."""
     return _positive((largest / LARGEST).to(dtype))
 
 
 def _round(weights: torch.Tensor, scales: torch.Tensor, largest: int) -> torch.Tensor:
-    """The nearest codes of -largest to largest."""
+    """Return the nearest codes from -largest to largest."""
     return (weights / scales).round_().clamp_(-largest, largest)
 
 
 def _positive(scales: torch.Tensor) -> torch.Tensor:
-    """Scales of which none is 0: where all weights are, any other gives them too, and TensorRT takes no other."""
+    """Return the scales with 1 in place of 0.
+
+    A scale is 0 where all weights are 0, which any other scale gives as well, and TensorRT refuses a scale of 0.
+    """
     return scales.where(scales > 0, 1)
 
 
 def fits(sizes: Sequence[int], quantisation: str) -> bool:
-    """Whether a matrix of so many outputs and inputs can be stored so."""
+    """Return whether a matrix of so many outputs and inputs can be stored in a quantisation."""
     outputs, inputs = sizes
     return quantisation != "int4" or (inputs % BLOCK == 0 and outputs % 2 == 0)

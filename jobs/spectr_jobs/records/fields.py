@@ -8,22 +8,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from spectr_runtime.errors import RequestError
-from spectr_runtime.rows.request import (
-    MAX_LOGPROBS,
-    MAX_REPETITION_PENALTY,
-    MAX_SEED,
-    MIN_REPETITION_PENALTY,
-    REPETITION_PENALTIES,
-    TEMPERATURES,
-    SamplingParams,
-    is_temperature,
-)
+from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES, Range
+from spectr_runtime.rows.request import SamplingParams
 
 SHOWN = 60
 MAX_COMPLETIONS = 128
@@ -42,12 +33,11 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def integer(low: int, high: float = math.inf) -> Check:
-    """Check for an integer from ``low`` to ``high``, both allowed."""
-    top = "upwards" if high == math.inf else f"to {high}"
+def integer(allowed: Range, words: str = "") -> Check:
+    """Return the check for an integer in a range; the words replace the range's bounds in messages."""
     return Check(
-        lambda value: isinstance(value, int) and is_integer(value) and low <= value <= high,
-        f"an integer from {low} {top}",
+        lambda value: isinstance(value, int) and is_integer(value) and allowed.holds(value),
+        words or f"an integer from {allowed.bounds}",
     )
 
 
@@ -55,9 +45,9 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def number(low: float, high: float, allowed: str = "") -> Check:
-    """Check for a number from ``low`` to ``high``, both allowed."""
-    return Check(lambda value: _is_number(value) and low <= value <= high, allowed or f"a number from {low} to {high}")
+def number(allowed: Range, words: str = "") -> Check:
+    """Return the check for a number in a range; the words replace the range's bounds in messages."""
+    return Check(lambda value: _is_number(value) and allowed.holds(value), words or f"a number from {allowed.bounds}")
 
 
 def is_text(value: object) -> bool:
@@ -75,7 +65,7 @@ def is_token(value: object) -> bool:
     return isinstance(value, int) and is_integer(value) and value >= 0
 
 
-_BIAS = number(-100, 100)
+_BIAS = number(LOGIT_BIAS)
 _TOKEN = re.compile("0|[1-9][0-9]{0,9}")
 
 
@@ -86,32 +76,30 @@ def _is_bias(value: object) -> bool:
 
 
 BOOLEAN = Check(lambda value: isinstance(value, bool), "true or false")
-TOP_LOGPROBS = integer(0, MAX_LOGPROBS)
+TOP_LOGPROBS = integer(RANGES["logprobs"])
 # What is understood, by name. The last ones say how many completions are wanted and what their rows hold.
 SAMPLING: Mapping[str, Check] = {
-    "max_tokens": integer(1),
-    "max_completion_tokens": integer(1),
-    "temperature": Check(lambda value: _is_number(value) and is_temperature(value), TEMPERATURES),
-    "top_p": Check(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
-    "top_k": Check(integer(-1).accepts, "an integer from 1 upwards, or 0 or -1 for all tokens"),
-    "min_p": number(0, 1),
-    "presence_penalty": number(-2, 2),
-    "frequency_penalty": number(-2, 2),
-    "repetition_penalty": number(
-        MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY, f"a number from {REPETITION_PENALTIES}"
-    ),
-    "logit_bias": Check(_is_bias, "an object of token ids and numbers from -100 to 100"),
-    "min_tokens": integer(0),
+    "max_tokens": integer(RANGES["max_tokens"]),
+    "max_completion_tokens": integer(RANGES["max_tokens"]),
+    "temperature": number(RANGES["temperature"], RANGES["temperature"].words),
+    "top_p": number(RANGES["top_p"], "a number above 0, at most 1"),
+    "top_k": integer(Range(-1), "an integer from 1 upwards, or 0 or -1 for all tokens"),
+    "min_p": number(RANGES["min_p"]),
+    "presence_penalty": number(RANGES["presence_penalty"]),
+    "frequency_penalty": number(RANGES["frequency_penalty"]),
+    "repetition_penalty": number(RANGES["repetition_penalty"]),
+    "logit_bias": Check(_is_bias, f"an object of token ids and numbers from {LOGIT_BIAS.bounds}"),
+    "min_tokens": integer(Range(0)),
     "stop": Check(lambda value: is_text(value) or list_of(is_text)(value), "a non-empty text or a list of them"),
-    "seed": Check(integer(0, MAX_SEED).accepts, "an integer from 0 to 2**63 - 1"),
+    "seed": integer(RANGES["seed"], f"an integer {RANGES['seed'].words}"),
     "stop_token_ids": Check(list_of(is_token), "a list of token ids"),
     "ignore_eos": BOOLEAN,
     "logprobs": Check(
         lambda value: isinstance(value, bool) or TOP_LOGPROBS.accepts(value), f"true, false or {TOP_LOGPROBS.allowed}"
     ),
     "top_logprobs": TOP_LOGPROBS,
-    "n": integer(1, MAX_COMPLETIONS),
-    "best_of": integer(1),
+    "n": integer(Range(1, MAX_COMPLETIONS)),
+    "best_of": integer(Range(1)),
     "echo": BOOLEAN,
     "return_token_ids": BOOLEAN,
 }

@@ -18,6 +18,8 @@ LINE_SECONDS = 30.0
 BAR_WIDTH = 20
 BAR_CHARACTERS = "─━"
 WIDE = 120  # columns of a terminal that does not tell
+# tqdm hides a bar on a terminal that tells no size, as those of containers may; what fits is decided here instead.
+UNLIMITED = {"ncols": 1000, "nrows": 1000}
 
 
 class Progress:
@@ -44,6 +46,7 @@ class Progress:
             delay=BAR_SECONDS,
             mininterval=BAR_SECONDS,
             miniters=1,
+            **UNLIMITED,
         )
 
     def skip(self, records: int) -> None:

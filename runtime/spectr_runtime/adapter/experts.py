@@ -1,12 +1,14 @@
 """Mixtures of experts as matrix products over all experts, with the router's weights between them.
 
-Every expert runs on every token and those that the router did not choose count with weight zero: exact, without a
-data-dependent shape or loop, and on every runtime. Its price is reading and multiplying all experts: nothing where the
-tokens of a call reach them all anyway, as in verification of a batch, and (experts / experts chosen) times the work of
-a single token alone.
+Every expert runs on every token, and the experts that the router did not choose count with weight zero. That is exact,
+needs no shape or loop that depends on the data, and works on every backend.
+
+The price is that all experts are read and multiplied. It is nothing when the tokens of a call reach all experts anyway,
+as in the verification of a batch. A single token alone costs (experts / experts chosen) times as much.
 """
 
-# N tokens of a call, H hidden size, X experts, K experts chosen, I inner size of an expert, J = 2I with its gate.
+# N tokens of a call, H hidden size, X experts, K experts chosen per token, I inner size of an expert, J = 2I with its
+# gate, F inner sizes of the experts of one product side by side.
 from __future__ import annotations
 
 import functools
@@ -23,16 +25,16 @@ EXPERTS = "spectr_contract"
 def run_experts(
     module: Any, hidden_NH: torch.Tensor, chosen_NK: torch.Tensor, weights_NK: torch.Tensor
 ) -> torch.Tensor:
-    """The experts of a layer in the form that transformers calls; output [N, H].
+    """Run the experts of a layer, with the arguments that transformers passes; output [N, H].
 
     Args:
-        module: Holds the experts' weights, in the layout that its attributes tell.
+        module: The module with the experts' weights; its attributes describe their layout.
         hidden_NH: Hidden states.
-        chosen_NK: Experts that the router chose.
-        weights_NK: Their weights.
+        chosen_NK: The experts that the router chose for each token.
+        weights_NK: The router's weights of these experts.
 
     Raises:
-        BundleError: The experts are not gated, or norm their outputs.
+        BundleError: The experts have no gate, or a norm of their own.
     """
     if not module.has_gate or module.has_post_expert_norm:
         raise BundleError(
@@ -45,14 +47,15 @@ def run_experts(
     if module.has_bias:
         inner_NXJ = inner_NXJ + module.gate_up_proj_bias
     inner_NXI = module._apply_gate(inner_NXJ)
-    # Not the product alone: an expert that was not chosen may overflow a half-precision type, and 0 * inf is NaN.
+    # The product alone is not enough: an expert that was not chosen may overflow a half-precision type, and 0 * inf is
+    # NaN.
     counted_NXI = torch.where(share_NX[..., None] == 0, 0, inner_NXI * share_NX[..., None])
     output_NH = _down(module, counted_NXI)
     return output_NH + share_NX @ module.down_proj_bias if module.has_bias else output_NH
 
 
 def _up(module: Any, hidden_NH: torch.Tensor) -> torch.Tensor:
-    """What every expert makes of every token; [N, X, J]."""
+    """Multiply every token with the first stack of every expert; [N, X, J]."""
     matrices = products(module.gate_up_proj, up=True, inputs_first=module.is_transposed)
     parts = [hidden_NH @ matrix_HF for matrix_HF in matrices]
     joined_NF = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
@@ -60,10 +63,10 @@ def _up(module: Any, hidden_NH: torch.Tensor) -> torch.Tensor:
 
 
 def _down(module: Any, inner_NXI: torch.Tensor) -> torch.Tensor:
-    """The sum of what all experts make of their tokens; [N, H]."""
+    """Multiply with the second stack of every expert, and sum over the experts; [N, H]."""
     matrices = list(products(module.down_proj, up=False, inputs_first=module.is_transposed))
     inner_NF, width = inner_NXI.flatten(1), len(matrices[0])
     if len(matrices) == 1:
         return inner_NF @ matrices[0]
-    parts = [inner_NF[:, place * width : (place + 1) * width] @ matrix_FH for place, matrix_FH in enumerate(matrices)]
+    parts = [inner_NF[:, index * width : (index + 1) * width] @ matrix_FH for index, matrix_FH in enumerate(matrices)]
     return functools.reduce(torch.add, parts)

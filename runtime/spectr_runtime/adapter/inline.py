@@ -1,7 +1,7 @@
-"""Architectures whose attention is written into their layers and cannot be chosen: it is replaced there.
+"""The contract's attention for architectures whose attention is written into their layers.
 
-transformers gives most models their attention through ``AttentionInterface``. Bloom and Falcon still carry it within
-their layers; these functions take its place and call the contract's.
+In transformers, most models look their attention up in ``AttentionInterface``, where another one can be registered.
+Bloom and Falcon do not. Here the ``forward`` of their attention modules is replaced by one that calls the contract's.
 """
 
 # B rows, T tokens fed, L attention length, H query heads, D head size, E hidden size.
@@ -18,10 +18,10 @@ from spectr_runtime.adapter.position import linear_biases
 
 
 def adapt_bloom(model: Any) -> None:
-    """Give every layer of a Bloom the contract's attention, and the mask of its linear biases."""
+    """Give every layer of a Bloom model the contract's attention, and a mask with its linear biases."""
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-    # Its biases at position 1.
+    # A bias is slope times position, so the biases at position 1 are the slopes.
     slopes_H = build_alibi_tensor(torch.ones(1, 2), model.config.n_head, torch.float32)[:, 0, 1].tolist()
 
     def biased_mask(mask_B1TL: torch.Tensor, _heads: int, dtype: torch.dtype) -> torch.Tensor:
@@ -33,7 +33,7 @@ def adapt_bloom(model: Any) -> None:
 
 
 def adapt_falcon(model: Any) -> None:
-    """Give every layer of a Falcon with rotary positions the contract's attention."""
+    """Give every layer of a Falcon model with rotary positions the contract's attention."""
     for block in model.transformer.h:
         block.self_attention.forward = types.MethodType(_falcon_attention, block.self_attention)
 
@@ -44,7 +44,7 @@ ADAPTERS: Mapping[str, Callable[[Any], None]] = {"bloom": adapt_bloom, "falcon":
 def _bloom_attention(
     module: Any, hidden_BTE: torch.Tensor, residual_BTE: torch.Tensor, *, alibi: torch.Tensor, layer_past: Any, **_: Any
 ) -> tuple[torch.Tensor, None]:
-    """``BloomAttention.forward``; ``alibi`` is the additive mask [B, H, T, L] of ``adapt_bloom``."""
+    """Replace ``BloomAttention.forward``; ``alibi`` is the additive mask [B, H, T, L] of ``adapt_bloom``."""
     query_BHTD, key_BHTD, value_BHTD = module._reshape(module.query_key_value(hidden_BTE))
     key_BHLD, value_BHLD = layer_past.update(key_BHTD, value_BHTD, module.layer_idx)
     output_BHTD = operator(query_BHTD, key_BHLD, value_BHLD, alibi, module.inv_norm_factor)
@@ -60,7 +60,7 @@ def _falcon_attention(
     position_embeddings: tuple[torch.Tensor, torch.Tensor],
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """``FalconAttention.forward``."""
+    """Replace ``FalconAttention.forward``."""
     from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 
     heads_BTHD = module._split_heads(module.query_key_value(hidden_BTE))

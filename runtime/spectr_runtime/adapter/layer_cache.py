@@ -1,6 +1,6 @@
-"""The cache as transformers' models see it during one call."""
+"""The cache as the layers of a transformers model see it during one call."""
 
-# B rows, T tokens fed, S slots, L attention length, Hk key/value heads, D head size.
+# B rows, T tokens fed, S slots of a row, L attention length, H key/value heads (Hk), D head size.
 from __future__ import annotations
 
 import dataclasses
@@ -13,12 +13,16 @@ from spectr_runtime.contract import OPSET
 
 @dataclasses.dataclass(slots=True)
 class CallCache:
-    """Keys and values that a model's layers write and, up to the attention length, see.
+    """The keys and values that a model's layers write, and read up to the attention length.
+
+    It has the two methods that transformers' models call on their cache.
 
     Attributes:
-        parts: Keys and values [B, Hk, S, D], layer by layer; when run eagerly they are written in place.
-        write_index_B: First slot written per row; int64.
+        parts: The keys and the values of each layer in turn, [B, Hk, S, D]. Eager calls write into these tensors; an
+            export replaces them by the results of its operators.
+        write_index_B: The first slot that is written in each row; int64.
         length: Attention length L.
+        slots_BT: The slots that are written; computed by the first layer for all of them.
     """
 
     parts: list[torch.Tensor]
@@ -29,15 +33,15 @@ class CallCache:
     def update(
         self, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write a layer's new keys and values; returns the first L slots of both [B, Hk, L, D]."""
-        places = (2 * layer, 2 * layer + 1)
-        for place, new_BHTD in zip(places, (key_BHTD, value_BHTD), strict=True):
-            self.parts[place] = self._scatter(self.parts[place], new_BHTD)
-        key_BHLD, value_BHLD = (self.parts[place][:, :, : self.length] for place in places)
+        """Write a layer's new keys and values, and return the first L slots of both [B, Hk, L, D]."""
+        indices = (2 * layer, 2 * layer + 1)
+        for index, new_BHTD in zip(indices, (key_BHTD, value_BHTD), strict=True):
+            self.parts[index] = self._scatter(self.parts[index], new_BHTD)
+        key_BHLD, value_BHLD = (self.parts[index][:, :, : self.length] for index in indices)
         return key_BHLD, value_BHLD
 
     def get_seq_length(self, *_args: Any) -> int:
-        """Zero: positions and mask are the caller's, so no model needs to derive them from a length."""
+        """Return 0: the caller gives positions and mask, so no model has to derive them from a length."""
         return 0
 
     def _scatter(self, past_BHSD: torch.Tensor, new_BHTD: torch.Tensor) -> torch.Tensor:
@@ -47,7 +51,7 @@ class CallCache:
                 "TensorScatter", inputs, {"axis": -2}, dtype=past_BHSD.dtype, shape=past_BHSD.shape, version=OPSET
             )
         rows, _, tokens, _ = new_BHTD.shape
-        if self.slots_BT is None:  # the same for every layer
+        if self.slots_BT is None:
             self.slots_BT = self.write_index_B[:, None] + torch.arange(tokens, device=new_BHTD.device)
         rows_B1 = torch.arange(rows, device=new_BHTD.device)[:, None]
         past_BHSD[rows_B1, :, self.slots_BT] = new_BHTD.transpose(1, 2)

@@ -1,12 +1,14 @@
-"""The engine contract around any transformers causal LM: a fixed-capacity cache, an explicit mask, wanted logits only.
+"""Any causal LM of transformers with the inputs and outputs of the engine contract.
 
-No model is rewritten. transformers' registries give it the contract's attention and experts, a cache object gives the
-keys and values, and a hook in front of the output embedding gathers the wanted columns, so that whatever a model does
-to its logits afterwards still happens. The same module runs eagerly and, under ``torch.export``, becomes standard ONNX.
+No model is rewritten. The contract's attention and experts come in through transformers' registries, and the keys and
+values through a cache object. A hook in front of the output embedding keeps only the columns whose logits are wanted,
+so that whatever a model does to its logits afterwards still happens.
+
+The same module runs eagerly and, under ``torch.export``, becomes standard ONNX.
 """
 
-# B rows, T tokens fed, L attention length, M wanted columns, E hidden size, S slots, Hk key/value heads, D head size,
-# V vocabulary.
+# B rows, T tokens fed, L attention length, M columns whose logits are wanted, E hidden size, S slots of a row,
+# Hk key/value heads, D head size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -33,7 +35,7 @@ class ContractModel(nn.Module):
     """A transformers causal LM with the contract's inputs and outputs.
 
     Args:
-        model: The causal LM; its attention is replaced by the contract's for good.
+        model: The causal LM; it keeps the contract's attention from then on.
 
     Raises:
         BundleError: The model does not let its attention be chosen.
@@ -55,12 +57,12 @@ class ContractModel(nn.Module):
         """Write the fed tokens' keys and values and score the wanted columns.
 
         Args:
-            input_ids_BT: Tokens fed; int64.
-            position_ids_BT: Their positions in the text; int64.
-            attention_mask_B1TL: True where a token sees a slot.
-            write_index_B: First slot written per row; int64.
-            logit_index_BM: Columns of T whose logits are wanted; int64.
-            past: Keys and values [B, Hk, S, D] in the order of ``past_names``; written in place when run eagerly.
+            input_ids_BT: As in ``Call``, like the four that follow.
+            position_ids_BT: Positions of the tokens.
+            attention_mask_B1TL: Which slots a token sees.
+            write_index_B: The first slot that is written in each row.
+            logit_index_BM: Columns of T whose logits are wanted.
+            past: Keys and values [B, Hk, S, D] in the order of ``past_names``; an eager call writes into them.
 
         Returns:
             Float32 logits [B, M, V], and the cache after the call in the order of ``past``.
@@ -83,7 +85,7 @@ class ContractModel(nn.Module):
 
 
 def _gather(hidden_BTE: torch.Tensor, index_BM: torch.Tensor) -> torch.Tensor:
-    """Columns of T by their index; [B, M, E]."""
+    """Return the wanted columns of T; [B, M, E]."""
     if torch.compiler.is_exporting():
         inputs, shape = (hidden_BTE, index_BM[..., None]), (*index_BM.shape, hidden_BTE.shape[-1])
         return torch.onnx.ops.symbolic(
@@ -95,13 +97,13 @@ def _gather(hidden_BTE: torch.Tensor, index_BM: torch.Tensor) -> torch.Tensor:
 def load_contract_model(
     folder: Path, *, dtype: str, device: torch.device, read: Callable[[Path], dict[str, torch.Tensor]] = read_weights
 ) -> ContractModel:
-    """Load a model folder of a bundle: ``config.json`` and ``model.safetensors``, nothing from the network.
+    """Load a model folder of a bundle from ``config.json`` and ``model.safetensors``, without the network.
 
     Args:
         folder: The folder.
         dtype: Type to compute in.
-        device: Where the model shall be.
-        read: Reads the weights.
+        device: Device of the model.
+        read: Reads the weights from their file.
 
     Raises:
         BundleError: transformers cannot load the folder, weights are missing, or the model cannot take the contract's
@@ -122,20 +124,20 @@ def load_contract_model(
         ) from error
     model, report = loaded
     if report["missing_keys"]:
-        # transformers would go on with random ones.
+        # transformers would go on with random weights instead.
         raise BundleError(f"{folder} lacks the weights {sorted(report['missing_keys'])}.", hint="Build it again.")
     for parameter in model.parameters():
-        # Some architectures load norms in float32 whatever is asked for; the file has one type.
+        # Some architectures load norms in float32 whatever type is asked for.
         parameter.data = parameter.data.to(DTYPES[dtype])
     return ContractModel(model).to(device).eval()
 
 
 def _adapt(model: PreTrainedModel) -> PreTrainedModel:
-    """Give a model the contract's attention and experts, and rotary positions that stay as they are."""
+    """Give a model the contract's attention and experts, and rotary frequencies that stay the same in any text."""
     from transformers import AttentionInterface
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-    # Adds names to transformers' registries; models that do not ask for them are not affected.
+    # This only adds names to the registries; models that do not ask for these names are not affected.
     AttentionInterface.register(ATTENTION, attend)
     ALL_EXPERTS_FUNCTIONS.register(EXPERTS, run_experts)
     _pin_rotary(model)
@@ -154,10 +156,10 @@ def _adapt(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _pin_rotary(model: Any) -> None:
-    """Keep rotary frequencies that would change with the length of the text.
+    """Pin rotary frequencies that would change with the length of the text.
 
-    A cached key cannot turn with them. They are pinned as they are for texts up to the length where the change begins,
-    and longer ones are not served.
+    A key in the cache was turned with the frequencies of its time and cannot be turned again. The frequencies stay at
+    their values for short texts, and texts of the lengths that would change them are not served.
     """
     for module in model.modules():
         kind = getattr(module, "rope_type", None)

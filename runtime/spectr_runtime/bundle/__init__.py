@@ -1,7 +1,18 @@
 """The bundle: the two models, their tokenizer and the manifest, as ``spectr-export`` writes them.
 
-Opening one loads no tensor library. What is read from the models themselves is in ``weights``, ``stacks``, ``e4m3`` and
-``compiled``.
+The modules:
+
+    layout       the names of the files and folders
+    manifest     the contents of ``spectr.json``
+    bundle       opening a bundle
+    integrity    the checks of its files and graphs
+    checks       the checks of records that were read from JSON
+    weights      reading weights, and decoding quantised ones
+    stacks       the layout of a mixture's experts
+    e4m3         rounding to the eight-bit numbers of fp8 models
+    compiled     TensorRT engines in a bundle, and which of them fits a machine
+
+Opening a bundle loads no tensor library; ``weights``, ``stacks`` and ``e4m3`` do, and are not imported here.
 """
 
 from spectr_runtime.bundle.bundle import Bundle

@@ -1,8 +1,8 @@
-"""The bundle: what ``spectr-export`` writes and everything else opens; ``layout`` shows what is in it.
+"""Opening a bundle, which is a folder that ``spectr-export`` wrote; ``layout`` lists its files.
 
-Opening checks the format, the presence of every file and its content, so that nothing half-built or altered decodes.
-Calibrations and compiled engines are added to a bundle later: they have records of their own, and the bundle's hash
-stays as it is.
+Opening a bundle checks its format and the presence and content of every file, so that nothing half-built or altered is
+ever decoded with. Calibrations and compiled engines are added to a bundle later. They have records of their own, and
+the bundle's hash does not cover them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,23 @@ from spectr_runtime.files import file_sha256
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked bundle on disk."""
+    """A bundle on disk whose files were checked.
+
+    Attributes:
+        path: Folder of the bundle.
+        manifest: Contents of its manifest.
+    """
 
     path: Path
     manifest: Manifest
 
     @staticmethod
     def open(path: str | Path) -> Bundle:
-        """Open a bundle and check every file in it, and what its graphs point at.
+        """Open a bundle, and check every file in it and the bytes that its graphs refer to.
 
         Raises:
             BundleError: There is no bundle, its version is unknown, a file is missing, altered or not listed, or
-                something in it points outside.
+                something in it refers to a file outside.
         """
         bundle = Bundle.look_at(path)
         check_graphs(bundle.path, bundle.manifest.files)
@@ -42,12 +47,12 @@ class Bundle:
 
     @staticmethod
     def look_at(path: str | Path) -> Bundle:
-        """Open a bundle whose graphs nobody will run: every file is checked, but what they hold is not read.
+        """Open a bundle whose graphs nobody will run: every file is checked, but graphs are not read.
 
-        Reading graphs loads ``onnx``, which takes longer than everything else that a look at a bundle needs.
+        Reading graphs needs ``onnx``, whose import takes longer than everything else that a look at a bundle needs.
 
         Raises:
-            BundleError: As ``open``, but for what graphs point at.
+            BundleError: As for ``open``, except that the graphs' references are not checked.
         """
         folder = Path(path)
         manifest = Manifest.from_json(_read_manifest(folder))
@@ -57,25 +62,25 @@ class Bundle:
 
     @property
     def tokenizer(self) -> Path:
-        """Folder of the tokenizer."""
+        """The folder of the tokenizer."""
         return self.path / TOKENIZER
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest, and through it of every file."""
+        """The hash of the manifest, which holds the hashes of all other files."""
         return file_sha256(self.path / MANIFEST)
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """The bytes of all files."""
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
     def model(self, role: Role) -> Path:
-        """Folder of a model."""
+        """Return the folder of a model."""
         return self.path / role
 
     def model_sha256(self, role: Role) -> str:
-        """Hash of every file of a model that the manifest lists, which is what an engine is compiled from."""
+        """Return one hash of all files of a model that the manifest lists: of what engines are compiled from."""
         files = sorted((name, digest) for name, digest in self.manifest.files.items() if name.startswith(f"{role}/"))
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 

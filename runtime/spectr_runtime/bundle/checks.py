@@ -1,4 +1,4 @@
-"""Records that come from a file: JSON gives any type, a dataclass takes any value."""
+"""Checks of records that were read from JSON, which may hold values of any type."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LARGEST = 2**31 - 1
 
 
 def check_fields(record: DataclassInstance) -> None:
-    """Check the fields of a record whose class says that they are texts, whole numbers or truth values.
+    """Check that a record's fields have the types that its class declares, as far as these are str, int and bool.
 
-    Numbers are sizes and counts: 1 to 2,147,483,647.
+    All numbers in these records are sizes and counts, so they must be from 1 to 2,147,483,647.
 
     Raises:
-        BundleError: A field is of another type, or a number out of range.
+        BundleError: A field has another type, or a number is out of range.
     """
     for field in dataclasses.fields(record):
         kind, value = KINDS.get(str(field.type)), getattr(record, field.name)
@@ -33,10 +33,15 @@ def check_fields(record: DataclassInstance) -> None:
 
 
 def check_mapping(name: str, value: object, kinds: type | tuple[type, ...]) -> None:
-    """Check that something is a mapping from texts to values of some types.
+    """Check that a value is a mapping from texts to values of some types.
+
+    Args:
+        name: Name of the value, for the message.
+        value: The value.
+        kinds: The types that its entries may have.
 
     Raises:
-        BundleError: It is not.
+        BundleError: The value is not such a mapping.
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise BundleError(f"{name} is {value!r:.80}; it must be an object.")

@@ -1,13 +1,13 @@
-"""Engines compiled ahead of time: what stands beside them in a bundle, and which one fits a machine.
+"""Engines that were compiled ahead of time: their records in a bundle, and the choice of the one for a machine.
 
     BUNDLE/<role>/engines/<key>.engine     the engine, for one release of TensorRT and one GPU or compute capability
-    BUNDLE/<role>/engines/<key>.json       this file's ``CompiledEngine``
+    BUNDLE/<role>/engines/<key>.json       its record, a ``CompiledEngine``
 
-Engines are derived from the model beside them, so they are no part of the bundle's hash: the JSON names the model's
-hash and the engine's own, and both are checked when the engine is opened.
+An engine is derived from the model beside it, so the bundle's hash does not cover it. Instead its record holds the hash
+of the model and that of the engine, and both are checked before the engine is opened.
 """
 
-# B rows, T tokens fed, L attention length, M wanted columns.
+# B rows, T tokens fed, L attention length, M columns whose logits are wanted.
 from __future__ import annotations
 
 import dataclasses
@@ -15,29 +15,28 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from spectr_runtime.backends import FLAVOURS
 from spectr_runtime.bundle import ROLES, Bundle, Role
 from spectr_runtime.bundle.checks import check_fields
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.errors import BundleError, EngineError
 from spectr_runtime.files import file_sha256
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
-FLAVOURS: tuple[Flavour, Flavour] = ("tensorrt", "tensorrt-rtx")
-LETTERS = ("B", "T", "L", "M")
+LETTERS = ("B", "T", "L", "M")  # the dimensions of a call
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EngineKey:
-    """What an engine was compiled for, or what a machine is: then there is one compute capability.
+    """The machines that an engine was compiled for. A single machine is described by the same class.
 
     Attributes:
         flavour: ``tensorrt`` or ``tensorrt-rtx``.
-        version: Release of TensorRT, whole: engines do not carry over from one to the next.
-        capabilities: Compute capabilities of GPUs, such as ``8.9``.
-        gpu: Name of the GPU, which TensorRT tunes an engine for; empty for TensorRT-RTX, whose engines run on every GPU
-            of their capabilities.
+        version: The full release of TensorRT; an engine of one release does not run on any other.
+        capabilities: Compute capabilities of the GPUs, such as ``8.9``; a machine has one.
+        gpu: Name of the GPU for TensorRT, which tunes an engine for it; empty for TensorRT-RTX, whose engines run on
+            every GPU of their capabilities.
     """
 
     flavour: str
@@ -49,23 +48,25 @@ class EngineKey:
         check_fields(self)
         if self.flavour not in FLAVOURS or bool(self.gpu) != (self.flavour == "tensorrt"):
             raise BundleError(
-                f"An engine of {self.flavour!r} for the GPU {self.gpu!r} cannot be; TensorRT's name a GPU, "
-                "TensorRT-RTX's name none."
+                f"An engine of {self.flavour!r} names the GPU {self.gpu!r}; engines of TensorRT must name a GPU, those "
+                "of TensorRT-RTX none."
             )
         if not self.capabilities or not all(re.fullmatch(r"\d+\.\d", one) for one in self.capabilities):
-            raise BundleError(f"An engine cannot be for the compute capabilities {self.capabilities!r}.")
+            raise BundleError(
+                f"Compute capabilities are {self.capabilities!r}; they must be at least one such as '8.9'."
+            )
         if not re.fullmatch(r"[\w.+]+", self.version):
-            raise BundleError(f"An engine cannot be of version {self.version!r}.")
+            raise BundleError(f"The version is {self.version!r}; it must be one such as '1.7.1.116'.")
 
     @property
     def name(self) -> str:
-        """Name of the engine's files, without their endings."""
+        """The name of the engine's files, without their endings."""
         capabilities = (f"sm{one.replace('.', '')}" for one in self.capabilities)
         words = " ".join((self.flavour, self.version, *capabilities, self.gpu))
         return re.sub(r"[^a-z0-9.]+", "-", words.strip().lower())
 
     def runs_on(self, machine: EngineKey) -> bool:
-        """Whether a machine can run the engine."""
+        """Return whether a machine can run the engine."""
         same = (self.flavour, self.version, self.gpu) == (machine.flavour, machine.version, machine.gpu)
         return same and set(machine.capabilities) <= set(self.capabilities)
 
@@ -75,13 +76,13 @@ class EngineKey:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Span:
-    """Sizes that one dimension of a call takes.
+class Dimension:
+    """The sizes that one dimension of a call may have.
 
     Attributes:
-        least: Smallest size.
-        best: The size that kernels are chosen for.
-        most: Largest size.
+        least: The smallest size.
+        best: The size that TensorRT chooses kernels for.
+        most: The largest size.
     """
 
     least: int
@@ -91,46 +92,48 @@ class Span:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.least <= self.best <= self.most:
-            raise BundleError(f"A dimension cannot go from {self.least} by {self.best} to {self.most}.")
+            raise BundleError(
+                f"The sizes of a dimension are {self.least}, {self.best} and {self.most}; they must not fall."
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Profile:
-    """The calls that one execution context of an engine serves.
+    """The calls that one execution context of an engine can run.
 
     Attributes:
         name: ``decode`` or ``prefill``.
-        spans: Sizes of B, T, L and M.
+        spans: The sizes of B, T, L and M, by these letters.
     """
 
     name: str
-    spans: Mapping[str, Span]
+    spans: Mapping[str, Dimension]
 
     def __post_init__(self) -> None:
         if set(self.spans) != set(LETTERS):
             raise BundleError(f"Profile {self.name!r} spans {sorted(self.spans)}; it must span {', '.join(LETTERS)}.")
         if self.spans["M"].most > self.spans["T"].most:
             raise BundleError(
-                f"Profile {self.name!r} wants the logits of {self.spans['M'].most} tokens and feeds at most "
+                f"Profile {self.name!r} returns the logits of {self.spans['M'].most} tokens and feeds at most "
                 f"{self.spans['T'].most}."
             )
 
     def takes(self, sizes: Mapping[str, int]) -> bool:
-        """Whether a call of these sizes runs in this profile."""
+        """Return whether the profile can run a call of these sizes."""
         return all(self.spans[letter].least <= size <= self.spans[letter].most for letter, size in sizes.items())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CompiledEngine:
-    """What is known about an engine without reading it.
+    """The record of an engine: what must be known about it before it is opened.
 
     Attributes:
-        key: What it was compiled for.
-        model_sha256: Hash of the model that it was compiled from, as ``Bundle.model_sha256``.
+        key: The machines that the engine was compiled for.
+        model_sha256: Hash of the model that it was compiled from, as ``Bundle.model_sha256`` returns it.
         sha256: Hash of the engine's file.
-        capacity: Slots of a row; fixed when it was compiled.
-        profiles: Its calls, in the order of the engine's optimisation profiles.
-        attention: ``fused``, or ``decomposed`` where the head size or type has no fused kernel.
+        capacity: Number of slots of a row, which is fixed in the engine.
+        profiles: The calls that it can run, in the order of the engine's optimisation profiles.
+        attention: ``fused``, or ``decomposed`` if there is no fused kernel for the head size or type.
         weight_streaming: Whether weights that do not fit on the GPU are streamed from the host.
     """
 
@@ -146,18 +149,20 @@ class CompiledEngine:
         check_fields(self)
         rows = {profile.spans["B"].most for profile in self.profiles}
         if len(rows) != 1:
-            raise BundleError(f"The profiles of an engine must serve one number of rows; these serve {sorted(rows)}.")
+            raise BundleError(
+                f"The profiles of an engine must serve the same number of rows; these serve {sorted(rows)}."
+            )
         longest = max(profile.spans[letter].most for profile in self.profiles for letter in ("T", "L"))
         if longest > self.capacity:
             raise BundleError(f"A profile writes or sees {longest} slots; a row of the engine has {self.capacity}.")
 
     @property
     def rows(self) -> int:
-        """Most rows of a call."""
+        """The largest number of rows of a call."""
         return self.profiles[0].spans["B"].most
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON values."""
+        """Return the record as JSON values."""
         return dataclasses.asdict(self)
 
     @staticmethod
@@ -170,7 +175,7 @@ class CompiledEngine:
         try:
             fields = dict(value)
             profiles = [
-                Profile(profile["name"], {letter: Span(**span) for letter, span in profile["spans"].items()})
+                Profile(profile["name"], {letter: Dimension(**span) for letter, span in profile["spans"].items()})
                 for profile in fields.pop("profiles")
             ]
             key = dict(fields.pop("key"))
@@ -181,7 +186,7 @@ class CompiledEngine:
 
 
 def list_engines(bundle: Bundle, role: Role) -> Mapping[Path, CompiledEngine]:
-    """The engines of a model by their files, in the order of their names.
+    """Return the records of a model's engines by the engines' files, in the order of their names.
 
     Raises:
         BundleError: A record is malformed.
@@ -191,15 +196,15 @@ def list_engines(bundle: Bundle, role: Role) -> Mapping[Path, CompiledEngine]:
 
 
 def find_engine(bundle: Bundle, role: Role, machine: EngineKey) -> tuple[Path, CompiledEngine]:
-    """The engine of a model that runs on a machine.
+    """Return the file and the record of the engine that runs a model on a machine.
 
     Args:
         bundle: The bundle.
         role: The model.
-        machine: What this machine is.
+        machine: Key of the machine.
 
     Raises:
-        EngineError: No engine fits; the hint is the command that makes one.
+        EngineError: No engine runs there; the hint is the command that compiles one.
         BundleError: The engine is not the one that was compiled, or was compiled from another model.
     """
     compile_it = f"Run `spectr-export compile {bundle.path} --backend {machine.flavour}` on this machine."
@@ -215,28 +220,28 @@ def find_engine(bundle: Bundle, role: Role, machine: EngineKey) -> tuple[Path, C
 
 
 def check_engine(bundle: Bundle, role: Role, path: Path, compiled: CompiledEngine) -> None:
-    """Check that an engine is the one that was compiled, from the model beside it.
+    """Check that an engine is the one that its record describes, and was compiled from the model beside it.
 
     Raises:
-        BundleError: It is not.
+        BundleError: The engine is missing or another one, or it was compiled from another model.
     """
     hint = f"Run `spectr-export compile {bundle.path} --backend {compiled.key.flavour}` again."
-    where = path.relative_to(bundle.path)
+    name = path.relative_to(bundle.path)
     if compiled.model_sha256 != bundle.model_sha256(role):
-        raise BundleError(f"{where} was compiled from another model than the {role} beside it.", hint=hint)
+        raise BundleError(f"{name} was compiled from another model than the {role} beside it.", hint=hint)
     if not path.is_file() or not path.resolve().is_relative_to(bundle.path.resolve()):
-        raise BundleError(f"{where} is missing from the bundle {bundle.path}.", hint=hint)
+        raise BundleError(f"{name} is missing from the bundle {bundle.path}.", hint=hint)
     if file_sha256(path) != compiled.sha256:
         raise BundleError(
-            f"{where} is not the engine that was compiled: its SHA-256 differs from its record.", hint=hint
+            f"{name} is not the engine that was compiled: its SHA-256 differs from its record.", hint=hint
         )
 
 
 def check_engines(bundle: Bundle) -> int:
-    """Check every engine of a bundle, for whatever machine, and count them.
+    """Check every engine of a bundle, whatever machine it is for, and return their number.
 
     Raises:
-        BundleError: As ``check_engine`` and ``list_engines``.
+        BundleError: As for ``check_engine`` and ``list_engines``.
     """
     engines = [(role, *engine) for role in ROLES for engine in list_engines(bundle, role).items()]
     for role, path, compiled in engines:
@@ -245,18 +250,18 @@ def check_engines(bundle: Bundle) -> int:
 
 
 def choose_profile(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:
-    """Place of the first profile that takes a call.
+    """Return the index of the first profile that can run a call.
 
     Args:
-        profiles: The engine's.
+        profiles: Profiles of the engine.
         sizes: Sizes B, T, L and M of the call.
 
     Raises:
-        EngineError: None does.
+        EngineError: No profile can run the call.
     """
-    for place, profile in enumerate(profiles):
+    for index, profile in enumerate(profiles):
         if profile.takes(sizes):
-            return place
+            return index
     spans = "; ".join(
         f"{profile.name} "
         + " ".join(f"{letter}={span.least}..{span.most}" for letter, span in sorted(profile.spans.items()))

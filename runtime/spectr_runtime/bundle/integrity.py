@@ -1,7 +1,7 @@
-"""Whether the files of a bundle are the ones that its manifest lists, and point at nothing else.
+"""Checks that the files of a bundle are those that its manifest lists, and that they refer to no others.
 
-A bundle may have been made by anyone, hashes and all. What it names must lie inside it, so that opening one reads
-nothing but its own files.
+Anyone can make a bundle, with hashes that fit. So everything that it refers to must lie inside it, or else opening a
+bundle could read other files of the machine.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ AGAIN = "Copy the bundle again, or build it again."
 
 
 def check_files(folder: Path, files: Mapping[str, str], manifest: str) -> None:
-    """Check that every listed file is there, lies inside the folder and has its hash.
+    """Check that every listed file exists, lies inside the folder and has the listed hash.
 
     Args:
         folder: The bundle.
-        files: SHA-256 by path with forward slashes.
-        manifest: Name of the file that lists them.
+        files: SHA-256 of each file, by its path in the folder with forward slashes.
+        manifest: Name of the file that lists them, for messages.
 
     Raises:
-        BundleError: Names the first file that does not.
+        BundleError: A file fails; the message names the first one.
     """
     for name, expected in files.items():
         path = folder / name
@@ -45,16 +45,16 @@ def check_files(folder: Path, files: Mapping[str, str], manifest: str) -> None:
 
 
 def check_strangers(folder: Path, files: Mapping[str, str], parts: Sequence[str], derived: str) -> None:
-    """Check that the folders which libraries read as a whole hold nothing that is not listed.
+    """Check that the folders of models and tokenizer hold only listed files, because libraries read them as a whole.
 
     Args:
         folder: The bundle.
-        files: What is listed.
-        parts: The folders.
-        derived: Folder inside them whose files have records of their own.
+        files: The listed files, by path.
+        parts: Names of the folders.
+        derived: Name of the folder inside them whose files have records of their own.
 
     Raises:
-        BundleError: Names a file that is not listed.
+        BundleError: A file is not listed; the message names it.
     """
     for part in parts:
         for path in sorted((folder / part).rglob("*")):
@@ -62,20 +62,20 @@ def check_strangers(folder: Path, files: Mapping[str, str], parts: Sequence[str]
             if path.is_dir() or name in files or name.startswith(f"{part}/{derived}/"):
                 continue
             raise BundleError(
-                f"{name} in the bundle {folder} is no file of it: the manifest does not list it.",
+                f"{name} is in the bundle {folder}, but the manifest does not list it.",
                 hint="Remove it, or copy the bundle again.",
             )
 
 
 def check_graphs(folder: Path, files: Mapping[str, str]) -> None:
-    """Check that the weights of every graph are bytes of a listed file beside it.
+    """Check that the weights of every graph are bytes of a listed file beside the graph.
 
     Args:
-        folder: The bundle, its files checked.
-        files: What is listed.
+        folder: The bundle, whose files were checked.
+        files: The listed files, by path.
 
     Raises:
-        BundleError: A file is no graph, or points at bytes that are none of the bundle's.
+        BundleError: A file is not a graph, or refers to bytes outside the files of the bundle.
     """
     for name in files:
         if name.endswith(".onnx"):
@@ -89,7 +89,7 @@ def _check_graph(folder: Path, name: str, files: Mapping[str, str]) -> None:
     try:
         graph = onnx.load(folder / name, load_external_data=False).graph
     except DecodeError as error:
-        raise BundleError(f"{name} in the bundle {folder} is no ONNX graph.", hint=AGAIN) from error
+        raise BundleError(f"{name} in the bundle {folder} is not an ONNX graph.", hint=AGAIN) from error
     sizes: dict[str, int] = {}
     for tensor in _tensors(graph):
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -98,7 +98,7 @@ def _check_graph(folder: Path, name: str, files: Mapping[str, str]) -> None:
         target = f"{name.rpartition('/')[0]}/{entries.get('location')}"
         if target not in files:
             raise BundleError(
-                f"{name} takes {tensor.name} from {entries.get('location')!r}, which is no file of the bundle.",
+                f"{name} takes {tensor.name} from {entries.get('location')!r}, which is not a file of the bundle.",
                 hint=DISTRUST,
             )
         size = sizes.setdefault(target, (folder / target).stat().st_size)
@@ -112,11 +112,12 @@ def _check_graph(folder: Path, name: str, files: Mapping[str, str]) -> None:
 
 
 def _whole(text: str) -> int | None:
+    """Return a whole number that is written in plain digits, of fewer than twenty; None for any other text."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Initializers and constants, those of inner graphs too."""
+    """Yield the initializers and constants of a graph and of the graphs inside it."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:

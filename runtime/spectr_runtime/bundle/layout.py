@@ -1,12 +1,12 @@
-"""Names of the files and folders in a bundle.
+"""The names of the files and folders in a bundle.
 
     BUNDLE/spectr.json            the manifest
     BUNDLE/tokenizer/             as saved by transformers
     BUNDLE/draft/, target/        config.json, model.safetensors, model.onnx (its weights point into model.safetensors)
     BUNDLE/draft/engines/, ...    compiled engines, each with its record
-    BUNDLE/calibration/           what rounds cost, by backend and machine
+    BUNDLE/calibration/           how long rounds take, by backend and machine
 
-A checkpoint of transformers names its configuration and its weights alike.
+A checkpoint of transformers has the same names for its configuration and its weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what ``spectr.json`` says of the models, the vocabulary and the limits.
+"""The manifest of a bundle: the contents of ``spectr.json``.
 
 Reading it loads no tensor library, so that commands which only look at a bundle answer at once.
 """
@@ -22,17 +22,18 @@ ROLES: tuple[Role, Role] = ("draft", "target")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What the runtime must know of a model.
+    """What the runtime must know of a model before it opens it.
 
     Attributes:
         architecture: The ``model_type`` of the transformers configuration.
-        layers: Layers that keep keys and values.
-        kv_heads: Key/value heads of a layer.
+        layers: Number of layers that keep keys and values.
+        kv_heads: Number of key/value heads of a layer.
         head_size: Size of one head.
         vocabulary: Width of the logits.
         max_positions: Longest text in tokens that the model was made for.
         dtype: Type of weights and cache: ``float32``, ``float16`` or ``bfloat16``.
-        quantisation: How the matrices of its layers are stored: ``none`` (in that type), ``int8``, ``int4`` or ``fp8``.
+        quantisation: Type in which the matrices of the layers are stored: ``int8``, ``int4``, ``fp8``, or ``none`` for
+            ``dtype``.
     """
 
     architecture: str
@@ -47,7 +48,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.dtype not in TYPES:
-            raise BundleError(f"A model of type {self.dtype!r} is not known; it must be {', '.join(TYPES)}.")
+            raise BundleError(f"A model's dtype is {self.dtype!r}; it must be one of {', '.join(TYPES)}.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Limits:
 
     Attributes:
         capacity: Longest text of a row in tokens, prompt and completion together.
-        tokens_per_call: Most tokens that one call feeds to a row.
+        tokens_per_call: The largest number of tokens that one call feeds to a row.
     """
 
     capacity: int
@@ -71,7 +72,7 @@ class Vocabulary:
     """The tokens that draft and target share.
 
     Attributes:
-        size: Token ids below this are decoded; logits at and beyond it are padding of one of the models.
+        size: Number of tokens. A model may have more logits; those are padding and are left out.
         eos_token_ids: Ids that end a completion.
     """
 
@@ -82,7 +83,7 @@ class Vocabulary:
         check_fields(self)
         outside = [token for token in self.eos_token_ids if not 0 <= token < self.size]
         if outside:
-            raise BundleError(f"End tokens {outside} lie outside the vocabulary of {self.size}.")
+            raise BundleError(f"End tokens {outside} lie outside the vocabulary of {self.size} tokens.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,15 +91,16 @@ class Manifest:
     """The contents of ``spectr.json``.
 
     Attributes:
-        models: Sizes of the draft and the target.
-        vocabulary: The tokens they share.
+        models: The specifications of draft and target.
+        vocabulary: The tokens that both share.
         limits: What the graphs were made for.
         files: SHA-256 of every other file, by its path in the bundle with forward slashes.
-        versions: Tools that made the bundle.
-        parity: Largest difference to PyTorch eager found when the bundle was built, per model.
-        quality: What a model's precision costs, if anything: nats per token of the ``original`` on a text and what is
-            ``lost`` of them, by how much tokens that ``half`` precision prefers fall short of the best logit, and by
-            what part of their spread logits that are ``rounded`` on the way differ from PyTorch's.
+        versions: Versions of the tools that made the bundle.
+        parity: For each model, the largest differences from the original in PyTorch, by the stage of the build.
+        quality: For each model of reduced precision, what the precision costs, measured on a text: ``original``, the
+            nats per token of the original; ``lost``, how many more the model needs; ``half``, by how much the logits of
+            tokens that half precision prefers fall short of the best; ``rounded``, by what part of their spread the
+            logits differ from the original's when both round what they multiply.
     """
 
     models: Mapping[Role, ModelSpec]
@@ -118,7 +120,7 @@ class Manifest:
             check_mapping(f"parity.{role}", self.parity[role], (int, float))
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON values, with the versions of format and contract in front."""
+        """Return the manifest as JSON values, with the versions of format and contract in front."""
         return {
             "format_version": FORMAT_VERSION,
             "contract_version": CONTRACT_VERSION,

@@ -1,21 +1,22 @@
-"""The weights of a bundle's model, and the way back from quantised matrices to numbers.
+"""Reading the weights of a bundle's model, and decoding quantised matrices.
 
-A quantised matrix NAME of a linear layer stands in ``model.safetensors`` as two tensors, turned as the graph multiplies
-with it: inputs first.
+A quantised matrix NAME of a linear layer is stored in ``model.safetensors`` as two tensors, in the orientation in which
+the graph multiplies with it: inputs first.
 
     NAME.codes    int8: I8 [K, N], one scale per output
                   int4: U8 [K, N / 2], two codes per byte with the even one low, one scale per block of inputs
                   fp8: F8_E4M3 [K, N], one scale per output
     NAME.scales   int8 and fp8: [N]; int4: [G, N], in the model's type
 
-In fp8 a third says how what is multiplied with the matrix is rounded, as ``spectr_runtime.bundle.e4m3`` does:
+In fp8, a third tensor is the scale by which the layer's inputs are rounded, as in ``spectr_runtime.bundle.e4m3``:
 
     NAME.input_scale    [], in the model's type
 
-A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. The file's metadata says under ``layers``
-and ``experts`` where transformers has inputs first; it has outputs first otherwise. A weight is its code, from -128 to
-127, -8 to 7 or -448 to 448, times its scale. This is ONNX's DequantizeLinear, and the graph of the bundle reads the
-same bytes.
+A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. Where transformers has the inputs first
+too, the file's metadata says so under ``layers`` or ``experts``; otherwise it has the outputs first.
+
+A weight is its code, from -128 to 127, -8 to 7 or -448 to 448, times its scale. ONNX's DequantizeLinear computes the
+same, and the graph of the bundle reads the same bytes.
 """
 
 # K inputs of a linear layer, N outputs, G blocks of inputs.
@@ -31,39 +32,39 @@ import torch
 from spectr_runtime.bundle.stacks import expert, is_up, stack_shape
 from spectr_runtime.errors import BundleError
 
-E4M3 = "F8_E4M3"  # as safetensors names it
+E4M3 = "F8_E4M3"  # the name in safetensors
 CODES, SCALES, INPUT = ".codes", ".scales", ".input_scale"
 INPUTS_FIRST = "inputs first"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Order:
-    """Where transformers has the inputs of a quantised matrix first: [K, N] instead of [N, K].
+    """Which of a model's matrices have the inputs first in transformers: [K, N] instead of [N, K].
 
     Attributes:
-        layers: In the matrices of layers, as GPT-2 does.
-        experts: In the stacks of experts.
+        layers: Whether the matrices of linear layers do, as in GPT-2.
+        experts: Whether the stacks of experts do.
     """
 
     layers: bool = False
     experts: bool = False
 
     def to_metadata(self) -> dict[str, str]:
-        """What the weights' file says of it."""
+        """Return the order as metadata of a weights file."""
         return {name: INPUTS_FIRST for name, first in dataclasses.asdict(self).items() if first}
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, str]) -> Order:
-        """Read what ``to_metadata`` gave."""
+        """Read what ``to_metadata`` returned."""
         return Order(metadata.get("layers") == INPUTS_FIRST, metadata.get("experts") == INPUTS_FIRST)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Every weight under transformers' name: mapped as it stands, or decoded if it is quantised.
+    """Read every weight under its name in transformers; quantised ones are decoded, others are mapped from the file.
 
     Raises:
         OSError: There is no such file.
-        SafetensorError: It is no safetensors file.
+        SafetensorError: The file is not in the safetensors format.
     """
     stored, order = read_stored(path)
     quantised = [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]
@@ -72,18 +73,18 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if codes.dim() == 2:
             stored[name] = read_layer(codes, scales, inputs_first=order.layers)
         else:
-            stand: Any = {"up": is_up(name), "inputs_first": order.experts}
-            experts, *_ = stack_shape(codes, scales, **stand)
-            stored[name] = torch.stack([read_expert(codes, scales, number, **stand) for number in range(experts)])
+            layout: Any = {"up": is_up(name), "inputs_first": order.experts}
+            experts, *_ = stack_shape(codes, scales, **layout)
+            stored[name] = torch.stack([read_expert(codes, scales, number, **layout) for number in range(experts)])
     return stored
 
 
 def read_stored(path: Path) -> tuple[dict[str, torch.Tensor], Order]:
-    """Every tensor of a model as it is stored, mapped, scales of inputs apart, and how quantised ones stand.
+    """Map every stored tensor of a model, except the scales of inputs, and read the order of quantised ones.
 
     Raises:
         OSError: There is no such file.
-        SafetensorError: It is no safetensors file.
+        SafetensorError: The file is not in the safetensors format.
     """
     from safetensors import safe_open
 
@@ -94,24 +95,24 @@ def read_stored(path: Path) -> tuple[dict[str, torch.Tensor], Order]:
 
 
 def read_layer(codes: torch.Tensor, scales: torch.Tensor, *, inputs_first: bool) -> torch.Tensor:
-    """The matrix of a layer in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
+    """Decode the matrix of a layer, in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
     matrix_NK = dequantise(codes, scales)
     return matrix_NK.T.contiguous() if inputs_first else matrix_NK
 
 
 def layer_shape(codes: torch.Tensor, scales: torch.Tensor, order: Order) -> tuple[int, int]:
-    """Sizes of a quantised matrix of a layer as transformers has it."""
+    """Return the shape that a quantised matrix of a layer has in transformers."""
     inputs, outputs = len(codes), scales.shape[-1]
     return (inputs, outputs) if order.layers else (outputs, inputs)
 
 
 def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
-    """Scales [] of what fp8 matrices are multiplied with, by the names of the matrices; empty for other precisions.
+    """Read the scales [] of the inputs of fp8 layers, by the names of their matrices; none for other precisions.
 
     Raises:
-        BundleError: A matrix lacks its scale, or that is no positive number.
+        BundleError: A matrix lacks its scale, or the scale is not a positive number.
         OSError: There is no such file.
-        SafetensorError: It is no safetensors file.
+        SafetensorError: The file is not in the safetensors format.
     """
     from safetensors import safe_open
 
@@ -125,7 +126,7 @@ def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
     for name, scale in scales.items():
         if scale.dim() or not 0 < float(scale) < torch.inf:
             raise BundleError(
-                f"{path} has no scale for the inputs of {name}, or one that is no positive number.",
+                f"{path} has no scale for the inputs of {name}, or one that is not a positive number.",
                 hint="Build the bundle again.",
             )
     return scales
@@ -134,16 +135,16 @@ def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
 def read_expert(
     codes: torch.Tensor, scales: torch.Tensor, number: int, *, up: bool, inputs_first: bool
 ) -> torch.Tensor:
-    """The matrix of one expert in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
+    """Decode the matrix of one expert, in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
     return read_layer(*expert(codes, scales, number, up=up), inputs_first=inputs_first)
 
 
 def dequantise(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """The matrix [N, K] of a linear layer in the type of its scales.
+    """Decode the matrix [N, K] of a linear layer, in the type of its scales.
 
     Args:
-        codes: As stored: int8 or float8_e4m3fn [K, N], or uint8 [K, N / 2] with two codes per byte.
-        scales: As stored: [N] for int8 and fp8, [G, N] for int4.
+        codes: The stored codes: int8 or float8_e4m3fn [K, N], or uint8 [K, N / 2] with two codes per byte.
+        scales: The stored scales: [N] for int8 and fp8, [G, N] for int4.
     """
     codes_KN = _unpack(codes) if codes.dtype == torch.uint8 else codes.to(scales.dtype)
     blocks = 1 if scales.dim() == 1 else len(scales)
@@ -153,6 +154,7 @@ def dequantise(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
 
 def _unpack(bytes_KN: torch.Tensor) -> torch.Tensor:
-    """Codes -8 to 7 as int8 [K, N] from two's complement in half bytes [K, N / 2]."""
+    """Return the codes -8 to 7, as int8 [K, N], that bytes [K, N / 2] hold in two's complement of four bits."""
+    # Flipping the sign bit and subtracting its value extends the sign: 0..7 stay, 8..15 become -8..-1.
     halves_KN2 = torch.stack((bytes_KN & 15, bytes_KN >> 4), dim=-1).view(torch.int8)
     return ((halves_KN2 ^ 8) - 8).flatten(1)

@@ -1,8 +1,16 @@
-"""The engine contract: what the decoder asks of a model, in one call for prefill, draft steps and tree verification."""
+"""The engine contract: what the decoder asks of a model, in one call for prefill, draft steps and tree verification.
+
+The modules:
+
+    engine    the protocol of an engine
+    call      the inputs of a call, their names in a graph, and their check
+    cache     the keys and values that an engine keeps between calls
+    mask      which slots of the cache a fed token sees
+"""
 
 from spectr_runtime.contract.cache import KVCache
-from spectr_runtime.contract.call import CALL_INPUTS, DTYPES, OPSET, check_call, past_names, present_names
-from spectr_runtime.contract.engine import Call, Engine
+from spectr_runtime.contract.call import CALL_INPUTS, DTYPES, OPSET, Call, check_call, past_names, present_names
+from spectr_runtime.contract.engine import Engine
 
 __all__ = [
     "CALL_INPUTS",

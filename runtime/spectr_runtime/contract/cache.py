@@ -1,4 +1,4 @@
-"""The key/value cache: fixed capacity, one contiguous buffer, rows that can be addressed alone."""
+"""The cache of keys and values: one contiguous buffer of fixed capacity, whose rows can be addressed one by one."""
 
 # B rows of a call, D depth of the accepted paths, S slots, Hk key/value heads.
 from __future__ import annotations
@@ -9,18 +9,20 @@ import torch
 class KVCache:
     """Keys and values of every layer in one tensor [2 * layers, rows, Hk, S, head_size].
 
-    A layer's keys are a contiguous slice, and so are its rows ``b0:b1``: an engine binds addresses, nothing is copied.
-    Slots hold a row's text in order; the nodes of a draft tree stand behind it until ``keep`` moves the accepted ones
-    forward. Rejected nodes are overwritten by the next call.
+    The keys of a layer are a contiguous slice, and so are neighbouring rows of them. Engines can therefore bind
+    addresses in the buffer, and nothing is copied for a call.
+
+    The slots of a row hold its text in order. The nodes of a draft tree follow behind the text, until ``keep`` moves
+    the accepted ones forward. The next call overwrites the rejected ones.
 
     Args:
-        layers: Layers of the model.
-        rows: Rows of the batch.
-        kv_heads: Key/value heads of a layer.
-        capacity: Slots of a row.
+        layers: Number of layers of the model.
+        rows: Number of rows of the batch.
+        kv_heads: Number of key/value heads of a layer.
+        capacity: Number of slots of a row.
         head_size: Size of one head.
         dtype: Type of the entries.
-        device: Where they live.
+        device: Device of the buffer.
     """
 
     def __init__(
@@ -40,25 +42,29 @@ class KVCache:
         self.buffer = torch.zeros((2 * layers, rows, kv_heads, capacity, head_size), dtype=dtype, device=device)
 
     def key(self, layer: int) -> torch.Tensor:
-        """Keys of a layer [rows, Hk, S, head_size]."""
+        """Return the keys of a layer [rows, Hk, S, head_size]."""
         return self.buffer[2 * layer]
 
     def value(self, layer: int) -> torch.Tensor:
-        """Values of a layer [rows, Hk, S, head_size]."""
+        """Return the values of a layer [rows, Hk, S, head_size]."""
         return self.buffer[2 * layer + 1]
 
     def clear(self, row: int) -> None:
-        """Zero a row: a mask hides a slot's weight, but zero times NaN is NaN in every attention kernel."""
+        """Zero a row whose keys or values may not be finite.
+
+        A mask gives hidden slots the weight zero, but zero times NaN is NaN, so a later text in the row would fail too.
+        """
         self.buffer[:, row].zero_()
 
     def keep(self, base_B: torch.Tensor, accepted_BD: torch.Tensor) -> None:
         """Move the slots of the accepted nodes to directly behind their root.
 
         Args:
-            base_B: Slot of each row's root; node n stands at ``base + n``.
-            accepted_BD: Accepted nodes in path order, -1 padded. A padded place moves a slot onto itself.
+            base_B: Slot of each row's root; node n is in slot ``base + n``.
+            accepted_BD: Accepted nodes in path order, -1 padded.
         """
         rows_B1 = torch.arange(len(base_B), device=base_B.device)[:, None]
-        places_BD = base_B[:, None] + 1 + torch.arange(accepted_BD.shape[1], device=base_B.device)
-        sources_BD = torch.where(accepted_BD < 0, places_BD, base_B[:, None] + accepted_BD)
-        self.buffer[:, rows_B1, :, places_BD] = self.buffer[:, rows_B1, :, sources_BD]
+        slots_BD = base_B[:, None] + 1 + torch.arange(accepted_BD.shape[1], device=base_B.device)
+        # The padding moves a slot onto itself, so that all rows move the same number of slots.
+        sources_BD = torch.where(accepted_BD < 0, slots_BD, base_B[:, None] + accepted_BD)
+        self.buffer[:, rows_B1, :, slots_BD] = self.buffer[:, rows_B1, :, sources_BD]

@@ -1,40 +1,65 @@
-"""The names of a call's inputs and outputs, and its check at an engine's boundary."""
+"""The inputs of a call, their names in an ONNX graph, and the check of a call before an engine runs it."""
 
-# B rows, T tokens fed, L attention length, M wanted columns.
+# B rows of the call, T tokens fed to each, L attention length, M columns of T whose logits are wanted.
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
 
 from spectr_runtime.contract.cache import KVCache
-from spectr_runtime.contract.engine import Call
 from spectr_runtime.errors import EngineError
 
-OPSET = 24
+OPSET = 24  # of ONNX: the first one with TensorScatter, which writes to the cache
 CALL_INPUTS = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """The inputs of one pass over the rows ``first_row .. first_row + B - 1`` of the cache.
+
+    Attributes:
+        input_ids_BT: The tokens that are fed; int64.
+        position_ids_BT: Their positions in the text; int64. A token's position is not its slot: the nodes of one level
+            of a draft tree share a position.
+        attention_mask_B1TL: True where a fed token sees a slot; slots L and beyond are not read. The slots that a token
+            sees must hold, in slot order, the text that ends in it, one slot per position. Sliding windows and linear
+            biases rely on that.
+        write_index_B: The first slot that is written in each row; the tokens go to the slots
+            ``write_index .. write_index + T - 1``; int64.
+        logit_index_BM: Columns of T whose logits are wanted; int64.
+        first_row: Index of the call's first row in the cache.
+    """
+
+    input_ids_BT: torch.Tensor
+    position_ids_BT: torch.Tensor
+    attention_mask_B1TL: torch.Tensor
+    write_index_B: torch.Tensor
+    logit_index_BM: torch.Tensor
+    first_row: int = 0
+
+
 def past_names(layers: int) -> list[str]:
-    """Names of the cache inputs in order: keys, then values, layer by layer."""
+    """Return the names of a graph's cache inputs in order: layer by layer, keys, then values."""
     return [f"past_key_values.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
 def present_names(layers: int) -> list[str]:
-    """Names of the cache outputs in the order of ``past_names``."""
+    """Return the names of a graph's cache outputs, in the order of ``past_names``."""
     return [f"present.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
 def check_call(call: Call, cache: KVCache) -> None:
-    """Check a call at the engine's boundary: its shapes and types agree and what it writes and reads is in the cache.
+    """Check that a call's shapes and types agree, and that the slots it writes and reads are in the cache.
 
     Args:
         call: The call.
         cache: The cache of the engine that is to run it.
 
     Raises:
-        EngineError: Something does not fit; nothing has been written.
+        EngineError: Something does not fit.
     """
     rows, tokens = call.input_ids_BT.shape
     length, wanted = call.attention_mask_B1TL.shape[-1], call.logit_index_BM.shape[-1]

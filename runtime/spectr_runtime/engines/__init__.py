@@ -1,33 +1,40 @@
-"""Backends of the engine protocol, one file each, imported when they are opened."""
+"""The backends that implement the engine protocol, each imported only when one of its engines is opened.
+
+The modules:
+
+    torch               PyTorch and transformers, the reference
+    onnxruntime         ONNX Runtime, on the CPU or a CUDA GPU
+    tensorrt            TensorRT and TensorRT-RTX, on a GPU
+    tensorrt_library    importing either of these two, and hearing their errors
+    buffers             what engines share that bind addresses: cache, inputs and logits
+"""
 
 from __future__ import annotations
 
-from typing import Literal
-
+from spectr_runtime.backends import BACKENDS, FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.contract import Engine
 from spectr_runtime.errors import UsageError
-
-Backend = Literal["onnxruntime", "torch", "tensorrt", "tensorrt-rtx"]
 
 
 def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, rows: int, capacity: int) -> Engine:
     """Open one model of a bundle.
 
+    TensorRT is always driven directly, never through ONNX Runtime's provider for it. That provider is tied to one
+    release of TensorRT, and builds an engine anew for every new shape unless it is given the same profiles.
+
     Args:
         bundle: The bundle.
-        role: Which of its models.
-        backend: ``onnxruntime``, ``torch``, ``tensorrt`` or ``tensorrt-rtx``. TensorRT is driven directly and never
-            through ONNX Runtime's provider for it, which is tied to a release of TensorRT and, unless it is given the
-            same profiles, builds an engine again for every new shape.
-        device: Where to run, as torch names it.
-        rows: Rows of the cache.
-        capacity: Slots of a row.
+        role: Which of its models to open.
+        backend: Which library runs the model.
+        device: The device to run on, as torch names it.
+        rows: Number of rows of the cache.
+        capacity: Number of slots of a row.
 
     Raises:
         UsageError: The backend is unknown or does not run on the device.
         EngineError: The backend is not installed, fails to open the model or has no engine for this machine.
-        BundleError: An engine of the bundle is not the one that was compiled.
+        BundleError: A compiled engine in the bundle is not the one that was written there.
     """
     folder, spec = bundle.model(role), bundle.manifest.models[role]
     if backend == "torch":
@@ -37,12 +44,24 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
     if backend == "onnxruntime":
         from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
+        _leave_cores_to_onnxruntime()
         return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity, device=device)
-    if backend in ("tensorrt", "tensorrt-rtx"):
+    if backend in FLAVOURS:
         from spectr_runtime.bundle.compiled import find_engine
         from spectr_runtime.engines.tensorrt import TensorRTEngine
         from spectr_runtime.engines.tensorrt_library import machine_key
 
         path, compiled = find_engine(bundle, role, machine_key(backend, device))
         return TensorRTEngine(path, compiled, spec, rows=rows, capacity=capacity, device=device)
-    raise UsageError(f"Backend {backend!r} is unknown; it must be onnxruntime, torch, tensorrt or tensorrt-rtx.")
+    raise UsageError(f"Backend {backend!r} is unknown; it must be one of {', '.join(BACKENDS)}.")
+
+
+def _leave_cores_to_onnxruntime() -> None:
+    """Set PyTorch to one thread for the rest of the process.
+
+    Between the passes of ONNX Runtime, PyTorch only samples and selects. Two pools of threads that wait for each
+    other's cores cost more than further threads would gain there.
+    """
+    import torch
+
+    torch.set_num_threads(1)

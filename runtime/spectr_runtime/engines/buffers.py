@@ -1,4 +1,4 @@
-"""What engines that bind addresses share: the cache, the call's tensors and the logits in device memory."""
+"""The memory that engines bind by address: the cache, the inputs of a call, and the logits."""
 
 # B rows, M wanted columns, V vocabulary.
 from __future__ import annotations
@@ -11,16 +11,16 @@ from spectr_runtime.errors import EngineError, first_line
 
 
 def allocate_cache(spec: ModelSpec, rows: int, capacity: int, device: torch.device) -> KVCache:
-    """The cache of a model.
+    """Allocate the cache of a model.
 
     Args:
         spec: The model's sizes.
-        rows: Rows of the batch.
-        capacity: Slots of a row.
-        device: Where it lives.
+        rows: Number of rows of the batch.
+        capacity: Number of slots of a row.
+        device: Device of the cache.
 
     Raises:
-        EngineError: There is no memory for it, or no such device.
+        EngineError: There is no memory for the cache, or no such device.
     """
     sizes = (spec.layers, rows, spec.kv_heads, capacity, spec.head_size)
     try:
@@ -33,7 +33,7 @@ def allocate_cache(spec: ModelSpec, rows: int, capacity: int, device: torch.devi
 
 
 def call_inputs(call: Call) -> dict[str, torch.Tensor]:
-    """The tensors of a call by the names of the graph's inputs, each in one piece."""
+    """Return the tensors of a call by the names of the graph's inputs, each contiguous in memory."""
     tensors = (
         call.input_ids_BT,
         call.position_ids_BT,
@@ -45,11 +45,11 @@ def call_inputs(call: Call) -> dict[str, torch.Tensor]:
 
 
 class LogitsBuffer:
-    """Memory for the logits of a call, used again by the next one.
+    """Memory for the logits of a call, which the next call uses again.
 
     Args:
         vocabulary: Width of the logits.
-        device: Where it lives.
+        device: Device of the memory.
     """
 
     def __init__(self, vocabulary: int, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class LogitsBuffer:
         self._buffer = torch.empty(0, device=device)
 
     def view(self, rows: int, wanted: int) -> torch.Tensor:
-        """Room for float32 logits [B, M, V]."""
+        """Return memory for float32 logits [B, M, V], allocating more if it is too small."""
         size = rows * wanted * self._vocabulary
         if len(self._buffer) < size:
             self._buffer = torch.empty(size, device=self._buffer.device)

@@ -1,9 +1,6 @@
-"""The ONNX Runtime engine: runs ``model.onnx`` on the CPU or a CUDA GPU, with the cache updated in place.
+"""The ONNX Runtime engine: runs ``model.onnx`` on the CPU or a CUDA GPU and updates the cache in place."""
 
-On CUDA it has not been run yet; what ONNX Runtime is told there is tested with a double of its session.
-"""
-
-# B rows, T tokens fed, M wanted positions, V vocabulary, Hk key/value heads, S slots.
+# B rows, T tokens fed, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,31 +17,32 @@ from spectr_runtime.errors import EngineError, UsageError, first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 EXTRAS = {"cpu": "pip install 'spectr[cpu]'", "cuda": "pip uninstall onnxruntime; pip install 'spectr[gpu]'"}
-# Why it is refused is told where engines are opened.
+# ``open_engine`` says why the provider is not used.
 NO_TENSORRT = (
     "ONNX Runtime's provider for TensorRT is not used: run engines with --backend tensorrt or tensorrt-rtx, which "
     "`spectr-export compile` makes."
 )
-# Numbers of types in ONNX's TensorProto.
+# The numbers of these types in ONNX's TensorProto.
 ELEMENTS = {torch.float32: 1, torch.int64: 7, torch.bool: 9, torch.float16: 10, torch.bfloat16: 16}
 
 
 class OnnxRuntimeEngine:
     """Runs a model folder of a bundle with ONNX Runtime.
 
-    Past and present of a layer are bound to one address, that of the call's rows in the cache, so that a call writes
-    only the slots of its tokens. Logits are written to a buffer that the next call reuses.
+    The cache inputs and outputs of a layer are bound to the same address, that of the call's rows in the cache. A call
+    therefore writes only the slots of its tokens and copies nothing. The logits are written to a buffer that the next
+    call reuses.
 
     Args:
-        folder: Folder with ``model.onnx`` and ``model.safetensors``.
+        folder: The folder with ``model.onnx`` and ``model.safetensors``.
         spec: The model's sizes.
-        rows: Rows of the cache.
-        capacity: Slots of a row.
-        device: Where to run, ``cpu``, ``cuda`` or ``cuda:N``. On CUDA the calls go to PyTorch's current stream.
-        threads: Threads of one call; all physical cores if None.
-        lean: Compute with the weights where the file has them, for a check in little memory: nothing is folded, packed
-            or fused into a copy, and calls are slower. Quantised weights are then multiplied in the cache's type.
-        graph: Another graph on the folder's weights, in place of ``model.onnx``.
+        rows: Number of rows of the cache.
+        capacity: Number of slots of a row.
+        device: The device to run on: ``cpu``, ``cuda`` or ``cuda:N``. On CUDA, calls go to PyTorch's current stream.
+        threads: Threads of one call; None for as many as there are physical cores.
+        lean: Save memory, at the price of slower calls: the weights are used as the file maps them, and none is folded,
+            packed or fused into a copy. Quantised weights are then multiplied in the cache's type.
+        graph: Another graph on the weights of the folder, which replaces ``model.onnx``.
 
     Raises:
         UsageError: ONNX Runtime does not run on the device.
@@ -64,12 +62,12 @@ class OnnxRuntimeEngine:
         graph: bytes | None = None,
     ) -> None:
         self.spec = spec
-        place = _place(device)
-        self._where = (place.type, place.index or 0)
-        self._session = _open_session(folder, spec, place, threads, lean, graph)
-        self.cache = allocate_cache(spec, rows, capacity, place)
+        resolved = _resolve(device)
+        self._location = (resolved.type, resolved.index or 0)
+        self._session = _open_session(folder, spec, resolved, threads, lean, graph)
+        self.cache = allocate_cache(spec, rows, capacity, resolved)
         self._bindings: dict[tuple[int, int], Any] = {}
-        self._logits = LogitsBuffer(spec.vocabulary, place)
+        self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
@@ -91,10 +89,10 @@ class OnnxRuntimeEngine:
         return logits_BMV
 
     def _address(self, tensor: torch.Tensor) -> tuple[str, int, int, tuple[int, ...], int]:
-        return (*self._where, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
+        return (*self._location, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
 
     def _binding(self, first_row: int, rows: int) -> Any:
-        """The binding of these rows, whose cache addresses never change."""
+        """Return the binding of these rows; their addresses in the cache never change, so it is kept."""
         key = (first_row, rows)
         if key not in self._bindings:
             binding = self._session.io_binding()
@@ -107,73 +105,84 @@ class OnnxRuntimeEngine:
         return self._bindings[key]
 
 
-def _place(device: str) -> torch.device:
+def _resolve(device: str) -> torch.device:
+    """Return the device of a name.
+
+    Raises:
+        UsageError: There is no such device, or ONNX Runtime does not run on it.
+    """
     try:
-        place = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
-        place = None
-    if place is None or place.type not in PROVIDERS:
+        resolved = None
+    if resolved is None or resolved.type not in PROVIDERS:
         hint = NO_TENSORRT if "tensorrt" in device.lower() else ""
         raise UsageError(f"Backend onnxruntime runs on cpu, cuda or cuda:N; got {device!r}.", hint=hint)
-    return place
+    return resolved
 
 
 def _open_session(
-    folder: Path, spec: ModelSpec, place: torch.device, threads: int | None, lean: bool, graph: bytes | None
+    folder: Path, spec: ModelSpec, device: torch.device, threads: int | None, lean: bool, graph: bytes | None
 ) -> Any:
+    """Open a session of ONNX Runtime on a model; the arguments are those of ``OnnxRuntimeEngine``."""
     path = folder / GRAPH
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(
-            f"ONNX Runtime cannot be imported: {error}.", hint=f"Install it with `{EXTRAS[place.type]}`."
+            f"ONNX Runtime cannot be imported: {error}.", hint=f"Install it with `{EXTRAS[device.type]}`."
         ) from error
     options = onnxruntime.SessionOptions()
-    # Long enough to bridge the operators of a call, which small models gain a third from; by default threads spin for
-    # tens of milliseconds, and PyTorch, which samples between calls, waits for the cores.
+    # Idle threads spin for so long before they sleep. That bridges the gaps between the operators of a call, which
+    # makes small models a third faster. By default they spin for tens of milliseconds, and PyTorch, which samples
+    # between the calls, has to wait for the cores.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if threads is not None:
         options.intra_op_num_threads = threads
     if lean or spec.quantisation == "fp8":
-        # It has no product of eight-bit floating-point numbers, and its fusions make an invalid graph of them.
+        # ONNX Runtime cannot multiply eight-bit floating-point numbers, and fusing them gives an invalid graph.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if lean:
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
-        # Nodes run in the graph's order, which says when a weight is needed; otherwise all are cast or joined at once.
+        # The nodes run in the graph's order, in which a weight is cast or joined right before its use. In any other
+        # order, copies of all weights may be alive at once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    check_providers(onnxruntime.get_available_providers(), place.type)
+    check_providers(onnxruntime.get_available_providers(), device.type)
     try:
-        session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(place))
+        session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}: {first_line(error)}",
-            hint=f"Install spectr's release of it with `{EXTRAS[place.type]}`, or build the bundle again.",
+            hint=f"Install spectr's release of it with `{EXTRAS[device.type]}`, or build the bundle again.",
         ) from error
-    check_providers(session.get_providers(), place.type)
+    check_providers(session.get_providers(), device.type)
     return session
 
 
-def _providers(place: torch.device) -> list[tuple[str, dict[str, str]]]:
-    """The provider with its options; PyTorch's stream makes every call wait for its inputs, and no more."""
-    if place.type == "cpu":
+def _providers(device: torch.device) -> list[tuple[str, dict[str, str]]]:
+    """Return the provider with its options.
+
+    On CUDA, ONNX Runtime runs on PyTorch's stream, so that a call waits for its inputs and for nothing else.
+    """
+    if device.type == "cpu":
         return [(PROVIDERS["cpu"], {})]
-    stream = torch.cuda.current_stream(place).cuda_stream
-    return [(PROVIDERS["cuda"], {"device_id": str(place.index or 0), "user_compute_stream": str(stream)})]
+    stream = torch.cuda.current_stream(device).cuda_stream
+    return [(PROVIDERS["cuda"], {"device_id": str(device.index or 0), "user_compute_stream": str(stream)})]
 
 
 def check_providers(found: Sequence[str], device: str) -> None:
-    """Refuse a session that fell back to another provider, which ONNX Runtime does without a word.
+    """Check that ONNX Runtime did not fall back to another provider, which it does without an error.
 
     Args:
-        found: Providers that ONNX Runtime has, or has opened.
+        found: The providers that ONNX Runtime has, or has opened.
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        EngineError: The device's provider is not among them.
+        EngineError: The provider of the device is not among them.
     """
     if PROVIDERS[device] not in found:
         raise EngineError(

@@ -1,11 +1,9 @@
-"""The TensorRT engines: an engine of the bundle run on a GPU, with the cache updated in place.
+"""The TensorRT engine: runs a compiled engine of the bundle on a GPU and updates the cache in place.
 
-``tensorrt`` and ``tensorrt-rtx`` have one Python API, so this file serves both. Which engine fits which machine, and
-what is refused, is tested without a GPU; ``TensorRTEngine.forward`` has so far run against a double of the API only,
-never on a GPU.
+TensorRT and TensorRT-RTX have the same Python API, so one class serves both.
 """
 
-# B rows, T tokens fed, L attention length, M wanted columns, V vocabulary.
+# B rows, T tokens fed, L attention length, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,21 +20,22 @@ from spectr_runtime.errors import EngineError
 
 
 class TensorRTEngine:
-    """Runs an engine of a bundle with TensorRT or TensorRT-RTX, on the current stream of PyTorch.
+    """Runs a compiled engine with TensorRT or TensorRT-RTX, on the current stream of PyTorch.
 
-    Past and present of a layer are bound to one address, that of the call's rows in the cache. Each profile of the
-    engine has an execution context of its own, so that a change of profile costs nothing. Not yet run on a GPU.
+    The cache inputs and outputs of a layer are bound to the same address, that of the call's rows in the cache, so
+    that TensorRT writes the new keys and values into it. Each profile of the engine has an execution context of its
+    own, because changing the profile of a context would take time.
 
     Args:
-        path: The engine.
-        compiled: Its record.
+        path: File of the engine.
+        compiled: The engine's record.
         spec: The model's sizes.
-        rows: Rows of the cache.
-        capacity: Slots that a row needs; the cache has as many as the engine was compiled for.
+        rows: Number of rows of the cache.
+        capacity: Number of slots that a row needs; the cache has as many as the engine was compiled for.
         device: A CUDA device, as torch names it.
 
     Raises:
-        EngineError: The engine is too small for these rows or slots, or TensorRT does not open it.
+        EngineError: The engine is too small for these rows or slots, or TensorRT cannot open it.
     """
 
     def __init__(
@@ -48,12 +47,12 @@ class TensorRTEngine:
         self._log = Log()
         self._trt = load_tensorrt(compiled.key.flavour)
         self._logger = make_logger(self._trt, self._log)
-        place = torch.device(device)
-        with torch.cuda.device(place):
+        resolved = torch.device(device)
+        with torch.cuda.device(resolved):
             self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
             self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]
-        self.cache = allocate_cache(spec, rows, compiled.capacity, place)
-        self._logits = LogitsBuffer(spec.vocabulary, place)
+        self.cache = allocate_cache(spec, rows, compiled.capacity, resolved)
+        self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
@@ -88,7 +87,7 @@ class TensorRTEngine:
         engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise EngineError(
-                f"TensorRT does not open {path.name}: {self._log.error}",
+                f"TensorRT cannot open {path.name}: {self._log.error}",
                 hint="Check the driver and the memory of the GPU, or compile the bundle again on this machine.",
             )
         if streaming:
@@ -96,6 +95,7 @@ class TensorRTEngine:
         return engine
 
     def _context(self, profile: int) -> Any:
+        """Return an execution context for the profile of an index."""
         context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE)
         stream = torch.cuda.current_stream()
         if context is None or not context.set_optimization_profile_async(profile, stream.cuda_stream):
@@ -108,10 +108,15 @@ class TensorRTEngine:
 
 
 def check_size(compiled: CompiledEngine, rows: int, capacity: int) -> None:
-    """Refuse an engine that is too small for what it is opened for.
+    """Check that an engine is large enough.
+
+    Args:
+        compiled: The engine's record.
+        rows: Number of rows that are needed.
+        capacity: Number of slots that a row needs.
 
     Raises:
-        EngineError: It takes fewer rows, or its rows have fewer slots.
+        EngineError: The engine takes fewer rows, or its rows have fewer slots.
     """
     if rows > compiled.rows:
         raise EngineError(

@@ -1,4 +1,4 @@
-"""The library behind a TensorRT backend: importing it, hearing its errors, and what this machine is to it."""
+"""The library behind a TensorRT backend: importing it, collecting its messages, and the key of this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from spectr_runtime.bundle.compiled import EngineKey, Flavour
+from spectr_runtime.backends import Flavour
+from spectr_runtime.bundle.compiled import EngineKey
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -17,10 +18,10 @@ EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 
 class Log:
-    """What TensorRT said: its API returns None or False and tells its log why.
+    """The messages of TensorRT. Its functions return None or False when they fail, and only its log says why.
 
     Attributes:
-        layers: The listing of an engine's layers that a builder ends with; empty for others.
+        layers: The list of an engine's layers, which is the last message of a build; empty before.
     """
 
     def __init__(self) -> None:
@@ -28,24 +29,27 @@ class Log:
         self._errors: collections.deque[str] = collections.deque(maxlen=20)
 
     def hear(self, message: str, *, is_error: bool) -> None:
-        """Take a message, but not that there is no driver: TensorRT adds this to every error on a machine without."""
+        """Take a message, unless it says that there is no driver.
+
+        On a machine without one, TensorRT adds that message to every other error.
+        """
         if is_error and "cudaError 35" not in message:
             self._errors.append(message)
         elif message.startswith("Layers:"):
             self.layers = message
 
     def has_error(self, words: str) -> bool:
-        """Whether one of the latest errors has these words."""
+        """Return whether one of the latest errors contains these words."""
         return any(words in message for message in self._errors)
 
     @property
     def error(self) -> str:
-        """The latest error in one line."""
+        """The first line of the latest error."""
         return self._errors[-1].strip().splitlines()[0] if self._errors else "it gave no reason."
 
 
 def make_logger(trt: Any, log: Log) -> Any:
-    """A logger of TensorRT that says nothing and fills a log."""
+    """Return a logger for TensorRT that prints nothing and passes every message to a log."""
     errors = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -59,16 +63,16 @@ def make_logger(trt: Any, log: Log) -> Any:
 
 
 def load_tensorrt(flavour: str) -> Any:
-    """The Python module of a flavour.
+    """Import the Python module of a flavour.
 
     Raises:
-        EngineError: It is not installed; the hint names the extra.
+        EngineError: The module is not installed; the hint names the extra of spectr that installs it.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(MODULES[flavour])
-    except (ImportError, OSError) as error:  # libraries of NVIDIA's that the module loads
+    except (ImportError, OSError) as error:  # an OSError comes from a library of NVIDIA's that the module loads
         reason = first_line(error)
         raise EngineError(
             f"{flavour} cannot be imported: {reason}.",
@@ -77,10 +81,10 @@ def load_tensorrt(flavour: str) -> Any:
 
 
 def machine_key(flavour: Flavour, device: str) -> EngineKey:
-    """What a device of this machine is to a flavour.
+    """Return the key that an engine must run on to serve a device of this machine.
 
     Raises:
-        UsageError: It is no CUDA device.
+        UsageError: The device is not a CUDA device.
         EngineError: The flavour is not installed, or PyTorch does not see the device.
     """
     if torch.device(device).type != "cuda":

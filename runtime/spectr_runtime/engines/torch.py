@@ -1,6 +1,6 @@
-"""The reference engine: the contract's module run eagerly by PyTorch, on the CPU or a GPU."""
+"""The reference engine: PyTorch runs the contract's module eagerly, on the CPU or a GPU."""
 
-# B rows, M wanted positions, V vocabulary.
+# B rows, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from spectr_runtime.adapter.model import load_contract_model
+from spectr_runtime.adapter.rounding import round_inputs
 from spectr_runtime.bundle import ModelSpec
-from spectr_runtime.bundle.e4m3 import round_inputs
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.weights import read_input_scales
 from spectr_runtime.contract import DTYPES, Call, KVCache, check_call
@@ -20,14 +20,14 @@ class TorchEngine:
     """Runs a model folder of a bundle with transformers and PyTorch.
 
     Args:
-        folder: Folder with ``config.json`` and ``model.safetensors``.
+        folder: The folder with ``config.json`` and ``model.safetensors``.
         spec: The model's sizes.
-        rows: Rows of the cache.
-        capacity: Slots of a row.
+        rows: Number of rows of the cache.
+        capacity: Number of slots of a row.
         device: A device of PyTorch, for instance ``cpu`` or ``cuda:0``.
 
     Raises:
-        EngineError: The device does not exist or is too small.
+        EngineError: The device does not exist or has too little memory.
         BundleError: The model cannot be loaded.
     """
 
@@ -35,11 +35,13 @@ class TorchEngine:
         self.spec = spec
         dtype = DTYPES[spec.dtype]
         try:
-            place = torch.device(device)
-            self.cache = KVCache(spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=place)
-            self._model = load_contract_model(folder, dtype=spec.dtype, device=place)
+            resolved = torch.device(device)
+            self.cache = KVCache(
+                spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=resolved
+            )
+            self._model = load_contract_model(folder, dtype=spec.dtype, device=resolved)
             scales = read_input_scales(folder / WEIGHTS)
-            round_inputs(self._model.model, {name: scale.to(place) for name, scale in scales.items()})
+            round_inputs(self._model.model, {name: scale.to(resolved) for name, scale in scales.items()})
         except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
             raise EngineError(

@@ -1,1 +1,8 @@
-"""From logits to the laws that tokens are drawn from."""
+"""From a model's logits to the laws that tokens are drawn from. Draft and target take the same way.
+
+The modules:
+
+    adjustment    penalties, biases and end tokens that are held back
+    sampling      temperature, top-k, top-p and min-p
+    logprobs      log-probabilities that a request wants reported, which neither of the two changes
+"""

@@ -1,10 +1,11 @@
-"""What a text does to the logits of its next token: penalties, biases, end tokens held back.
+"""The changes to the logits of a text's next token: penalties, biases, and end tokens that are held back.
 
-Applied to the draft's logits and to the target's alike, before temperature and truncation. In a draft tree every node
-has a text of its own, the row's with the node's path behind it.
+They are applied to the draft's logits and to the target's alike, before temperature and truncation. Penalties depend on
+the tokens that were written, so every node of a draft tree has its own: its text is the row's, followed by the tokens
+on the path to the node.
 """
 
-# C rows that are adjusted, B rows, M positions, N fed nodes with the root, V vocabulary.
+# C rows that are adjusted, B rows, M nodes whose logits are adjusted, N nodes of the tree with the root, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
@@ -17,21 +18,21 @@ from spectr_runtime.rows.row import Row
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Adjustment:
-    """The adjusted rows of a batch at the start of a round.
+    """The rows of a batch whose logits are changed, as tensors, at the start of a round.
 
-    Presence and frequency penalties are those of the OpenAI API; the repetition penalty is that of CTRL
-    (arXiv 1909.05858, section 4.1), with negative logits multiplied.
+    Presence and frequency penalties are those of the OpenAI API. The repetition penalty is that of CTRL
+    (arXiv 1909.05858, section 4.1), except that negative logits are multiplied: dividing them would raise them.
 
     Attributes:
-        rows_C: Their places.
+        rows_C: Their indices in the batch.
         presence_C11: Presence penalties.
         frequency_C11: Frequency penalties.
         repetition_C11: Repetition penalties.
         bias_C1V: Biases.
-        prompt_C1V: Tokens of their prompts; bool.
-        written_C1V: How often each token was written.
-        ends_C1V: Their end and stop tokens; bool.
-        held_C1: Tokens still to be written before one of these may come.
+        prompt_C1V: Which tokens occur in the prompt; bool.
+        written_C1V: How often each token occurs in the completion so far.
+        ends_C1V: Which tokens are end or stop tokens; bool.
+        held_C1: How many tokens must still be written before an end or stop token may come.
     """
 
     rows_C: torch.Tensor
@@ -45,15 +46,18 @@ class Adjustment:
     held_C1: torch.Tensor
 
     @staticmethod
-    def of(span: Sequence[Row | None], vocabulary: int, device: torch.device) -> Adjustment | None:
-        """Gather what the rows of a batch ask for; nothing if no row asks.
+    def of(batch: Sequence[Row | None], vocabulary: int, device: torch.device) -> Adjustment | None:
+        """Gather the adjustments that the rows of a batch ask for.
 
         Args:
-            span: The rows by place; free places are None.
-            vocabulary: Tokens that draft and target share.
-            device: Where the tensors live.
+            batch: The rows by their index; None for a free one.
+            vocabulary: Size of the vocabulary that draft and target share.
+            device: The device of the tensors.
+
+        Returns:
+            The adjustments; None if no row asks for any.
         """
-        rows = {place: row for place, row in enumerate(span) if row is not None and row.request.params.adjusts}
+        rows = {index: row for index, row in enumerate(batch) if row is not None and row.request.params.adjusts}
         if not rows:
             return None
         params = [row.request.params for row in rows.values()]
@@ -80,23 +84,25 @@ class Adjustment:
         """Adjust the logits of some nodes of the draft tree.
 
         Args:
-            logits_BMV: Logits of the token behind each node, at least as wide as the vocabulary. Left as they are.
-            tokens_BN: Tokens of the tree's first nodes, the root first.
-            sees_MN: Which of these each node has on its path, itself among them; bool.
+            logits_BMV: Logits of the token behind each of the M nodes, at least as wide as the vocabulary; not changed.
+            tokens_BN: Tokens of the tree's nodes from the root on, as many as the M nodes have on their paths.
+            sees_MN: Which of the N nodes each of the M nodes has on its path, itself among them; bool.
 
         Returns:
-            The logits of all rows, as wide as the vocabulary.
+            The logits [B, M, V] of all rows, as wide as the vocabulary.
         """
         adjusted_BMV = logits_BMV[..., : self.bias_C1V.shape[-1]].clone()
+        # The root is a token of the row's own text, which the counts hold already.
         path_CN, on_path_MN = tokens_BN[self.rows_C, 1:], sees_MN[:, 1:]
         adjusted_BMV[self.rows_C] = self._adjust(adjusted_BMV[self.rows_C], path_CN, on_path_MN)
         return adjusted_BMV
 
     def _adjust(self, logits_CMV: torch.Tensor, path_CN: torch.Tensor, on_path_MN: torch.Tensor) -> torch.Tensor:
-        rows, positions, _ = logits_CMV.shape
-        places_CMN = path_CN[:, None].expand(-1, positions, -1)
-        written_CMV = self.written_C1V.repeat(1, positions, 1)
-        written_CMV.scatter_add_(2, places_CMN, on_path_MN.float().expand(rows, -1, -1))
+        """Adjust the logits of the rows C; the path is given without the root."""
+        rows, nodes, _ = logits_CMV.shape
+        path_CMN = path_CN[:, None].expand(-1, nodes, -1)
+        written_CMV = self.written_C1V.repeat(1, nodes, 1)
+        written_CMV.scatter_add_(2, path_CMN, on_path_MN.float().expand(rows, -1, -1))
         repeated_CMV = torch.where(logits_CMV > 0, logits_CMV / self.repetition_C11, logits_CMV * self.repetition_C11)
         logits_CMV = torch.where((written_CMV > 0) | self.prompt_C1V, repeated_CMV, logits_CMV)
         penalty_CMV = self.frequency_C11 * written_CMV + self.presence_C11 * (written_CMV > 0)
@@ -105,7 +111,7 @@ class Adjustment:
 
 
 def _scatter(values: Sequence[Mapping[int, float]], vocabulary: int) -> torch.Tensor:
-    """One dense row of the vocabulary's size per mapping, float32."""
+    """Return one dense row of the vocabulary's size per mapping, with zeros for absent tokens; float32."""
     dense = torch.zeros((len(values), vocabulary))
     for row, value in enumerate(values):
         tokens = torch.tensor(list(value), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""How probable the target holds the tokens that a round wrote."""
+"""The log-probabilities of the tokens that a round wrote, under the target's own logits."""
 
 # B rows, N tree nodes with the root, D depth of the tree, R rows that want log-probabilities, V vocabulary.
 from __future__ import annotations
@@ -17,9 +17,9 @@ class WantedLogprobs:
     """Which rows of a batch want log-probabilities.
 
     Attributes:
-        rows: Their places.
-        most: The largest number of most probable tokens that one of them wants.
-        vocabulary: Tokens that draft and target share.
+        rows: Their indices in the batch.
+        most: The largest number of most probable tokens that any of them wants.
+        vocabulary: Size of the vocabulary that draft and target share.
     """
 
     rows: tuple[int, ...]
@@ -28,25 +28,27 @@ class WantedLogprobs:
 
     @staticmethod
     def of(params: Sequence[SamplingParams], vocabulary: int) -> WantedLogprobs | None:
-        """Gather what the rows ask for; nothing if none asks."""
+        """Gather the rows that want log-probabilities; return None if no row does."""
         wanted = {row: one.logprobs for row, one in enumerate(params) if one.logprobs is not None}
         return WantedLogprobs(tuple(wanted), max(wanted.values()), vocabulary) if wanted else None
 
     def gather(
         self, logits_BNV: torch.Tensor, accepted_BD: torch.Tensor, tokens_BD1: torch.Tensor
     ) -> dict[int, list[list[Scored]]]:
-        """Score the tokens of a round.
+        """Return the log-probabilities of a round's tokens.
 
         Args:
-            logits_BNV: The target's logits behind every node, as they are.
+            logits_BNV: The target's logits behind every node, before adjustments, temperature and truncation.
             accepted_BD: Accepted nodes in path order, -1 padded.
-            tokens_BD1: The tokens written, -1 padded.
+            tokens_BD1: The tokens that were written, -1 padded.
 
         Returns:
-            Per row that wants it, and per token: the token and its log-probability, then the most probable tokens.
+            For each row that wants them, one list per column of ``tokens_BD1``: the token with its log-probability,
+            then the most probable tokens with theirs. The lists of padded columns mean nothing.
         """
         rows_R = torch.tensor(self.rows, device=logits_BNV.device)
         tokens_RD1 = tokens_BD1[rows_R].clamp(min=0)
+        # A token was drawn behind its predecessor: the first behind the root, the next behind the first accepted node.
         nodes_RD1 = torch.nn.functional.pad(accepted_BD[rows_R].clamp(min=0), (1, 0))
         logits_RDV = logits_BNV[rows_R[:, None], nodes_RD1, : self.vocabulary]
         logprobs_RDV = logits_RDV.float().log_softmax(-1)
@@ -54,6 +56,6 @@ class WantedLogprobs:
         token = torch.cat([tokens_RD1[..., None], top.indices], -1).tolist()
         logprob = torch.cat([logprobs_RDV.gather(-1, tokens_RD1[..., None]), top.values], -1).tolist()
         return {
-            row: [list(zip(*pair, strict=True)) for pair in zip(token[place], logprob[place], strict=True)]
-            for place, row in enumerate(self.rows)
+            row: [list(zip(*pair, strict=True)) for pair in zip(token[index], logprob[index], strict=True)]
+            for index, row in enumerate(self.rows)
         }

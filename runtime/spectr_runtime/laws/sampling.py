@@ -1,9 +1,10 @@
-"""From logits to the law that a token is drawn from: temperature, top-k, top-p, min-p, per row.
+"""From logits to the law that a token is drawn from: temperature, top-k, top-p and min-p, each row with its own.
 
-Draft and target go through the same function, and the law that it returns is both drawn from and tested against.
+Draft and target go through the same function. The law that it returns for the draft is the one that drafts are drawn
+from and the one that the selection rule is told, which is what keeps speculation lossless.
 """
 
-# B rows, M positions, V vocabulary, C rows that are truncated.
+# B rows, M nodes whose laws are wanted, V vocabulary, C rows that are truncated.
 from __future__ import annotations
 
 import dataclasses
@@ -20,14 +21,14 @@ class Sampling:
     """The sampling parameters of a batch as tensors.
 
     Attributes:
-        temperature_B: Temperatures, with 1 in place of 0.
-        greedy_B: Rows of temperature 0.
-        truncated_C: Rows that drop improbable tokens.
-        top_k_C: Their k, with the vocabulary's size in place of 0.
-        top_p_C: Their p, infinite in place of 1.
-        min_p_C: Their smallest share of the most probable token's probability.
-        any_greedy: Whether some row is greedy; known to the host, so that nothing waits for the device.
-        vocabulary: Tokens that draft and target share; logits behind them are left out.
+        temperature_B: Temperatures; 1 for rows of temperature 0.
+        greedy_B: Which rows have temperature 0; bool.
+        truncated_C: Indices of the rows that drop improbable tokens.
+        top_k_C: The k of each truncated row; the size of the vocabulary if it keeps all.
+        top_p_C: The p of each truncated row; infinite if it keeps all.
+        min_p_C: The min-p of each truncated row; 0 if it keeps all.
+        any_greedy: Whether any row is greedy, as a value that the host knows without waiting for the device.
+        vocabulary: Size of the vocabulary that draft and target share; logits of further tokens are left out.
     """
 
     temperature_B: torch.Tensor
@@ -52,7 +53,7 @@ class Sampling:
                 dtype=torch.int64,
                 device=device,
             ),
-            # Sums of rounded probabilities reach 1 before the last token, so that 1 would drop some.
+            # Sums of rounded probabilities can reach 1 before the last token, so a p of 1 would drop some tokens.
             top_p_C=torch.tensor([_or_infinite(params[row].top_p) for row in truncated], device=device),
             min_p_C=torch.tensor([float(params[row].min_p) for row in truncated], device=device),
             any_greedy=any(one.temperature == 0 for one in params),
@@ -60,14 +61,14 @@ class Sampling:
         )
 
     def laws(self, logits_BMV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The laws that the next tokens are drawn from.
+        """Return the laws that the next tokens are drawn from.
 
         Args:
-            logits_BMV: A model's logits, float32, at least as wide as the shared vocabulary. Left as they are.
+            logits_BMV: A model's logits, float32, at least as wide as the shared vocabulary; not changed.
 
         Returns:
-            The laws, float32 [B, M, V], and which rows are sound [B]: a row with a logit of NaN or
-            plus infinity is not, and gets uniform laws so that it disturbs nobody until the host drops it.
+            The laws, float32 [B, M, V], and which rows are sound [B]. A row with a logit of NaN or plus infinity is not
+            sound; it gets uniform laws, so that nothing fails on the device before the host drops the row.
         """
         logits_BMV = logits_BMV[..., : self.vocabulary]
         scaled_BMV = logits_BMV / self.temperature_B[:, None, None]
@@ -75,6 +76,7 @@ class Sampling:
             kept_CMV = truncate(scaled_BMV[self.truncated_C], self.top_k_C, self.top_p_C)
             scaled_BMV[self.truncated_C] = drop_below(kept_CMV, self.min_p_C)
         law_BMV = scaled_BMV.softmax(-1)
+        # One logit of NaN or plus infinity makes its whole law NaN, so its first entry shows it.
         sound_B = law_BMV[:, :, 0].isfinite().all(-1)
         law_BMV.nan_to_num_(nan=1 / law_BMV.shape[-1])
         if self.any_greedy:
@@ -89,10 +91,10 @@ def _or_infinite(top_p: float) -> float:
 
 
 def truncate(logits_CMV: torch.Tensor, top_k_C: torch.Tensor, top_p_C: torch.Tensor) -> torch.Tensor:
-    """Set the logits outside the top k, and then outside the top p of what is left, to minus infinity.
+    """Return the logits with those outside the top k, then those outside the top p of the rest, at minus infinity.
 
-    The nucleus is the smallest set of most probable tokens whose probability reaches p (Holtzman et al., 2020). Equal
-    logits are ranked by token id.
+    The top p is the nucleus: the smallest set of most probable tokens whose probability reaches p (Holtzman et al.,
+    arXiv 1904.09751). Equal logits are ranked by token id.
     """
     ordered_CMV, token_CMV = logits_CMV.sort(dim=-1, descending=True, stable=True)
     rank_V = torch.arange(logits_CMV.shape[-1], device=logits_CMV.device)
@@ -104,9 +106,9 @@ def truncate(logits_CMV: torch.Tensor, top_k_C: torch.Tensor, top_p_C: torch.Ten
 
 
 def drop_below(logits_CMV: torch.Tensor, min_p_C: torch.Tensor) -> torch.Tensor:
-    """Set the logits of tokens less probable than a share of the most probable one to minus infinity.
+    """Return the logits with those of tokens less probable than a share of the most probable one at minus infinity.
 
-    Min-p sampling (Nguyen et al., arXiv 2407.01082).
+    This is min-p sampling (Nguyen et al., arXiv 2407.01082).
     """
     least_CM1 = logits_CMV.amax(-1, keepdim=True) + min_p_C.log()[:, None, None]
     return logits_CMV.masked_fill(logits_CMV < least_CM1, -torch.inf)

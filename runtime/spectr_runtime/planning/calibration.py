@@ -1,4 +1,7 @@
-"""Where measured costs are kept: ``BUNDLE/calibration/``, a file per backend and machine, outside the bundle's hash."""
+"""The files that keep measured costs: ``BUNDLE/calibration/`` has one per backend, machine and batch size.
+
+They are added to a bundle after it was built, and its hash does not cover them.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ import torch
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.bundle.layout import CALIBRATION
 from spectr_runtime.errors import BundleError
+from spectr_runtime.files import replace
 from spectr_runtime.planning.costs import Costs
 from spectr_runtime.speculation.plan import Plan
 
 
 def machine_name(device: torch.device) -> str:
-    """What costs depend on beside the bundle: the GPU, or the processor and its usable cores."""
+    """Return the machine that costs are measured on: the GPU, or the processor and the number of its usable cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cores = len(os.sched_getaffinity(0))
@@ -28,13 +32,16 @@ def machine_name(device: torch.device) -> str:
 
 
 def calibration_file(bundle: Bundle, backend: str, device: torch.device, rows: int) -> Path:
-    """Where the costs of a backend, this machine and a batch size are kept."""
+    """Return the path of the file that keeps the costs of a backend and a batch size on this machine."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{backend} {machine_name(device)} {rows} rows".lower()).strip("-")
     return bundle.path / CALIBRATION / f"{name}.json"
 
 
 def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int, plans: Sequence[Plan]) -> Costs | None:
-    """Costs of some plans measured earlier on a machine like this one; none if those of one are missing.
+    """Return the costs of some plans that were measured earlier on a machine like this one.
+
+    Returns:
+        The costs; None if there is no file, or if it lacks one of the plans.
 
     Raises:
         BundleError: The file is malformed.
@@ -50,9 +57,9 @@ def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int, pl
 
 
 def save_costs(path: Path, costs: Costs, facts: Mapping[str, Any]) -> None:
-    """Write costs and the facts of their measurement."""
+    """Write costs, with the circumstances of their measurement."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**facts, "costs": costs.to_json()}, indent=2) + "\n", encoding="utf-8")
+    replace(path, [json.dumps({**facts, "costs": costs.to_json()}, indent=2).encode(), b"\n"])
 
 
 def _processor() -> str:

@@ -1,6 +1,6 @@
-"""What a round costs here, drawing and selection included: measured through the very function that decodes."""
+"""How long a round takes on this machine, measured with the very function that decodes."""
 
-# B rows, W last tokens.
+# B rows.
 from __future__ import annotations
 
 import bisect
@@ -20,18 +20,19 @@ from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.round import Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
-# The first round of a shape pays for what is kept for the next ones, so it counts only where a sweep takes long.
+# The first round of a shape allocates what later ones use again, so it is not counted, unless the first rounds of all
+# plans together take longer than this many seconds.
 REPEATS, LONG = 3, 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of a round by plan, rows and length of text.
+    """The seconds that a round takes, by plan, number of rows and length of text.
 
     Attributes:
-        rows: Numbers of rows that were measured, ascending.
-        lengths: Lengths of text that were measured, ascending.
-        table: For each plan, seconds by rows and then length.
+        rows: The numbers of rows that were measured, ascending.
+        lengths: The lengths of text that were measured, ascending.
+        table: By the plan's name, the seconds for each number of rows and, within it, each length.
     """
 
     rows: tuple[int, ...]
@@ -39,18 +40,18 @@ class Costs:
     table: Mapping[str, tuple[tuple[float, ...], ...]]
 
     def seconds(self, plan: Plan, rows: int, length: int) -> float:
-        """Seconds of a round, linear between what was measured and constant beyond.
+        """Return the seconds of a round, interpolated linearly between measurements and constant beyond them.
 
         Args:
             plan: A plan that was measured.
-            rows: Rows of the batch.
-            length: Tokens of its longest text.
+            rows: Number of rows of the batch.
+            length: Number of tokens of the longest text among them.
         """
         by_rows = [_interpolate(self.lengths, seconds, length) for seconds in self.table[str(plan)]]
         return _interpolate(self.rows, by_rows, rows)
 
     def to_json(self) -> dict[str, Any]:
-        """The costs as JSON values."""
+        """Return the costs as JSON values."""
         return {"rows": self.rows, "lengths": self.lengths, "seconds": dict(self.table)}
 
     @staticmethod
@@ -60,27 +61,28 @@ class Costs:
         return Costs(tuple(value["rows"]), tuple(value["lengths"]), table)
 
 
-def _interpolate(places: Sequence[int], values: Sequence[float], place: int) -> float:
-    place = min(max(place, places[0]), places[-1])
-    right = bisect.bisect_left(places, place)
-    if places[right] == place:
+def _interpolate(points: Sequence[int], values: Sequence[float], point: int) -> float:
+    point = min(max(point, points[0]), points[-1])
+    right = bisect.bisect_left(points, point)
+    if points[right] == point:
         return values[right]
-    share = (place - places[right - 1]) / (places[right] - places[right - 1])
+    share = (point - points[right - 1]) / (points[right] - points[right - 1])
     return values[right - 1] + share * (values[right] - values[right - 1])
 
 
 @torch.inference_mode()
 def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) -> Costs:
-    """Measure rounds of every plan, interleaved, and keep each cell's median.
+    """Measure the rounds of some plans, and take the median of each.
 
-    Texts of the bundle's capacity and of an eighth of it are measured, over all rows and one: a run has fewer than all
-    at its end only. Overwrites the caches.
+    Texts of the bundle's capacity and of an eighth of it are measured, with all rows and with a single one: only at its
+    end does a run have fewer rows than the batch holds. The plans take turns, so that a slow moment of the machine hits
+    all of them. The caches are overwritten.
 
     Args:
         pair: The models.
-        plans: What to measure.
-        manifest: The bundle's, for capacity and vocabulary.
-        rows: Rows of the batch.
+        plans: The plans to measure.
+        manifest: The bundle's manifest, for capacity and vocabulary.
+        rows: Number of rows of the batch.
     """
     row_counts = tuple(sorted({1, rows}))
     capacity = manifest.limits.capacity

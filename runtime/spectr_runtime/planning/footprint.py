@@ -1,4 +1,4 @@
-"""How much memory decoding takes, and how much there is, before any model is loaded."""
+"""How much memory decoding needs and how much is free, computed before any model is loaded."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from spectr_runtime.contract.mask import aligned
 from spectr_runtime.planning.planner import menu_of
 from spectr_runtime.speculation.plan import PlanChoice
 
-LAW_BYTES = 4 * 4  # per token of the vocabulary and node of the tree: logits, scaled logits and laws in float32
+LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Footprint:
-    """Memory in bytes; engines take some for activations besides.
+    """The memory that decoding needs, in bytes. The activations of the engines come on top.
 
     Attributes:
-        weights: Weights of the models that the plan needs.
-        slots: Cache slots of a row.
-        cache_per_row: Keys and values of a row.
-        laws_per_row: Logits and laws of a row's draft tree.
+        weights: The weights of the models that the plan needs.
+        slots: Number of slots of a row in the caches.
+        cache_per_row: The keys and values of a row.
+        laws_per_row: The logits and laws of a row's draft tree.
     """
 
     weights: int
@@ -37,7 +37,7 @@ class Footprint:
 
     @staticmethod
     def of(bundle: Bundle, plan: PlanChoice) -> Footprint:
-        """What decoding a bundle with a plan takes; with ``auto``, what its largest plan takes."""
+        """Return what decoding a bundle with a plan needs; with ``auto``, what the largest plan needs."""
         plans = menu_of(plan)
         nodes = max(one.tree.size for one in plans)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
@@ -51,15 +51,15 @@ class Footprint:
 
     @property
     def per_row(self) -> int:
-        """What every row of the batch adds."""
+        """The bytes that every row of the batch adds."""
         return self.cache_per_row + self.laws_per_row
 
     def total(self, rows: int) -> int:
-        """What a batch takes in all."""
+        """Return the bytes that a batch needs in all."""
         return self.weights + rows * self.per_row
 
     def rows_in(self, memory: int) -> int:
-        """The largest batch that fits into some memory; maybe none."""
+        """Return the number of rows that fit into so many bytes; 0 if none does."""
         return max(0, memory - self.weights) // self.per_row
 
 
@@ -68,9 +68,12 @@ def _slot_bytes(spec: ModelSpec) -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that a process can still take on a device; nothing where the system does not tell, or has no such device.
+    """Return how many bytes a process can still take on a device.
 
-    For the CPU that is what Linux holds available, or less where a control group has a lower limit.
+    For the CPU, that is the memory that Linux reports as available, or what a control group leaves if that is less.
+
+    Returns:
+        The bytes; None if the system does not report them, or has no such device.
     """
     if device.startswith("cuda") and torch.cuda.is_available():
         return int(torch.cuda.mem_get_info(torch.device(device))[0])

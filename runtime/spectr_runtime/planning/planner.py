@@ -1,7 +1,8 @@
-"""Which plan the next round takes.
+"""The choice of the plan that the next round takes.
 
-A planner that changes its mind from round to round needs a rule whose text does not depend on the plan, or a row would
-depend on its neighbours and on the clock. Exponential races are that rule: ``AutoPlanner`` chooses among races only.
+A planner may change the plan from round to round, according to costs and to the acceptance of the whole batch. A row's
+text must not depend on that, or it would depend on its neighbours and on the clock. The rule of exponential races
+writes the same text whatever is drafted, so ``AutoPlanner`` chooses among races only.
 """
 
 from __future__ import annotations
@@ -14,65 +15,61 @@ from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 
 RACES = (
     Plan("race", 0, 0),
-    *(Plan("race", 1, length) for length in (1, 2, 4, 8)),  # what lies between gains a hundredth or two
+    *(Plan("race", 1, length) for length in (1, 2, 4, 8)),  # lengths between these would gain one or two per cent
     *(Plan("race", drafts, length) for drafts in (2, 4) for length in (2, 4)),
 )
+# While rounds are decoded without a draft, nothing shows whether drafting would pay. So after some of them, one round
+# drafts with this plan: after 8 of them at first, and after 256 once much has been seen.
 PROBE = Plan("race", 1, 2)
-PROBE_EVERY = 256  # rounds without a draft, after which one round looks again whether drafting pays; fewer at first
+PROBE_EVERY = 256
 FIRST_PROBE = 8
-WORTH = 1.03  # gain for which the plan is changed, so that it does not flutter
+WORTH = 1.03  # the gain in speed that is worth a change of plan; smaller ones may be noise
 
 
 def menu_of(choice: PlanChoice) -> tuple[Plan, ...]:
-    """Every plan that rounds may take."""
+    """Return every plan that rounds may take."""
     return RACES if choice == AUTO else (choice,)
 
 
 class Planner(Protocol):
-    """Chooses the plan of a round."""
-
-    @property
-    def menu(self) -> tuple[Plan, ...]:
-        """Every plan that may be chosen."""
+    """Chooses the plan of every round."""
 
     def choose(self, rows: int, longest: int) -> Plan:
-        """The plan of the next round.
+        """Return the plan of the next round.
 
         Args:
-            rows: Rows of the batch.
-            longest: Tokens of its longest text.
+            rows: Number of rows of the batch.
+            longest: Number of tokens of the longest text among them.
         """
 
     def observe(self, plan: Plan, accepted: Sequence[int]) -> None:
-        """Take note of the accepted drafts of a round's rows."""
+        """Take note of how many drafts each row of a round accepted."""
 
 
 class FixedPlanner:
-    """One plan for all rounds.
+    """Chooses the same plan for all rounds.
 
     Args:
         plan: The plan.
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.menu = (plan,)
+        self._plan = plan
 
     def choose(self, rows: int, longest: int) -> Plan:
         """See ``Planner``."""
-        return self.menu[0]
+        return self._plan
 
     def observe(self, plan: Plan, accepted: Sequence[int]) -> None:
         """See ``Planner``."""
 
 
 class AutoPlanner:
-    """Takes the race that promises most tokens per second, from measured costs and the acceptance so far.
+    """Chooses the race that promises most tokens per second, from measured costs and the acceptance so far.
 
     Args:
-        costs: Seconds of a round of every plan of ``RACES``.
+        costs: How long a round takes with each plan of ``RACES``.
     """
-
-    menu = RACES
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
@@ -86,7 +83,7 @@ class AutoPlanner:
         def speed(plan: Plan) -> float:
             return self._acceptance.expected_tokens(plan) / self._costs.seconds(plan, rows, longest)
 
-        best = max(self.menu, key=speed)
+        best = max(RACES, key=speed)
         if speed(best) > WORTH * speed(self._current):
             self._current = best
         self._draftless = 0 if self._current.drafts else self._draftless + 1
@@ -101,12 +98,15 @@ class AutoPlanner:
 
 
 class Acceptance:
-    """How often a race accepts at the first depth, by the number of siblings, with older rounds weighing less.
+    """Estimates how often a race accepts one of the drafted siblings of a node, by the number of siblings.
 
-    A path's tokens behind the first one have no siblings, so they are accepted like a single draft. Each number of
-    siblings starts from a guess worth ``PRIOR_TESTS`` tests: three quarters for one, and for more what the races over
-    Zipf laws show, a rejection rate that falls with the root of their number. The guess is high, since hope is put to
-    the test in the next round, and doubt only by a probe.
+    The K paths of a plan meet at the root, so at the first depth a race tests K siblings. Behind it every path runs
+    alone, and each token is tested like a single draft. Older rounds weigh less.
+
+    Each estimate starts from a guess that counts like ``PRIOR_TESTS`` tests. For a single draft the guess is three
+    quarters. For more, the rejection rate falls with the square root of their number, as it does for races over Zipf
+    laws. The guess is high on purpose: a plan that is overestimated is tested in the next round, a plan that is
+    underestimated only by a probe.
     """
 
     PRIOR, PRIOR_TESTS, KEPT = 0.75, 8.0, 0.999
@@ -116,7 +116,12 @@ class Acceptance:
         self._hits: dict[int, float] = {}
 
     def observe(self, plan: Plan, accepted: Sequence[int]) -> None:
-        """Count the tests of a round's rows."""
+        """Count the tests that a round made.
+
+        Args:
+            plan: The round's plan.
+            accepted: How many drafts each row accepted.
+        """
         if not plan.drafts:
             return
         for counts in (self._tests, self._hits):
@@ -124,22 +129,23 @@ class Acceptance:
                 counts[siblings] *= self.KEPT
         for count in accepted:
             self._count(plan.drafts, 1, min(count, 1))
-            behind = min(count, plan.length - 1)  # tests behind the first depth; each but the last was passed
+            # A row is tested once at every depth that it reaches: behind each accepted draft, up to the path's end.
+            behind = min(count, plan.length - 1)
             self._count(1, behind, max(count - 1, 0))
 
     @property
     def tests(self) -> float:
-        """Single drafts tested, older ones weighing less."""
+        """How many single drafts were tested, where older tests count less."""
         return self._tests.get(1, 0.0)
 
     def rate(self, siblings: int) -> float:
-        """Estimated probability that one of so many siblings is accepted."""
+        """Return the estimated probability that one of so many siblings is accepted."""
         prior = self.PRIOR if siblings == 1 else 1 - (1 - self.rate(1)) * siblings**-0.5
         tests, hits = self._tests.get(siblings, 0.0), self._hits.get(siblings, 0.0)
         return (hits + self.PRIOR_TESTS * prior) / (tests + self.PRIOR_TESTS)
 
     def expected_tokens(self, plan: Plan) -> float:
-        """Tokens that a round is expected to write for a row: one, and the accepted drafts."""
+        """Return how many tokens a round is expected to write for a row: the accepted drafts and one more."""
         if not plan.drafts:
             return 1.0
         single = self.rate(1)

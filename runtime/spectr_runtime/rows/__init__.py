@@ -1,1 +1,15 @@
-"""A request on its way through the batch: its tokens, its row, its completion."""
+"""What goes into the decoder and comes out of it, and the state of a request while it is in the batch.
+
+The modules:
+
+    request      requests with their sampling parameters, completions and failures
+    ranges       the values that sampling parameters may take
+    tokens       the check of token ids against the vocabulary
+    tokenizer    text to tokens and back, stop texts
+    admission    from a request to a row
+    row          one row of the batch: its text so far, and when it ends
+    scheduler    which rows of the batch are free
+    score        completions that are to be scored, and their scores
+
+Nothing here runs a model.
+"""

@@ -1,32 +1,31 @@
-"""From a request to a row of the batch, or to the reason why it cannot be served."""
+"""From a request to a row of the batch, or to the reason why the request cannot be served."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.tokens import check_tokens
 from spectr_select import seed_of
 
 
 def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:
-    """Tokenize a request and fix its limits and its noise.
+    """Tokenise a request, and fix the length and the noise of its row.
 
     Args:
-        request: What is asked.
-        manifest: The bundle's.
+        request: The request.
+        manifest: The bundle's manifest.
         tokenizer: The bundle's tokenizer.
-        run_seed: Seed of requests that bring none.
+        run_seed: The seed of requests that have none of their own.
 
     Raises:
-        RequestError: The prompt is too long or cannot be tokenized, or a token that the request names does not exist.
+        RequestError: The prompt is too long or cannot be tokenised, or a token that the request names does not exist.
     """
     params, vocabulary = request.params, manifest.vocabulary
-    _check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)
-    _check_tokens("stop_token_ids", params.stop_token_ids, vocabulary.size)
+    check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)
+    check_tokens("stop_token_ids", params.stop_token_ids, vocabulary.size)
     prompt = tokenizer.encode(request.prompt)
     _check_length(len(prompt), manifest.limits.capacity)
     model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
@@ -43,17 +42,8 @@ def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_see
 def _check_length(tokens: int, capacity: int) -> None:
     if tokens >= capacity:
         raise RequestError(
-            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - 1}, and one to write.",
+            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - 1}, so that one can be written.",
             param="prompt",
             code="context_length_exceeded",
             hint="Shorten it, or build the bundle with a larger --capacity.",
-        )
-
-
-def _check_tokens(param: str, tokens: Sequence[int], vocabulary: int) -> None:
-    outside = [token for token in tokens if not 0 <= token < vocabulary]
-    if outside:
-        raise RequestError(
-            f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {vocabulary - 1}.",
-            param=param,
         )

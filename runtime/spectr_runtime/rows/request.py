@@ -1,4 +1,4 @@
-"""What goes into the decoder and what comes out: requests, completions, failures."""
+"""Requests, which go into the decoder, and completions and failures, which come out."""
 
 from __future__ import annotations
 
@@ -7,46 +7,35 @@ from collections.abc import Mapping
 from typing import Literal
 
 from spectr_runtime.errors import RequestError
+from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES
 
 FinishReason = Literal["stop", "length"]
-MAX_SEED = 2**63 - 1
-# Below, logits divided by it would leave float32.
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-5, 1000
-TEMPERATURES = "0, or from 0.00001 to 1000"
-MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100
-REPETITION_PENALTIES = "0.01 to 100"
-MAX_LOGPROBS = 20
-LOGPROBS = f"0 to {MAX_LOGPROBS}, or nothing"
-
-
-def is_temperature(value: float) -> bool:
-    """Whether a temperature is 0 or in the range that logits can be divided by."""
-    return value == 0 or MIN_TEMPERATURE <= value <= MAX_TEMPERATURE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How one row is sampled. The draft is processed exactly like the target.
+    """How the tokens of one row are sampled. The draft's logits are processed exactly like the target's.
 
     Attributes:
-        max_tokens: Most tokens to write, at least 1.
-        temperature: Divides the logits, 1e-5 to 1000; 0 takes the most probable token.
-        top_k: Keep the k most probable tokens; 0 keeps all. Ties at the border are broken by the lower token id.
-        top_p: Keep the smallest set of most probable tokens that holds this probability, in (0, 1].
-        min_p: Drop tokens less probable than this share of the most probable one, 0 to 1.
-        presence_penalty: Taken from the logit of every token that was written, -2 to 2.
-        frequency_penalty: Taken from a token's logit once for every time that it was written, -2 to 2.
-        repetition_penalty: Divides the logits of tokens of prompt and completion, multiplies negative ones; 1 does
-            nothing.
-        logit_bias: Tokens and what is added to their logits, -100 to 100.
-        min_tokens: Tokens to write before an end token, a stop token or a stop text may come.
-        stop: Texts that end the completion; they are not part of its text. Special tokens of the tokenizer, which no
-            text shows, may stand among them.
-        stop_token_ids: Tokens that end the completion beside the model's own end tokens.
-        ignore_eos: Go on past the model's end tokens.
+        max_tokens: The largest number of tokens to write, at least 1.
+        temperature: The logits are divided by this number, 1e-5 to 1000; 0 takes the most probable token.
+        top_k: Only the k most probable tokens are kept; 0 keeps all. Of equally probable tokens at the border, those
+            with the lower ids are kept.
+        top_p: Only the smallest set of most probable tokens that has this probability is kept, in (0, 1].
+        min_p: Tokens less probable than this share of the most probable one are dropped, 0 to 1.
+        presence_penalty: Subtracted from the logit of every token that was written before, -2 to 2.
+        frequency_penalty: Subtracted from a token's logit once for every time that it was written before, -2 to 2.
+        repetition_penalty: The logits of tokens that occur in prompt or completion are divided by this number, negative
+            ones multiplied, 0.01 to 100; 1 does nothing.
+        logit_bias: Token ids, each with the number that is added to its logit, -100 to 100.
+        min_tokens: Number of tokens to write before an end token, a stop token or a stop text may come.
+        stop: Texts that end the completion and are left out of its text. A special token of the tokenizer, which no
+            text shows, ends it too if its name is among them.
+        stop_token_ids: Tokens that end the completion, besides the model's own end tokens.
+        ignore_eos: Whether to go on past the model's end tokens.
         seed: Replaces the run seed for this row, in [0, 2**63).
-        logprobs: Report the log-probability of every written token and of this many most probable ones, 0 to 20;
-            None reports none.
+        logprobs: Report the log-probability of every written token and of this many most probable ones at its position,
+            0 to 20; None reports none.
 
     Raises:
         RequestError: A value is outside its range.
@@ -69,35 +58,23 @@ class SamplingParams:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        _require("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
-        _require("temperature", self.temperature, is_temperature(self.temperature), TEMPERATURES)
-        _require("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more")
-        _require("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]")
-        _require("min_p", self.min_p, 0 <= self.min_p <= 1, "0 to 1")
-        for name in ("presence_penalty", "frequency_penalty"):
-            _require(name, getattr(self, name), -2 <= getattr(self, name) <= 2, "-2 to 2")
-        _require(
-            "repetition_penalty",
-            self.repetition_penalty,
-            MIN_REPETITION_PENALTY <= self.repetition_penalty <= MAX_REPETITION_PENALTY,
-            REPETITION_PENALTIES,
-        )
+        for name, allowed in RANGES.items():
+            value = getattr(self, name)
+            _require(name, value, allowed.holds(value), allowed.words)
         for token, bias in self.logit_bias:
-            _require(f"logit_bias of token {token}", bias, -100 <= bias <= 100, "-100 to 100")
+            _require(f"logit_bias of token {token}", bias, LOGIT_BIAS.holds(bias), LOGIT_BIAS.words)
         _require("min_tokens", self.min_tokens, 0 <= self.min_tokens <= self.max_tokens, "0 to max_tokens")
-        _require("logprobs", self.logprobs, self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS, LOGPROBS)
         _require("stop", self.stop, isinstance(self.stop, tuple) and all(self.stop), "a tuple of non-empty texts")
-        _require("seed", self.seed, self.seed is None or 0 <= self.seed <= MAX_SEED, "from 0 to 2**63 - 1")
 
     @property
     def adjusts(self) -> bool:
-        """Whether the logits are changed before they are scaled and truncated."""
+        """Whether penalties, biases or ``min_tokens`` change the logits."""
         penalties = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1
         return bool(penalties or self.logit_bias or self.min_tokens)
 
     @property
     def truncates(self) -> bool:
-        """Whether improbable tokens are dropped."""
+        """Whether top-k, top-p or min-p drop improbable tokens."""
         return bool(self.top_k or self.top_p < 1 or self.min_p)
 
 
@@ -108,7 +85,7 @@ def _require(param: str, value: object, holds: bool, allowed: str) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation, to be written out by the tokenizer's chat template."""
+    """A conversation, which the tokenizer's chat template turns into a prompt."""
 
     messages: tuple[Mapping[str, object], ...]
 
@@ -118,14 +95,14 @@ Prompt = str | tuple[int, ...] | Chat
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One row to decode.
+    """One completion that is asked of the decoder.
 
     Attributes:
-        id: Unique in the run. With the run seed (or the row's own), the bundle and the plan it decides the row's
-            text.
+        id: Unique in the run, together with ``choice``. Prompt, parameters, id, choice, seed, bundle and plan decide
+            the text of the row.
         prompt: Text, token ids or a conversation.
         params: How to sample.
-        choice: Which of several completions of the same id this is; each has noise of its own.
+        choice: Which of several completions of one id this is, counted from 0; each has noise of its own.
     """
 
     id: str
@@ -136,7 +113,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written. An end token that was written counts."""
+    """How many tokens were read and written. An end token that was written counts."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -147,9 +124,9 @@ class SpeculationStats:
     """What speculation did for a row.
 
     Attributes:
-        rounds: Target passes after the prompt.
-        accepted_at_depth: Rounds that accepted at least 1, 2, ... drafts; empty for plain decoding. Counted before a
-            stop or the token limit cuts the round's run short.
+        rounds: Number of rounds, which is the number of passes of the target after the prompt.
+        accepted_at_depth: How many rounds accepted at least 1, 2, ... drafts; empty for plain decoding. All drafts that
+            the rule accepted count, also those that were dropped because the row ended before them.
     """
 
     rounds: int
@@ -157,21 +134,21 @@ class SpeculationStats:
 
     @property
     def accepted(self) -> int:
-        """Accepted drafts."""
+        """Number of accepted drafts."""
         return sum(self.accepted_at_depth)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and how probable the target holds it.
+    """A token and its probability under the target.
 
     Attributes:
         token_id: The token.
-        text: What it looks like behind another token; ``\ufffd`` stands for bytes that are no whole character.
-        data: Its bytes.
-        logprob: Natural logarithm of its probability under the target's logits as they are, before penalties,
+        text: The text that the token adds behind another one; ``\ufffd`` for bytes that are not a whole character.
+        data: The token's bytes.
+        logprob: Natural logarithm of the probability that the target's own logits give the token, before penalties,
             temperature and truncation.
-        top: The most probable tokens at its place, in descending order; they hold none themselves.
+        top: The most probable tokens at the same position, in descending order; their own ``top`` is empty.
     """
 
     token_id: int
@@ -183,17 +160,17 @@ class TokenLogprob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished row.
+    """The outcome of a request that was decoded to its end.
 
     Attributes:
         id: The request's id.
-        text: What was written, without special tokens and without the stop text.
+        text: The text that was written, without special tokens and without the stop text.
         token_ids: Every token written, up to the one that ended the row.
-        finish_reason: ``stop`` (end token, stop token or stop text) or ``length``.
+        finish_reason: ``stop`` for an end token, a stop token or a stop text, else ``length``.
         usage: Token counts.
-        speculation: Accepted drafts.
+        speculation: What speculation did for the row.
         choice: The request's choice.
-        logprobs: One entry per token of ``token_ids``; None unless asked for.
+        logprobs: One entry per token of ``token_ids``; None unless the request asked for them.
     """
 
     id: str
@@ -208,7 +185,7 @@ class Completion:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
-    """A row that could not be decoded; the others went on."""
+    """The outcome of a request that could not be served or decoded; the others went on."""
 
     id: str
     error: RequestError

@@ -1,4 +1,4 @@
-"""One row of the batch on the host: its text so far, and when it ends."""
+"""One row of the batch as the host sees it: the text so far, and when the row ends."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ Scored = tuple[int, float]  # a token and its log-probability
 
 @dataclasses.dataclass(slots=True)
 class Row:
-    """A request while it is decoded.
+    """A request while it is being decoded.
 
     Attributes:
-        request: What was asked.
-        prompt: Its token ids.
+        request: The request.
+        prompt: Token ids of the prompt.
         seed: Seed of the row's noise.
         end_tokens: Tokens that end the completion.
-        limit: Longest text of the row in tokens, prompt and completion together.
+        limit: The largest number of tokens of prompt and completion together.
         tokenizer: The bundle's tokenizer.
-        cached: Tokens from the start of the text that each model's cache holds.
+        cached: How many tokens from the start of the text each model's cache holds.
+        tokens: The text so far: the prompt and what was written.
     """
 
     request: Request
@@ -49,17 +50,17 @@ class Row:
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and completion."""
+        """Number of tokens of prompt and completion."""
         return len(self.tokens)
 
     @property
     def written(self) -> int:
-        """Tokens of the completion."""
+        """Number of tokens of the completion."""
         return len(self.tokens) - len(self.prompt)
 
     @property
     def written_counts(self) -> Mapping[int, int]:
-        """How often each token stands in the completion."""
+        """How often each token occurs in the completion."""
         return Counter(self.tokens[len(self.prompt) :])
 
     @property
@@ -68,33 +69,39 @@ class Row:
         return self.tokens[-2:][0], self.tokens[-1]
 
     def evict(self) -> None:
-        """Take note that no cache holds the row any more."""
+        """Mark the row as one of which no cache holds anything."""
         self.cached = dict.fromkeys(ROLES, 0)
 
     def extend(
         self, emitted: Sequence[int], accepted: int, drafted: int, scored: Sequence[Sequence[Scored]] = ()
     ) -> Completion | None:
-        """Take the tokens of a round one by one; the completion if one of them ends the row.
+        """Append the tokens of a round one by one, until one of them ends the row.
 
-        Tokens behind the one that ends the row are dropped. A stop wins over the token limit where both fall together.
+        Tokens behind the one that ends the row are dropped. If a token both stops the row and reaches its limit, the
+        reason is the stop.
 
         Args:
-            emitted: Accepted drafts, then one more token.
-            accepted: Accepted drafts.
+            emitted: The accepted drafts, then one more token.
+            accepted: Number of accepted drafts.
             drafted: Depth of the round's draft tree.
-            scored: Per token, itself and the most probable ones with log-probabilities, if the row wants them.
+            scored: For each token, the token and the most probable ones, with their log-probabilities; empty if the row
+                does not want them.
+
+        Returns:
+            The completion if the row ended, else None.
         """
         self._rounds += 1
         self._accepted_at_depth += [0] * (drafted - len(self._accepted_at_depth))
         for depth in range(accepted):
             self._accepted_at_depth[depth] += 1
-        for place, token in enumerate(emitted):
+        for index, token in enumerate(emitted):
             self.tokens.append(token)
             if scored:
-                self._logprobs.append(self._logprob(*scored[place]))
+                self._logprobs.append(self._logprob(*scored[index]))
             reason = self._end(token)
             if reason:
                 return self._completion(reason)
+        # The round fed everything but the last token, which no model has seen. The draft was not fed the leaves either.
         self.cached["target"] = self.length - 1
         if drafted:
             self.cached["draft"] = self.length - 2

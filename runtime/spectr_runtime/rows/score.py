@@ -1,4 +1,4 @@
-"""What goes into the scorer and what comes out."""
+"""Completions, which go into the scorer, and their scores, which come out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from spectr_runtime.rows.request import Request
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Written:
-    """A completion to be scored.
+    """A completion that is to be scored.
 
     Attributes:
-        request: What was asked.
-        token_ids: What was written, at least one token.
+        request: The request that the completion answered.
+        token_ids: The tokens that were written, at least one.
     """
 
     request: Request
@@ -22,13 +22,16 @@ class Written:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenScore:
-    """Where a token stands in the target's law t; d is the draft's.
+    """A written token's probability under the target's law t, and its rank there in two orders.
+
+    A rank is the probability, under t, of all tokens that come before the written one. Tokens that are equal in an
+    order come by their ids. The law of the draft is called d.
 
     Attributes:
-        probability: t of the token.
-        below_by_ratio: Probability of the tokens whose d / t is smaller; of equal ones, those with a lower id count.
-        below_by_probability: Probability of the tokens that are less probable, likewise.
-        possible: False if the law would not allow the token even if its logit were higher by the tolerance.
+        probability: The token's probability under t.
+        below_by_ratio: Its rank when tokens are ordered by d / t, the smallest first.
+        below_by_probability: Its rank when tokens are ordered by t, the least probable first.
+        possible: Whether t allows the token, or would if the token's logit were higher by the scorer's tolerance.
     """
 
     probability: float

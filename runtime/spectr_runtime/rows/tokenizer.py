@@ -1,4 +1,4 @@
-"""Text to tokens and back: prompts, chat templates, completions, stop texts."""
+"""From text to tokens and back: prompts, chat templates, completions and stop texts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import Chat, Prompt
+from spectr_runtime.rows.tokens import check_tokens
 
-INCOMPLETE = "\ufffd"  # what a decoder shows for bytes that wait for the next token
-BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece vocabularies spell a lone byte
-CONTEXT_TOKENS = 8  # prompt tokens decoded before a completion, so that its first token keeps its space
+INCOMPLETE = "\ufffd"  # tokenizers show this character for bytes whose character the next token completes
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # the name of a lone byte in SentencePiece vocabularies
+# So many tokens before a text are decoded with it, because many tokenizers drop the space in front of a first token.
+CONTEXT_TOKENS = 8
 
 
 class Tokenizer:
     """The bundle's tokenizer.
 
     Args:
-        folder: Folder that transformers saved the tokenizer to.
-        vocabulary: Token ids below this are allowed in a prompt.
+        folder: The folder that transformers saved the tokenizer to.
+        vocabulary: Size of the vocabulary; prompts may hold token ids below it.
     """
 
     def __init__(self, folder: Path, vocabulary: int) -> None:
@@ -36,11 +38,11 @@ class Tokenizer:
         self.piece = functools.cache(self._piece)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids of a prompt; conversations go through the tokenizer's chat template.
+        """Return the token ids of a prompt; the tokenizer's chat template turns a conversation into one.
 
         Raises:
-            RequestError: The prompt holds no token, a token id is outside the vocabulary, a character is
-                half, or there is no chat template.
+            RequestError: The prompt has no tokens, a token id outside the vocabulary or half of a surrogate pair, or
+                the tokenizer has no chat template, or the template refuses the messages.
         """
         if isinstance(prompt, Chat):
             ids = self._tokenizer(self._render(prompt), add_special_tokens=False, verbose=False)["input_ids"]
@@ -52,34 +54,29 @@ class Tokenizer:
             raise RequestError(
                 "The prompt is empty; at least one token is needed.", param="prompt", code="empty_prompt"
             )
-        outside = [token for token in ids if not 0 <= token < self._vocabulary]
-        if outside:
-            raise RequestError(
-                f"Token id {outside[0]} is outside the vocabulary; ids run from 0 to {self._vocabulary - 1}.",
-                param="prompt",
-            )
+        check_tokens("prompt", ids, self._vocabulary)
         return tuple(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, without special tokens."""
+        """Return the text of token ids, without special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
-        """Text that token ids add to a prompt."""
+        """Return the text that token ids add to a prompt."""
         return self.added(prompt_ids[-CONTEXT_TOKENS:], ids)
 
     def added(self, context: Sequence[int], ids: Sequence[int]) -> str:
-        """Text that token ids add to others; a character that these began belongs to it."""
+        """Return the text that token ids add to those of a context, with a character that the context only began."""
         before, whole = self.decode(context), self.decode([*context, *ids])
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))
         return whole[sum(1 for _ in same) :]
 
     def special_ids(self, texts: Iterable[str]) -> tuple[int, ...]:
-        """Ids of the texts that are special tokens, which no completion shows."""
+        """Return the ids of those texts that are special tokens, which no completion shows."""
         return tuple(self._special[text] for text in texts if text in self._special)
 
     def _piece(self, token: int) -> tuple[str, bytes]:
-        """What one token looks like behind another one, special tokens too, and its bytes."""
+        """Return the text that one token adds behind another one, also if it is a special token, and its bytes."""
         before = list(self._tokenizer("a", add_special_tokens=False)["input_ids"])
         text = str(self._tokenizer.decode([*before, token]))[len(str(self._tokenizer.decode(before))) :]
         name = self._tokenizer.convert_ids_to_tokens(token)
@@ -96,7 +93,7 @@ class Tokenizer:
         try:
             messages = [dict(message) for message in chat.messages]
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a template is a program of its author's and raises what it likes
+        except Exception as error:  # a template is a program and may raise anything
             raise RequestError(f"The chat template refused the messages: {error}.", param="messages") from error
 
 
@@ -109,7 +106,7 @@ def _whole(prompt: str) -> str:
 
 
 def _raw_bytes(name: str) -> bytes:
-    """Bytes of a token of a byte-level or a SentencePiece vocabulary from its name there."""
+    """Return the bytes of a token from its name in a byte-level or a SentencePiece vocabulary."""
     if spelled := BYTE_TOKEN.fullmatch(name):
         return bytes.fromhex(spelled[1])
     alphabet = _byte_alphabet()
@@ -127,7 +124,7 @@ class StopText:
 
     Args:
         tokenizer: The bundle's tokenizer.
-        prompt_ids: The prompt.
+        prompt_ids: Token ids of the prompt.
         stops: Non-empty texts, any of which ends the completion.
     """
 
@@ -135,18 +132,22 @@ class StopText:
         self._tokenizer = tokenizer
         self._stops = stops
         self._context = list(prompt_ids[-CONTEXT_TOKENS:])
-        self._open: list[int] = []  # tokens of a character that is not whole yet
+        self._open: list[int] = []  # tokens that end in part of a character
         self._written = ""
 
     def push(self, token: int, *, held: bool = False) -> str | None:
-        """Take one token; the completion's text before the first stop text that the token ended, if it ended one.
+        """Take one token, and return the text of a completion that it ends.
 
         Args:
             token: The token.
-            held: Whether a stop text may not come yet.
+            held: Whether it is too early for a stop text to end the completion.
+
+        Returns:
+            The completion's text before the first stop text that the token completed; None if it completed none.
         """
         self._open.append(token)
         piece = self._tokenizer.added(self._context, self._open)
+        # A character never takes so many tokens: bytes that make none must not be waited for.
         if piece.endswith(INCOMPLETE) and len(self._open) < CONTEXT_TOKENS:
             return None
         self._context = [*self._context, *self._open][-CONTEXT_TOKENS:]
@@ -157,6 +158,6 @@ class StopText:
 
 
 def _before_first(written: str, stops: Iterable[str], known: int) -> str | None:
-    """What stands before the first stop text that ends behind the known part."""
-    found = [place for stop in stops if (place := written.find(stop, max(0, known - len(stop) + 1))) >= 0]
+    """Return the text before the first stop text that ends behind the first ``known`` characters, or None."""
+    found = [start for stop in stops if (start := written.find(stop, max(0, known - len(stop) + 1))) >= 0]
     return written[: min(found)] if found else None

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import aligned
-from spectr_runtime.engines import Backend, open_engine
-from spectr_runtime.rows.scheduler import Scheduler
+from spectr_runtime.engines import open_engine
+from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill
 
 
 class Pair:
-    """The engines that some plans need.
-
-    ONNX Runtime has the cores to itself: with it, PyTorch is set to one thread, since two pools that wait for each
-    other's cores cost more than the second thread brings to what is done between the passes.
+    """The engines that some plans need, their caches of one size.
 
     Args:
         bundle: The models.
-        plans: Plans that will be used; the draft is opened if one of them drafts.
+        plans: Plans that will be used. The largest of their trees sizes the caches, and the draft is opened only if one
+            of them has drafts.
         backend: Which engines run the models.
-        device: Where they run, as torch names it.
+        device: The device that the models run on, as torch names it.
         rows: Rows of the caches.
+
+    Attributes:
+        target: The target's engine.
+        draft: The draft's engine; None if no plan has drafts.
+        device: The device that the engines take their inputs on.
 
     Raises:
         UsageError: The backend does not run on the device.
@@ -34,8 +39,6 @@ class Pair:
     """
 
     def __init__(self, bundle: Bundle, plans: Sequence[Plan], *, backend: Backend, device: str, rows: int) -> None:
-        if backend == "onnxruntime":
-            torch.set_num_threads(1)
         limits = bundle.manifest.limits
         slots = aligned(limits.capacity + max(plan.tree.size for plan in plans))
         self._chunk = limits.tokens_per_call
@@ -47,20 +50,37 @@ class Pair:
         self.draft = engine("draft") if any(plan.drafts for plan in plans) else None
         self.device = torch.device(device)
 
-    def catch_up(self, plan: Plan, scheduler: Scheduler) -> None:
-        """Read what the caches lack of the rows' texts; the last tokens are fed by the round itself."""
-        self._catch_up("target", self.target, 1, scheduler)
-        if plan.drafts and self.draft is not None:
-            self._catch_up("draft", self.draft, 2, scheduler)
+    def prefill(self, plan: Plan, batch: Sequence[Row | None]) -> None:
+        """Read into the caches what they lack of the rows' texts.
 
-    def _catch_up(self, role: Role, engine: Engine, left: int, scheduler: Scheduler) -> None:
-        for first_row, rows in scheduler.runs(lambda row: row.cached[role] < row.length - left):
+        The round itself feeds the last tokens of every text: the root to the target, and the root with the token before
+        it to the draft. A row that lacks no more than these is left out.
+
+        Args:
+            plan: The plan of the next round. Without drafts, the draft reads nothing and falls behind.
+            batch: The rows by their index in the caches; None for a free one.
+        """
+        self._prefill("target", self.target, 1, batch)
+        if plan.drafts and self.draft is not None:
+            self._prefill("draft", self.draft, 2, batch)
+
+    def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None]) -> None:
+        behind = [row if row is not None and row.cached[role] < row.length - left else None for row in batch]
+        for first_row, rows in _runs(behind):
             texts, cached = [row.tokens for row in rows], [row.cached[role] for row in rows]
             prefill(engine, texts, cached, first_row, self._chunk, self.device)
             for row in rows:
                 row.cached[role] = row.length - 1
 
-    def clear(self, place: int) -> None:
-        """Clear a row of both caches."""
+    def clear(self, index: int) -> None:
+        """Zero the row at an index of both caches."""
         for engine in filter(None, (self.draft, self.target)):
-            engine.cache.clear(place)
+            engine.cache.clear(index)
+
+
+def _runs(batch: Sequence[Row | None]) -> Iterator[tuple[int, list[Row]]]:
+    """Yield the runs of neighbouring rows, which one call can serve: the index of the first one, and the rows."""
+    for taken, run in itertools.groupby(enumerate(batch), lambda numbered: numbered[1] is not None):
+        if taken:
+            members = list(run)
+            yield members[0][0], [row for _, row in members if row is not None]

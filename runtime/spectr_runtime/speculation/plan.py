@@ -1,4 +1,4 @@
-"""What a round does: which rule, how many drafts, how long."""
+"""A plan says what a round does: which selection rule, how many drafts, and how long they are."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Final, Literal
 from spectr_runtime.errors import UsageError
 from spectr_select import RULES, DraftTree
 
-PLAIN = "plain"
-AUTO: Final = "auto"
-DRAFTLESS = (PLAIN, "race")
+PLAIN = "plain"  # decoding with the target alone
+AUTO: Final = "auto"  # instead of a plan: every round takes the race that promises most
+DRAFTLESS = (PLAIN, "race")  # rules that also write without drafts
 MAX_NODES = 256
 
 
 def rule_names() -> tuple[str, ...]:
-    """Names that ``Plan`` takes, plain decoding last."""
+    """Return the names that ``Plan`` takes as its rule, plain decoding last."""
     return (*RULES, PLAIN)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """A selection rule and the drafts that it selects from: K paths of L tokens that meet at the last token.
+    """A selection rule and the drafts that it selects from: K paths of L tokens each, which meet at the root.
 
     Attributes:
         rule: A name of ``spectr_select.RULES``, or ``plain`` for decoding without a draft.
-        drafts: Paths K; 0 for plain, and for a race that writes its text without a draft.
-        length: Tokens L of a path; 0 without drafts.
+        drafts: Number of paths K; 0 for plain decoding, and for a race that writes its text without drafts.
+        length: Number of tokens L of a path; 0 without drafts.
 
     Raises:
-        UsageError: The rule is unknown or does not go with this K and L.
+        UsageError: The rule is unknown, or does not take this K and L.
     """
 
     rule: str
@@ -54,12 +54,12 @@ class Plan:
 
     @staticmethod
     def plain() -> Plan:
-        """Decoding with the target alone, through the same code: the draft tree is its root."""
+        """Return the plan of decoding with the target alone: its draft tree is the root and nothing else."""
         return Plan(PLAIN, 0, 0)
 
     @property
     def tree(self) -> DraftTree:
-        """The draft tree of a round."""
+        """The topology of a round's drafts."""
         return DraftTree.paths(self.drafts, self.length) if self.drafts else DraftTree.chain(0)
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Reading texts into the cache: prompts, and what was written while the draft stood still."""
+"""Reading texts into a cache: prompts, and what the target wrote in rounds that did not use the draft."""
 
-# B rows, T tokens that are missing, C tokens of a chunk.
+# B rows, T tokens fed to a row in all, C tokens of a chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -19,18 +19,19 @@ def prefill(
     chunk: int,
     device: torch.device,
 ) -> None:
-    """Write keys and values of all but the last token of every text, in chunks.
+    """Write the keys and values of all but the last token of every text, in chunks.
 
-    The last token is the root of the row's next round. Every row is fed as many tokens as the one that lacks most: some
-    that it has already, or padding behind a shorter text, where nothing looks until it is overwritten.
+    The last token is the root of the row's next round, which feeds it. A call feeds the same number of tokens to every
+    row, so each is fed as many as the row that lacks most. A row that lacks fewer is fed some tokens that its cache
+    holds already, and padding if its text is shorter than that. No token sees the padding before it is overwritten.
 
     Args:
         engine: The model.
-        texts: Token ids of the rows ``first_row ..``.
-        cached: Tokens of each that the cache holds from its start.
-        first_row: First cache row.
-        chunk: Most tokens that one call feeds to a row.
-        device: Where the engine takes its inputs.
+        texts: Token ids of each row, of the rows from ``first_row`` on.
+        cached: How many tokens from its start the cache holds of each text.
+        first_row: Index of the first row in the cache.
+        chunk: The largest number of tokens that one call feeds to a row.
+        device: The device that the engine takes its inputs on.
     """
     missing = max(len(text) - 1 - held for text, held in zip(texts, cached, strict=True))
     starts = [max(len(text) - 1 - missing, 0) for text in texts]
@@ -47,6 +48,7 @@ def prefill(
                 position_ids_BT=write_B[:, None] + torch.arange(size, device=device),
                 attention_mask_B1TL=block_mask(write_B, triangle(size, device), aligned(max(starts) + begin + size)),
                 write_index_B=write_B,
+                # A call always returns logits; these are not read.
                 logit_index_BM=torch.zeros((len(texts), 1), dtype=torch.int64, device=device),
                 first_row=first_row,
             )

@@ -1,6 +1,22 @@
-"""One round of speculative decoding: draft, verify, select, commit (SpecTr, arXiv 2310.15141, algorithms 1 to 3)."""
+"""One round of speculative decoding: draft, verify, select, commit.
 
-# B rows, N tree nodes with the root, W nodes of a level, P nodes with children, D depth of the tree, V vocabulary.
+The algorithm is SpecTr's (arXiv 2310.15141, algorithms 1 to 3), over a tree of drafts:
+
+1. Draft. The draft model proposes a tree of tokens behind each row's root. The law that every token was drawn from is
+   kept, because the rule needs it.
+2. Verify. One pass of the target model returns its law behind the root and behind every node of the tree.
+3. Select. The rule accepts a path of the tree and draws one more token. With a single draft: a token of probability d
+   under the draft and t under the target is accepted with probability min(1, t / d); where it is rejected, a
+   correction is drawn from what that leaves of the target's law, in proportion to max(t - d, 0); behind an accepted
+   leaf, a bonus token is drawn from the target's law. Several drafts are coupled with the target's law in the same
+   spirit. The tokens follow the target's law exactly, whatever the draft proposed.
+4. Commit. The accepted tokens' keys and values move to where the text continues, and the tokens are handed out.
+
+A round therefore writes at least one token per row, and one more for every draft that is accepted.
+"""
+
+# B rows, N tree nodes with the root, T consecutive nodes of those, W nodes of a level, P nodes with children, M nodes
+# whose laws are wanted, D depth of the tree, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
@@ -16,23 +32,24 @@ from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.rows.row import Scored
 from spectr_runtime.speculation.plan import PLAIN, Plan
 from spectr_runtime.speculation.timing import Timing
-from spectr_select import DraftTree, Noise, draw, select
+from spectr_select import DraftTree, Noise, Selection, draw, select
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rows:
     """The state of the batch at the start of a round.
 
-    A text of n tokens has the keys and values of its first n - 1 in the target's cache: the last one is the root.
+    The target's cache holds the keys and values of all tokens of a row's text but the last one. That last token is the
+    root of the round's tree, and the round feeds it.
 
     Attributes:
-        length_B: Tokens n of each row, at least 1; int64.
+        length_B: Tokens of each row's text, at least 1; int64.
         last_B2: The last two tokens, the root second; a text of one token repeats it.
         seed_B: Seeds of the rows' noise; int64.
-        sampling: Sampling parameters.
-        adjustment: What the rows' texts do to the logits, if anything.
-        logprobs: Which rows want log-probabilities, if any.
-        longest: The largest length, known to the host.
+        sampling: Temperatures and truncations of the rows.
+        adjustment: Penalties and biases of the rows; None if no row has any.
+        logprobs: Which rows want log-probabilities; None if no row does.
+        longest: The largest length, as a number that the host knows without waiting for the device.
     """
 
     length_B: torch.Tensor
@@ -45,13 +62,16 @@ class Rows:
 
     @property
     def root_B(self) -> torch.Tensor:
-        """Slot and position of each row's root."""
+        """The index of each row's root in its text, which is its slot in the cache and its position alike."""
         return self.length_B - 1
 
     def laws(
         self, logits_BMV: torch.Tensor, tokens_BN: torch.Tensor, sees_MN: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The laws of the tokens behind M nodes; see ``Adjustment.apply`` and ``Sampling.laws``."""
+        """Return the laws of the tokens behind M nodes, for draft and target alike.
+
+        Args and results are those of ``Adjustment.apply`` and ``Sampling.laws``.
+        """
         if self.adjustment is not None:
             logits_BMV = self.adjustment.apply(logits_BMV, tokens_BN, sees_MN)
         return self.sampling.laws(logits_BMV)
@@ -59,13 +79,13 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Emitted:
-    """What a round added.
+    """What a round added to the rows' texts.
 
     Attributes:
-        tokens_BD1: Accepted drafts, then the correction or bonus token; places behind it are -1.
-        accepted_B: Accepted drafts of each row.
-        sound_B: False where a model's logits were not finite; such a row's tokens mean nothing.
-        logprobs: Of the rows that want them, per token: itself, then the most probable ones.
+        tokens_BD1: The accepted drafts, then the correction or bonus token; the columns behind it are -1.
+        accepted_B: Number of accepted drafts of each row.
+        sound_B: False where a model's logits were not finite; the tokens of such a row mean nothing.
+        logprobs: For the rows that want log-probabilities, per token: the token's own, then the most probable ones.
     """
 
     tokens_BD1: torch.Tensor
@@ -79,10 +99,10 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
 
     Args:
         plan: Rule and tree. A plan without drafts feeds the root alone and samples from the target.
-        draft: The draft engine; a plan without drafts has no use for it.
+        draft: The draft engine; not used by a plan without drafts.
         target: The target engine.
         rows: State of the batch.
-        timing: Where the seconds of the three phases are added.
+        timing: Takes the seconds of the four phases.
     """
     tree, noise = plan.tree, Noise(rows.seed_B, rows.length_B)
     draft = draft if plan.drafts else None
@@ -91,15 +111,13 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
     with timing.measure("verify"):
         logits_BNV, target_BNV, verified_B = verify(tree, target, rows, tokens_BN)
     with timing.measure("select"):
-        rule = "single" if plan.rule == PLAIN else plan.rule
+        rule = "single" if plan.rule == PLAIN else plan.rule  # on a tree that is its root, it draws from the target
         chosen = select(rule, tree, tokens_BN, target_BNV, draft_BPV, noise)
     with timing.measure("commit"):
-        if not tree.is_chain:  # the nodes of a chain already stand where accepted tokens belong
+        if not tree.is_chain:  # the nodes of a chain are in the slots of accepted tokens already
             for engine in filter(None, (draft, target)):
                 engine.cache.keep(rows.root_B, chosen.accepted_BD)
-        drafts_BD = tokens_BN.gather(1, chosen.accepted_BD.clamp(min=0)).masked_fill(chosen.accepted_BD < 0, -1)
-        tokens_BD1 = torch.cat([drafts_BD, torch.full_like(chosen.token_B[:, None], -1)], 1)
-        tokens_BD1.scatter_(1, chosen.count_B[:, None], chosen.token_B[:, None])
+        tokens_BD1 = emitted_tokens(tokens_BN, chosen)
         logprobs = rows.logprobs.gather(logits_BNV, chosen.accepted_BD, tokens_BD1) if rows.logprobs else {}
     return Emitted(tokens_BD1, chosen.count_B, drafted_B & verified_B, logprobs)
 
@@ -107,25 +125,22 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
 def grow(
     rule: str, tree: DraftTree, draft: Engine | None, rows: Rows, noise: Noise
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw the tree level by level, keeping the laws that the tokens were drawn from.
-
-    The leaves are never fed, so after a round that accepted a whole path the draft's cache lacks the token before the
-    root. Feeding the last two tokens of every row, one of them mostly again, closes that gap with one shape for all.
+    """Draw the tree level by level, and keep the laws that its tokens were drawn from.
 
     Returns:
-        Tokens [B, N] with the root, laws [B, P, V], and which rows' logits were finite [B].
+        Tokens [B, N] with the root, laws [B, P, V] of the nodes with children, and which rows' logits were finite [B].
     """
     tokens_BN = rows.last_B2[:, 1:].repeat(1, tree.size)
     sound_B = torch.ones_like(rows.length_B, dtype=torch.bool)
     if draft is None:
         return tokens_BN, torch.empty((len(tokens_BN), 0, 0), device=tokens_BN.device), sound_B
     sees_NN = tree.ancestors(tokens_BN.device)
-    law_BWV, sound_B = rows.laws(draft.forward(_catch_up(draft, rows)), tokens_BN[:, :1], sees_NN[:1, :1])
+    law_BWV, sound_B = rows.laws(draft.forward(_root_call(draft, rows)), tokens_BN[:, :1], sees_NN[:1, :1])
     laws = [law_BWV]
     for depth, level in enumerate(tree.levels[1:], start=1):
         nodes = slice(level.start, level.stop)
         tokens_BN[:, nodes] = draw(rule, tree, depth, law_BWV, noise)
-        if depth == tree.depth:
+        if depth == tree.depth:  # nothing is drawn behind the leaves, so their laws are not needed
             break
         sees_WN = sees_NN[nodes, : level.stop]
         call = tree_call(draft, rows, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_WN)
@@ -138,7 +153,7 @@ def grow(
 def verify(
     tree: DraftTree, target: Engine, rows: Rows, tokens_BN: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Score the root and every node in one pass.
+    """Score the root and every node of the tree in one pass of the target.
 
     Returns:
         Logits and laws [B, N, V], and which rows' logits were finite [B].
@@ -148,8 +163,47 @@ def verify(
     return logits_BNV, *rows.laws(logits_BNV, tokens_BN, sees_NN)
 
 
-def _catch_up(draft: Engine, rows: Rows) -> Call:
-    """The last two tokens of every row; the second column of a text of one token is padding."""
+def emitted_tokens(tokens_BN: torch.Tensor, chosen: Selection) -> torch.Tensor:
+    """Return the accepted drafts of every row and, right behind them, the correction or bonus token; [B, D + 1]."""
+    drafts_BD = tokens_BN.gather(1, chosen.accepted_BD.clamp(min=0)).masked_fill(chosen.accepted_BD < 0, -1)
+    tokens_BD1 = torch.cat([drafts_BD, torch.full_like(chosen.token_B[:, None], -1)], 1)
+    return tokens_BD1.scatter_(1, chosen.count_B[:, None], chosen.token_B[:, None])
+
+
+def tree_call(
+    engine: Engine, rows: Rows, tokens_BT: torch.Tensor, depths: tuple[int, ...], first: int, sees_TN: torch.Tensor
+) -> Call:
+    """Return the call that feeds consecutive nodes of the tree.
+
+    Node n is written to slot ``root + n``, and its position in the text is ``root + depth``: siblings share a position.
+
+    Args:
+        engine: The engine that will run the call.
+        rows: State of the batch.
+        tokens_BT: Tokens of the nodes.
+        depths: Depths of the nodes; the root has depth 0.
+        first: Number of the first node.
+        sees_TN: Which of the tree's nodes each fed node has on its path, itself among them; bool.
+    """
+    device = tokens_BT.device
+    position_BT = rows.root_B[:, None] + torch.tensor(depths, device=device)
+    return Call(
+        input_ids_BT=tokens_BT,
+        # A tree may reach beyond the last position that the model knows, but its row ends before.
+        position_ids_BT=position_BT.clamp(max=engine.spec.max_positions - 1),
+        attention_mask_B1TL=block_mask(rows.root_B, sees_TN, aligned(rows.longest - 1 + sees_TN.shape[1])),
+        write_index_B=rows.root_B + first,
+        logit_index_BM=torch.arange(tokens_BT.shape[1], device=device).expand(len(tokens_BT), -1),
+    )
+
+
+def _root_call(draft: Engine, rows: Rows) -> Call:
+    """Return the call that feeds the last two tokens of every row to the draft and asks for the root's logits.
+
+    The draft is never fed the leaves of a tree. So after a round that accepted a whole path, its cache lacks the token
+    before the root. Feeding two tokens always closes that gap with one shape for all rows, though most rows have the
+    first of the two already. In a row whose text is one token, the second column is padding.
+    """
     device = rows.length_B.device
     start_B = (rows.length_B - 2).clamp(min=0)
     position_B2 = start_B[:, None] + torch.arange(2, device=device)
@@ -159,19 +213,4 @@ def _catch_up(draft: Engine, rows: Rows) -> Call:
         attention_mask_B1TL=block_mask(start_B, triangle(2, device), aligned(rows.longest + 1)),
         write_index_B=start_B,
         logit_index_BM=(rows.root_B - start_B)[:, None],
-    )
-
-
-def tree_call(
-    engine: Engine, rows: Rows, tokens_BT: torch.Tensor, depths: tuple[int, ...], first: int, sees_TN: torch.Tensor
-) -> Call:
-    """Feed consecutive nodes of the tree, ``first`` being the number of the first; node n stands at slot root + n."""
-    device = tokens_BT.device
-    position_BT = rows.root_B[:, None] + torch.tensor(depths, device=device)
-    return Call(
-        input_ids_BT=tokens_BT,
-        position_ids_BT=position_BT.clamp(max=engine.spec.max_positions - 1),
-        attention_mask_B1TL=block_mask(rows.root_B, sees_TN, aligned(rows.longest - 1 + sees_TN.shape[1])),
-        write_index_B=rows.root_B + first,
-        logit_index_BM=torch.arange(tokens_BT.shape[1], device=device).expand(len(tokens_BT), -1),
     )

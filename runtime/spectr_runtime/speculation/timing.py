@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""How much time decoding spends in each of its phases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 class Timing:
     """Seconds spent so far in each phase of decoding.
 
-    On a device that works asynchronously a phase is charged for what the host waited in it.
+    A GPU works on while the host goes on to the next phase, so a phase counts the time that the host spent in it,
+    waiting included.
     """
 
     prefill: float = 0.0
@@ -24,7 +25,7 @@ class Timing:
 
     @contextlib.contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Add the duration of the block to a phase."""
+        """Add the duration of the block to the phase of this name."""
         started = time.perf_counter()
         try:
             yield

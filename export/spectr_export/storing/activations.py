@@ -1,4 +1,4 @@
-"""What the linear layers of a model are given: the size of its largest number, which fp8 has to reach."""
+"""Measures the inputs of a model's linear layers: fp8 needs a scale with which the largest of them can be written."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
-from spectr_export.checks.quality import nats_per_token
+from spectr_export.text import windows
 
 
+@torch.inference_mode()
 def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict[str, float]:
-    """Read a text and keep the largest magnitude that each layer multiplies.
+    """Return the largest magnitude that each linear layer multiplies while the model reads a text.
 
     Args:
         model: A causal LM in eval mode.
@@ -21,7 +23,7 @@ def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict
         ids: The text's tokens.
 
     Returns:
-        The largest magnitude by the names, for layers that share their input the same.
+        The largest magnitude by the name of the matrix; layers that share their input have the same one.
     """
     largest = dict.fromkeys(names, 0.0)
 
@@ -32,5 +34,6 @@ def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict
         for name in largest:
             layer = model.get_submodule(name.removesuffix(".weight"))
             hooks.enter_context(layer.register_forward_pre_hook(functools.partial(keep, name)))
-        nats_per_token(model, ids)
+        for window in windows(ids):
+            model(input_ids=torch.tensor([window]))
     return largest
