@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-Line = tuple[str, str]
+TableLine = tuple[str, str]
 """A line of a table: its name, and what is told under that name."""
 
 
@@ -19,7 +19,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
     tqdm.write(f"spectr-batch: {text}", file=stream or sys.stderr)
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[TableLine]) -> str:
     """Return lines as a table of two columns, indented by two spaces, the names padded to one width."""
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)

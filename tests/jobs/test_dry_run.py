@@ -185,9 +185,9 @@ def test_a_pilot_ends_after_four_generations_or_when_its_time_is_over(monkeypatc
         return record.requests
 
     decoder = StubDecoder(batch_size=4)
-    assert pilot.fly(decoder, requests(), 4) is not None
+    assert pilot.decode_sample(decoder, requests(), 4) is not None
     assert decoder.finished == 16
     monkeypatch.setattr(pilot, "LONGEST", 0.0)
     decoder = StubDecoder(batch_size=4)
-    assert pilot.fly(decoder, requests(), 4) is not None
+    assert pilot.decode_sample(decoder, requests(), 4) is not None
     assert decoder.finished == 4

@@ -37,10 +37,10 @@ def verify(run_dir: Path) -> int:
 
     Looks for missing, repeated, foreign and altered rows, and for inputs that are not the ones that were decoded.
     """
-    from spectr_jobs.commands.verify import report
+    from spectr_jobs.commands.verify import show_verdict
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    return report(RunDirectory.open(run_dir))
+    return show_verdict(RunDirectory.open(run_dir))
 
 
 @cli.command(

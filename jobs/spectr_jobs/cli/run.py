@@ -145,9 +145,9 @@ def run(ctx: click.Context, /, **values: Any) -> int:
         return 0
     job, rank, stop = options.job(), options.find_rank(os.environ), ctx.ensure_object(Stop)
     if options.dry_run:
-        from spectr_jobs.commands.dry_run import rehearse
+        from spectr_jobs.commands.dry_run import dry_run
 
-        return rehearse(job, rank)
+        return dry_run(job, rank)
     from spectr_jobs.commands.run import start
     from spectr_jobs.drivers.local import Local
 

@@ -16,12 +16,12 @@ from spectr_jobs.clock import show_duration
 from spectr_jobs.commands import pilot
 from spectr_jobs.commands.job import Job
 from spectr_jobs.commands.pilot import Pilot
-from spectr_jobs.commands.run import tell
-from spectr_jobs.console import Line, say, table
+from spectr_jobs.commands.run import show_survey
+from spectr_jobs.console import TableLine, say, table
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.inputs.reader import START, Reader
 from spectr_jobs.inputs.sources import Source
-from spectr_jobs.inputs.stdin import named
+from spectr_jobs.inputs.stdin import resolve_with_stdin
 from spectr_jobs.inputs.survey import Survey, survey
 from spectr_jobs.records.record import Record
 from spectr_jobs.run_directory.directory import RunDirectory
@@ -61,7 +61,7 @@ class Load:
             self.sample[index] = record
 
 
-def rehearse(job: Job, rank: Rank) -> int:
+def dry_run(job: Job, rank: Rank) -> int:
     """Tell records, tokens, memory and time of a run, or of what is left of it, on stderr.
 
     Args:
@@ -79,28 +79,28 @@ def rehearse(job: Job, rank: Rank) -> int:
     run = RunDirectory.open(Path(job.output)) if begun else None
     with (
         tempfile.TemporaryDirectory(prefix="spectr-") as folder,
-        named(job.inputs, Path(folder), job.columns, alone=rank.world == 1, begun=False) as inputs,
+        resolve_with_stdin(job.inputs, Path(folder), job.columns, alone=rank.world == 1, begun=False) as inputs,
     ):
         found = survey(inputs, job.sampling, shard_size=job.shard_size, limit=job.limit)
-        tell(found)
+        show_survey(found)
         if run is not None:
             run.manifest.check(job.terms(bundle), found.files)
         load = _load(job, inputs, found, run)
     lines = [*_input(found, load, job.shard_size, rank, run)]
     if run is not None and not load.records:
-        _tell(job.setup, [*lines, ("time", "none: nothing is left to decode")])
+        _show(job.setup, [*lines, ("time", "none: nothing is left to decode")])
         return 0
     lines += [*_prompts(bundle, load), _memory(bundle, job.setup)]
     started = time.monotonic()
     decoder = models.open_decoder(bundle, job.setup, seed=job.seed)
     loading = time.monotonic() - started
     requests = itertools.chain.from_iterable(record.requests for record in load.sample)
-    flown = pilot.fly(decoder, requests, job.setup.batch_size)
-    _tell(job.setup, [*lines, *_time(flown, load, loading, rank)])
+    measured = pilot.decode_sample(decoder, requests, job.setup.batch_size)
+    _show(job.setup, [*lines, *_time(measured, load, loading, rank)])
     return 0
 
 
-def _tell(setup: Setup, lines: Sequence[Line]) -> None:
+def _show(setup: Setup, lines: Sequence[TableLine]) -> None:
     say(f"dry run, nothing is written: {setup}\n{table(lines)}")
 
 
@@ -118,7 +118,7 @@ def _load(job: Job, inputs: Sequence[Source], found: Survey, run: RunDirectory |
     return load
 
 
-def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirectory | None) -> Iterator[Line]:
+def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirectory | None) -> Iterator[TableLine]:
     bad = f", {found.bad:,} of them cannot be decoded" if found.bad else ""
     shards = len(found.shards)
     ranks = f", {len(rank.shards(shards)):,} of them of {rank}" if rank.world > 1 else ""
@@ -129,7 +129,7 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
     yield "completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"
 
 
-def _prompts(bundle: Bundle, load: Load) -> list[Line]:
+def _prompts(bundle: Bundle, load: Load) -> list[TableLine]:
     """Return the number of tokens of the prompts: counted, or estimated from the sample."""
     encoder, counts, failed = models.open_tokenizer(bundle), [], 0
     for record in load.sample:
@@ -151,7 +151,7 @@ def _prompts(bundle: Bundle, load: Load) -> list[Line]:
     return lines
 
 
-def _memory(bundle: Bundle, setup: Setup) -> Line:
+def _memory(bundle: Bundle, setup: Setup) -> TableLine:
     """Return what the batch takes of the memory, and how much memory there is.
 
     Raises:
@@ -175,18 +175,20 @@ def _memory(bundle: Bundle, setup: Setup) -> Line:
     return "memory", f"{_bytes(total)} of {_bytes(free)}: {parts}; at most {most:,} rows fit"
 
 
-def _time(flown: Pilot | None, load: Load, loading: float, rank: Rank) -> list[Line]:
-    if flown is None:
+def _time(measured: Pilot | None, load: Load, loading: float, rank: Rank) -> list[TableLine]:
+    if measured is None:
         return [("time", "unknown: none of the sampled records could be decoded")]
-    seconds = flown.seconds_per_completion * load.completions / rank.world
+    seconds = measured.seconds_per_completion * load.completions / rank.world
     sure = "too few to tell how sure"
-    if flown.uncertainty is not None:
-        least, most = seconds / (1 + flown.uncertainty), seconds * (1 + flown.uncertainty)
+    if measured.uncertainty is not None:
+        least, most = seconds / (1 + measured.uncertainty), seconds * (1 + measured.uncertainty)
         sure = f"95 % sure of {show_duration(least)} to {show_duration(most)}"
     ranks = f" on each of {rank.world:,} ranks" if rank.world > 1 else ""
-    speed = f"{flown.tokens / flown.seconds:,.0f} tokens/s, {flown.tokens / flown.completions:,.0f} tokens each"
+    speed = (
+        f"{measured.tokens / measured.seconds:,.0f} tokens/s, {measured.tokens / measured.completions:,.0f} tokens each"
+    )
     return [
-        ("pilot", f"{flown.completions:,} completions in {show_duration(flown.seconds)}: {speed}"),
+        ("pilot", f"{measured.completions:,} completions in {show_duration(measured.seconds)}: {speed}"),
         ("time", f"about {show_duration(seconds)}{ranks} ({sure}), and {show_duration(loading)} to load the models"),
     ]
 

@@ -55,19 +55,19 @@ class Evidence:
     def add(self, score: Score) -> None:
         """Take the scores of a completion."""
         request = score.written.request
-        for place, token in enumerate(score.tokens):
+        for index, token in enumerate(score.tokens):
             if not token.possible:
                 self.impossible += 1
-                self.examples += [f"token {place} of {request.id!r}"] if self.impossible <= SHOWN_TOKENS else []
+                self.examples += [f"token {index} of {request.id!r}"] if self.impossible <= SHOWN_TOKENS else []
         if request.params.temperature == 0:
             self.greedy += len(score.tokens)
             return
         generator = random.Random(f"{self.seed}\0{request.choice}\0{request.id}")
-        for place, token in enumerate(score.tokens):
+        for index, token in enumerate(score.tokens):
             inside = generator.random() * token.probability
             self.by_ratio.append(min(token.below_by_ratio + inside, 1.0))
             self.by_probability.append(min(token.below_by_probability + inside, 1.0))
-            if place == 0:
+            if index == 0:
                 self.first_tokens.append(self.by_probability[-1])
 
     @property

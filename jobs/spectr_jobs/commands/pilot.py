@@ -42,7 +42,7 @@ class Pilot:
         return self.seconds / self.completions
 
 
-def fly(decoder: RunDecoder, requests: Iterable[Request], batch_size: int) -> Pilot | None:
+def decode_sample(decoder: RunDecoder, requests: Iterable[Request], batch_size: int) -> Pilot | None:
     """Decode some of the requests, and measure; None if no request succeeds.
 
     Args:

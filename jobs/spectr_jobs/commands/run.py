@@ -16,7 +16,7 @@ from spectr_jobs.drivers.driver import Driver
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.extras import load
 from spectr_jobs.inputs.sources import Source
-from spectr_jobs.inputs.stdin import named
+from spectr_jobs.inputs.stdin import resolve_with_stdin
 from spectr_jobs.inputs.stores import is_remote
 from spectr_jobs.inputs.survey import InputFile, Survey, survey
 from spectr_jobs.report import summary
@@ -61,7 +61,7 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
             with held(path / LOCK):
                 mirror.fetch(path)
         alone, begun = driver.rank.world == 1, RunDirectory.is_begun(path)
-        with named(job.inputs, path, job.columns, alone=alone, begun=begun) as inputs:
+        with resolve_with_stdin(job.inputs, path, job.columns, alone=alone, begun=begun) as inputs:
             run = prepare(path, bundle, inputs, job.terms(bundle))
         if job.retry_errors:
             retry(run, driver.rank)
@@ -75,8 +75,8 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
 def _output(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
     """Give the run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
     if is_remote(output):
-        what = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
-        raise UsageError(what, hint="Decode into a folder, and keep a copy there with --mirror.")
+        message = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
+        raise UsageError(message, hint="Decode into a folder, and keep a copy there with --mirror.")
     if output != STDOUT:
         yield Path(output), None
         return
@@ -94,7 +94,7 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
 
     def make() -> RunManifest:
         found = survey(inputs, terms.sampling, shard_size=terms.shard_size, limit=terms.limit)
-        tell(found)
+        show_survey(found)
         return RunManifest(
             created=int(time.time()),
             bundle=str(bundle.path),
@@ -114,7 +114,7 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
     return run.reading(inputs)
 
 
-def tell(found: Survey) -> None:
+def show_survey(found: Survey) -> None:
     """Tell the user what the inputs hold."""
     for file in found.files:
         counts = ", ".join(f"{count:,} {SHAPES[shape]}" for shape, count in file.records.items())

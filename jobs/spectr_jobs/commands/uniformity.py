@@ -28,7 +28,7 @@ class Uniformity:
     def of(numbers: Sequence[float]) -> Uniformity:
         """Measure numbers in [0, 1]."""
         count = len(numbers)
-        gaps = (max((place + 1) / count - one, one - place / count) for place, one in enumerate(sorted(numbers)))
+        gaps = (max((index + 1) / count - one, one - index / count) for index, one in enumerate(sorted(numbers)))
         return Uniformity(count, max(gaps, default=0.0))
 
     @property

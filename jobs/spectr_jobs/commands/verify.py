@@ -58,7 +58,7 @@ def verify(run: RunDirectory) -> Verdict:
     return verdict
 
 
-def report(run: RunDirectory) -> int:
+def show_verdict(run: RunDirectory) -> int:
     """Verify a run directory, tell what was found, and give the exit code."""
     verdict = verify(run)
     for problem in verdict.problems[:SHOWN_PROBLEMS]:

@@ -18,7 +18,7 @@ from spectr_jobs.work.stop import Stop
 from spectr_jobs.work.worker import decode_shards
 from spectr_runtime.bundle import Bundle
 
-TELL_SECONDS = 0.5
+REPORT_SECONDS = 0.5
 
 
 class Opener(Protocol):
@@ -29,17 +29,17 @@ class Opener(Protocol):
         ...
 
 
-class DeskLine:
+class DeskDisplay:
     """An actor's line to the desk: the ``Display`` of its session, which also brings back when the actor is to stop."""
 
-    def __init__(self, tell: Callable[[Tally, tuple[str, ...]], str | None], stop: Stop) -> None:
+    def __init__(self, report: Callable[[Tally, tuple[str, ...]], str | None], stop: Stop) -> None:
         """Prepare.
 
         Args:
-            tell: ``Desk.tell`` for this actor.
+            report: ``Desk.report`` for this actor.
             stop: Closed when the desk says so.
         """
-        self._tell = tell
+        self._report = report
         self._stop = stop
         self._tally = Tally()
         self._notes: list[str] = []
@@ -61,9 +61,9 @@ class DeskLine:
     def clear(self) -> None:
         """Tell the desk now."""
         notes, self._notes = tuple(self._notes), []
-        reason = self._tell(self._tally, notes)
+        reason = self._report(self._tally, notes)
         self._stop.reason = self._stop.reason or reason
-        self._due = time.monotonic() + TELL_SECONDS
+        self._due = time.monotonic() + REPORT_SECONDS
 
 
 class Actor:
@@ -99,15 +99,15 @@ class Actor:
         decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed)
         stop = Stop()
         facts = setup.to_json() | {"rank": self._number % self._team, "world": self._team} | machine()
-        session = Session(run.sessions, facts, DeskLine(self._tell, stop), decoder, None)
+        session = Session(run.sessions, facts, DeskDisplay(self._report, stop), decoder, None)
         return decode_shards(run, decoder, self._shards(), session, stop)
 
     def _shards(self) -> Iterator[int]:
         while (number := self._ask(self._desk.take, self._number)) is not None:
             yield number
 
-    def _tell(self, tally: Tally, notes: tuple[str, ...]) -> str | None:
-        reason: str | None = self._ask(self._desk.tell, self._number, tally, notes)
+    def _report(self, tally: Tally, notes: tuple[str, ...]) -> str | None:
+        reason: str | None = self._ask(self._desk.report, self._number, tally, notes)
         return reason
 
     @staticmethod

@@ -10,7 +10,7 @@ from spectr_jobs.records.tally import Tally
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class State:
+class DeskState:
     """What the desk knows.
 
     Attributes:
@@ -64,7 +64,7 @@ class Desk:
             self._waiting = sorted([*self._waiting, *numbers])
         return len(numbers)
 
-    def tell(self, actor: int, tally: Tally, notes: Sequence[str]) -> str | None:
+    def report(self, actor: int, tally: Tally, notes: Sequence[str]) -> str | None:
         """Take an actor's counts and notes.
 
         Args:
@@ -84,10 +84,10 @@ class Desk:
         self._reason = reason
         self._waiting.clear()
 
-    def state(self) -> State:
+    def state(self) -> DeskState:
         """What is known, and the notes once."""
         total = Tally()
         for tally in self._tallies.values():
             total.merge(tally)
         notes, self._notes = tuple(self._notes), []
-        return State(len(self._waiting) + sum(map(len, self._taken.values())), total, notes)
+        return DeskState(len(self._waiting) + sum(map(len, self._taken.values())), total, notes)

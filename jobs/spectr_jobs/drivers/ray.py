@@ -79,8 +79,8 @@ class Cluster:
     def _needs(self, setup: Setup) -> dict[str, int]:
         """What Ray is to reserve for an actor."""
         if setup.device.startswith("cuda:"):
-            what = f"--device {setup.device} names one GPU, but Ray gives every actor one of its own."
-            raise UsageError(what, hint="Write --device cuda.")
+            message = f"--device {setup.device} names one GPU, but Ray gives every actor one of its own."
+            raise UsageError(message, hint="Write --device cuda.")
         return {"num_cpus": self.cpus, "num_gpus": self.gpus if setup.device == "cuda" else 0}
 
     @contextlib.contextmanager

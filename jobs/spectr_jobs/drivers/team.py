@@ -8,7 +8,7 @@ from typing import Any
 
 from spectr_jobs.console import say
 from spectr_jobs.drivers.actor import Actor
-from spectr_jobs.drivers.desk import Desk, State
+from spectr_jobs.drivers.desk import Desk, DeskState
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work.stop import CONTINUE
 from spectr_runtime.errors import EngineError, first_line
@@ -55,11 +55,11 @@ class Team:
         self._left = len(shards)
         self._running: dict[Any, tuple[int, Any]] = {}  # by the future of its work: number and handle
         for number in range(min(size, len(shards))):
-            self._hire(number)
+            self._start_actor(number)
 
-    def state(self) -> State:
+    def state(self) -> DeskState:
         """What the desk knows."""
-        state: State = self._ray.get(self._desk.state.remote())
+        state: DeskState = self._ray.get(self._desk.state.remote())
         return state
 
     def close(self, reason: str) -> None:
@@ -90,7 +90,7 @@ class Team:
 
         return NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
 
-    def _hire(self, number: int) -> None:
+    def _start_actor(self, number: int) -> None:
         actor = self._ray.remote(Actor).options(**self._needs).remote(number, self._size, Path.cwd(), self._desk)
         self._running[actor.decode.remote(*self._work)] = (number, actor)
 
@@ -107,4 +107,4 @@ class Team:
             )
         self._ray.get(self._desk.lose.remote(number))
         say(f"actor {number} was lost; its shards are taken up again")
-        self._hire(number + self._size)
+        self._start_actor(number + self._size)

@@ -82,9 +82,9 @@ class Reader:
             if self._next is None:
                 return
             position, line = self._next
-            place = f"{self._inputs[position.source].label}:{line.number}"
+            location = f"{self._inputs[position.source].label}:{line.number}"
             self._advance()
-            yield Item(records.parse(line.text, place, self._shapes[position.source], self._defaults), position)
+            yield Item(records.parse(line.text, location, self._shapes[position.source], self._defaults), position)
 
     def _move_to(self, start: Position) -> None:
         if self._next is None or not self._leads_to(self._next[0], start):

@@ -77,7 +77,7 @@ def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> t
 
 def _labels(paths: Sequence[str]) -> list[str]:
     """The ends of the paths, each as short as still tells it from the others."""
-    parts = [os.fsencode(_full(path)).decode("utf-8", "replace").split("/") for path in paths]
+    parts = [os.fsencode(_absolute(path)).decode("utf-8", "replace").split("/") for path in paths]
     labels: dict[int, str] = {}
     for length in range(1, max(map(len, parts), default=0) + 1):
         ends = ["/".join(part[-length:]) for part in parts]
@@ -126,12 +126,12 @@ def _store_of(url: str) -> tuple[Any, str]:
 def _refuse_repeated(paths: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for path in paths:
-        first = seen.setdefault(_full(path), path)
+        first = seen.setdefault(_absolute(path), path)
         if first is not path:
             raise UsageError(f"Input {path} is the same file as {first}.", hint="Name it once.")
 
 
-def _full(path: str) -> str:
+def _absolute(path: str) -> str:
     return path if is_remote(path) else Path(path).resolve().as_posix()
 
 

@@ -19,7 +19,7 @@ KEPT = "stdin.jsonl"
 
 
 @contextlib.contextmanager
-def named(
+def resolve_with_stdin(
     names: Sequence[str], folder: Path, columns: Mapping[str, str], *, alone: bool, begun: bool
 ) -> Iterator[tuple[Source, ...]]:
     """Give the inputs that a command line names, where ``-`` is standard input.

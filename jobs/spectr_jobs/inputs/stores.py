@@ -61,8 +61,8 @@ def version(url: str) -> str:
     with reaching(url):
         store.invalidate_cache()  # a listing may be old, and tells other fields than the object itself
         info = store.info(path)
-        told = next((info[name] for name in _VERSIONS if info.get(name)), None)
-        return f"{info['size']}:{told or store.ukey(path)}"
+        revision = next((info[name] for name in _VERSIONS if info.get(name)), None)
+        return f"{info['size']}:{revision or store.ukey(path)}"
 
 
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "blob_id")

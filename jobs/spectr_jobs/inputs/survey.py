@@ -113,8 +113,8 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
     files = tuple(InputFile.of(*file) for file in zip(inputs, shapes, counts, strict=True))
     for source, before in zip(inputs, stamps, strict=True):
         if stamp(source) != before:
-            what = f"Input {source.path} changed while it was read."
-            raise SpectrError(what, hint="Wait until it is complete, then run the same command again.")
+            message = f"Input {source.path} changed while it was read."
+            raise SpectrError(message, hint="Wait until it is complete, then run the same command again.")
     return Survey(files, tuple(shards), total, bad, tuple(refusals))
 
 
@@ -147,8 +147,8 @@ def _refuse_duplicates(found: Iterator[Origin], suspects: set[int]) -> None:
     for origin in found:
         if _hash(origin.key) not in suspects:
             continue
-        if (place := first.setdefault(origin.key, origin.place)) != origin.place:
-            pairs.append(f"{origin.key!r} at {place} and {origin.place}")
+        if (location := first.setdefault(origin.key, origin.location)) != origin.location:
+            pairs.append(f"{origin.key!r} at {location} and {origin.location}")
     if pairs:
         more = [f"and {len(pairs) - SHOWN_REFUSALS:,} more"] if len(pairs) > SHOWN_REFUSALS else []
         shown = "; ".join(pairs[:SHOWN_REFUSALS] + more)

@@ -90,12 +90,12 @@ def _csv(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
             _refuse_repeated(name, table.fieldnames or ())
             for index, row in enumerate(table):
                 if None in row or None in row.values():
-                    what = f"{name}: row {index + 1}: got another number of fields than the header has."
-                    raise InputError(what, hint="Quote fields that hold commas.")
+                    message = f"{name}: row {index + 1}: got another number of fields than the header has."
+                    raise InputError(message, hint="Quote fields that hold commas.")
                 yield index, row
         except (csv.Error, UnicodeDecodeError) as error:
-            what = f"{name}: after line {table.line_num}: {error}."
-            raise InputError(what, hint="The file must be CSV in UTF-8.") from error
+            message = f"{name}: after line {table.line_num}: {error}."
+            raise InputError(message, hint="The file must be CSV in UTF-8.") from error
 
 
 def _refuse_repeated(name: str, columns: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ class Origin:
     """Where a record came from and how its output line is to look.
 
     Attributes:
-        place: ``file:line``, for messages.
+        location: ``file:line``, for messages.
         shape: Shape of its line.
         id: The id as its author wrote it; the place where it has none.
         url: Endpoint of an OpenAI record.
@@ -55,7 +55,7 @@ class Origin:
         carried: Fields of a simple record that go into its output line untouched.
     """
 
-    place: str
+    location: str
     shape: Shape
     id: str | int
     url: str | None = None
@@ -148,49 +148,49 @@ def detect(value: Mapping[str, Any]) -> Shape | None:
     return "openai" if "body" in value or "custom_id" in value else None
 
 
-def parse(line: bytes, place: str, shape: Shape, defaults: SamplingParams) -> Record | BadRecord:
+def parse(line: bytes, location: str, shape: Shape, defaults: SamplingParams) -> Record | BadRecord:
     """Read and check one line.
 
     Args:
         line: The line without its end.
-        place: ``file:line``; in front of every message, and the id of a record that has none.
+        location: ``file:line``; in front of every message, and the id of a record that has none.
         shape: Shape of the file's first record, for lines that do not tell theirs.
         defaults: Sampling parameters of records that do not say.
     """
-    origin = Origin(place, shape, place)
+    origin = Origin(location, shape, location)
     try:
         value = load(line)
-        origin = _origin(value, place, detect(value) or shape)
+        origin = _origin(value, location, detect(value) or shape)
         found, wanted = _read_openai(value, defaults) if origin.shape == "openai" else _read_simple(value, defaults)
         _check_echo(found, wanted)
     except RequestError as error:
-        return BadRecord(origin, at_place(error, place))
+        return BadRecord(origin, located(error, location))
     return Record(origin, found, wanted)
 
 
-def at_place(error: RequestError, place: str) -> RequestError:
-    """The same error with the record's place in front of its message."""
-    return type(error)(f"{place}: {error.message}", param=error.param, code=error.code, hint=error.hint)
+def located(error: RequestError, location: str) -> RequestError:
+    """The same error with the record's location in front of its message."""
+    return type(error)(f"{location}: {error.message}", param=error.param, code=error.code, hint=error.hint)
 
 
-def _origin(value: Mapping[str, Any], place: str, shape: Shape) -> Origin:
+def _origin(value: Mapping[str, Any], location: str, shape: Shape) -> Origin:
     """Everything the output line needs, as far as a malformed record has it."""
     if shape == "openai":
         body = value.get("body")
         model = body.get("model") if isinstance(body, dict) else None
         custom_id, url = value.get("custom_id"), value.get("url")
         return Origin(
-            place,
+            location,
             shape,
-            id=custom_id if isinstance(custom_id, str) and custom_id else place,
+            id=custom_id if isinstance(custom_id, str) and custom_id else location,
             url=url if isinstance(url, str) else None,
             model=model if isinstance(model, str) else None,
         )
     given = value.get("id")
     return Origin(
-        place,
+        location,
         shape,
-        id=given if given is not None and _ID.accepts(given) else place,
+        id=given if given is not None and _ID.accepts(given) else location,
         carried={name: item for name, item in value.items() if name not in _KNOWN},
     )
 

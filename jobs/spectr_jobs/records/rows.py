@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectr_jobs.records import logprobs
-from spectr_jobs.records.record import CHAT, BadRecord, Origin, Record, at_place
+from spectr_jobs.records.record import CHAT, BadRecord, Origin, Record, located
 from spectr_runtime.rows.request import Completion, Failure, Outcome
 
 Row = Mapping[str, Any]
@@ -33,15 +33,15 @@ def row_of(record: Record, outcomes: Sequence[Outcome], *, seed: int, created: i
     ordered = sorted(outcomes, key=lambda outcome: outcome.choice)
     for outcome in ordered:
         if isinstance(outcome, Failure):
-            place = record.origin.place + (f", completion {outcome.choice}" if record.size > 1 else "")
-            return error_row(BadRecord(record.origin, at_place(outcome.error, place)), seed=seed)
+            location = record.origin.location + (f", completion {outcome.choice}" if record.size > 1 else "")
+            return error_row(BadRecord(record.origin, located(outcome.error, location)), seed=seed)
     completions = [outcome for outcome in ordered if isinstance(outcome, Completion)]
     if record.origin.shape == "openai":
         return _openai_row(record.origin, 200, _openai_body(record, completions, seed, created), seed)
-    said = [_said(record, one) for one in completions]
+    simple = [_simple_completion(record, one) for one in completions]
     return {
         "id": record.origin.id,
-        **(said[0] if record.size == 1 else {"completions": said}),
+        **(simple[0] if record.size == 1 else {"completions": simple}),
         "usage": _usage(record, completions),
         "speculation": _speculation(completions),
         **record.origin.carried,
@@ -77,8 +77,8 @@ def content(row: Row) -> Mapping[str, Any]:
 def token_ids(row: Row) -> list[Sequence[int]]:
     """Token ids of every completion of a row of the output; nothing if it does not hold them."""
     body = content(row)
-    said = body.get("choices" if "custom_id" in row else "completions", [body])
-    return [one["token_ids"] for one in said] if all("token_ids" in one for one in said) else []
+    completions = body.get("choices" if "custom_id" in row else "completions", [body])
+    return [one["token_ids"] for one in completions] if all("token_ids" in one for one in completions) else []
 
 
 def is_failure(row: Row) -> bool:
@@ -110,32 +110,32 @@ def _openai_body(record: Record, completions: Sequence[Completion], seed: int, c
         "object": "chat.completion" if chat else "text_completion",
         "created": created,
         "model": origin.model or DEFAULT_MODEL,
-        "choices": [{"index": one.choice, **_chosen(record, one, chat=chat)} for one in completions],
+        "choices": [{"index": one.choice, **_choice(record, one, chat=chat)} for one in completions],
         "usage": usage | {"total_tokens": usage["prompt_tokens"] + usage["completion_tokens"]},
         "speculation": _speculation(completions),
     }
 
 
-def _chosen(record: Record, one: Completion, *, chat: bool) -> dict[str, Any]:
+def _choice(record: Record, one: Completion, *, chat: bool) -> dict[str, Any]:
     """A completion as the API's choice; the token ids are an extension."""
-    said = _said(record, one)
-    text, scored = said.pop("text"), said.pop("logprobs", None)
+    fields = _simple_completion(record, one)
+    text, scored = fields.pop("text"), fields.pop("logprobs", None)
     if not chat:
         scored = None if one.logprobs is None else logprobs.columns(one.logprobs)
-        return {"text": text, "logprobs": scored, **said}
+        return {"text": text, "logprobs": scored, **fields}
     scored = None if scored is None else {"content": scored, "refusal": None}
-    return {"message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": scored, **said}
+    return {"message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": scored, **fields}
 
 
-def _said(record: Record, one: Completion) -> dict[str, Any]:
+def _simple_completion(record: Record, one: Completion) -> dict[str, Any]:
     """A completion as a plain row has it."""
     prompt = record.prompts[one.choice // record.wanted.n]
-    said: dict[str, Any] = {"text": f"{prompt}{one.text}" if record.wanted.echo else one.text}
+    fields: dict[str, Any] = {"text": f"{prompt}{one.text}" if record.wanted.echo else one.text}
     if record.wanted.token_ids:
-        said["token_ids"] = list(one.token_ids)
+        fields["token_ids"] = list(one.token_ids)
     if one.logprobs is not None:
-        said["logprobs"] = logprobs.entries(one.logprobs)
-    return said | {"finish_reason": one.finish_reason}
+        fields["logprobs"] = logprobs.entries(one.logprobs)
+    return fields | {"finish_reason": one.finish_reason}
 
 
 def _request_name(origin: Origin, seed: int) -> str:

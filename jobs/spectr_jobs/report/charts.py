@@ -33,7 +33,7 @@ class Axis:
         step = _step(max(values, default=0.0))
         return Axis(label, 0.0, step * max(1, math.ceil(max(values, default=0.0) / step)))
 
-    def place(self, value: float, start: float, end: float) -> float:
+    def position(self, value: float, start: float, end: float) -> float:
         """Where a value lies between two places."""
         return start + (value - self.low) / (self.high - self.low) * (end - start)
 
@@ -60,8 +60,8 @@ def number(value: float) -> str:
 def line(points: Sequence[Point], x: Axis, y: Axis, title: str, marks: Sequence[tuple[float, str]] = ()) -> str:
     """A line through points that are sorted by x, and upright marks with a word at their tops."""
     path = " ".join(f"{_x(x, a):.1f},{_y(y, b):.1f}" for a, b in points)
-    shape = f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="2" stroke-linejoin="round"/>'
-    return _framed("".join(_mark(_x(x, at), word) for at, word in marks) + shape, x, y, title)
+    drawing = f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="2" stroke-linejoin="round"/>'
+    return _framed("".join(_mark(_x(x, at), word) for at, word in marks) + drawing, x, y, title)
 
 
 def _mark(at: float, word: str) -> str:
@@ -99,28 +99,28 @@ def shares(values: Mapping[str, tuple[float, str]], title: str) -> str:
     left, right = 96, 120
     room = (HEIGHT - TOP) / max(6, len(values))
     parts = []
-    for index, (name, (value, said)) in enumerate(values.items()):
+    for index, (name, (value, note)) in enumerate(values.items()):
         top, width = TOP / 2 + index * room, value * (WIDTH - left - right)
         middle = f'y="{top + room * 0.35 + 4:.1f}"'
         parts.append(
             f'<text x="{left - 8}" {middle} text-anchor="end">{html.escape(name)}</text>'
             f'<rect x="{left}" y="{top:.1f}" width="{width:.1f}" height="{room * 0.7:.1f}" rx="2" '
             f'fill="{COLOURS[index % len(COLOURS)]}"/>'
-            f'<text x="{left + width + 8:.1f}" {middle}>{value:.0%} · {html.escape(said)}</text>'
+            f'<text x="{left + width + 8:.1f}" {middle}>{value:.0%} · {html.escape(note)}</text>'
         )
     return _svg("".join(parts), title, HEIGHT)
 
 
 def _x(axis: Axis, value: float) -> float:
-    return axis.place(value, LEFT, WIDTH - RIGHT)
+    return axis.position(value, LEFT, WIDTH - RIGHT)
 
 
 def _y(axis: Axis, value: float) -> float:
-    return axis.place(value, HEIGHT - BOTTOM, TOP)
+    return axis.position(value, HEIGHT - BOTTOM, TOP)
 
 
-def _framed(shape: str, x: Axis | None, y: Axis, title: str) -> str:
-    """A shape with its axes, their ticks and their labels."""
+def _framed(drawing: str, x: Axis | None, y: Axis, title: str) -> str:
+    """A drawing with its axes, their ticks and their labels."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = [
         f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{_y(y, tick):.1f}" y2="{_y(y, tick):.1f}"/>'
@@ -135,7 +135,7 @@ def _framed(shape: str, x: Axis | None, y: Axis, title: str) -> str:
             for tick in x.ticks()
         ]
         parts.append(_below(x.label))
-    return _svg("".join(parts) + shape, title, HEIGHT)
+    return _svg("".join(parts) + drawing, title, HEIGHT)
 
 
 def _below(label: str) -> str:
@@ -143,7 +143,7 @@ def _below(label: str) -> str:
 
 
 def _svg(content: str, title: str, height: float) -> str:
-    said = html.escape(title)
+    label = html.escape(title)
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{said}"><title>{said}</title>{content}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{label}"><title>{label}</title>{content}</svg>'
     )

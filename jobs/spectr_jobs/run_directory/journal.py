@@ -97,7 +97,7 @@ def lines(path: Path) -> Iterator[bytes]:
     return (line for _, line in _lines(path) if line.endswith(b"\n"))
 
 
-def whole(path: Path) -> int:
+def _end_of_last_line(path: Path) -> int:
     """Return the number of bytes up to and with the last newline of a file."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
@@ -117,7 +117,7 @@ def mend(path: Path) -> int:
     Returns:
         The number of lines that were taken out.
     """
-    if path.exists() and (end := whole(path)) < path.stat().st_size:
+    if path.exists() and (end := _end_of_last_line(path)) < path.stat().st_size:
         os.truncate(path, end)
     damaged = sum(_row(line) is None for _, line in _lines(path))
     if damaged:

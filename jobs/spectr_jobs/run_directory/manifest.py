@@ -38,7 +38,7 @@ class Terms:
     shard_size: int
     compress: str | None = None
 
-    def named(self) -> dict[str, object]:
+    def by_option(self) -> dict[str, object]:
         """The terms by the names that a user knows them by."""
         return {
             "bundle": self.bundle_sha256,
@@ -75,15 +75,15 @@ class RunManifest:
     versions: Mapping[str, str]
 
     def to_json(self, folder: Path) -> dict[str, Any]:
-        """The manifest as JSON values, for a run directory; paths are those of ``paths.kept``."""
+        """The manifest as JSON values, for a run directory; paths are those of ``paths.to_stored``."""
         terms = dataclasses.asdict(self.terms)
         terms["sampling"] = {name: terms["sampling"][name] for name in DEFAULTS}
         return {
             "format_version": FORMAT_VERSION,
             "created": self.created,
-            "bundle": paths.kept(self.bundle, folder),
+            "bundle": paths.to_stored(self.bundle, folder),
             "terms": terms,
-            "files": [dataclasses.asdict(file.at(paths.kept(file.path, folder))) for file in self.files],
+            "files": [dataclasses.asdict(file.at(paths.to_stored(file.path, folder))) for file in self.files],
             "records": self.records,
             "bad": self.bad,
             "versions": dict(self.versions),
@@ -123,7 +123,7 @@ class RunManifest:
         Raises:
             UsageError: Something differs; the message shows what.
         """
-        differences = list(_differences(self.terms.named(), terms.named()))
+        differences = list(_differences(self.terms.by_option(), terms.by_option()))
         differences += _differences(_fingerprints(self.files), _fingerprints(files))
         if differences:
             raise UsageError(
@@ -138,8 +138,8 @@ def _from_fields(fields: dict[str, Any], folder: Path) -> RunManifest:
         **fields
         | {
             "terms": Terms(**terms | {"sampling": SamplingParams(**terms["sampling"])}),
-            "bundle": paths.found(fields["bundle"], folder),
-            "files": tuple(file.at(paths.found(file.path, folder)) for file in files),
+            "bundle": paths.from_stored(fields["bundle"], folder),
+            "files": tuple(file.at(paths.from_stored(file.path, folder)) for file in files),
             "shards": tuple(Position(*shard) for shard in fields["shards"]),
         }
     )

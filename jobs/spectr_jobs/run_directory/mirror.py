@@ -78,7 +78,7 @@ class Mirror:
         except BaseException:
             ended.set()
             thread.join()
-            with _telling():
+            with _errors_shown():
                 self._send_shards(run, numbers)
             raise
         ended.set()
@@ -139,7 +139,7 @@ class Mirror:
 
 
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
+def _errors_shown() -> Iterator[None]:
     """Say an error instead of raising it, where another one is on its way."""
     try:
         yield

@@ -11,7 +11,7 @@ from pathlib import Path
 from spectr_jobs.inputs.stores import is_remote
 
 
-def kept(path: str, folder: Path) -> str:
+def to_stored(path: str, folder: Path) -> str:
     """Return a path that this process can open in the form in which a run directory keeps it.
 
     Args:
@@ -24,8 +24,8 @@ def kept(path: str, folder: Path) -> str:
     return os.path.relpath(os.path.join(os.path.realpath(around), name), os.path.realpath(folder))
 
 
-def found(path: str, folder: Path) -> str:
-    """Return, for a path that ``kept`` returned, one that this process can open."""
+def from_stored(path: str, folder: Path) -> str:
+    """Return, for a path that ``to_stored`` returned, one that this process can open."""
     return path if _is_absolute(path) else os.path.relpath(os.path.join(os.path.realpath(folder), path))
 
 
