@@ -181,7 +181,10 @@ def test_a_store_that_fails_on_the_way_is_tried_again_and_then_named(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "-", "--mirror", "memory://x"], "-o - keeps nothing that --mirror could copy. Name a run directory."),
+        (
+            ["-o", "-", "--mirror", "memory://x"],
+            "-o - keeps no run directory that --mirror could copy. Name a run directory.",
+        ),
         (["--mirror", "gopher://x"], "Writing to gopher://x is not possible: Protocol not known: gopher."),
     ],
 )

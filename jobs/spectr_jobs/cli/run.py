@@ -16,10 +16,10 @@ from spectr_runtime.backends import BACKENDS
 EXIT_CODES = """
 \b
 Exit codes:
-   0  every record was completed
+   0  every record was completed, or few enough failed (see --max-error-rate)
    1  a fatal error
    2  wrong usage or configuration
-   3  finished, but too many records failed (see --max-error-rate, errors.jsonl)
+   3  finished, but too many records failed (see errors.jsonl)
   42  the input or the bundle is unusable; another try would end alike
   75  interrupted; run the same command again to continue
 """

@@ -1,4 +1,7 @@
-"""The dry run: what a run would read, take and last; where a run directory is begun, what is left of it."""
+"""The dry run: how many records and tokens a run would decode, in which memory, and in what time.
+
+If the run directory is already begun, the figures are those of the records that are left.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +33,19 @@ from spectr_jobs.work.setup import Setup
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import RequestError, UsageError
 
-COUNTED = 256  # records whose prompts are counted, at least
+COUNTED = 256  # records, at least, whose prompts are tokenized
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @dataclasses.dataclass(slots=True)
 class Load:
-    """What the good records ask for that have no row yet.
+    """The records that are left to decode: those that can be decoded and have no row yet.
 
     Attributes:
-        records: How many records these are.
-        completions: Completions of all.
-        most_tokens: The sum of the token limits of these completions.
-        sample: Some of the records, drawn with equal chances, in random order.
+        records: Number of these records.
+        completions: Number of their completions.
+        most_tokens: Sum of the token limits of these completions.
+        sample: Some of the records, each drawn with the same probability.
     """
 
     records: int = 0
@@ -51,7 +54,13 @@ class Load:
     sample: list[Record] = dataclasses.field(default_factory=list)
 
     def add(self, record: Record, size: int, generator: random.Random) -> None:
-        """Count a record, and keep it with the chance that makes all equal (Vitter, 1985, algorithm R)."""
+        """Count a record, and draw it into a sample of a given size (Vitter, 1985, algorithm R).
+
+        Args:
+            record: The record.
+            size: Records of the full sample.
+            generator: Source of the random numbers.
+        """
         self.records += 1
         self.completions += record.size
         self.most_tokens += record.size * record.wanted.params.max_tokens
@@ -62,17 +71,17 @@ class Load:
 
 
 def dry_run(job: Job, rank: Rank) -> int:
-    """Tell records, tokens, memory and time of a run, or of what is left of it, on stderr.
+    """Show the records, tokens, memory and time of a run, or of what is left of it.
 
     Args:
-        job: What the run would decode.
-        rank: The rank that would decode it; its world shares the time.
+        job: The job of the run.
+        rank: The rank of this process. The time is that of one rank, if the ranks of its world share the records.
 
     Returns:
         The exit code 0.
 
     Raises:
-        SpectrError: The run could not start or go on, or its batch does not fit into the memory that is free.
+        SpectrError: The run could not start or continue, or its batch does not fit into the free memory.
     """
     bundle = Bundle.open(job.bundle)
     begun = RunDirectory.is_begun(Path(job.output))
@@ -105,7 +114,7 @@ def _show(setup: Setup, lines: Sequence[TableLine]) -> None:
 
 
 def _load(job: Job, inputs: Sequence[Source], found: Survey, run: RunDirectory | None) -> Load:
-    """Read all records again, and count those that have no row yet."""
+    """Read all records again, count those that are left to decode, and draw the sample."""
     size = max(COUNTED, 2 * pilot.GENERATIONS * job.setup.batch_size)
     load, generator, done = Load(), random.Random(0), set[str]()
     reader = Reader(inputs, [file.shape for file in found.files], job.sampling)
@@ -130,7 +139,7 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
 
 
 def _prompts(bundle: Bundle, load: Load) -> list[TableLine]:
-    """Return the number of tokens of the prompts: counted, or estimated from the sample."""
+    """Return the number of prompt tokens: counted if the sample holds all records, otherwise estimated from it."""
     encoder, counts, failed = models.open_tokenizer(bundle), [], 0
     for record in load.sample:
         try:
@@ -152,7 +161,7 @@ def _prompts(bundle: Bundle, load: Load) -> list[TableLine]:
 
 
 def _memory(bundle: Bundle, setup: Setup) -> TableLine:
-    """Return what the batch takes of the memory, and how much memory there is.
+    """Return the memory that the batch needs, and the memory that is free.
 
     Raises:
         UsageError: The batch does not fit.
@@ -168,7 +177,7 @@ def _memory(bundle: Bundle, setup: Setup) -> TableLine:
     most = needed.rows_in(free)
     if rows > most:
         raise UsageError(
-            f"--batch-size {rows} takes {_bytes(total)} of memory on {setup.device} ({parts}); "
+            f"--batch-size {rows} needs {_bytes(total)} of memory on {setup.device} ({parts}); "
             f"{_bytes(free)} are free.",
             hint=f"At most {most:,} rows fit." if most else "Not even one row fits.",
         )
@@ -179,7 +188,7 @@ def _time(measured: Pilot | None, load: Load, loading: float, rank: Rank) -> lis
     if measured is None:
         return [("time", "unknown: none of the sampled records could be decoded")]
     seconds = measured.seconds_per_completion * load.completions / rank.world
-    sure = "too few to tell how sure"
+    sure = "too few completions to estimate the error"
     if measured.uncertainty is not None:
         least, most = seconds / (1 + measured.uncertainty), seconds * (1 + measured.uncertainty)
         sure = f"95 % sure of {show_duration(least)} to {show_duration(most)}"
@@ -194,7 +203,7 @@ def _time(measured: Pilot | None, load: Load, loading: float, rank: Rank) -> lis
 
 
 def _bytes(count: float) -> str:
-    """Return a number of bytes for reading: ``37.4 MB``."""
+    """Return a number of bytes as text: ``37.4 MB``."""
     for unit in UNITS[:-1]:
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -21,16 +21,16 @@ from spectr_runtime.bundle import Bundle
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Local:
-    """Decodes the shards of a rank in this process.
+    """The driver that decodes the shards of a rank in this process.
 
     Attributes:
-        rank: Which shards these are.
+        rank: The rank.
     """
 
     rank: Rank
 
     def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
-        """Decode what is left of the rank's shards; see ``Driver``."""
+        """Decode the shards of the rank that are not sealed; see ``Driver.decode``."""
         mine = self.rank.shards(len(run.shards))
         if not (left := unsealed(run, mine)):
             return
