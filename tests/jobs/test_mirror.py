@@ -137,7 +137,7 @@ def test_a_place_that_holds_another_run_is_refused(batch, command, store: str, t
     refused = batch(*command[:4], tmp_path / "fresh", "--seed", 1, *command[5:])
     assert (refused.code, refused.err.splitlines()[-1]) == (
         2,
-        f"spectr-batch: error: {store}/runs/1 holds another run. Name another place with --mirror.",
+        f"spectr-batch: error: {store}/runs/1 holds another run. Name another URL with --mirror.",
     )
 
 
@@ -150,7 +150,7 @@ def test_a_damaged_shard_does_not_come_back(batch, command, store: str, tmp_path
     result = batch(*command)
     assert (result.code, result.err.splitlines()[-1]) == (
         1,
-        f"spectr-batch: error: {store}/runs/1/shards/00001/output.jsonl is damaged. Take it away, seal and all.",
+        f"spectr-batch: error: {store}/runs/1/shards/00001/output.jsonl is damaged. Delete this shard there.",
     )
 
 
