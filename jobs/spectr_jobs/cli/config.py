@@ -24,7 +24,7 @@ _SOURCES = {
 def option(command: Decorated) -> Decorated:
     """Add ``--config FILE``: a TOML file with one table, named after the command, that sets its options.
 
-    For instance, with the leading dashes left out::
+    The names of the options are written without their dashes, for instance:
 
         [run]
         batch-size = 32
