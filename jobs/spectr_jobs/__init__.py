@@ -10,9 +10,10 @@ How the data of ``spectr-batch run`` travel:
 
     Worker: lines -> records -> requests -> decoder -> outcomes -> rows -> journal of the shard -> seal
 
-The decoder is the runtime's: a function from requests to outcomes. A wing imports only those below it in this list:
+The decoder is the runtime's: a function from requests to outcomes. A wing imports only those below it in this list, and
+``work`` and ``report`` do not import each other:
 
-    cli             what the command line says
+    cli             the command line: parameters, help, exit codes
     commands        what every command does
     drivers         who decodes the shards: this process, a rank, the actors of a Ray cluster
     work            one process at work on a run

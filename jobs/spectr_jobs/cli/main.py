@@ -13,7 +13,7 @@ from spectr_jobs.cli.run import run
 from spectr_jobs.cli.submit import submit
 from spectr_jobs.console import runtime_log_shown, say
 from spectr_jobs.errors import Interrupted
-from spectr_jobs.work.stop import Ended, Stop
+from spectr_jobs.work.stop import CONTINUE, Ended, Stop
 from spectr_runtime.errors import SpectrError
 
 
@@ -152,8 +152,8 @@ def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
         sys.stdout = None  # or the interpreter flushes it at exit, and fails again
         return 1
     except OSError as error:
-        room = ". Make room; the same command goes on." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return _complain(f"{error}{room}", 1)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _complain(f"{error}. Make room. {CONTINUE}" if full else str(error), 1)
     except SpectrError as error:
         return _complain(str(error), error.exit_code)
 

@@ -120,7 +120,9 @@ Example:
     required=True,
     help="Persistent volume claim for bundle, inputs and run directory. All ranks share it: it must be ReadWriteMany.",
 )
-@click.option("--mount", default="/work", help="Path of the volume in the container; paths of the run are relative.")
+@click.option(
+    "--mount", default="/work", help="Path of the volume in the container; the run's paths are relative to it."
+)
 @click.option("--to", type=click.Path(path_type=Path), default="spectr-job.yaml", help="Path of the file to write.")
 def kubernetes(arguments: tuple[str, ...], to: Path, image: str, claim: str, mount: str, **resources: Any) -> None:
     """Write a Kubernetes Indexed Job with one index per rank.

@@ -1,6 +1,6 @@
 """The audit: the target scores a random sample of a run's rows, and a test compares them with its law.
 
-What is computed from the scores, and why it is a test, stands in ``evidence``.
+``evidence`` explains what is computed from the scores, and why that is a test.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from spectr_jobs.drivers.shards import session_facts
 from spectr_jobs.records.tally import Tally
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.run_directory.provenance import machine
 from spectr_jobs.work.models import RunDecoder
 from spectr_jobs.work.session import Session
 from spectr_jobs.work.setup import Setup
@@ -99,7 +99,7 @@ class Actor:
         os.chdir(self._folder)
         decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed)
         stop = Stop()
-        facts = setup.to_json() | {"rank": self._number % self._team, "world": self._team} | machine()
+        facts = session_facts(setup, self._number % self._team, self._team)
         session = Session(run.sessions, facts, DeskDisplay(self._report, stop), decoder, None)
         return decode_shards(run, decoder, self._shards(), session, stop)
 

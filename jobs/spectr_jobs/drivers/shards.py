@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from spectr_jobs.console import say
 from spectr_jobs.errors import Interrupted
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.lock import is_free
+from spectr_jobs.run_directory.provenance import machine
 from spectr_jobs.run_directory.sessions import read_facts
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import CONTINUE, Stop
@@ -27,6 +29,11 @@ def unsealed(run: RunDirectory, shards: Iterable[int]) -> list[int]:
     if found:
         run.summary.unlink(missing_ok=True)
     return found
+
+
+def session_facts(setup: Setup, rank: int, world: int) -> dict[str, Any]:
+    """Return the contents of a session's first event: its setup, its rank of so many, and its machine."""
+    return setup.to_json() | {"rank": rank, "world": world} | machine()
 
 
 def announce(run: RunDirectory, setup: Setup, records: int, who: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,8 @@ def _plans(figures: Figures) -> str:
 def _lengths(run: RunDirectory, completed: int) -> str:
     """Return the chart of lengths: a dot for every row of the output, or for every n-th if there are too many."""
     points = []
-    for index, line in enumerate(_lines(run, OUTPUT)):
+    lines = itertools.chain.from_iterable(journal.lines(run.shard(number) / OUTPUT) for number in run.shards)
+    for index, line in enumerate(lines):
         if index % (completed // DOTS + 1) == 0:
             usage = rows.content(json.loads(line))["usage"]
             points.append((usage["prompt_tokens"], usage["completion_tokens"]))
@@ -169,15 +170,9 @@ def _lengths(run: RunDirectory, completed: int) -> str:
     return charts.scatter(list(zip(x, y, strict=True)), *axes, "Lengths of prompts and completions")
 
 
-def _lines(run: RunDirectory, part: str) -> Iterator[bytes]:
-    """Yield the lines of the output or the errors of all shards."""
-    return itertools.chain.from_iterable(journal.lines(run.shard(number) / part) for number in run.shards)
-
-
 def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
     first: dict[str, Figures] = {}
-    for line in _lines(run, ERRORS):
-        row = json.loads(line)
+    for row in itertools.chain.from_iterable(journal.rows(run.shard(number) / ERRORS) for number in run.shards):
         first.setdefault(rows.content(row)["error"]["code"], row)
     cells = [
         (
