@@ -1,4 +1,4 @@
-"""Durations and dates: read as schedulers and people write them, shown as people read them."""
+"""Durations and dates: parsed as schedulers and people write them, and formatted for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALLOWED = "seconds, or a time like 15m, 3h50m or 1-02:30:00"
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a duration: ``90``, ``90s``, ``15m``, ``3h50m``, or ``1-02:30:00`` as Slurm writes it.
+    """Return a duration in seconds. It is written as ``90``, ``90s``, ``15m``, ``3h50m``, or Slurm's ``1-02:30:00``.
 
     Raises:
         ValueError: The text is not a duration.
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> float:
 
 
 def show_duration(seconds: float) -> str:
-    """Return a duration for reading: ``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Return a duration as text: ``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -34,5 +34,5 @@ def show_duration(seconds: float) -> str:
 
 
 def show_date(seconds: float) -> str:
-    """Return an instant, given in seconds since 1970, as date and time in UTC: ``2026-11-28T18:16:23+00:00``."""
+    """Return an instant, given in seconds since 1970, as a date in UTC: ``2026-11-28T18:16:23+00:00``."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

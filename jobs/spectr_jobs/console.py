@@ -1,4 +1,4 @@
-"""What the user reads on the terminal: single lines and small tables on stderr, since stdout carries data only."""
+"""Messages to the user: single lines and small tables on stderr. Stdout is left to data."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-Line = tuple[str, str]
-"""A line of a table: its name, and what is told under that name."""
+TableLine = tuple[str, str]
+"""A line of a table: the name of a fact, and the fact."""
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a line for the user. A progress bar that is drawn on the same terminal moves down below the line."""
+    """Write a message to stderr or another stream. A progress bar on the same terminal moves below the message."""
     tqdm.write(f"spectr-batch: {text}", file=stream or sys.stderr)
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[TableLine]) -> str:
     """Return lines as a table of two columns, indented by two spaces, the names padded to one width."""
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
 
 
 class _Notes(logging.Handler):
-    """Hands what a library logs to the user."""
+    """A log handler that shows every log message to the user."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
@@ -34,7 +34,7 @@ class _Notes(logging.Handler):
 
 @contextlib.contextmanager
 def runtime_log_shown() -> Iterator[None]:
-    """While the block runs, tell the user what the runtime logs, for instance that a batch was halved."""
+    """While the block runs, show the user what the runtime logs, for instance that a batch was halved."""
     log, notes = logging.getLogger("spectr_runtime"), _Notes()
     log.addHandler(notes)
     try:

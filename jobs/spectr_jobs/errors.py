@@ -1,4 +1,4 @@
-"""Errors of a run beside the runtime's own: an input that can never work, a run that was interrupted."""
+"""The errors of a run that the runtime does not define: a useless input, and an interruption."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from spectr_runtime.errors import SpectrError
 
 
 class InputError(SpectrError):
-    """The input can never work as it is; schedulers must not try it again."""
+    """The input cannot be decoded as it is, so that schedulers must not start the command again."""
 
     exit_code = 42
 
 
 class Interrupted(SpectrError):
-    """The run stopped before its end; the same command goes on."""
+    """The run stopped before its end. Running the same command again continues it."""
 
     exit_code = 75
     retryable = True

@@ -1,4 +1,4 @@
-"""Optional packages, loaded where they are used."""
+"""Optional packages: imported where they are used, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def load(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional module.
 
     Args:
-        module: Its name.
-        extra: The extra of spectr that brings it.
-        purpose: What it is needed for.
+        module: The module's name.
+        extra: The extra of spectr that installs it, for instance ``zstd``.
+        purpose: What needs the module; the message of the error begins with it.
 
     Raises:
-        UsageError: It is not installed; the message names the extra.
+        UsageError: The module is not installed.
     """
     try:
         return importlib.import_module(module)

@@ -76,7 +76,7 @@ def test_every_command_reads_it(batch, command, tmp_path: Path):
     assert damaged.code == 1
     assert damaged.err.splitlines()[0] == (
         f"spectr-batch: {shard} is damaged: the file ends in the middle of its compressed data. "
-        f"Remove the folder {shard.parent}: its records are decoded again."
+        f"Remove the folder {shard.parent}; the next run of the same command decodes its records again."
     )
     shutil.rmtree(shard.parent)
     mended = batch(*command)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spectr_jobs.drivers.actor import DeskLine
+from spectr_jobs.drivers.actor import DeskDisplay
 from spectr_jobs.drivers.desk import Desk
 from spectr_jobs.drivers.team import LOSSES, Team
 from spectr_jobs.errors import Interrupted
@@ -45,9 +45,9 @@ def test_a_closed_desk_hands_nothing_out_and_takes_nothing_back():
 
 def test_the_desk_adds_up_what_actors_told_last_and_shows_notes_once():
     desk = Desk([])
-    assert desk.tell(0, Tally(rows=1), ["torn"]) is None
-    desk.tell(0, Tally(rows=3), [])
-    desk.tell(1, Tally(rows=2, failed=1), ["mended"])
+    assert desk.report(0, Tally(rows=1), ["torn"]) is None
+    desk.report(0, Tally(rows=3), [])
+    desk.report(1, Tally(rows=2, failed=1), ["mended"])
     state = desk.state()
     assert (state.tally.rows, state.tally.failed, state.notes) == (5, 1, ("torn", "mended"))
     assert desk.state().notes == ()
@@ -55,7 +55,7 @@ def test_the_desk_adds_up_what_actors_told_last_and_shows_notes_once():
 
 def test_the_line_of_an_actor_tells_the_desk_and_brings_back_when_to_stop():
     desk, stop = Desk([]), Stop()
-    line = DeskLine(lambda tally, notes: desk.tell(7, tally, notes), stop)
+    line = DeskDisplay(lambda tally, notes: desk.report(7, tally, notes), stop)
     line.say("hello")
     line.show(Tally(rows=1), 1.0)
     desk.close("SIGTERM")

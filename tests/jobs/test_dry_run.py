@@ -91,12 +91,12 @@ def test_in_a_run_directory_it_tells_what_is_left(run, batch, bundle: Path, tmp_
 
 
 def test_few_records_leave_it_open_how_sure_the_time_is(run):
-    assert "s (too few to tell how sure), and " in lines_of(run([{"prompt": "four"}] * 7))["time"]
+    assert "s (too few completions to estimate the error), and " in lines_of(run([{"prompt": "four"}] * 7))["time"]
 
 
 def test_ranks_share_the_time(run):
     lines = lines_of(run([{"prompt": "four"}] * 9, "--shard-size", 2, "--rank", 1, "--world", 2))
-    assert lines["shards"] == "5 of up to 2 records, 2 of them of rank 1 of 2 (told by --rank and --world)"
+    assert lines["shards"] == "5 of up to 2 records, 2 of them of rank 1 of 2 (set by --rank and --world)"
     assert " on each of 2 ranks (" in lines["time"]
 
 
@@ -119,7 +119,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(run):
     result = run([{"prompt": "four"}], "--batch-size", 161)
     assert (result.code, result.decoder) == (2, None)
     assert result.err.splitlines()[-1] == (
-        "spectr-batch: error: --batch-size 161 takes 10.1 MB of memory on cpu (weights 2 MB, caches 6.44 MB "
+        "spectr-batch: error: --batch-size 161 needs 10.1 MB of memory on cpu (weights 2 MB, caches 6.44 MB "
         "(161 rows of 64 slots), laws 1.61 MB); 10 MB are free. At most 160 rows fit."
     )
 
@@ -185,9 +185,9 @@ def test_a_pilot_ends_after_four_generations_or_when_its_time_is_over(monkeypatc
         return record.requests
 
     decoder = StubDecoder(batch_size=4)
-    assert pilot.fly(decoder, requests(), 4) is not None
+    assert pilot.decode_sample(decoder, requests(), 4) is not None
     assert decoder.finished == 16
     monkeypatch.setattr(pilot, "LONGEST", 0.0)
     decoder = StubDecoder(batch_size=4)
-    assert pilot.fly(decoder, requests(), 4) is not None
+    assert pilot.decode_sample(decoder, requests(), 4) is not None
     assert decoder.finished == 4

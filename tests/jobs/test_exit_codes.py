@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Arrange, list[str], int, str]] = {
         nothing,
         [*RUN, "--rank", "2", "--world", "2"],
         2,
-        "spectr-batch: error: Rank 2 of 2 (told by --rank and --world); allowed are ranks from 0 to world - 1. "
+        "spectr-batch: error: Rank 2 of 2 (set by --rank and --world); allowed are ranks from 0 to world - 1. "
         "Pass --rank and --world.",
     ),
     "no such input": (

@@ -85,7 +85,7 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(
     assert result.code == 1
     said = result.err.splitlines()[-1]
     assert said.startswith(f"spectr-batch: error: [Errno {code}] {os.strerror(code)}: 'run/")
-    assert said.endswith(".jsonl'. Make room; the same command goes on.")
+    assert said.endswith(".jsonl'. Make room. Run the same command again to go on.")
     for path in (tmp_path / "run").glob("**/*.jsonl"):
         assert read_lines(path) is not None
     os.chdir(tmp_path)

@@ -137,7 +137,7 @@ def test_a_place_that_holds_another_run_is_refused(batch, command, store: str, t
     refused = batch(*command[:4], tmp_path / "fresh", "--seed", 1, *command[5:])
     assert (refused.code, refused.err.splitlines()[-1]) == (
         2,
-        f"spectr-batch: error: {store}/runs/1 holds another run. Name another place with --mirror.",
+        f"spectr-batch: error: {store}/runs/1 holds another run. Name another URL with --mirror.",
     )
 
 
@@ -150,7 +150,7 @@ def test_a_damaged_shard_does_not_come_back(batch, command, store: str, tmp_path
     result = batch(*command)
     assert (result.code, result.err.splitlines()[-1]) == (
         1,
-        f"spectr-batch: error: {store}/runs/1/shards/00001/output.jsonl is damaged. Take it away, seal and all.",
+        f"spectr-batch: error: {store}/runs/1/shards/00001/output.jsonl is damaged. Delete this shard there.",
     )
 
 
@@ -181,7 +181,10 @@ def test_a_store_that_fails_on_the_way_is_tried_again_and_then_named(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "-", "--mirror", "memory://x"], "-o - keeps nothing that --mirror could copy. Name a run directory."),
+        (
+            ["-o", "-", "--mirror", "memory://x"],
+            "-o - keeps no run directory that --mirror could copy. Name a run directory.",
+        ),
         (["--mirror", "gopher://x"], "Writing to gopher://x is not possible: Protocol not known: gopher."),
     ],
 )

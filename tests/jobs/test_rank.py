@@ -46,7 +46,7 @@ def test_the_first_that_tells_a_rank_wins(
     [
         (1, None, {}, "--rank came without --world"),
         (None, 3, {}, "--world 3 came without --rank"),
-        (3, 3, {}, r"Rank 3 of 3 \(told by --rank and --world\)"),
+        (3, 3, {}, r"Rank 3 of 3 \(set by --rank and --world\)"),
         (None, None, KUBERNETES, "Set SPECTR_WORLD"),
         (None, 2, KUBERNETES, "Rank 2 of 2"),
         (None, None, SKYPILOT | {"SKYPILOT_NUM_NODES": "two"}, "SKYPILOT_NUM_NODES is 'two'"),

@@ -345,4 +345,4 @@ def test_any_object_is_a_record_or_an_error_that_can_be_written(value: dict[str,
 @patient
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_record_or_an_error(line: bytes):
-    assert read(line).origin.place == "in.jsonl:3"
+    assert read(line).origin.location == "in.jsonl:3"

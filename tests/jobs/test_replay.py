@@ -98,7 +98,8 @@ def test_a_run_that_does_not_tell_how_it_decoded_is_refused(batch, run_dir: Path
     result = batch("replay", run_dir, "--id", "3")
     assert result.code == 2
     assert result.err == (
-        f"spectr-batch: error: {run_dir}/sessions does not tell how the rows were decoded. Restore its files.\n"
+        f"spectr-batch: error: {run_dir}/sessions holds no events, which say how the rows were "
+        "decoded. Restore its files.\n"
     )
 
 

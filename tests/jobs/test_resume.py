@@ -159,7 +159,7 @@ def test_ranks_share_the_shards_and_the_last_one_merges(
         assert result.code == 0
         done += result.decoder.finished if result.decoder else 0
         if done < 20:
-            assert f"rank {rank} of {world} (told by --rank and --world): done, " in result.err
+            assert f"rank {rank} of {world} (set by --rank and --world): done, " in result.err
     assert done == 20
     assert merged.read_bytes() == whole
 

@@ -327,4 +327,6 @@ def test_a_file_in_the_place_of_the_run_directory_is_refused(
     (tmp_path / "file").touch()
     result = batch("run", bundle, prompts, "-o", tmp_path / place)
     assert result.code == 2
-    assert result.err.endswith(f"{tmp_path / place} cannot be a run directory: a file is in its place. Take another.\n")
+    assert result.err.endswith(
+        f"{tmp_path / place} cannot be a run directory: it is a file, or a folder above it is. Name a folder.\n"
+    )

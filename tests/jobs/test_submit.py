@@ -115,7 +115,7 @@ def test_a_kubernetes_job_follows_the_published_schema(submitted, options: list[
         (["--", "bundle", "in", "-o", "run", "--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--", "bundle", "in", "-o", "-"], "A job has no stdin or stdout"),
         (["--", "bundle", "-", "-o", "run"], "A job has no stdin or stdout"),
-        (["--", "bundle", "in", "-o", "run", "--rank", "0", "--world", "1"], "--rank is told by the queue"),
+        (["--", "bundle", "in", "-o", "run", "--rank", "0", "--world", "1"], "--rank is set by the queue"),
     ],
 )
 def test_the_command_of_the_run_is_checked(
@@ -132,7 +132,7 @@ def test_a_script_that_was_edited_is_not_overwritten(batch, submitted, tmp_path:
     assert submitted("slurm", "--time", "1h") == text
     (tmp_path / "job").write_text(text + "# mine\n")
     result = batch("submit", "slurm", "--ranks", 3, "--to", "job", "--time", "1h", *RUN)
-    assert (result.code, "job is there and differs." in result.err) == (2, True)
+    assert (result.code, "job exists with other content." in result.err) == (2, True)
 
 
 def test_how_to_start_is_told(batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

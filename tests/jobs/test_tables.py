@@ -85,8 +85,8 @@ def test_reading_parquet_starts_at_any_row(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.csv", b"prompt,n\na\n", "row 1: got another number of fields"),
-        ("in.csv", b"prompt\na,b\n", "row 1: got another number of fields"),
+        ("in.csv", b"prompt,n\na\n", "row 1: the row and the header have different numbers of fields"),
+        ("in.csv", b"prompt\na,b\n", "row 1: the row and the header have different numbers of fields"),
         ("in.csv", b"prompt,n,prompt\na,1,b\n", "has several columns 'prompt'"),
         ("in.csv", b'prompt\n"a\n', "unexpected end of data"),
         ("in.csv", b"prompt\n\xff\n", "must be CSV in UTF-8"),

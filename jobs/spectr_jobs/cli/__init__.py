@@ -1,10 +1,11 @@
-"""What the command line says.
+"""The command line: the parameters of every command, their help, and errors as messages and exit codes.
 
     main      the command ``spectr-batch``, its short subcommands, errors as messages and exit codes
     run       ``spectr-batch run``: its parameters
     submit    ``spectr-batch submit``: jobs for Slurm, Kubernetes and Ray
     options   the values of ``run`` as one object, and types of parameters
-    config    parameters from a TOML file
+    config    options from a TOML file
 
-What a command does is imported when it is run, so that ``--help`` and a usage error answer at once.
+The modules that do the work of a command are imported when the command runs, since some of them load torch. So
+``--help`` and usage errors answer at once.
 """

@@ -1,4 +1,4 @@
-"""Configuration: options from a TOML file, and where every option's value comes from."""
+"""Configuration: options from a TOML file, and a listing of every option with the source of its value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-ACTIONS = ("print_config", "dry_run")  # options that decode nothing
+ACTIONS = ("print_config", "dry_run")  # options with which the command decodes nothing
 _SOURCES = {
     ParameterSource.COMMANDLINE: "command line",
     ParameterSource.ENVIRONMENT: "environment",
@@ -22,7 +22,13 @@ _SOURCES = {
 
 
 def option(command: Decorated) -> Decorated:
-    """Add ``--config FILE``: a TOML file with a table named after the command, of options without their dashes."""
+    """Add ``--config FILE``: a TOML file with one table, named after the command, that sets its options.
+
+    The names of the options are written without their dashes, for instance:
+
+        [run]
+        batch-size = 32
+    """
     return click.option(
         "--config",
         metavar="FILE",
@@ -50,7 +56,7 @@ def _read(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
 
 
 def _options(ctx: click.Context, param: click.Parameter, file: Path, table: Mapping[str, Any]) -> dict[str, Any]:
-    known = {_name(one): one.name for one in _configurable(ctx)}
+    known = {_name(option): option.name for option in _configurable(ctx)}
     values = {}
     for key, item in table.items():
         name = known.get(key.replace("_", "-"))
@@ -61,20 +67,19 @@ def _options(ctx: click.Context, param: click.Parameter, file: Path, table: Mapp
 
 
 def _configurable(ctx: click.Context) -> list[click.Option]:
-    options = (one for one in ctx.command.params if isinstance(one, click.Option))
-    return [one for one in options if one.expose_value and one.name not in ACTIONS]
+    options = (param for param in ctx.command.params if isinstance(param, click.Option))
+    return [option for option in options if option.expose_value and option.name not in ACTIONS]
 
 
-def _name(one: click.Option) -> str:
-    return max(one.opts, key=len).removeprefix("--")
+def _name(option: click.Option) -> str:
+    return max(option.opts, key=len).removeprefix("--")
 
 
 def render(ctx: click.Context) -> str:
-    """Every option of a command as TOML, and where its value comes from."""
+    """Return every option of a command as a line of TOML, with the source of its value as a comment."""
     lines = [f"[{ctx.info_name}]"]
-    for one in _configurable(ctx):
-        source = _SOURCES[ctx.get_parameter_source(one.name or "") or ParameterSource.DEFAULT]
-        value = ctx.params[one.name or ""]
-        text = f"# {_name(one)} is not set" if value is None else f"{_name(one)} = {json.dumps(value)}  # {source}"
-        lines.append(text)
+    for option in _configurable(ctx):
+        name, value = _name(option), ctx.params[option.name or ""]
+        source = _SOURCES[ctx.get_parameter_source(option.name or "") or ParameterSource.DEFAULT]
+        lines.append(f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}  # {source}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The command ``spectr-batch``. What a command needs is imported when it runs, so that ``--help`` answers at once."""
+"""The command ``spectr-batch``: its short subcommands, and errors as messages and exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from spectr_jobs.cli.run import run
 from spectr_jobs.cli.submit import submit
 from spectr_jobs.console import runtime_log_shown, say
 from spectr_jobs.errors import Interrupted
-from spectr_jobs.work.stop import Ended, Stop
+from spectr_jobs.work.stop import CONTINUE, Ended, Stop
+from spectr_runtime.errors import SpectrError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -22,25 +23,33 @@ def cli() -> None:
     """Decode files of prompts offline, with lossless multi-draft speculative decoding."""
 
 
+_bundle_option = click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Where the bundle is now, if it was moved.  [default: the path that RUN_DIR remembers]",
+)
+
+
 @cli.command(
     epilog="""
 \b
 Exit codes:
-   0  sound
-   1  broken
+   0  every record has its row, and nothing is wrong
+   1  something is wrong; the messages say what
   75  nothing is wrong, but some records are still to be decoded
 """
 )
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def verify(run_dir: Path) -> int:
-    """Check that every record has exactly one row in RUN_DIR.
+    """Check that RUN_DIR has exactly one row for every record.
 
-    Looks for missing, repeated, foreign and altered rows, and for inputs that are not the ones that were decoded.
+    The check finds missing, repeated, foreign and altered rows, and inputs or a bundle that changed since the run. It
+    reads files only and loads no model.
     """
-    from spectr_jobs.commands.verify import report
+    from spectr_jobs.commands.verify import show_verdict
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    return report(RunDirectory.open(run_dir))
+    return show_verdict(RunDirectory.open(run_dir))
 
 
 @cli.command(
@@ -51,15 +60,19 @@ Example:
 
 \b
 Exit codes:
-   0  the same row
-   1  another row
+   0  the record gave the same row again
+   1  the record gave another row
 """
 )
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--id", "key", metavar="ID", required=True, help="Id of the record.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle is now.  [default: where it was]")
+@_bundle_option
 def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
-    """Decode one record of RUN_DIR again, alone, write its row to stdout, and compare it with the row of the run."""
+    """Decode one record of RUN_DIR again and compare the rows.
+
+    The record is decoded alone, so that no other record can influence it. Its new row goes to stdout; the first
+    difference from the row in RUN_DIR, if there is any, goes to stderr.
+    """
     from spectr_jobs.commands.replay import replay as decode_again
     from spectr_jobs.run_directory.directory import RunDirectory
 
@@ -74,19 +87,20 @@ Example:
 
 \b
 Exit codes:
-   0  the rows follow the target's law, as far as the sample shows
-   1  they do not; exact rows end so in at most 1 audit of 1,000
+   0  nothing in the sample speaks against the rows
+   1  the rows do not follow the target's law; a false alarm has a chance of at most 1 in 1,000
 """
 )
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--tokens", metavar="N", default=20_000, type=click.IntRange(min=1), help="Tokens of the sample.")
-@click.option("--seed", metavar="S", default=0, type=click.IntRange(min=0), help="Seed of the sample.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle is now.  [default: where it was]")
+@click.option("--tokens", metavar="N", default=20_000, type=click.IntRange(min=1), help="Size of the sample in tokens.")
+@click.option("--seed", metavar="S", default=0, type=click.IntRange(min=0), help="Seed that draws the sample.")
+@_bundle_option
 def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None) -> int:
     """Test whether the rows of RUN_DIR follow the target's law.
 
-    A random sample of the rows is scored by the target alone, in one pass per row without drafts, and the places of its
-    tokens in the target's laws are tested. Writes RUN_DIR/audit.json; the run may be incomplete.
+    The target alone scores a random sample of the rows, in one pass per row and without drafts. A statistical test then
+    tells whether the sampled tokens can have been drawn from the target's probabilities. The figures are written to
+    RUN_DIR/audit.json. The run may be incomplete.
     """
     from spectr_jobs.commands.audit import audit as test_rows
     from spectr_jobs.run_directory.directory import RunDirectory
@@ -97,9 +111,10 @@ def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None) -> int:
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def report(run_dir: Path) -> None:
-    """Write RUN_DIR/report.html, a page with pictures: speed, acceptance, time, lengths, failures.
+    """Write RUN_DIR/report.html, a page of charts and tables.
 
-    The run may be incomplete, and still be going on.
+    The page shows speed over time, acceptance by depth, time by stage, lengths and failures. It needs no network. The
+    run may be incomplete, or still be going on.
     """
     from spectr_jobs.report.page import write
     from spectr_jobs.run_directory.directory import RunDirectory
@@ -119,11 +134,11 @@ def main() -> None:
 
 
 def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
-    """Run the command and return its exit code; errors that a user can cause become one message on stderr.
+    """Run the command and return its exit code. An error that a user can cause becomes one message on stderr.
 
     Args:
-        arguments: Those of the command line.
-        stop: Listens to signals.
+        arguments: The arguments of the command line.
+        stop: Listens to signals; None for a command that no signal is to stop gently.
     """
     try:
         with runtime_log_shown():
@@ -134,16 +149,12 @@ def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
     except Ended as end:
         return _complain(str(end), Interrupted.exit_code)
     except BrokenPipeError:
-        sys.stdout = None  # the interpreter must not flush it again
+        sys.stdout = None  # or the interpreter flushes it at exit, and fails again
         return 1
     except OSError as error:
-        room = ". Make room; the same command goes on." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return _complain(f"{error}{room}", 1)
-    except Exception as error:
-        from spectr_runtime.errors import SpectrError
-
-        if not isinstance(error, SpectrError):
-            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _complain(f"{error}. Make room. {CONTINUE}" if full else str(error), 1)
+    except SpectrError as error:
         return _complain(str(error), error.exit_code)
 
 

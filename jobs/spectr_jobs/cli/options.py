@@ -1,4 +1,4 @@
-"""The values of ``spectr-batch run`` as one object, and the types of its parameters."""
+"""The values of the parameters of ``spectr-batch run`` as one object, and the types of these parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The values of the command: one field for each of its parameters, whose help says what it means."""
+    """The values of the parameters of ``spectr-batch run``, one field each; see ``spectr_jobs.cli.run``."""
 
     bundle: Path
     inputs: tuple[str, ...]
@@ -51,10 +51,10 @@ class RunOptions:
     print_config: bool
 
     def job(self) -> Job:
-        """Return what the run is to do.
+        """Return the job that the values describe.
 
         Raises:
-            UsageError: Values exclude each other, or one is out of range.
+            UsageError: Two values exclude each other, or a value is out of range.
         """
         from spectr_jobs.commands.job import Job  # loads torch
         from spectr_jobs.work.setup import Setup, choose_plan, sampling_defaults
@@ -77,10 +77,13 @@ class RunOptions:
         )
 
     def find_rank(self, environment: Mapping[str, str]) -> Rank:
-        """Return the rank of this process, as the options or a scheduler tell it.
+        """Return the rank of this process, which the options or the variables of a scheduler set.
+
+        Args:
+            environment: The environment variables of the process.
 
         Raises:
-            UsageError: What they tell is incomplete or no rank.
+            UsageError: The rank is incomplete, or lies outside its world.
         """
         from spectr_jobs.drivers.rank import detect
 
@@ -88,12 +91,12 @@ class RunOptions:
 
 
 class Column(click.ParamType[tuple[str, str]]):
-    """A field of a record and the column of a table that holds it, written ``FIELD=COLUMN``."""
+    """The type of a parameter ``FIELD=COLUMN``: a field of records, and the column of a table that holds it."""
 
     name = "column"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Return both sides of the equals sign."""
+        """Return the field and the column."""
         if isinstance(value, tuple | list) and len(value) == 2:
             return str(value[0]), str(value[1])
         field, equals, column = str(value).partition("=")
@@ -103,12 +106,12 @@ class Column(click.ParamType[tuple[str, str]]):
 
 
 class Duration(click.ParamType[float]):
-    """A duration."""
+    """The type of a parameter that is a duration, for instance ``3h50m``."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds of the text."""
+        """Return the duration in seconds."""
         try:
             return parse_duration(str(value))
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""The command ``spectr-batch run``."""
+"""The command ``spectr-batch run``: its parameters and their help."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from spectr_runtime.backends import BACKENDS
 EXIT_CODES = """
 \b
 Exit codes:
-   0  every record was completed
-   1  fatal error
+   0  every record was completed, or few enough failed (see --max-error-rate)
+   1  a fatal error
    2  wrong usage or configuration
-   3  finished, some records failed (see errors.jsonl)
-  42  the input or the bundle can never work
-  75  interrupted; run the same command again to go on
+   3  finished, but too many records failed (see errors.jsonl)
+  42  the input or the bundle is unusable; another try would end alike
+  75  interrupted; run the same command again to continue
 """
 
 
@@ -32,8 +32,8 @@ Exit codes:
 Example:
   spectr-batch run build/demo/bundle examples/prompts.jsonl -o build/demo/run
 
-Every option can also be set by a variable like SPECTR_BATCH_SIZE, or in a TOML file; the command line comes first,
-then the variables, then the file.
+Every option can also be set by an environment variable, for instance SPECTR_BATCH_SIZE, or in a TOML file. The command
+line overrides the variables, and the variables override the file.
 {EXIT_CODES}""",
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -43,16 +43,17 @@ then the variables, then the file.
     "--output",
     metavar="RUN_DIR",
     required=True,
-    help="Run directory to make or to go on with; - writes rows to stdout and keeps nothing.",
+    help="Run directory to create or to continue; - writes rows to stdout and keeps nothing.",
 )
-@click.option("--rule", metavar="NAME", help="Selection rule, in place of a plan.  [default: kseq]")
-@click.option("--drafts", metavar="K", type=click.IntRange(min=1), help="Draft paths per round.  [default: 4]")
-@click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens of a draft path.  [default: 4]")
+@click.option("--rule", metavar="NAME", help="Selection rule of a fixed plan.  [default: kseq]")
+@click.option("--drafts", metavar="K", type=click.IntRange(min=1), help="Draft paths of a fixed plan.  [default: 4]")
+@click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens per draft path.  [default: 4]")
 @click.option(
     "--plan",
     type=click.Choice(["auto", "plain"]),
-    help="auto: in every round the race that promises most tokens per second here. plain: without a draft. Excludes "
-    "--rule, --drafts and --length.  [default: auto, unless one of these is given]",
+    help="auto: choose K and L of the rule `race` anew in every round, for most tokens per second on this machine. "
+    "plain: decode without drafts. Excludes --rule, --drafts and --length.  [default: auto, unless one of these is "
+    "given]",
 )
 @click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
 @click.option(
@@ -60,84 +61,87 @@ then the variables, then the file.
     metavar="S",
     default=0,
     type=click.IntRange(min=0, max=2**63 - 1),
-    help="Run seed; with the record's id it fixes the row.",
+    help="Run seed; the seed and a record's id determine the record's row.",
 )
 @click.option(
     "--backend",
     default="onnxruntime",
     type=click.Choice(BACKENDS),
-    help="What runs the models.",
+    help="Library that runs the models.",
 )
-@click.option("--device", metavar="NAME", default="cpu", help="Where they run, as torch names it: cpu, cuda, cuda:1.")
-@click.option("--max-tokens", metavar="N", default=128, help="Most tokens to write, for records that do not say.")
-@click.option("--temperature", metavar="T", default=1.0, help="Temperature, for records that do not say.")
-@click.option("--top-p", metavar="P", default=1.0, help="Nucleus probability, for records that do not say.")
-@click.option(
-    "--top-k", metavar="N", default=0, help="Most probable tokens kept, for records that do not say; 0 keeps all."
-)
+@click.option("--device", metavar="NAME", default="cpu", help="Device of the models: cpu, cuda, or a GPU like cuda:1.")
+@click.option("--max-tokens", metavar="N", default=128, help="Token limit of records that set none.")
+@click.option("--temperature", metavar="T", default=1.0, help="Temperature of records that set none.")
+@click.option("--top-p", metavar="P", default=1.0, help="Nucleus probability of records that set none.")
+@click.option("--top-k", metavar="N", default=0, help="Top-k limit of records that set none; 0 keeps all tokens.")
 @click.option(
     "--column",
     metavar="FIELD=COLUMN",
     multiple=True,
     type=Column(),
-    help="For tables: the column that holds a field, where their names differ. May be repeated.",
+    help="Column of a CSV or Parquet file that holds a field of another name. May be repeated.",
 )
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Take only the first N records.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Decode only the first N records.")
 @click.option(
     "--shard-size",
     metavar="N",
     default=1000,
     type=click.IntRange(min=1),
-    help="Records per shard, the unit that ranks share out.",
+    help="Records per shard. Ranks share a run by whole shards.",
 )
 @click.option(
     "--rank",
     metavar="R",
     type=click.IntRange(min=0),
-    help="Decode the shards of rank R of --world; told by Slurm, Kubernetes and SkyPilot by themselves.",
+    help="Decode the shards of rank R of --world. Under Slurm, Kubernetes or SkyPilot the rank is detected.",
 )
-@click.option("--world", metavar="W", type=click.IntRange(min=1), help="Number of ranks; it may change between runs.")
+@click.option(
+    "--world", metavar="W", type=click.IntRange(min=1), help="Number of ranks; it may differ from start to start."
+)
 @click.option(
     "--drain-timeout",
     metavar="TIME",
     default="20s",
     type=Duration(),
-    help="After a signal, time for the rows in flight.",
+    help="Time in which rows in flight may finish after a signal.",
 )
 @click.option(
     "--time-limit",
     metavar="TIME",
     type=Duration(),
-    help="Stop in time to be out after this long, for instance 3h50m; exit code 75.",
+    help="End within this time, for instance 3h50m, with exit code 75. Stops early enough to drain.",
 )
-@click.option("--compress", type=click.Choice(["zst"]), help="Compress what is finished: sealed shards, merged files.")
+@click.option("--compress", type=click.Choice(["zst"]), help="Compress finished shards and the merged files.")
 @click.option(
     "--mirror",
     metavar="URL",
-    help="Keep a copy in an object store: shards as they are done, all at the end. A new RUN_DIR goes on from it.",
+    help="Copy every finished shard, and the merged files, to an object store. A new RUN_DIR continues from the copy.",
 )
-@click.option("--retry-errors", is_flag=True, help="Decode records again whose failure may not come again.")
+@click.option("--retry-errors", is_flag=True, help="Decode failed records again if their failure may not recur.")
 @click.option(
     "--max-error-rate",
     metavar="SHARE",
     default=0.0,
     type=click.FloatRange(0, 1),
-    help="Share of failed records up to which the exit code is 0.",
+    help="Largest share of failed records with which the exit code is still 0.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Check the records, count tokens, plan the memory, estimate the time from a pilot, and end; writes nothing.",
+    help="Check the records, count tokens, compute the memory, estimate the time from a sample, and exit. Writes "
+    "nothing.",
 )
-@click.option("--print-config", is_flag=True, help="Show every option as TOML and where its value comes from, and end.")
+@click.option("--print-config", is_flag=True, help="Print every option as TOML with the source of its value, and exit.")
 @config.option
 @click.pass_context
 def run(ctx: click.Context, /, **values: Any) -> int:
-    """Decode the records of INPUT... with BUNDLE into RUN_DIR. The same command goes on after an interruption.
+    """Decode the records of INPUT... with BUNDLE into RUN_DIR.
 
-    An INPUT is a file of JSON Lines or CSV (.gz and .zst too) or Parquet, a folder of them, a pattern, a URL that
-    fsspec opens, or - for stdin. Records are OpenAI batch requests, or plain objects with "prompt", "messages" or
-    "token_ids", an optional "id" and sampling fields; what else they hold is carried into the output.
+    After an interruption, the same command continues the run.
+
+    An INPUT is a file of JSON Lines or CSV (also as .gz or .zst) or Parquet, a folder of such files, a pattern, a URL
+    that fsspec opens, or - for stdin. A record is an OpenAI batch request, or an object with "prompt", "messages" or
+    "token_ids", an optional "id" and sampling fields; its other fields are copied to the output.
     """
     options = RunOptions(**values)
     if options.print_config:
@@ -145,9 +149,9 @@ def run(ctx: click.Context, /, **values: Any) -> int:
         return 0
     job, rank, stop = options.job(), options.find_rank(os.environ), ctx.ensure_object(Stop)
     if options.dry_run:
-        from spectr_jobs.commands.dry_run import rehearse
+        from spectr_jobs.commands.dry_run import dry_run
 
-        return rehearse(job, rank)
+        return dry_run(job, rank)
     from spectr_jobs.commands.run import start
     from spectr_jobs.drivers.local import Local
 

@@ -24,14 +24,15 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 @click.group()
 def submit() -> None:
-    """Write the job that decodes a run's shards on many machines; for Ray, run it.
+    """Decode a run on many machines, with Slurm, Kubernetes or Ray.
 
-    The arguments of `spectr-batch run` come after `--`; they are checked as that command would.
+    For Slurm and Kubernetes, the command writes a job to be submitted; for Ray, it runs the job. The arguments of
+    `spectr-batch run` come after `--`, and are checked as that command checks them.
     """
 
 
 def _options(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
-    """Options in the order in which ``--help`` shows them."""
+    """Return a decorator that adds parameters in the order in which ``--help`` is to show them."""
 
     def decorate(command: Decorated) -> Decorated:
         for option in reversed(options):
@@ -48,13 +49,13 @@ _shared = _options(
         metavar="N",
         required=True,
         type=click.IntRange(min=1),
-        help="Processes that share the run's shards.",
+        help="Number of processes that share the run's shards.",
     ),
-    click.option("--gpus", metavar="N", default=1, type=click.IntRange(min=0), help="GPUs of a rank."),
-    click.option("--cpus", metavar="N", default=8, type=click.IntRange(min=1), help="Processors of a rank."),
+    click.option("--gpus", metavar="N", default=1, type=click.IntRange(min=0), help="GPUs per rank."),
+    click.option("--cpus", metavar="N", default=8, type=click.IntRange(min=1), help="CPU cores per rank."),
 )
 _job = _options(
-    click.option("--memory", metavar="SIZE", help="Memory of a rank, as the queue writes it."),
+    click.option("--memory", metavar="SIZE", help="Memory per rank, in the notation of the queue."),
     click.option("--name", default="spectr", help="Name of the job."),
 )
 
@@ -74,16 +75,16 @@ Example:
     metavar="TIME",
     required=True,
     type=Duration(),
-    help="Time of a task; what is left then is queued again.",
+    help="Time limit of a task. A task that is not done by then is queued again.",
 )
-@click.option("--partition", metavar="NAME", help="Where the job is queued.")
+@click.option("--partition", metavar="NAME", help="Slurm partition of the job.")
 @click.option(
     "--setup",
     metavar="COMMAND",
     multiple=True,
-    help="Shell command ahead, for instance to activate an environment. May be repeated.",
+    help="Shell command to run first, for instance to activate an environment. May be repeated.",
 )
-@click.option("--to", type=click.Path(path_type=Path), default="spectr.sbatch", help="The script to write.")
+@click.option("--to", type=click.Path(path_type=Path), default="spectr.sbatch", help="Path of the script to write.")
 def slurm(
     arguments: tuple[str, ...],
     to: Path,
@@ -94,9 +95,11 @@ def slurm(
 ) -> None:
     """Write a Slurm array with one task per rank.
 
-    Slurm warns a task ahead of its time limit; it stops cleanly and is queued again until its shards are done.
+    Slurm warns a task before its time limit. The task then stops cleanly, and is queued again until its shards are
+    done.
     """
-    # A setup may put another environment's command on the path; otherwise the job runs the command that wrote it.
+    # A setup command may put another environment's spectr-batch on the PATH. Without one, the job runs the very command
+    # that wrote it, which needs no PATH.
     job = _submission(PROGRAM if setup else _this_program(), arguments, resources)
     script = slurm_array.script(job, folder=Path.cwd(), time_limit=time_limit, partition=partition, setup=setup)
     _write(to, script, f"sbatch {to}")
@@ -115,14 +118,17 @@ Example:
 @click.option(
     "--claim",
     required=True,
-    help="Persistent volume claim with the bundle and the inputs; ranks share it, so it must be ReadWriteMany.",
+    help="Persistent volume claim for bundle, inputs and run directory. All ranks share it: it must be ReadWriteMany.",
 )
-@click.option("--mount", default="/work", help="Where it is mounted; paths of the run are relative to it.")
-@click.option("--to", type=click.Path(path_type=Path), default="spectr-job.yaml", help="The manifest to write.")
+@click.option(
+    "--mount", default="/work", help="Path of the volume in the container; the run's paths are relative to it."
+)
+@click.option("--to", type=click.Path(path_type=Path), default="spectr-job.yaml", help="Path of the file to write.")
 def kubernetes(arguments: tuple[str, ...], to: Path, image: str, claim: str, mount: str, **resources: Any) -> None:
     """Write a Kubernetes Indexed Job with one index per rank.
 
-    A pod that is evicted or interrupted is replaced and goes on; an index whose input or usage is wrong is given up.
+    A pod that is evicted or interrupted is replaced, and the new pod continues its work. An index whose input or usage
+    is wrong is not tried again.
     """
     job = _submission(PROGRAM, arguments, resources)
     _write(to, kubernetes_job.manifest(job, image=image, claim=claim, mount=mount), f"kubectl apply -f {to}")
@@ -143,15 +149,15 @@ Examples:
     default="local",
     envvar="RAY_ADDRESS",
     show_envvar=True,
-    help="The cluster: HOST:PORT, auto for the one that this machine is part of, local for a new one on this machine.",
+    help="Ray cluster: HOST:PORT, auto for the cluster of this machine, or local for a new cluster on this machine.",
 )
 @click.pass_context
 def ray(ctx: click.Context, /, arguments: tuple[str, ...], address: str, ranks: int, cpus: int, gpus: int) -> int:
-    """Decode with Ray actors, one per rank, and stay until they have ended.
+    """Decode with one Ray actor per rank, and wait for the end.
 
-    An actor that is lost is replaced, and its shards are taken up again. GPUs are reserved with --device cuda. All
+    A lost actor is replaced, and its shards are decoded by others. GPUs are reserved with --device cuda only. All
     machines must see the bundle, the inputs and the run directory under the same paths. Signals and exit codes are
-    those of `spectr-batch run`, and any way of running goes on with a run that this one began.
+    those of `spectr-batch run`, which can also continue a run that was begun here.
     """
     options = _checked(arguments)
     from spectr_jobs.commands.run import start
@@ -168,23 +174,23 @@ def _submission(program: str, arguments: Sequence[str], resources: Mapping[str, 
 
 
 def _this_program() -> str:
-    """Return the command as it was called, so that a job needs no environment to find it."""
+    """Return the path of the running ``spectr-batch``, or its bare name if it was started in another way."""
     called = Path(sys.argv[0])
     return str(called.absolute()) if called.name == PROGRAM and called.is_file() else PROGRAM
 
 
 def _checked(arguments: Sequence[str]) -> RunOptions:
-    """Return the values of the run's command.
+    """Parse the arguments of ``spectr-batch run`` for a job.
 
     Raises:
-        click.UsageError: The command would refuse them, or a job cannot do what they ask for.
+        click.UsageError: ``spectr-batch run`` refuses the arguments, or a job cannot do what they ask for.
     """
     options = RunOptions(**run.make_context("run", list(arguments)).params)
     if "-" in (*options.inputs, options.output):
         raise click.UsageError("A job has no stdin or stdout to read or write; name files.")
     for name in ("rank", "world"):
         if getattr(options, name) is not None:
-            raise click.UsageError(f"--{name} is told by the queue; leave it out.")
+            raise click.UsageError(f"--{name} is set by the queue; leave it out.")
     for name in ACTIONS:
         if getattr(options, name):
             raise click.UsageError(f"--{name.replace('_', '-')} decodes nothing; give it to `spectr-batch run`.")
@@ -193,6 +199,6 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
 
 def _write(to: Path, text: str, start: str) -> None:
     if to.exists() and to.read_text(encoding="utf-8") != text:
-        raise click.UsageError(f"{to} is there and differs. Remove it, or name another file with --to.")
+        raise click.UsageError(f"{to} exists with other content. Remove it, or name another file with --to.")
     to.write_text(text, encoding="utf-8")
     say(f"wrote {to}; start it with: {start}")

@@ -1,4 +1,7 @@
-"""The audit: rows of a run, drawn at random, are scored by the target and tested against its law; see ``evidence``."""
+"""The audit: the target scores a random sample of a run's rows, and a test compares them with its law.
+
+``evidence`` explains what is computed from the scores, and why that is a test.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,12 @@ PASSED, FAILED = 0, 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Drawn:
-    """A row that was drawn.
+    """A row that was drawn into the sample.
 
     Attributes:
-        key: Its id.
-        shard: Number of its shard.
-        completions: Token ids of each of its completions.
+        key: Id of the row.
+        shard: Number of the row's shard.
+        completions: Token ids of each of the row's completions.
     """
 
     key: str
@@ -47,25 +50,25 @@ class Drawn:
 
     @property
     def size(self) -> int:
-        """Tokens of all completions."""
+        """Number of tokens of all completions."""
         return sum(map(len, self.completions))
 
 
 def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int) -> int:
-    """Test a sample of the rows, tell how it went, and leave the figures in ``audit.json`` and the summary.
+    """Test a sample of the rows, show the result, and write the figures to ``audit.json`` and the summary.
 
     Args:
         run: The run directory; it may be incomplete.
-        bundle_path: Where the bundle is now; none for where it was.
-        tokens: Tokens of the sample, fewer if the run has fewer.
-        seed: Chooses the sample and the numbers that break up the tokens' probabilities.
+        bundle_path: Path of the bundle if it was moved; None for the path that the run directory remembers.
+        tokens: Size of the sample in tokens; a smaller run is tested whole.
+        seed: Seed of the sample and of the uniform numbers that the test needs.
 
     Returns:
         The exit code: 0 if the rows follow the target's law as far as the sample shows.
 
     Raises:
-        UsageError: The inputs have changed, or no row holds its token ids.
-        BundleError: The bundle is not the one of the run.
+        UsageError: The inputs have changed, or no row contains its token ids.
+        BundleError: The bundle is not the bundle of the run.
     """
     if changed := [*changed_sources(run)]:
         raise UsageError(f"The rows cannot be scored: {changed[0]}.", hint="Restore it first.")
@@ -77,7 +80,7 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
             hint="Decode records without `return_token_ids: false` first.",
         )
     setup = setups(run)[0]
-    scored = min(tokens, sum(one.size for one in sample))
+    scored = min(tokens, sum(drawn.size for drawn in sample))
     say(f"scoring {scored:,} tokens of {len(sample):,} rows, {setup.backend} on {setup.device}")
     scorer = models.open_scorer(bundle, setup)
     evidence = Evidence(seed)
@@ -96,19 +99,23 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
 
 
 def draw(run: RunDirectory, tokens: int, seed: int) -> tuple[list[Drawn], int]:
-    """Rows in random order until they hold enough tokens, and how many rows could have been drawn.
+    """Draw rows in random order until they hold enough tokens.
 
-    The order is that of hashes of their ids, so the sample is the same whatever the order of the files.
+    The random order is the order of the hashes of seed and id, so it does not depend on the order of the files. Only
+    the rows that may still belong to the sample are kept in memory.
+
+    Returns:
+        The sample in its random order, and the number of rows from which it was drawn.
     """
     chosen: list[tuple[int, Drawn]] = []
     held = total = 0
-    for one in _drawable(run):
+    for drawn in _drawable(run):
         total += 1
-        heapq.heappush(chosen, (-_hash(seed, one.key), one))
-        held += one.size
-        while held - chosen[0][1].size >= tokens:
+        heapq.heappush(chosen, (-_hash(seed, drawn.key), drawn))
+        held += drawn.size
+        while held - chosen[0][1].size >= tokens:  # enough without the last row in the random order
             held -= heapq.heappop(chosen)[1].size
-    return [one for _, one in sorted(chosen, key=lambda pair: -pair[0])], total
+    return [drawn for _, drawn in sorted(chosen, key=lambda pair: -pair[0])], total
 
 
 def _drawable(run: RunDirectory) -> Iterator[Drawn]:
@@ -123,13 +130,17 @@ def _hash(seed: int, key: str) -> int:
 
 
 def _written(run: RunDirectory, sample: Sequence[Drawn], tokens: int) -> Iterator[Written]:
-    """The completions of the rows in their order, up to so many tokens."""
+    """Yield the completions of the sample in its order, and end after a number of tokens."""
     records = _records(run, sample)
-    for one in sample:
-        requests = [*records[one.key].requests]
-        if len(requests) != len(one.completions):
-            raise UsageError(f"The row of {one.key!r} has not as many completions as its record asks for.")
-        for request, token_ids in zip(requests, one.completions, strict=True):
+    for drawn in sample:
+        requests = [*records[drawn.key].requests]
+        if len(requests) != len(drawn.completions):
+            raise UsageError(
+                f"The row of {drawn.key!r} has {len(drawn.completions)} completions, its record asks for "
+                f"{len(requests)}.",
+                hint="Look with `spectr-batch verify`.",
+            )
+        for request, token_ids in zip(requests, drawn.completions, strict=True):
             kept = tuple(itertools.islice(token_ids, tokens))
             tokens -= len(kept)
             if kept:
@@ -137,9 +148,12 @@ def _written(run: RunDirectory, sample: Sequence[Drawn], tokens: int) -> Iterato
 
 
 def _records(run: RunDirectory, sample: Sequence[Drawn]) -> dict[str, Record]:
-    wanted, reader = {one.key for one in sample}, ShardReader(run.manifest)
-    found = (record for number in sorted({one.shard for one in sample}) for record in reader.read(number))
-    records = {one.origin.key: one for one in found if isinstance(one, Record) and one.origin.key in wanted}
+    """Return the records of the sample by their ids."""
+    wanted, reader = {drawn.key for drawn in sample}, ShardReader(run.manifest)
+    found = (record for number in sorted({drawn.shard for drawn in sample}) for record in reader.read(number))
+    records = {
+        record.origin.key: record for record in found if isinstance(record, Record) and record.origin.key in wanted
+    }
     if missing := wanted - records.keys():
         raise UsageError(f"No record has the id {min(missing)!r} of a row.", hint="Look with `spectr-batch verify`.")
     return records
@@ -155,7 +169,7 @@ def _figures(evidence: Evidence, drawn: int, total: int, tolerance: float) -> di
         "rows": drawn,
         "rows_with_token_ids": total,
         "tokens": len(evidence.by_ratio),
-        "statistics": {name: one.to_json() for name, one in evidence.statistics.items()},
+        "statistics": {name: statistic.to_json() for name, statistic in evidence.statistics.items()},
         "greedy_tokens": evidence.greedy,
         "impossible_tokens": evidence.impossible,
         "logit_tolerance": tolerance,
@@ -164,13 +178,13 @@ def _figures(evidence: Evidence, drawn: int, total: int, tolerance: float) -> di
 
 
 def render(evidence: Evidence, figures: Mapping[str, Any]) -> str:
-    """The figures as a small aligned table."""
+    """Return the figures as a table for the terminal."""
     sample = f"{figures['rows']:,} of {figures['rows_with_token_ids']:,} rows, drawn with seed {evidence.seed}"
     lines = [("sample", sample), ("drawn tokens", f"{figures['tokens']:,}")]
-    for name, one in evidence.statistics.items():
-        limit = one.resolution(evidence.threshold)
-        failed = "  FAILS" if one.p_value < evidence.threshold else ""
-        lines.append((name, f"distance {one.distance:.4f}, allowed {limit:.4f}, p = {one.p_value:.2g}{failed}"))
+    for name, statistic in evidence.statistics.items():
+        allowed, p_value = statistic.resolution(evidence.threshold), statistic.p_value
+        failed = "  FAILS" if p_value < evidence.threshold else ""
+        lines.append((name, f"distance {statistic.distance:.4f}, allowed {allowed:.4f}, p = {p_value:.2g}{failed}"))
     if evidence.greedy:
         lines.append(("temperature 0", f"{evidence.greedy:,} tokens"))
     shown = f"{evidence.impossible:,}  FAILS: {', '.join(evidence.examples)}" if evidence.impossible else "none"

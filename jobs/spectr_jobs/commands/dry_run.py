@@ -1,4 +1,7 @@
-"""The dry run: what a run would read, take and last; where a run directory is begun, what is left of it."""
+"""The dry run: how many records and tokens a run would decode, in which memory, and in what time.
+
+If the run directory is already begun, the figures are those of the records that are left.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from spectr_jobs.clock import show_duration
 from spectr_jobs.commands import pilot
 from spectr_jobs.commands.job import Job
 from spectr_jobs.commands.pilot import Pilot
-from spectr_jobs.commands.run import tell
-from spectr_jobs.console import Line, say, table
+from spectr_jobs.commands.run import show_survey
+from spectr_jobs.console import TableLine, say, table
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.inputs.reader import START, Reader
 from spectr_jobs.inputs.sources import Source
-from spectr_jobs.inputs.stdin import named
+from spectr_jobs.inputs.stdin import resolve_with_stdin
 from spectr_jobs.inputs.survey import Survey, survey
 from spectr_jobs.records.record import Record
 from spectr_jobs.run_directory.directory import RunDirectory
@@ -30,19 +33,19 @@ from spectr_jobs.work.setup import Setup
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import RequestError, UsageError
 
-COUNTED = 256  # records whose prompts are counted, at least
+COUNTED = 256  # records, at least, whose prompts are tokenized
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @dataclasses.dataclass(slots=True)
 class Load:
-    """What the good records ask for that have no row yet.
+    """The records that are left to decode: those that can be decoded and have no row yet.
 
     Attributes:
-        records: How many records these are.
-        completions: Completions of all.
-        most_tokens: The sum of the token limits of these completions.
-        sample: Some of the records, drawn with equal chances, in random order.
+        records: Number of these records.
+        completions: Number of their completions.
+        most_tokens: Sum of the token limits of these completions.
+        sample: Some of the records, each drawn with the same probability.
     """
 
     records: int = 0
@@ -51,7 +54,13 @@ class Load:
     sample: list[Record] = dataclasses.field(default_factory=list)
 
     def add(self, record: Record, size: int, generator: random.Random) -> None:
-        """Count a record, and keep it with the chance that makes all equal (Vitter, 1985, algorithm R)."""
+        """Count a record, and draw it into a sample of a given size (Vitter, 1985, algorithm R).
+
+        Args:
+            record: The record.
+            size: Records of the full sample.
+            generator: Source of the random numbers.
+        """
         self.records += 1
         self.completions += record.size
         self.most_tokens += record.size * record.wanted.params.max_tokens
@@ -61,51 +70,51 @@ class Load:
             self.sample[index] = record
 
 
-def rehearse(job: Job, rank: Rank) -> int:
-    """Tell records, tokens, memory and time of a run, or of what is left of it, on stderr.
+def dry_run(job: Job, rank: Rank) -> int:
+    """Show the records, tokens, memory and time of a run, or of what is left of it.
 
     Args:
-        job: What the run would decode.
-        rank: The rank that would decode it; its world shares the time.
+        job: The job of the run.
+        rank: The rank of this process. The time is that of one rank, if the ranks of its world share the records.
 
     Returns:
         The exit code 0.
 
     Raises:
-        SpectrError: The run could not start or go on, or its batch does not fit into the memory that is free.
+        SpectrError: The run could not start or continue, or its batch does not fit into the free memory.
     """
     bundle = Bundle.open(job.bundle)
     begun = RunDirectory.is_begun(Path(job.output))
     run = RunDirectory.open(Path(job.output)) if begun else None
     with (
         tempfile.TemporaryDirectory(prefix="spectr-") as folder,
-        named(job.inputs, Path(folder), job.columns, alone=rank.world == 1, begun=False) as inputs,
+        resolve_with_stdin(job.inputs, Path(folder), job.columns, alone=rank.world == 1, begun=False) as inputs,
     ):
         found = survey(inputs, job.sampling, shard_size=job.shard_size, limit=job.limit)
-        tell(found)
+        show_survey(found)
         if run is not None:
             run.manifest.check(job.terms(bundle), found.files)
         load = _load(job, inputs, found, run)
     lines = [*_input(found, load, job.shard_size, rank, run)]
     if run is not None and not load.records:
-        _tell(job.setup, [*lines, ("time", "none: nothing is left to decode")])
+        _show(job.setup, [*lines, ("time", "none: nothing is left to decode")])
         return 0
     lines += [*_prompts(bundle, load), _memory(bundle, job.setup)]
     started = time.monotonic()
     decoder = models.open_decoder(bundle, job.setup, seed=job.seed)
     loading = time.monotonic() - started
     requests = itertools.chain.from_iterable(record.requests for record in load.sample)
-    flown = pilot.fly(decoder, requests, job.setup.batch_size)
-    _tell(job.setup, [*lines, *_time(flown, load, loading, rank)])
+    measured = pilot.decode_sample(decoder, requests, job.setup.batch_size)
+    _show(job.setup, [*lines, *_time(measured, load, loading, rank)])
     return 0
 
 
-def _tell(setup: Setup, lines: Sequence[Line]) -> None:
+def _show(setup: Setup, lines: Sequence[TableLine]) -> None:
     say(f"dry run, nothing is written: {setup}\n{table(lines)}")
 
 
 def _load(job: Job, inputs: Sequence[Source], found: Survey, run: RunDirectory | None) -> Load:
-    """Read all records again, and count those that have no row yet."""
+    """Read all records again, count those that are left to decode, and draw the sample."""
     size = max(COUNTED, 2 * pilot.GENERATIONS * job.setup.batch_size)
     load, generator, done = Load(), random.Random(0), set[str]()
     reader = Reader(inputs, [file.shape for file in found.files], job.sampling)
@@ -118,7 +127,7 @@ def _load(job: Job, inputs: Sequence[Source], found: Survey, run: RunDirectory |
     return load
 
 
-def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirectory | None) -> Iterator[Line]:
+def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirectory | None) -> Iterator[TableLine]:
     bad = f", {found.bad:,} of them cannot be decoded" if found.bad else ""
     shards = len(found.shards)
     ranks = f", {len(rank.shards(shards)):,} of them of {rank}" if rank.world > 1 else ""
@@ -129,8 +138,8 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
     yield "completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"
 
 
-def _prompts(bundle: Bundle, load: Load) -> list[Line]:
-    """Return the number of tokens of the prompts: counted, or estimated from the sample."""
+def _prompts(bundle: Bundle, load: Load) -> list[TableLine]:
+    """Return the number of prompt tokens: counted if the sample holds all records, otherwise estimated from it."""
     encoder, counts, failed = models.open_tokenizer(bundle), [], 0
     for record in load.sample:
         try:
@@ -151,8 +160,8 @@ def _prompts(bundle: Bundle, load: Load) -> list[Line]:
     return lines
 
 
-def _memory(bundle: Bundle, setup: Setup) -> Line:
-    """Return what the batch takes of the memory, and how much memory there is.
+def _memory(bundle: Bundle, setup: Setup) -> TableLine:
+    """Return the memory that the batch needs, and the memory that is free.
 
     Raises:
         UsageError: The batch does not fit.
@@ -168,31 +177,33 @@ def _memory(bundle: Bundle, setup: Setup) -> Line:
     most = needed.rows_in(free)
     if rows > most:
         raise UsageError(
-            f"--batch-size {rows} takes {_bytes(total)} of memory on {setup.device} ({parts}); "
+            f"--batch-size {rows} needs {_bytes(total)} of memory on {setup.device} ({parts}); "
             f"{_bytes(free)} are free.",
             hint=f"At most {most:,} rows fit." if most else "Not even one row fits.",
         )
     return "memory", f"{_bytes(total)} of {_bytes(free)}: {parts}; at most {most:,} rows fit"
 
 
-def _time(flown: Pilot | None, load: Load, loading: float, rank: Rank) -> list[Line]:
-    if flown is None:
+def _time(measured: Pilot | None, load: Load, loading: float, rank: Rank) -> list[TableLine]:
+    if measured is None:
         return [("time", "unknown: none of the sampled records could be decoded")]
-    seconds = flown.seconds_per_completion * load.completions / rank.world
-    sure = "too few to tell how sure"
-    if flown.uncertainty is not None:
-        least, most = seconds / (1 + flown.uncertainty), seconds * (1 + flown.uncertainty)
+    seconds = measured.seconds_per_completion * load.completions / rank.world
+    sure = "too few completions to estimate the error"
+    if measured.uncertainty is not None:
+        least, most = seconds / (1 + measured.uncertainty), seconds * (1 + measured.uncertainty)
         sure = f"95 % sure of {show_duration(least)} to {show_duration(most)}"
     ranks = f" on each of {rank.world:,} ranks" if rank.world > 1 else ""
-    speed = f"{flown.tokens / flown.seconds:,.0f} tokens/s, {flown.tokens / flown.completions:,.0f} tokens each"
+    speed = (
+        f"{measured.tokens / measured.seconds:,.0f} tokens/s, {measured.tokens / measured.completions:,.0f} tokens each"
+    )
     return [
-        ("pilot", f"{flown.completions:,} completions in {show_duration(flown.seconds)}: {speed}"),
+        ("pilot", f"{measured.completions:,} completions in {show_duration(measured.seconds)}: {speed}"),
         ("time", f"about {show_duration(seconds)}{ranks} ({sure}), and {show_duration(loading)} to load the models"),
     ]
 
 
 def _bytes(count: float) -> str:
-    """Return a number of bytes for reading: ``37.4 MB``."""
+    """Return a number of bytes as text: ``37.4 MB``."""
     for unit in UNITS[:-1]:
         if count < 1000:
             return f"{count:.3g} {unit}"

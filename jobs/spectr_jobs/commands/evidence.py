@@ -1,20 +1,25 @@
 """The evidence of an audit: one number per written token, uniform if the token was drawn from the target's law.
 
-A token y at a place where the target's law is t gives ``u = t(tokens before y) + r t(y)`` in some order of the tokens,
-with r uniform and drawn for the audit alone: the randomised probability integral transform. Given everything before it,
-u is uniform on [0, 1) if y was drawn from t, whatever the order, so the numbers of all tokens of all rows, one after
-another, are independent and uniform. That holds although a row's length depends on what was written, since whether
-another token follows is known before it is looked at; and it needs no assumption on models, prompts or rules. An audit
-takes a number of tokens that was fixed before; only where a run has fewer is it the number that there are, which the
-bound on false alarms knows as a limit for many rows (Anscombe, 1952) instead of a fact for each count.
+Let t be the target's law at the position where the token y was written. Sort the vocabulary in any fixed order, and let
+``u = t(all tokens before y in that order) + r t(y)``, where r is uniform on [0, 1) and drawn for the audit alone. This
+is the randomised probability integral transform: given everything that was written before y, u is uniform on [0, 1) if
+y was drawn from t, whatever the order. Hence the numbers of all tokens of all rows are independent and uniform.
 
-The order decides which failures show. By d / t, draft to target: a rule that accepts too many drafts writes too many
-tokens that the draft likes better than the target, so the numbers pile up at the high end; by how much, is how far the
-law is off. By t: another temperature, a wrong truncation or penalty moves the numbers to one end. The first tokens of
-the completions, by t, are looked at on their own, since a broken prompt is most visible there.
+That needs no assumption about models, prompts or rules. It also holds although the length of a row depends on its
+tokens, since whether a next token exists is known before that token is looked at. The bound on false alarms is exact
+for a number of tokens that was fixed beforehand, as it is unless the whole run has fewer tokens. In that case the bound
+holds in the limit of many rows (Anscombe, 1952).
 
-Accepted lengths are not tested: what their law should be depends on the draft, the rule and the tree, not on the
-target, and lossless rules differ in it. Drafts that were wrongly accepted show in the first order.
+The order decides which faults can be seen:
+
+- By d / t, the draft's probability over the target's. A rule that accepts too many drafts writes too many tokens that
+  the draft likes better than the target does, so the numbers pile up at the high end, the more so the further the law
+  of the rows is from t.
+- By t. A wrong temperature, truncation or penalty moves the numbers to one end.
+- By t, the first tokens of the completions alone, because a broken prompt shows most clearly there.
+
+Accepted lengths are not tested. Their law depends on the draft, the rule and the tree, and lossless rules differ in it.
+Drafts that were wrongly accepted show in the first order.
 """
 
 from __future__ import annotations
@@ -32,16 +37,16 @@ SHOWN_TOKENS = 5
 
 @dataclasses.dataclass(slots=True)
 class Evidence:
-    """What was collected.
+    """The numbers of all tokens that were scored so far.
 
     Attributes:
         seed: The audit's seed.
-        by_ratio: Numbers in the order by d / t.
-        by_probability: Numbers in the order by t.
-        first_tokens: Those of ``by_probability`` that belong to first tokens.
-        greedy: Tokens of completions at temperature 0, which were not drawn.
-        impossible: How many tokens their law does not allow.
-        examples: The first of them, for reading.
+        by_ratio: The numbers u, with the vocabulary sorted by d / t.
+        by_probability: The numbers u, with the vocabulary sorted by t.
+        first_tokens: The numbers in ``by_probability`` that belong to the first token of a completion.
+        greedy: Count of the tokens written at temperature 0. They were not drawn, so they have no number.
+        impossible: Count of the tokens whose probability under their law is 0.
+        examples: Descriptions of the first impossible tokens.
     """
 
     seed: int
@@ -53,26 +58,26 @@ class Evidence:
     examples: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, score: Score) -> None:
-        """Take the scores of a completion."""
+        """Add the scores of a completion."""
         request = score.written.request
-        for place, token in enumerate(score.tokens):
+        for index, token in enumerate(score.tokens):
             if not token.possible:
                 self.impossible += 1
-                self.examples += [f"token {place} of {request.id!r}"] if self.impossible <= SHOWN_TOKENS else []
+                self.examples += [f"token {index} of {request.id!r}"] if self.impossible <= SHOWN_TOKENS else []
         if request.params.temperature == 0:
             self.greedy += len(score.tokens)
             return
         generator = random.Random(f"{self.seed}\0{request.choice}\0{request.id}")
-        for place, token in enumerate(score.tokens):
+        for index, token in enumerate(score.tokens):
             inside = generator.random() * token.probability
             self.by_ratio.append(min(token.below_by_ratio + inside, 1.0))
             self.by_probability.append(min(token.below_by_probability + inside, 1.0))
-            if place == 0:
+            if index == 0:
                 self.first_tokens.append(self.by_probability[-1])
 
     @property
     def statistics(self) -> Mapping[str, Uniformity]:
-        """The tests by name."""
+        """The statistics of the three tests, by name."""
         return {
             "draft to target": Uniformity.of(self.by_ratio),
             "probability": Uniformity.of(self.by_probability),
@@ -81,16 +86,16 @@ class Evidence:
 
     @property
     def threshold(self) -> float:
-        """The p-value below which a statistic fails."""
+        """The p-value below which a single statistic fails."""
         return FALSE_ALARMS / len(self.statistics)
 
     @property
     def p_value(self) -> float:
-        """Of all statistics together, by Bonferroni's inequality."""
-        found = [one.p_value for one in self.statistics.values()]
+        """The p-value of all statistics together, by Bonferroni's inequality."""
+        found = [statistic.p_value for statistic in self.statistics.values()]
         return min(1.0, len(found) * min(found))
 
     @property
     def sound(self) -> bool:
-        """Whether nothing speaks against the rows."""
+        """Whether the rows pass: no token is impossible, and no statistic fails."""
         return self.impossible == 0 and self.p_value >= FALSE_ALARMS

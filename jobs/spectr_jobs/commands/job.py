@@ -1,4 +1,4 @@
-"""A job: what is decoded, with what, and into what; everything that the command line of a run says of it."""
+"""A job: which inputs are decoded with which bundle into which run directory, and how."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ STDOUT = "-"  # as output: rows go to stdout, and nothing is kept
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """What a run is to do. Who decodes (the driver) and until when (the stop) are told beside it.
+    """Everything that the command line says of a run, except for the driver and the stop.
 
     Attributes:
         bundle: Folder of the bundle.
         inputs: Paths, folders, patterns and URLs of the inputs; ``-`` for standard input.
-        columns: Columns of tables by the fields that they stand for.
+        columns: The column of a table for every field that has another name there.
         output: The run directory, or ``-`` to write rows to stdout and keep nothing.
         setup: How rows are decoded.
         sampling: Sampling parameters of records that do not set their own.
-        seed: The run seed, from which and the record's id a row follows.
-        limit: Take only so many records, from the first on; None for all.
+        seed: The run seed. Seed and id of a record determine the record's row.
+        limit: Number of records to decode, from the first on; None for all.
         shard_size: Records per shard.
-        compress: ``zst`` if what is sealed and merged is compressed.
-        mirror: URL of a copy of the run in an object store, if one is kept.
-        retry_errors: Whether records are decoded again whose failure may not come again.
-        max_error_rate: Share of failed records, 0 to 1, up to which the run has gone well.
+        compress: ``zst`` if sealed shards and merged files are compressed.
+        mirror: URL of a copy of the run in an object store; None for no copy.
+        retry_errors: Whether to decode failed records again whose failure may not recur.
+        max_error_rate: Largest share of failed records, 0 to 1, with which the run is a success.
     """
 
     bundle: Path
@@ -49,5 +49,5 @@ class Job:
     max_error_rate: float
 
     def terms(self, bundle: Bundle) -> Terms:
-        """Return what a run of this job and its continuations must agree on."""
+        """Return the values that every command that continues the run must repeat."""
         return Terms(bundle.sha256, self.seed, self.sampling, self.limit, self.shard_size, self.compress)

@@ -1,4 +1,4 @@
-"""The pilot: some of the completions of a run, decoded for their speed alone."""
+"""The pilot: some completions of a run, decoded to measure the speed, and then thrown away."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from spectr_jobs.work.models import RunDecoder
 from spectr_runtime.rows.request import Completion, Request
 
-LONGEST = 60.0  # seconds, once every row of the batch has been filled anew
-GENERATIONS = 4  # times that every row of the batch is filled
-GROUPS = 4
+LONGEST = 60.0  # seconds after which the pilot ends, once a batch of completions has ended
+GENERATIONS = 4  # number of times that every row of the batch is filled, in the mean
+GROUPS = 4  # batch means of which the uncertainty is computed
 STUDENT = 3.18  # two-sided 95 % quantile of Student's law with GROUPS - 1 degrees of freedom
 
 Mark = tuple[float, int]  # seconds since the start, tokens so far
@@ -21,14 +21,14 @@ Mark = tuple[float, int]  # seconds since the start, tokens so far
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pilot:
-    """What a pilot measured while the batch was full.
+    """The speed of decoding, measured while the batch was full.
 
     Attributes:
-        completions: Completions that ended.
+        completions: Number of completions that ended in the measured time.
         tokens: Tokens of these completions.
-        seconds: The time in which they ended.
-        uncertainty: Half the width of the 95 % interval of the seconds per completion, as a share of them; none if
-            there were too few.
+        seconds: The measured time.
+        uncertainty: Half the width of the 95 % confidence interval of the seconds per completion, relative to the mean;
+            None if there were too few completions.
     """
 
     completions: int
@@ -38,16 +38,16 @@ class Pilot:
 
     @property
     def seconds_per_completion(self) -> float:
-        """Seconds from the end of one completion to the end of the next."""
+        """Mean time from the end of one completion to the end of the next, in seconds."""
         return self.seconds / self.completions
 
 
-def fly(decoder: RunDecoder, requests: Iterable[Request], batch_size: int) -> Pilot | None:
-    """Decode some of the requests, and measure; None if no request succeeds.
+def decode_sample(decoder: RunDecoder, requests: Iterable[Request], batch_size: int) -> Pilot | None:
+    """Decode some of the requests, and return the speed; None if no request succeeds.
 
     Args:
-        decoder: Opened as for the run.
-        requests: A random sample; more than are needed keep the batch full to the end.
+        decoder: A decoder, opened as for the run.
+        requests: A random sample of the run's requests, large enough to keep the batch full to the end.
         batch_size: Rows decoded together.
     """
     marks, tokens, started = [(0.0, 0)], 0, time.monotonic()
@@ -63,11 +63,12 @@ def fly(decoder: RunDecoder, requests: Iterable[Request], batch_size: int) -> Pi
 
 
 def measure(marks: Sequence[Mark], batch_size: int) -> Pilot:
-    """Return the speed that follows from the times at which completions ended.
+    """Compute the speed from the instants at which completions ended.
 
-    The rows start together, so the first to end are the short ones; the first generation is left out where two follow.
-    The uncertainty is that of batch means (Law and Carson, 1979): completions that end one after another are grouped,
-    and the means of the groups are taken for independent.
+    All rows start together, so that the first completions to end are the short ones. Therefore the first generation,
+    one completion per row, is left out if more than two generations ended. The uncertainty is that of batch means (Law
+    and Carson, 1979): completions that end one after another form a group, and the means of the groups are treated as
+    independent.
     """
     kept = marks[batch_size:] if len(marks) > 2 * batch_size else marks
     (begin, before), (end, after) = kept[0], kept[-1]

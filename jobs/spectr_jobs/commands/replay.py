@@ -1,4 +1,4 @@
-"""Replay: one record of a run decoded again, alone, and compared with its row."""
+"""Replay: one record of a run is decoded again, alone, and its new row is compared with the row of the run."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from spectr_runtime.errors import UsageError
 from spectr_runtime.speculation.plan import AUTO, Plan
 
 SAME, DIFFERENT = 0, 1
-LAST_BITS = 1e-3
+LAST_BITS = 1e-3  # difference of log-probabilities that batches of another size may cause
 UNDRAFTED = Plan("race", 0, 0)
 
 
 def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO) -> int:
-    """Decode one record alone, write its row, and tell whether it is the row of the run.
+    """Decode one record alone, write its row, and say whether the run has the same row.
+
+    The sessions of the run may have had different setups, and the row does not say which of them wrote it. So the
+    record is decoded with one setup after another until the rows agree.
 
     Args:
         run: The run directory.
         key: The record's id.
-        bundle_path: Where the bundle is now; none for where it was.
-        out: Where the row goes.
+        bundle_path: Path of the bundle if it was moved; None for the path that the run directory remembers.
+        out: The stream to which the new row is written.
 
     Returns:
         The exit code: 0 if both rows are the same.
 
     Raises:
-        UsageError: No record has the id, or it has no row yet.
-        BundleError: The bundle is not the one of the run.
+        UsageError: No record has the id, or the record has no row yet.
+        BundleError: The bundle is not the bundle of the run.
     """
     shard, record = _find_record(run, key)
     kept = _find_row(run.shard(shard), key)
@@ -77,19 +80,25 @@ def _find_row(folder: Path, key: str) -> Row:
 
 
 def setups(run: RunDirectory) -> list[Setup]:
-    """How the sessions of the run decoded, the latest first.
+    """Return the setups of the run's sessions, the latest first.
 
     Raises:
-        UsageError: None of them left word.
+        UsageError: No session left its events.
     """
     found = [Setup.from_json(facts) for facts in read_facts(run.sessions)][::-1]
     if not found:
-        raise UsageError(f"{run.sessions} does not tell how the rows were decoded.", hint="Restore its files.")
+        raise UsageError(
+            f"{run.sessions} holds no events, which say how the rows were decoded.", hint="Restore its files."
+        )
     return found
 
 
 def _alone(setup: Setup) -> Setup:
-    """How a record is decoded again; the automatic plan without a draft: races write one text whatever they draft."""
+    """Return the setup with which a record of a session is decoded again, alone.
+
+    The automatic plan is replaced by a race without drafts. It chooses among races, and a race writes the same text
+    whatever it drafts.
+    """
     return dataclasses.replace(setup, batch_size=1, plan=UNDRAFTED if setup.plan == AUTO else setup.plan)
 
 
@@ -102,25 +111,25 @@ def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | Ba
 
 
 def _difference(kept: Row, row: Row, setup: Setup) -> str:
-    """The first field in which two rows differ, with both values; nothing if they are the same."""
+    """Describe the first field in which two rows differ, with both values; return an empty text if the rows agree."""
     before, now = dict(_fields(kept)), dict(_fields(row))
     for name in dict.fromkeys((*before, *now)):
         if setup.plan == UNDRAFTED and "speculation" in name.split("."):
-            continue
+            continue  # without drafts, the counts of speculation say nothing
         if not _alike(before.get(name), now.get(name)):
             return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
     return ""
 
 
 def _alike(before: object, now: object) -> bool:
-    """Whether two values are the same; log-probabilities may differ in their last bits between batch sizes."""
+    """Return whether two values agree; log-probabilities may differ by ``LAST_BITS`` between batch sizes."""
     if isinstance(before, float) and isinstance(now, float):
         return abs(before - now) <= LAST_BITS
     return before == now
 
 
 def _fields(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a row by its place in it, for instance ``completions[1].text``."""
+    """Yield every value of a row with its path in the row, for instance ``completions[1].text``."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from _fields(item, f"{name}.{key}".lstrip("."))

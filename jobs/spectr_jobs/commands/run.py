@@ -1,4 +1,4 @@
-"""A run, from a job to the exit code: ``spectr-batch run`` and ``spectr-batch submit ray`` both start it."""
+"""A run, from a job to the exit code. Both ``spectr-batch run`` and ``spectr-batch submit ray`` call ``start``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spectr_jobs.drivers.driver import Driver
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.extras import load
 from spectr_jobs.inputs.sources import Source
-from spectr_jobs.inputs.stdin import named
+from spectr_jobs.inputs.stdin import resolve_with_stdin
 from spectr_jobs.inputs.stores import is_remote
 from spectr_jobs.inputs.survey import InputFile, Survey, survey
 from spectr_jobs.report import summary
@@ -36,23 +36,23 @@ SHAPES = {"openai": "OpenAI batch records", "simple": "simple records"}
 
 
 def start(job: Job, driver: Driver, stop: Stop) -> int:
-    """Decode a job's inputs into its run directory, or go on with one.
+    """Decode a job's inputs into its run directory, which may be new or begun.
 
     Args:
-        job: What to decode.
-        driver: Who decodes.
+        job: Inputs, bundle and run directory, and how to decode.
+        driver: Decodes the shards of a rank.
         stop: Says when to stop.
 
     Returns:
-        The exit code: 0 if every record was completed, 3 if too many failed.
+        The exit code: 0 if the run is a success, 3 if too many records failed.
 
     Raises:
-        SpectrError: The run cannot start or cannot go on; the error owns the exit code.
+        SpectrError: The run cannot start or cannot continue; the error carries the exit code.
     """
     if job.compress is not None:
-        load("zstandard", "zstd", f"--compress {job.compress}")
+        load("zstandard", "zstd", f"--compress {job.compress}")  # fail now, not when the first shard is sealed
     if job.output == STDOUT and job.mirror is not None:
-        raise UsageError("-o - keeps nothing that --mirror could copy.", hint="Name a run directory.")
+        raise UsageError("-o - keeps no run directory that --mirror could copy.", hint="Name a run directory.")
     mirror = None if job.mirror is None else Mirror(job.mirror)
     with _output(job.output) as (path, echo):
         bundle = Bundle.open(job.bundle)
@@ -61,7 +61,7 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
             with held(path / LOCK):
                 mirror.fetch(path)
         alone, begun = driver.rank.world == 1, RunDirectory.is_begun(path)
-        with named(job.inputs, path, job.columns, alone=alone, begun=begun) as inputs:
+        with resolve_with_stdin(job.inputs, path, job.columns, alone=alone, begun=begun) as inputs:
             run = prepare(path, bundle, inputs, job.terms(bundle))
         if job.retry_errors:
             retry(run, driver.rank)
@@ -73,10 +73,13 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
 
 @contextlib.contextmanager
 def _output(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
-    """Give the run directory, and where rows go beside it: for ``-`` a folder that is removed, and stdout."""
+    """Give the path of the run directory, and the stream that also receives every row.
+
+    For ``-``, these are a temporary folder and stdout; otherwise there is no stream.
+    """
     if is_remote(output):
-        what = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
-        raise UsageError(what, hint="Decode into a folder, and keep a copy there with --mirror.")
+        message = f"The run directory {output} is a URL; it must be a folder, since rows are appended to files in it."
+        raise UsageError(message, hint="Decode into a folder, and keep a copy there with --mirror.")
     if output != STDOUT:
         yield Path(output), None
         return
@@ -85,16 +88,22 @@ def _output(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
 
 
 def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) -> RunDirectory:
-    """Make the run directory, or open it and check that it was started with the same terms and inputs.
+    """Start a run directory, or open one and check that it was started with the same terms and inputs.
+
+    Args:
+        path: The folder, reserved.
+        bundle: The bundle.
+        inputs: The inputs of this command.
+        terms: The terms of this command.
 
     Raises:
-        UsageError: The run directory was started with others.
-        InputError: The inputs hold no record, or an id twice.
+        UsageError: The run directory was started with other terms or inputs.
+        InputError: The inputs hold no record, or two records with one id.
     """
 
-    def make() -> RunManifest:
+    def survey_inputs() -> RunManifest:
         found = survey(inputs, terms.sampling, shard_size=terms.shard_size, limit=terms.limit)
-        tell(found)
+        show_survey(found)
         return RunManifest(
             created=int(time.time()),
             bundle=str(bundle.path),
@@ -106,16 +115,17 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
             versions=versions(),
         )
 
-    run, made = RunDirectory.start(path, make)
+    run, made = RunDirectory.start(path, survey_inputs)
     if made:
         return run
+    # Only fingerprints are compared, so the shape and the counts of the records need not be known.
     files = tuple(InputFile.of(source, "simple", {}) for source in inputs)
     run.manifest.check(terms, files)
     return run.reading(inputs)
 
 
-def tell(found: Survey) -> None:
-    """Tell the user what the inputs hold."""
+def show_survey(found: Survey) -> None:
+    """Show the user how many records the inputs hold, and the first ones that cannot be decoded."""
     for file in found.files:
         counts = ", ".join(f"{count:,} {SHAPES[shape]}" for shape, count in file.records.items())
         say(f"{file.path}: {counts}" if counts else f"warning: {file.path}: no record")
@@ -126,19 +136,19 @@ def tell(found: Survey) -> None:
 
 
 def retry(run: RunDirectory, rank: Rank) -> None:
-    """Take failures that may not come again out of a rank's shards, so that their records are decoded again."""
+    """Remove failures that may not recur from a rank's shards, so that their records are decoded again."""
     count = sum(reopen(run.shard(number)) for number in rank.shards(len(run.shards)))
     say(f"{count:,} failed records are tried again")
 
 
 def conclude(run: RunDirectory, rank: Rank, max_error_rate: float, *, keep: bool) -> int:
-    """Merge if this was the last rank, tell how the run went, and return the exit code.
+    """Merge the shards if all of them are sealed, show the summary, and return the exit code.
 
     Args:
         run: The run directory.
-        rank: Whose shards count for the exit code.
-        max_error_rate: Share of failed records up to which the run has gone well.
-        keep: Whether the run directory stays.
+        rank: The rank whose shards decide on the exit code.
+        max_error_rate: Largest share of failed records, 0 to 1, with which the run is a success.
+        keep: Whether the run directory is kept, so that its files can be shown.
     """
     tally = run.tally(rank.shards(len(run.shards)))
     if all(map(run.is_sealed, run.shards)):

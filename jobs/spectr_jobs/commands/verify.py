@@ -1,4 +1,4 @@
-"""Verification: every record of the input exactly once in the output or the errors, and nothing altered since."""
+"""Verification: every record has exactly one row, in the output or the errors, and no file was altered since."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from spectr_runtime.files import file_sha256
 
 SOUND, BROKEN, INCOMPLETE = 0, 1, 75
 SHOWN_PROBLEMS = 20
-_STEP = 1 << 20
+_STEP = 1 << 20  # bytes compared at a time
 
 
 @dataclasses.dataclass(slots=True)
 class Verdict:
-    """What was found.
+    """The result of a verification.
 
     Attributes:
-        completed: Records with a row in the output.
-        failed: Records with a row in the errors.
-        missing: Records without a row, in shards that are not sealed yet.
-        problems: Everything that must not be.
+        completed: Number of rows in the output.
+        failed: Number of rows in the errors.
+        missing: Number of records without a row, in shards that are not sealed yet.
+        problems: Messages about everything that is wrong.
     """
 
     completed: int = 0
@@ -39,11 +39,7 @@ class Verdict:
 
 
 def verify(run: RunDirectory) -> Verdict:
-    """Check a run directory against its manifest and its inputs; it may be incomplete, or still be written.
-
-    Args:
-        run: The run directory.
-    """
+    """Check a run directory against its manifest and its inputs. The run may be incomplete, or still be going on."""
     verdict = Verdict(problems=[*changed_sources(run)])
     if verdict.problems:
         return verdict
@@ -58,13 +54,13 @@ def verify(run: RunDirectory) -> Verdict:
     return verdict
 
 
-def report(run: RunDirectory) -> int:
-    """Verify a run directory, tell what was found, and give the exit code."""
+def show_verdict(run: RunDirectory) -> int:
+    """Verify a run directory, show the result, and return the exit code."""
     verdict = verify(run)
     for problem in verdict.problems[:SHOWN_PROBLEMS]:
         say(problem)
     if len(verdict.problems) > SHOWN_PROBLEMS:
-        say(f"and {len(verdict.problems) - SHOWN_PROBLEMS:,} problems more")
+        say(f"and {len(verdict.problems) - SHOWN_PROBLEMS:,} more problems")
     counts = f"{verdict.completed:,} completed, {verdict.failed:,} failed, {verdict.missing:,} to be decoded"
     state = "broken" if verdict.problems else "incomplete" if verdict.missing else "sound"
     say(f"{run.path} is {state}: of {run.manifest.records:,} records {counts}")
@@ -96,7 +92,7 @@ def _check_shard(folder: Path, keys: list[str], *, sealed: bool, verdict: Verdic
 
 
 def _merged(run: RunDirectory, name: str) -> bool:
-    """Whether a merged file is the shards' files one after another."""
+    """Return whether a merged file consists of the shards' files one after another."""
     merged = run.path / name
     if not merged.is_file():
         return False

@@ -1,4 +1,17 @@
 """Who decodes a run's shards: this process, alone or as one of several ranks, or the actors of a Ray cluster.
 
-All of them take one path, ``spectr_jobs.drivers.steps``; what makes a run durable lies below it, in the shards.
+Every driver decodes through ``spectr_jobs.work.worker``. The shards make a run durable, whoever decodes them, so that
+every driver can continue the run of another.
+
+    driver      what a run needs of a driver
+    shards      what every driver does before and after decoding
+    local       the driver that decodes in this process
+    rank        which shards this process takes, from its options or from a scheduler's variables
+    ray         the driver that decodes with the actors of a Ray cluster
+    team        these actors, and new actors for lost ones
+    actor       one actor: it takes shards from the desk and decodes them
+    desk        hands shards out to the actors and adds up their counts
+    submission  a run's command as a queue starts it, once for every rank
+    slurm       a submission as a Slurm array
+    kubernetes  a submission as a Kubernetes Indexed Job
 """

@@ -1,4 +1,4 @@
-"""An actor: a process of a cluster that takes shards from the desk until there are none."""
+"""An actor: a process of a Ray cluster that takes shards from the desk and decodes them, until no shard is left."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from spectr_jobs.drivers.shards import session_facts
 from spectr_jobs.records.tally import Tally
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.run_directory.provenance import machine
 from spectr_jobs.work.models import RunDecoder
 from spectr_jobs.work.session import Session
 from spectr_jobs.work.setup import Setup
@@ -18,96 +18,97 @@ from spectr_jobs.work.stop import Stop
 from spectr_jobs.work.worker import decode_shards
 from spectr_runtime.bundle import Bundle
 
-TELL_SECONDS = 0.5
+REPORT_SECONDS = 0.5  # between two reports to the desk, at least
 
 
 class Opener(Protocol):
-    """Loads the models of a bundle: ``models.open_decoder``, or what a test puts in its place."""
+    """A function that loads the models of a bundle: ``models.open_decoder``, or a test's stand-in for it."""
 
     def __call__(self, bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
-        """Open a decoder for the run's seed."""
+        """Open a decoder for a run's seed."""
         ...
 
 
-class DeskLine:
-    """An actor's line to the desk: the ``Display`` of its session, which also brings back when the actor is to stop."""
+class DeskDisplay:
+    """The ``Display`` of an actor's session: it sends counts and messages to the desk, and receives the order to stop.
 
-    def __init__(self, tell: Callable[[Tally, tuple[str, ...]], str | None], stop: Stop) -> None:
-        """Prepare.
+    Args:
+        report: ``Desk.report`` for this actor.
+        stop: The actor's stop, whose reason is set when the desk gives one.
+    """
 
-        Args:
-            tell: ``Desk.tell`` for this actor.
-            stop: Closed when the desk says so.
-        """
-        self._tell = tell
+    def __init__(self, report: Callable[[Tally, tuple[str, ...]], str | None], stop: Stop) -> None:
+        self._report = report
         self._stop = stop
         self._tally = Tally()
         self._notes: list[str] = []
         self._due = 0.0
 
     def skip(self, records: int) -> None:
-        """Rows of earlier sessions: the driver has counted them."""
+        """Do nothing: the driver counts the rows of earlier sessions."""
 
     def show(self, tally: Tally, seconds: float) -> None:
-        """Tell the desk if it is time."""
+        """Keep the counts, and report them to the desk if the last report is old enough."""
         self._tally = tally
         if time.monotonic() >= self._due:
             self.clear()
 
     def say(self, text: str) -> None:
-        """Send the user something along with the next counts."""
+        """Keep a message to the user for the next report."""
         self._notes.append(text)
 
     def clear(self) -> None:
-        """Tell the desk now."""
+        """Report counts and messages to the desk now."""
         notes, self._notes = tuple(self._notes), []
-        reason = self._tell(self._tally, notes)
+        reason = self._report(self._tally, notes)
         self._stop.reason = self._stop.reason or reason
-        self._due = time.monotonic() + TELL_SECONDS
+        self._due = time.monotonic() + REPORT_SECONDS
 
 
 class Actor:
-    """Decodes shards of a run, in a process that holds one decoder."""
+    """Decodes shards of a run, in a process that holds one decoder.
+
+    The models are loaded by ``decode``: Ray reports an error of a constructor as the loss of the actor, and the error
+    itself would be lost.
+
+    Args:
+        number: The actor's number. The actor that replaces it has the number ``number + team``, and so on.
+        team: Number of actors at a time.
+        folder: Working directory of the command, from which relative paths start.
+        desk: Handle of the ``Desk``.
+    """
 
     def __init__(self, number: int, team: int, folder: Path, desk: Any) -> None:
-        """Prepare; nothing here can fail, so that what fails later keeps its own error.
-
-        Args:
-            number: Its own; the ones that replace it count on by ``team``.
-            team: How many actors there are at a time.
-            folder: Where the command was given, for paths that are relative to it.
-            desk: Handle of the ``Desk``.
-        """
         self._number = number
         self._team = team
         self._folder = folder
         self._desk = desk
 
     def decode(self, run: RunDirectory, bundle_path: Path, setup: Setup, opener: Opener) -> list[int]:
-        """Decode shards until the desk has none.
+        """Decode shards until the desk hands out no more.
 
         Args:
             run: The run directory.
-            bundle_path: Its bundle.
-            setup: How to decode.
+            bundle_path: Path of the run's bundle.
+            setup: The setup to decode with.
             opener: Loads the models.
 
         Returns:
-            Shards that were left out because another process has them.
+            The shards that were skipped because another process has them.
         """
         os.chdir(self._folder)
         decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed)
         stop = Stop()
-        facts = setup.to_json() | {"rank": self._number % self._team, "world": self._team} | machine()
-        session = Session(run.sessions, facts, DeskLine(self._tell, stop), decoder, None)
+        facts = session_facts(setup, self._number % self._team, self._team)
+        session = Session(run.sessions, facts, DeskDisplay(self._report, stop), decoder, None)
         return decode_shards(run, decoder, self._shards(), session, stop)
 
     def _shards(self) -> Iterator[int]:
         while (number := self._ask(self._desk.take, self._number)) is not None:
             yield number
 
-    def _tell(self, tally: Tally, notes: tuple[str, ...]) -> str | None:
-        reason: str | None = self._ask(self._desk.tell, self._number, tally, notes)
+    def _report(self, tally: Tally, notes: tuple[str, ...]) -> str | None:
+        reason: str | None = self._ask(self._desk.report, self._number, tally, notes)
         return reason
 
     @staticmethod

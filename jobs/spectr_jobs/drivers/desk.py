@@ -1,4 +1,4 @@
-"""The desk of a cluster: it hands shards out to actors, takes them back from lost ones, and adds up what they tell."""
+"""The desk of a Ray cluster: it hands shards out to actors, takes back those of lost actors, and adds up the counts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from spectr_jobs.records.tally import Tally
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class State:
-    """What the desk knows.
+class DeskState:
+    """The state of the work at one instant.
 
     Attributes:
-        outstanding: Shards that wait or are at an actor.
-        tally: Counts over the rows of all actors, those of lost ones among them.
-        notes: What actors said since the last time.
+        outstanding: Number of shards that wait or that an actor has taken.
+        tally: Counts over the rows of all actors, lost actors included.
+        notes: Messages of the actors since the last state.
     """
 
     outstanding: int
@@ -25,14 +25,15 @@ class State:
 
 
 class Desk:
-    """Knows who has which shard. It reads no files: whether a shard is sealed, its taker sees."""
+    """Knows which actor has which shard.
+
+    The desk reads no files. The actor that takes a shard sees whether it is already sealed, and skips it.
+
+    Args:
+        shards: Numbers of the shards to hand out.
+    """
 
     def __init__(self, shards: Iterable[int]) -> None:
-        """Put shards up.
-
-        Args:
-            shards: Their numbers.
-        """
         self._waiting = sorted(shards)
         self._taken: dict[int, list[int]] = {}
         self._lost: set[int] = set()
@@ -41,7 +42,7 @@ class Desk:
         self._reason: str | None = None
 
     def take(self, actor: int) -> int | None:
-        """Give an actor the first shard that waits; nothing if none does, or if it is taken for lost."""
+        """Hand the first waiting shard to an actor; return None if no shard waits, or if the actor counts as lost."""
         if not self._waiting or actor in self._lost:
             return None
         number = heapq.heappop(self._waiting)
@@ -49,14 +50,14 @@ class Desk:
         return number
 
     def finish(self, actor: int) -> None:
-        """An actor has ended in order: what it took is sealed, or left for another run."""
+        """Record that an actor has ended in order: its shards are sealed, or left for another run."""
         self._taken.pop(actor, None)
 
     def lose(self, actor: int) -> int:
-        """An actor was lost: put up again what it took.
+        """Record that an actor was lost, and let the shards that it took wait for another actor.
 
         Returns:
-            How many shards that were; sealed ones are among them.
+            The number of these shards, those that the actor has sealed included.
         """
         self._lost.add(actor)
         numbers = self._taken.pop(actor, [])
@@ -64,30 +65,30 @@ class Desk:
             self._waiting = sorted([*self._waiting, *numbers])
         return len(numbers)
 
-    def tell(self, actor: int, tally: Tally, notes: Sequence[str]) -> str | None:
-        """Take an actor's counts and notes.
+    def report(self, actor: int, tally: Tally, notes: Sequence[str]) -> str | None:
+        """Receive an actor's counts and messages.
 
         Args:
-            actor: Its number; an actor that replaces a lost one has a number of its own.
-            tally: Counts over all its rows.
-            notes: What the user should read.
+            actor: Number of the actor; one that replaces a lost actor has a number of its own.
+            tally: Counts over all rows of the actor.
+            notes: New messages to the user.
 
         Returns:
-            Why the actor is to stop, if it is.
+            The reason why the actor is to stop; None if it is to go on.
         """
         self._tallies[actor] = tally
         self._notes += notes
         return self._reason
 
     def close(self, reason: str) -> None:
-        """Hand nothing out any more."""
+        """Hand out no more shards, and let every actor stop for a reason."""
         self._reason = reason
         self._waiting.clear()
 
-    def state(self) -> State:
-        """What is known, and the notes once."""
+    def state(self) -> DeskState:
+        """Return the state of the work; every message is in one state only."""
         total = Tally()
         for tally in self._tallies.values():
             total.merge(tally)
         notes, self._notes = tuple(self._notes), []
-        return State(len(self._waiting) + sum(map(len, self._taken.values())), total, notes)
+        return DeskState(len(self._waiting) + sum(map(len, self._taken.values())), total, notes)

@@ -1,4 +1,4 @@
-"""The driver: what a run needs of whoever sees to it that its shards are decoded."""
+"""The driver: what a run needs of the object that gets its shards decoded."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from spectr_runtime.bundle import Bundle
 
 
 class Driver(Protocol):
-    """Sees to it that shards are decoded."""
+    """Gets the shards of a rank decoded: ``Local`` in this process, ``Cluster`` by the actors of a Ray cluster."""
 
     @property
     def rank(self) -> Rank:
-        """The rank whose shards the driver sees to."""
+        """The rank whose shards the driver gets decoded."""
         ...
 
     def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
-        """Decode what is left of these shards.
+        """Decode the shards of the rank that are not sealed, and return when they are.
 
         Args:
             run: The run directory.
             bundle: The run's bundle.
-            setup: How to decode.
+            setup: The setup to decode with.
             stop: Says when to stop.
-            echo: Where every row goes beside its shard, if anywhere.
+            echo: A stream that also receives every row; None for no stream.
 
         Raises:
             Interrupted: The work was stopped, or another process has some of the shards.

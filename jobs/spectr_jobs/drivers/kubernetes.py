@@ -1,4 +1,4 @@
-"""A Kubernetes Indexed Job: one index per rank, replaced when it was interrupted, given up when it can never work."""
+"""A Kubernetes Indexed Job with one index per rank: interrupted pods are replaced, hopeless ones are not."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from spectr_jobs.drivers.submission import Submission
 
 MARGIN = 20  # seconds between the end of the drain and the kill, for the last writes
-RETRIES = 10
+RETRIES = 10  # failures of one index until it is given up
 CONTAINER = "spectr"
-# 2 and 42 can never work, 3 is finished with failed records: another try of any would end alike.
+# Exit codes with which another try would end alike: wrong usage, finished with failed records, unusable input.
 FINAL = [2, 3, 42]
 INTERRUPTED = [75]
 
@@ -19,10 +19,10 @@ def manifest(job: Submission, *, image: str, claim: str, mount: str) -> str:
     """Return the Job as YAML.
 
     Args:
-        job: What to run.
+        job: The command, and the resources of a rank.
         image: Container image with spectr in it.
         claim: Volume claim that holds bundle, inputs and run directory.
-        mount: Where the claim is mounted.
+        mount: Path of the volume in the container, and the command's working directory.
     """
     requests = {"cpu": str(job.cpus)} | ({"memory": job.memory} if job.memory else {})
     limits = {"nvidia.com/gpu": str(job.gpus)} if job.gpus else {}
@@ -55,16 +55,16 @@ def manifest(job: Submission, *, image: str, claim: str, mount: str) -> str:
 
 _TITLE = """\
 # Decodes a run's shards with the pods of an Indexed Job. Written by `spectr-batch submit kubernetes`.
-# The run directory remembers what is done: any pod may be evicted, and the job made again, also with another size.
-# Look at it: kubectl get pods -l job-name={name}, kubectl logs -f job/{name}\
+# The run directory remembers what is done: any pod may be evicted, and the job created again, also with another size.
+# Watch it with: kubectl get pods -l job-name={name}, kubectl logs -f job/{name}\
 """
 _REASONS = {
-    "completions": "One index per rank; each takes its part of the shards.",
-    "backoffLimitPerIndex": "Failures of one index leave the others alone.",
-    "podFailurePolicy": "2, 42: usage or input can never work; 3: done, some records failed; 75: interrupted, goes on.",
-    "terminationGracePeriodSeconds": "Rows in flight are finished before the pod is killed.",
-    "env": "The index is told by Kubernetes, how many there are is not.",
-    "persistentVolumeClaim": "Bundle, inputs and run directory, for all pods: ReadWriteMany.",
+    "completions": "One index per rank; each decodes its part of the shards.",
+    "backoffLimitPerIndex": "Failures of one index do not end the others.",
+    "podFailurePolicy": "2, 42: unusable command or input; 3: done, some records failed; 75: interrupted, try again.",
+    "terminationGracePeriodSeconds": "Time to finish the rows in flight before the pod is killed.",
+    "env": "Kubernetes tells a pod its index, but not the number of indices.",
+    "persistentVolumeClaim": "Bundle, inputs and run directory. All pods share the volume: it must be ReadWriteMany.",
 }
 _DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
@@ -74,7 +74,10 @@ def _rule(action: str, codes: list[int]) -> dict[str, Any]:
 
 
 def _yaml(value: Any, indent: str = "") -> list[str]:
-    """Block style for mappings and lists of mappings, JSON (YAML too) for the rest; reasons above their keys."""
+    """Return a mapping as lines of YAML, with the reason for a key as a comment above it.
+
+    Mappings and lists of mappings are written in block style. Everything else is written as JSON, which is YAML too.
+    """
     lines: list[str] = []
     for key, item in value.items():
         if key in _REASONS:
@@ -83,8 +86,8 @@ def _yaml(value: Any, indent: str = "") -> list[str]:
             lines += [f"{indent}{key}:", *_yaml(item, indent + "  ")]
         elif isinstance(item, list) and item and isinstance(item[0], dict):
             lines.append(f"{indent}{key}:")
-            for one in item:
-                first, *rest = _yaml(one, indent + "    ")
+            for element in item:
+                first, *rest = _yaml(element, indent + "    ")
                 lines += [f"{indent}  - {first.lstrip()}", *rest]
         else:
             lines.append(f"{indent}{key}: {json.dumps(item, ensure_ascii=False)}")

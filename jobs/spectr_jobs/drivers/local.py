@@ -7,9 +7,8 @@ import sys
 from typing import BinaryIO
 
 from spectr_jobs.drivers.rank import Rank
-from spectr_jobs.drivers.shards import announce, check_finished, unsealed
+from spectr_jobs.drivers.shards import announce, check_finished, session_facts, unsealed
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.run_directory.provenance import machine
 from spectr_jobs.work import models
 from spectr_jobs.work.progress import Progress
 from spectr_jobs.work.session import Session
@@ -21,16 +20,16 @@ from spectr_runtime.bundle import Bundle
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Local:
-    """Decodes the shards of a rank in this process.
+    """The driver that decodes the shards of a rank in this process.
 
     Attributes:
-        rank: Which shards these are.
+        rank: The rank.
     """
 
     rank: Rank
 
     def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
-        """Decode what is left of the rank's shards; see ``Driver``."""
+        """Decode the shards of the rank that are not sealed; see ``Driver.decode``."""
         mine = self.rank.shards(len(run.shards))
         if not (left := unsealed(run, mine)):
             return
@@ -39,7 +38,7 @@ class Local:
         progress = Progress(sys.stderr, total)
         progress.skip(total - remaining)
         announce(run, setup, remaining, str(self.rank) if self.rank.world > 1 else "")
-        facts = setup.to_json() | {"rank": self.rank.index, "world": self.rank.world} | machine()
+        facts = session_facts(setup, self.rank.index, self.rank.world)
         session = Session(run.sessions, facts, progress, decoder, echo)
         busy = decode_shards(run, decoder, left, session, stop)
         check_finished(run, busy, stop, session.tally.rows)

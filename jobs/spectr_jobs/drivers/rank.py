@@ -1,4 +1,4 @@
-"""The rank: which part of the shards this process decodes, told by options or by the scheduler's environment."""
+"""The rank: the part of the shards that this process decodes, set by options or by a scheduler's variables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Rank:
     """One of several processes at work on a run.
 
     Attributes:
-        index: From 0.
-        world: How many there are. It may change between runs: ids are the unit of work, not ranks.
-        source: What told.
+        index: Index of the rank, from 0.
+        world: Number of ranks. It may differ each time that the run is continued, since the files of the run say what
+            is done, and not which rank did it.
+        source: The option or the variable that set the rank, for messages.
 
     Raises:
         UsageError: The index lies outside the world.
@@ -30,31 +31,32 @@ class Rank:
     def __post_init__(self) -> None:
         if self.world < 1 or not 0 <= self.index < self.world:
             raise UsageError(
-                f"Rank {self.index} of {self.world} (told by {self.source}); allowed are ranks from 0 to world - 1.",
+                f"Rank {self.index} of {self.world} (set by {self.source}); allowed are ranks from 0 to world - 1.",
                 hint="Pass --rank and --world.",
             )
 
     def shards(self, count: int) -> range:
-        """The shards of this rank."""
+        """Return the shards of this rank, of so many shards in all: every ``world``-th, from its index on."""
         return range(self.index, count, self.world)
 
     def __str__(self) -> str:
-        return f"rank {self.index} of {self.world} (told by {self.source})"
+        return f"rank {self.index} of {self.world} (set by {self.source})"
 
 
 def detect(rank: int | None, world: int | None, environment: Environment) -> Rank:
-    """The rank of this process.
+    """Return the rank of this process.
 
-    The first that speaks wins: the options or ``SPECTR_RANK`` and ``SPECTR_WORLD`` (which reach here as options), a
-    Slurm array, a Slurm step, a Kubernetes Indexed Job, SkyPilot; else 0 of 1.
+    The first of these that sets a rank wins: the options (also as ``SPECTR_RANK`` and ``SPECTR_WORLD``), a Slurm array,
+    a Slurm step, a Kubernetes Indexed Job, SkyPilot. If none does, the process is rank 0 of 1.
 
     Args:
-        rank: ``--rank``.
-        world: ``--world``; beside a Kubernetes index, which does not come with one, it is used without ``--rank``.
-        environment: Variables of the process.
+        rank: The value of ``--rank``.
+        world: The value of ``--world``. It may come without ``--rank`` in a Kubernetes Indexed Job, where a variable
+            holds the index of the pod, but none the number of pods.
+        environment: The environment variables of the process.
 
     Raises:
-        UsageError: A variable is not a number, or one of a pair is missing.
+        UsageError: A variable is not a number, or of index and world only one is known.
     """
     if rank is not None:
         if world is None:
@@ -64,7 +66,7 @@ def detect(rank: int | None, world: int | None, environment: Environment) -> Ran
         if (found := source(environment, world)) is not None:
             return found
     if world not in (None, 1):
-        raise UsageError(f"--world {world} came without --rank, and no scheduler told one.", hint="Pass both.")
+        raise UsageError(f"--world {world} came without --rank, and no scheduler set one.", hint="Pass both.")
     return Rank(0, 1, "default")
 
 
@@ -85,7 +87,10 @@ def _slurm_step(environment: Environment, world: int | None) -> Rank | None:
 
 
 def _slurm_process(environment: Environment) -> tuple[int, int] | None:
-    """Index and number of the tasks of a step; a batch script without srun is one process, whatever was allocated."""
+    """Return index and number of the tasks of a step; None outside of a step.
+
+    A batch script that does not start the command with srun runs it once, however many tasks were allocated.
+    """
     if "SLURM_STEP_ID" not in environment or "SLURM_PROCID" not in environment:
         return None
     tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
@@ -97,7 +102,7 @@ def _kubernetes(environment: Environment, world: int | None) -> Rank | None:
         return None
     if world is None:
         raise UsageError(
-            "JOB_COMPLETION_INDEX tells the rank of this pod, but not how many there are.",
+            "JOB_COMPLETION_INDEX is the rank of this pod, but the number of ranks is not set.",
             hint="Set SPECTR_WORLD to the job's `completions`.",
         )
     return Rank(_number(environment, "JOB_COMPLETION_INDEX"), world, "JOB_COMPLETION_INDEX")

@@ -1,6 +1,6 @@
-"""Ray: actors on the machines of a cluster take shards from a desk; a lost actor's shards go to the others.
+"""The Ray driver: actors on the machines of a cluster take shards from a desk; a lost actor's shards go to others.
 
-Bundle, inputs and run directory lie on a file system that all of these machines share.
+Bundle, inputs and run directory must lie on a file system that all of these machines share.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import UsageError, first_line
 
 LOCAL = "local"
-OBJECT_STORE = 80 * 2**20  # bytes, about the least that Ray takes: rows travel through files
+OBJECT_STORE = 80 * 2**20  # bytes, about the least that Ray accepts; rows travel through files, not through Ray
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cluster:
-    """Decodes all shards with actors of a Ray cluster.
+    """The driver that decodes all shards with the actors of a Ray cluster.
 
     Attributes:
-        address: Of the cluster, as Ray knows it; ``local`` for one of its own on this machine.
-        actors: How many there are at a time.
-        cpus: Processors of an actor.
-        gpus: GPUs of an actor, if the device is one.
+        address: Address of the cluster, as Ray writes it; ``local`` for a new cluster on this machine.
+        actors: Number of actors at a time.
+        cpus: CPU cores of an actor.
+        gpus: GPUs of an actor, reserved only if the device is ``cuda``.
     """
 
     address: str
@@ -49,14 +49,14 @@ class Cluster:
 
     @property
     def rank(self) -> Rank:
-        """All shards."""
+        """The only rank, with all shards."""
         return Rank(0, 1, "Ray")
 
     def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
-        """Decode what is left; see ``Driver``.
+        """Decode the shards that are not sealed; see ``Driver.decode``.
 
         Raises:
-            UsageError: Ray is not installed, or has no cluster there; or the device is one GPU by its number.
+            UsageError: Ray is not installed, there is no cluster at the address, or the device is a GPU by its number.
             EngineError: Actors were lost again and again.
         """
         assert echo is None
@@ -77,15 +77,19 @@ class Cluster:
         check_finished(run, team.busy, stop, rows)
 
     def _needs(self, setup: Setup) -> dict[str, int]:
-        """What Ray is to reserve for an actor."""
+        """Return the resources that Ray is to reserve for an actor."""
         if setup.device.startswith("cuda:"):
-            what = f"--device {setup.device} names one GPU, but Ray gives every actor one of its own."
-            raise UsageError(what, hint="Write --device cuda.")
+            message = f"--device {setup.device} names one GPU, but Ray gives every actor one of its own."
+            raise UsageError(message, hint="Write --device cuda.")
         return {"num_cpus": self.cpus, "num_gpus": self.gpus if setup.device == "cuda" else 0}
 
     @contextlib.contextmanager
     def _joined(self, needs: dict[str, int], stop: Stop) -> Iterator[Any]:
-        """Ray, connected; signals stay ours, and stdout stays free of what it tells of its troubles."""
+        """Give the Ray module, connected to the cluster.
+
+        Ray installs signal handlers and prints its troubles to stdout. Both are undone: the handlers of ``stop`` are
+        installed again, and Ray's messages go to stderr.
+        """
         ray: Any = load("ray", "ray", "submit ray")
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **self._own())
@@ -103,7 +107,7 @@ class Cluster:
             ray.shutdown()
 
     def _own(self) -> dict[str, Any]:
-        """How a cluster of our own is started: with room for the actors, and for messages only."""
+        """Return the options that start a new cluster on this machine, just large enough; none for one that exists."""
         if self.address != LOCAL:
             return {}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -115,6 +119,7 @@ class Cluster:
 
 
 def _lacks(there: dict[str, float], needs: dict[str, int]) -> Iterator[str]:
+    """Yield a warning for every resource of which the whole cluster has too little for one actor."""
     for name, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         if needs[name] > there.get(resource, 0):
             yield (
@@ -127,7 +132,7 @@ def _oversee(team: Team, progress: Progress, stop: Stop) -> int:
     """Watch the actors until no shard is outstanding, or the time to drain is over.
 
     Returns:
-        Rows that they have told of.
+        The number of rows that the actors have reported.
     """
     started = time.monotonic()
     state = team.state()

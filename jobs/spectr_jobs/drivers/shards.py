@@ -1,25 +1,27 @@
-"""What every driver does around the work: which shards are left, what the user is told, how the work ended."""
+"""What every driver does before and after decoding: find the shards that are left, announce them, check the end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from spectr_jobs.console import say
 from spectr_jobs.errors import Interrupted
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.lock import is_free
+from spectr_jobs.run_directory.provenance import machine
 from spectr_jobs.run_directory.sessions import read_facts
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import CONTINUE, Stop
 
 
 def unsealed(run: RunDirectory, shards: Iterable[int]) -> list[int]:
-    """Return the shards among these that are left to decode.
+    """Return those of some shards that are left to decode.
 
-    If any are, the summary that an earlier session wrote is removed, since it is no longer true.
+    If there are any, the summary that an earlier session wrote is removed, since it is no longer true.
 
     Raises:
-        Interrupted: Other processes have all of them.
+        Interrupted: Other processes have all of these shards.
     """
     found = [number for number in shards if not run.is_sealed(number)]
     if found and not any(is_free(run.shard(number)) for number in found):
@@ -29,14 +31,19 @@ def unsealed(run: RunDirectory, shards: Iterable[int]) -> list[int]:
     return found
 
 
+def session_facts(setup: Setup, rank: int, world: int) -> dict[str, Any]:
+    """Return the contents of a session's first event: its setup, its rank of so many, and its machine."""
+    return setup.to_json() | {"rank": rank, "world": world} | machine()
+
+
 def announce(run: RunDirectory, setup: Setup, records: int, who: str) -> None:
-    """Tell the user what is decoded and how.
+    """Show the user how many records are decoded, by whom, and with which setup.
 
     Args:
         run: The run directory.
-        setup: How the records are decoded.
-        records: Records of the shards that are left.
-        who: Who decodes them; empty for this process alone.
+        setup: The setup to decode with.
+        records: Number of records in the shards that are left.
+        who: The rank or the actors that decode them; empty if this process decodes the whole run.
     """
     say(f"decoding {records:,} records{who and f', {who}'}: {setup}")
     if others := {facts["plan"] for facts in read_facts(run.sessions)} - {str(setup.plan)}:
@@ -44,13 +51,13 @@ def announce(run: RunDirectory, setup: Setup, records: int, who: str) -> None:
 
 
 def check_finished(run: RunDirectory, busy: Iterable[int], stop: Stop, rows: int) -> None:
-    """Tell an end from an interruption.
+    """Check that the work has ended, and was not interrupted.
 
     Args:
         run: The run directory.
-        busy: Shards that were left out because another process had them.
+        busy: Shards that were skipped because another process had them.
         stop: Says whether the work was stopped.
-        rows: Rows that were decoded.
+        rows: Number of rows that were decoded.
 
     Raises:
         Interrupted: The work was stopped, or another process still has some of the shards.

@@ -1,4 +1,4 @@
-"""A Slurm array: one task per rank, a warning ahead of the time limit, and requeueing of what was interrupted."""
+"""A Slurm array with one task per rank: a task is warned before its time limit, and queued again if interrupted."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from spectr_jobs.drivers.submission import Submission
 
 MARGIN = 40  # seconds between the end of the drain and Slurm's kill, for the last writes
-RESTARTS = 100
+RESTARTS = 100  # of one task; a task that is interrupted more often ends with exit code 75
 
 
 def script(job: Submission, *, folder: Path, time_limit: float, partition: str | None, setup: Sequence[str]) -> str:
     """Return the batch script.
 
     Args:
-        job: What to run.
-        folder: Where the job runs.
-        time_limit: Seconds that a task gets at a time.
-        partition: Where the job is queued; None for the cluster's default.
-        setup: Shell commands before the job's own, for instance to activate an environment.
+        job: The command, and the resources of a rank.
+        folder: Working directory of the job.
+        time_limit: Seconds of one start of a task.
+        partition: Partition of the job; None for the cluster's default.
+        setup: Shell commands to run before the command, for instance to activate an environment.
     """
     options = {
         "job-name": job.name,
@@ -43,7 +43,7 @@ def script(job: Submission, *, folder: Path, time_limit: float, partition: str |
 
 
 def _option(key: str, value: object) -> Iterator[str]:
-    """Yield an option as a line that sbatch reads, below the reason for it."""
+    """Yield the reason for an option as a comment, if there is one, and the option as a line that sbatch reads."""
     if key in _REASONS:
         yield f"# {_REASONS[key]}"
     yield f"#SBATCH --{key}={value}" if value != "" else f"#SBATCH --{key}"
@@ -54,16 +54,16 @@ _TITLE = """\
 # The run directory remembers what is done: any task may be killed, and the array started again, also with another size.
 """
 _REASONS = {
-    "array": "One task per rank; each takes its part of the shards. Add %N to run no more than N at a time.",
-    "time": "Of one start of a task: what is left then is queued again.",
-    "signal": "The command is warned so long before: it finishes its rows in flight and ends with 75.",
-    "open-mode": "A task that was queued again goes on in its log.",
+    "array": "One task per rank; each decodes its part of the shards. Add %N to run no more than N tasks at a time.",
+    "time": "Time limit of one start of a task. A task that is not done by then is queued again.",
+    "signal": "The command is warned so many seconds before its limit. It finishes rows in flight and ends with 75.",
+    "open-mode": "A task that was queued again continues its log file.",
     "requeue": "Slurm may queue a task again when its node fails or is wanted for another job.",
 }
 _BODY = """\
 srun {command}
 code=$?
-# 75: interrupted, and the same command goes on. Every other code is final, see `spectr-batch run --help`.
+# 75: interrupted, and the same command continues. Every other code is final, see `spectr-batch run --help`.
 if [ "$code" -eq 75 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
@@ -72,6 +72,7 @@ exit "$code"
 
 
 def _clock(seconds: float) -> str:
+    """Return a duration as Slurm writes it: ``1-02:30:00``."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

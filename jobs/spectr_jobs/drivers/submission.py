@@ -1,4 +1,4 @@
-"""A submission: the command of a run, as a queue is to run it once for each rank."""
+"""A submission: the command of a run, which a queue starts once for every rank."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Submission:
-    """What every queue must know of a job.
+    """What every queue has to know of a job.
 
     Attributes:
         command: ``spectr-batch run`` with its arguments.
         drain_timeout: Seconds that the command needs to stop.
         name: Name of the job, and of its log files.
-        ranks: Processes that share the run's shards.
-        gpus: GPUs of a rank.
-        cpus: Processors of a rank.
-        memory: Memory of a rank, as the queue writes it; None for the queue's default.
+        ranks: Number of processes that share the run's shards.
+        gpus: GPUs per rank.
+        cpus: CPU cores per rank.
+        memory: Memory per rank, in the queue's own notation; None for the queue's default.
     """
 
     command: tuple[str, ...]

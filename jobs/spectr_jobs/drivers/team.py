@@ -1,4 +1,4 @@
-"""The team: the actors of a Ray cluster that are at work, their desk, and new actors for lost ones."""
+"""The team: the actors of a Ray cluster that decode a run, their desk, and new actors in place of lost ones."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from spectr_jobs.console import say
 from spectr_jobs.drivers.actor import Actor
-from spectr_jobs.drivers.desk import Desk, State
+from spectr_jobs.drivers.desk import Desk, DeskState
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work.stop import CONTINUE
 from spectr_runtime.errors import EngineError, first_line
 
-LOSSES = 3  # of every actor, without a sealed shard between them; more is no accident
-TICK_SECONDS = 0.2
+LOSSES = 3  # losses per actor that may be an accident, if no shard was sealed between them
+TICK_SECONDS = 0.2  # between two looks at the actors
 
 
 class Team:
-    """The actors at work.
+    """The actors that decode a run.
 
     Attributes:
-        busy: Shards that were left out because another process has them.
+        busy: Shards that were skipped because another process has them.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class Team:
         """Start the desk and the actors.
 
         Args:
-            ray: The module, connected to a cluster.
+            ray: The Ray module, connected to a cluster.
             run: The run directory.
-            shards: What is to be decoded.
-            size: How many actors there are at a time.
-            needs: What Ray is to reserve for each.
-            work: Arguments of ``Actor.decode``.
+            shards: Numbers of the shards to decode.
+            size: Number of actors at a time.
+            needs: Resources that Ray is to reserve for each actor.
+            work: The arguments of ``Actor.decode``.
         """
         self.busy: list[int] = []
         self._ray = ray
@@ -53,13 +53,15 @@ class Team:
         self._desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=self._here()).remote(shards)
         self._losses = 0
         self._left = len(shards)
-        self._running: dict[Any, tuple[int, Any]] = {}  # by the future of its work: number and handle
+        # Number and handle of every actor, by the future of its work. The handle is kept because Ray ends an actor that
+        # nobody holds.
+        self._running: dict[Any, tuple[int, Any]] = {}
         for number in range(min(size, len(shards))):
-            self._hire(number)
+            self._start_actor(number)
 
-    def state(self) -> State:
-        """What the desk knows."""
-        state: State = self._ray.get(self._desk.state.remote())
+    def state(self) -> DeskState:
+        """Return the state of the work, as the desk knows it."""
+        state: DeskState = self._ray.get(self._desk.state.remote())
         return state
 
     def close(self, reason: str) -> None:
@@ -67,11 +69,11 @@ class Team:
         self._ray.get(self._desk.close.remote(reason))
 
     def wait(self) -> None:
-        """Wait a little, and replace actors that were lost meanwhile.
+        """Wait a little, and replace actors that were lost in the meantime.
 
         Raises:
-            EngineError: Too many were.
-            Exception: What an actor raised.
+            EngineError: Too many actors were lost.
+            Exception: An actor raised this error.
         """
         ended, _ = self._ray.wait(list(self._running), timeout=TICK_SECONDS)
         for future in ended:
@@ -85,17 +87,17 @@ class Team:
                 self._replace(number, error)
 
     def _here(self) -> Any:
-        """The machine of this process: the desk lives and ends with it."""
+        """Return the strategy that starts the desk on this machine, so that it lives as long as this process."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         return NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
 
-    def _hire(self, number: int) -> None:
+    def _start_actor(self, number: int) -> None:
         actor = self._ray.remote(Actor).options(**self._needs).remote(number, self._size, Path.cwd(), self._desk)
         self._running[actor.decode.remote(*self._work)] = (number, actor)
 
     def _replace(self, number: int, error: Exception) -> None:
-        """Put up the shards of a lost actor again, and start another in its place."""
+        """Let the shards of a lost actor wait again, and start another actor in its place."""
         left = sum(not self._run.is_sealed(shard) for shard in self._shards)
         self._losses = 1 if left < self._left else self._losses + 1
         self._left = left
@@ -107,4 +109,4 @@ class Team:
             )
         self._ray.get(self._desk.lose.remote(number))
         say(f"actor {number} was lost; its shards are taken up again")
-        self._hire(number + self._size)
+        self._start_actor(number + self._size)

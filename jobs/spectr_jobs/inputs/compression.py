@@ -1,4 +1,4 @@
-"""Compressed files as streams of bytes. A file that was cut short is an error, never a shorter file."""
+"""Compressed files as streams of bytes. A file that was cut short gives an error, never less content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from spectr_jobs.extras import load
 
-CHUNK = 1 << 15
+CHUNK = 1 << 15  # bytes read at a time
 _GZIP = 31  # zlib's window bits for a gzip header
 
 
@@ -19,13 +19,11 @@ class Damaged(Exception):
 
 
 def decompress(raw: BinaryIO, name: str) -> BinaryIO:
-    """The content of a file, decompressed as its name says.
-
-    Reading raises ``Damaged`` where the file is.
+    """Return the content of a file, decompressed as its name says. Reading raises ``Damaged`` if the file is damaged.
 
     Args:
-        raw: The file's bytes.
-        name: Its name; ``.gz`` and ``.zst`` are known, anything else is not compressed.
+        raw: The file.
+        name: Name of the file, which ends in ``.gz`` or ``.zst`` if the file is compressed.
     """
     if name.endswith(".gz"):
         return cast(BinaryIO, _Buffered(_Stream(raw, lambda: zlib.decompressobj(_GZIP), zlib.error)))
@@ -37,12 +35,12 @@ def decompress(raw: BinaryIO, name: str) -> BinaryIO:
 
 
 def is_compressed(name: str) -> bool:
-    """Whether a file's content has to be decompressed, told by its name."""
+    """Return whether a file is compressed, judged by its name."""
     return name.endswith((".gz", ".zst"))
 
 
 def skip(file: BinaryIO, offset: int) -> None:
-    """Go from the start to an offset; compressed content is read up to there."""
+    """Move from the start of a file to an offset of its content. Compressed content has to be read up to there."""
     if not isinstance(file, _Buffered):
         file.seek(offset)
         return
@@ -51,7 +49,7 @@ def skip(file: BinaryIO, offset: int) -> None:
 
 
 def compress(plain: BinaryIO, packed: BinaryIO) -> None:
-    """Write content as one zstd frame; no content is no frame."""
+    """Write content as one zstd frame. Empty content becomes an empty file, so that merged files are sound too."""
     if first := plain.read(CHUNK):
         zstandard: Any = load("zstandard", "zstd", "--compress zst")
         with zstandard.ZstdCompressor().stream_writer(packed, closefd=False) as writer:
@@ -60,16 +58,16 @@ def compress(plain: BinaryIO, packed: BinaryIO) -> None:
 
 
 class _Buffered(io.BufferedReader):
-    """Content that was compressed: it can only be read forward."""
+    """The content of a compressed file, which can only be read forward."""
 
 
 class _Stream(io.RawIOBase):
-    """Decompresses frame after frame.
+    """Decompresses a file frame by frame; a file may consist of several frames one after another.
 
     Args:
-        raw: The compressed bytes.
+        raw: The compressed file.
         frame: Makes a decompressor for one frame, with the interface of ``zlib.decompressobj``.
-        error: What it raises on damaged bytes.
+        error: The exception that the decompressor raises on damaged bytes.
     """
 
     def __init__(self, raw: BinaryIO, frame: Callable[[], Any], error: type[Exception]) -> None:
@@ -80,11 +78,11 @@ class _Stream(io.RawIOBase):
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with content; 0 at the end."""
+        """Fill a buffer with content, and return the number of bytes; 0 at the end."""
         while not self._ready and (compressed := self._next_input()):
             try:
                 self._ready = memoryview(self._frame.decompress(compressed))
@@ -96,7 +94,7 @@ class _Stream(io.RawIOBase):
         return size
 
     def _next_input(self) -> bytes:
-        """The next compressed bytes, with a decompressor ready for them; nothing at the end of the file."""
+        """Return the next compressed bytes, with a decompressor ready for them; no bytes at the end of the file."""
         if self._frame is None or self._frame.eof:
             left = self._frame.unused_data if self._frame else b""
             compressed: bytes = left or self._raw.read(CHUNK)
@@ -108,6 +106,6 @@ class _Stream(io.RawIOBase):
         return compressed
 
     def close(self) -> None:
-        """Close the file below too."""
+        """Close the compressed file too."""
         self._raw.close()
         super().close()

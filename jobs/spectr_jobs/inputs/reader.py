@@ -1,4 +1,4 @@
-"""The reader: records of the inputs one after another, from any shard on, never going back in a compressed file."""
+"""The reader: the records of the inputs one after another, from any position on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from spectr_runtime.rows.request import SamplingParams
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a line starts: index of its source, offset of its first byte, its number from 1."""
+    """The start of a line in the inputs.
+
+    Attributes:
+        source: Index of the source.
+        offset: Offset of the line's first byte, after decompression; in a table, the index of the row.
+        line: Number of the line, from 1.
+    """
 
     source: int
     offset: int
@@ -30,14 +36,17 @@ START = Position(0, 0, 1)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:
-    """A record and where its line starts."""
+    """A record, and the start of its line."""
 
     record: Record | BadRecord
     position: Position
 
 
 def shape_of(source: Source) -> Shape:
-    """The shape of a file, told by its first record that tells; lines of the other shape may stand among the others."""
+    """Return the shape of a source: that of its first record whose shape can be detected.
+
+    Other lines may have the other shape. The shape of the source is that of lines whose own cannot be detected.
+    """
     for line in sources.lines(source):
         try:
             shape = records.detect(records.load(line.text))
@@ -49,21 +58,23 @@ def shape_of(source: Source) -> Shape:
 
 
 def _only_forward(path: str) -> bool:
-    """Whether a place in a file can be reached only by reading up to it."""
+    """Return whether a line of a file can be reached only by reading everything before it."""
     return is_compressed(path) or is_csv(path)
 
 
 class Reader:
-    """Reads records forward. Asked for shards in ascending order, it reads a compressed file or a CSV once."""
+    """Reads records from position to position.
+
+    Asked for positions in ascending order, it reads a compressed file or a CSV file, which cannot be entered in the
+    middle, only once.
+
+    Args:
+        inputs: The sources, in order. They are opened when they are needed.
+        shapes: The shape of each source, for lines whose own shape cannot be detected.
+        defaults: Sampling parameters of records that do not set their own.
+    """
 
     def __init__(self, inputs: Sequence[Source], shapes: Sequence[Shape], defaults: SamplingParams) -> None:
-        """Prepare; files are opened as they are needed.
-
-        Args:
-            inputs: The files, in order.
-            shapes: Their shapes, for lines that do not tell theirs.
-            defaults: Sampling parameters of records that do not say.
-        """
         self._inputs = inputs
         self._shapes = shapes
         self._defaults = defaults
@@ -71,20 +82,20 @@ class Reader:
         self._next: tuple[Position, Line] | None = None
 
     def read(self, start: Position, count: int | None) -> Iterator[Item]:
-        """Records from a position on.
+        """Yield records from a position on.
 
         Args:
-            start: Where a line starts.
-            count: How many; all if none.
+            start: The start of a line.
+            count: Number of records to read; None for all.
         """
         self._move_to(start)
         for _ in itertools.count() if count is None else range(count):
             if self._next is None:
                 return
             position, line = self._next
-            place = f"{self._inputs[position.source].label}:{line.number}"
+            location = f"{self._inputs[position.source].label}:{line.number}"
             self._advance()
-            yield Item(records.parse(line.text, place, self._shapes[position.source], self._defaults), position)
+            yield Item(records.parse(line.text, location, self._shapes[position.source], self._defaults), position)
 
     def _move_to(self, start: Position) -> None:
         if self._next is None or not self._leads_to(self._next[0], start):
@@ -94,7 +105,10 @@ class Reader:
             self._advance()
 
     def _leads_to(self, here: Position, start: Position) -> bool:
-        """Whether reading on is the way there; a plain file is left, to be opened again at the right offset."""
+        """Return whether reading on from a position is the best way to another one.
+
+        A plain file is not read on, but opened again at the right offset.
+        """
         forward = here.source == start.source and here <= start
         return here == start or (forward and _only_forward(self._inputs[start.source].path))
 

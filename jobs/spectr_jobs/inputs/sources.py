@@ -1,7 +1,7 @@
-"""Sources: what the command line names, resolved to files, and files as numbered lines.
+"""Sources: the input files that a command line names, and their numbered lines.
 
-A source is a local file or anything that fsspec opens by URL, plain or compressed as ``.gz`` or ``.zst``,
-JSON Lines or a table.
+A source is a local file or a URL that fsspec opens. It holds JSON Lines or a table, and may be compressed as ``.gz`` or
+``.zst``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spectr_jobs.inputs.tables import is_table
 from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.files import file_sha256
 
-LONGEST_LINE = 64 * 2**20
+LONGEST_LINE = 64 * 2**20  # bytes; a file with a longer line cannot be JSON Lines, and would fill the memory
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst", ".parquet")
 _OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
@@ -36,8 +36,9 @@ class Source:
 
     Attributes:
         path: A local path or a URL.
-        label: How messages and ids of records without one name it; its file name where no other input has the same.
-        columns: For a table, columns by the fields that they stand for, where their names differ.
+        label: Name of the source in messages, and in the ids of records that have none: its file name, with as many of
+            its folders as are needed to tell it from the other sources.
+        columns: For a table, the column of every field that has another name there.
     """
 
     path: str
@@ -47,9 +48,12 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """A line that is not blank: its number from 1, the byte offset where it starts, its text without its end.
+    """A line of a source that is not blank.
 
-    A row of a table is a line too: its offset is its number from 0, its text the row as JSON.
+    Attributes:
+        number: Number of the line, from 1; in a table, of the row.
+        offset: Offset of the line's first byte, after decompression; in a table, the index of the row.
+        text: The line without white space around it; in a table, the row as JSON.
     """
 
     number: int
@@ -58,14 +62,14 @@ class Line:
 
 
 def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> tuple[Source, ...]:
-    """The inputs that a command line names, in its order; folders and patterns in alphabetical order.
+    """Return the sources that a command line names, in its order. Folders and patterns give files alphabetically.
 
     Args:
         names: Paths, folders, patterns, URLs.
-        columns: Columns of tables by the fields that they stand for.
+        columns: The column of a table for every field that has another name there.
 
     Raises:
-        UsageError: One is missing, is no file, holds none, or is named twice.
+        UsageError: A name leads to no file, or two names lead to the same file.
     """
     paths = [path for name in names for path in _expand(name)]
     _refuse_repeated(paths)
@@ -76,13 +80,13 @@ def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> t
 
 
 def _labels(paths: Sequence[str]) -> list[str]:
-    """The ends of the paths, each as short as still tells it from the others."""
-    parts = [os.fsencode(_full(path)).decode("utf-8", "replace").split("/") for path in paths]
+    """Return the shortest end of each path that tells it from the others: ``a.jsonl``, or ``one/a.jsonl``."""
+    parts = [os.fsencode(_absolute(path)).decode("utf-8", "replace").split("/") for path in paths]
     labels: dict[int, str] = {}
     for length in range(1, max(map(len, parts), default=0) + 1):
         ends = ["/".join(part[-length:]) for part in parts]
-        once = {end for end, times in collections.Counter(ends).items() if times == 1}
-        labels = {index: end for index, end in enumerate(ends) if end in once} | labels
+        unique = {end for end, times in collections.Counter(ends).items() if times == 1}
+        labels = {index: end for index, end in enumerate(ends) if end in unique} | labels
         if len(labels) == len(paths):
             break
     return [labels[index] for index in range(len(paths))]
@@ -126,24 +130,24 @@ def _store_of(url: str) -> tuple[Any, str]:
 def _refuse_repeated(paths: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for path in paths:
-        first = seen.setdefault(_full(path), path)
+        first = seen.setdefault(_absolute(path), path)
         if first is not path:
             raise UsageError(f"Input {path} is the same file as {first}.", hint="Name it once.")
 
 
-def _full(path: str) -> str:
+def _absolute(path: str) -> str:
     return path if is_remote(path) else Path(path).resolve().as_posix()
 
 
 def fingerprint(source: Source) -> str:
-    """A text that differs when the content does: a hash, or what the remote store tells of its object."""
+    """Return a text that changes with the content of a source: its hash, or the version that its store reports."""
     if not is_remote(source.path):
         return f"sha256:{file_sha256(Path(source.path))}"
     return f"version:{version(source.path)}"
 
 
 def stamp(source: Source) -> object:
-    """A value that differs when the content is likely to; it costs no reading."""
+    """Return a value that most likely changes with the content of a source, without reading the content."""
     if is_remote(source.path):
         return fingerprint(source)
     found = Path(source.path).stat()
@@ -151,11 +155,11 @@ def stamp(source: Source) -> object:
 
 
 def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
-    """Lines that are not blank, from a byte offset (of the content, after decompression) on.
+    """Yield the lines of a source that are not blank, from a line on.
 
     Args:
-        source: The file.
-        offset: Where a line starts.
+        source: The source.
+        offset: Offset of that line; see ``Line``.
         number: Number of that line.
 
     Raises:
@@ -198,7 +202,7 @@ def _open_raw(path: str) -> BinaryIO:
     if not is_remote(path):
         return Path(path).open("rb")
     store, inside = _store_of(path)
-    return io.BufferedReader(store.open(inside, "rb"))  # fsspec's own files read no line up to a limit
+    return io.BufferedReader(store.open(inside, "rb"))  # the files of fsspec ignore the limit of ``readline``
 
 
 def _readline(file: BinaryIO, source: Source, number: int) -> bytes:

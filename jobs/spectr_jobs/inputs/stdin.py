@@ -1,4 +1,4 @@
-"""Standard input as an input: kept in the run directory, since records are read more than once."""
+"""Standard input as an input. It is kept as a file in the run directory, since records are read more than once."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ KEPT = "stdin.jsonl"
 
 
 @contextlib.contextmanager
-def named(
+def resolve_with_stdin(
     names: Sequence[str], folder: Path, columns: Mapping[str, str], *, alone: bool, begun: bool
 ) -> Iterator[tuple[Source, ...]]:
-    """Give the inputs that a command line names, where ``-`` is standard input.
+    """Give the sources that a command line names, one of which may be ``-``, standard input.
 
-    A run that goes on must be given the same standard input again; what the first reading kept is what is decoded.
+    A command that continues a run must be given the same standard input again.
 
     Args:
-        names: Paths, folders, patterns, URLs.
-        folder: Where standard input is kept: the run directory.
-        columns: Columns of tables by the fields that they stand for.
-        alone: Whether no other process decodes a part of these inputs.
-        begun: Whether the folder may hold what an earlier command kept.
+        names: Paths, folders, patterns, URLs, ``-``.
+        folder: The folder in which standard input is kept: the run directory.
+        columns: The column of a table for every field that has another name there.
+        alone: Whether this process decodes all records of the inputs.
+        begun: Whether an earlier command may have kept its standard input in the folder.
 
     Raises:
-        UsageError: An input cannot be read; or standard input is named twice, or by one of several ranks.
+        UsageError: A name leads to no file, or standard input is named twice or by one of several ranks.
     """
     if NAME not in names:
         yield sources.resolve(names, columns)
@@ -49,13 +49,13 @@ def named(
 
 @contextlib.contextmanager
 def _spooled(folder: Path, *, begun: bool) -> Iterator[Path]:
-    """Give the file that standard input is kept in."""
+    """Copy standard input into the folder, and give the path of the copy."""
     partial, kept = folder / f".{KEPT}.{os.getpid()}.tmp", folder / KEPT
     try:
         with partial.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         if begun and kept.exists() and file_sha256(partial) != file_sha256(kept):
-            yield partial  # another input than before: the check of the manifest refuses it and says so
+            yield partial  # another input than before: the check against the manifest refuses it with a message
         else:
             partial.replace(kept)
             yield kept

@@ -1,4 +1,4 @@
-"""Object stores: the filesystems of fsspec behind URLs, and their failures as one kind of error."""
+"""Object stores: the fsspec filesystem of a URL, and the many errors of stores as one kind of error."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from spectr_runtime.errors import SpectrError, UsageError
 
 
 def is_remote(path: str) -> bool:
-    """Tell whether a path is a URL."""
+    """Return whether a path is a URL."""
     return "://" in path
 
 
 def filesystem(url: str, purpose: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path in it.
+    """Return the fsspec filesystem of a URL, and the path in it.
 
     Args:
         url: The URL.
-        purpose: What it is needed for, for messages.
+        purpose: What needs the filesystem; messages begin with it.
 
     Raises:
         UsageError: fsspec does not know the URL, or a package is not installed.
@@ -35,7 +35,7 @@ def filesystem(url: str, purpose: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turn what the libraries of object stores raise, each its own kinds, into an error of ours.
+    """While the block runs, turn every error of a store's library into a ``SpectrError``.
 
     Raises:
         SpectrError: The store cannot be reached, or refuses.
@@ -52,17 +52,17 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def version(url: str) -> str:
-    """A text that differs when the object's content does: its hash or generation where the store tells one.
+    """Return a text that changes with an object's content: its size with its hash or generation, as the store has it.
 
     Raises:
         SpectrError: The store cannot be reached, or has no such object.
     """
     store, path = filesystem(url, f"Reading {url}")
     with reaching(url):
-        store.invalidate_cache()  # a listing may be old, and tells other fields than the object itself
+        store.invalidate_cache()  # a cached listing may be old, and has other fields than the object itself
         info = store.info(path)
-        told = next((info[name] for name in _VERSIONS if info.get(name)), None)
-        return f"{info['size']}:{told or store.ukey(path)}"
+        revision = next((info[name] for name in _VERSIONS if info.get(name)), None)
+        return f"{info['size']}:{revision or store.ukey(path)}"
 
 
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "blob_id")

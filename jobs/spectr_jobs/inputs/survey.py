@@ -1,6 +1,7 @@
-"""The survey: one streaming pass over the inputs before anything is decoded.
+"""The survey: one pass over the inputs before anything is decoded.
 
-It checks every record, refuses ids that occur twice, and cuts the input into shards. It keeps eight bytes per record.
+It checks every record, refuses ids that occur twice, and cuts the records into shards. It keeps eight bytes per record
+in memory.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ SHOWN_REFUSALS = 5
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InputFile:
-    """An input as the run directory remembers it.
+    """An input file as the manifest of a run describes it.
 
     Attributes:
-        path: Where it is.
-        label: How messages name it.
-        shape: Shape of its first record.
-        fingerprint: Differs when its content does.
-        records: Records by shape.
-        columns: For a table, columns by the fields that they stand for.
+        path: A local path or a URL.
+        label: Name of the file in messages.
+        shape: Shape of the file; see ``reader.shape_of``.
+        fingerprint: A text that changes with the content.
+        records: Number of records of each shape.
+        columns: For a table, the column of every field that has another name there.
     """
 
     path: str
@@ -43,29 +44,29 @@ class InputFile:
 
     @staticmethod
     def of(source: Source, shape: Shape, records: Mapping[Shape, int]) -> InputFile:
-        """Describe a source that was read."""
+        """Describe a source."""
         return InputFile(source.path, source.label, shape, fingerprint(source), records, source.columns)
 
     @property
     def source(self) -> Source:
-        """The source, to be read again."""
+        """The source, from which the file can be read again."""
         return Source(self.path, self.label, self.columns)
 
     def at(self, path: str) -> InputFile:
-        """The same file at another place."""
+        """Return the same file with another path."""
         return dataclasses.replace(self, path=path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Survey:
-    """What the inputs hold.
+    """The result of a survey.
 
     Attributes:
         files: The inputs.
-        shards: Where every shard starts.
-        records: Records in all, the bad ones too.
-        bad: Records that cannot be decoded.
-        refusals: Messages of the first of them.
+        shards: Position of the first record of every shard.
+        records: Number of records, the bad ones included.
+        bad: Number of records that cannot be decoded.
+        refusals: Error messages of the first bad records.
     """
 
     files: tuple[InputFile, ...]
@@ -79,14 +80,14 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
     """Check all records and cut them into shards.
 
     Args:
-        inputs: The files, in order.
-        defaults: Sampling parameters of records that do not say.
+        inputs: The sources, in order.
+        defaults: Sampling parameters of records that do not set their own.
         shard_size: Records per shard.
-        limit: Take only so many records, from the first on.
+        limit: Number of records to take, from the first on; None for all.
 
     Raises:
         InputError: There is no record, or an id occurs twice.
-        SpectrError: A file changed meanwhile.
+        SpectrError: A file changed during the survey.
     """
     stamps = [stamp(source) for source in inputs]
     shapes = [shape_of(source) for source in inputs]
@@ -113,8 +114,8 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
     files = tuple(InputFile.of(*file) for file in zip(inputs, shapes, counts, strict=True))
     for source, before in zip(inputs, stamps, strict=True):
         if stamp(source) != before:
-            what = f"Input {source.path} changed while it was read."
-            raise SpectrError(what, hint="Wait until it is complete, then run the same command again.")
+            message = f"Input {source.path} changed while it was read."
+            raise SpectrError(message, hint="Wait until it is complete, then run the same command again.")
     return Survey(files, tuple(shards), total, bad, tuple(refusals))
 
 
@@ -123,7 +124,10 @@ def _listed(inputs: Sequence[Source]) -> str:
 
 
 class _Keys:
-    """64-bit hashes of ids in 256 buckets: eight bytes an id, and sorting needs little beside."""
+    """64-bit hashes of ids, eight bytes each.
+
+    They are kept in 256 buckets, so that sorting them one bucket at a time needs little more memory.
+    """
 
     def __init__(self) -> None:
         self._buckets: list[array[int]] = [array("Q") for _ in range(256)]
@@ -133,7 +137,7 @@ class _Keys:
         self._buckets[value & 255].append(value)
 
     def repeated(self) -> set[int]:
-        """Hashes that occur more than once; two different ids may share one."""
+        """Return the hashes that occur more than once; rarely, two different ids have the same hash."""
         return {a for bucket in self._buckets for a, b in itertools.pairwise(sorted(bucket)) if a == b}
 
 
@@ -142,13 +146,18 @@ def _hash(key: str) -> int:
 
 
 def _refuse_duplicates(found: Iterator[Origin], suspects: set[int]) -> None:
+    """Compare the ids themselves, among those whose hash is suspect.
+
+    Raises:
+        InputError: An id occurs twice.
+    """
     first: dict[str, str] = {}
     pairs: list[str] = []
     for origin in found:
         if _hash(origin.key) not in suspects:
             continue
-        if (place := first.setdefault(origin.key, origin.place)) != origin.place:
-            pairs.append(f"{origin.key!r} at {place} and {origin.place}")
+        if (location := first.setdefault(origin.key, origin.location)) != origin.location:
+            pairs.append(f"{origin.key!r} at {location} and {origin.location}")
     if pairs:
         more = [f"and {len(pairs) - SHOWN_REFUSALS:,} more"] if len(pairs) > SHOWN_REFUSALS else []
         shown = "; ".join(pairs[:SHOWN_REFUSALS] + more)

@@ -1,4 +1,4 @@
-"""Tables as records: the rows of Parquet and CSV files, numbered from 1 without the header."""
+"""Tables as inputs: every row of a Parquet or CSV file becomes the JSON of a record."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from spectr_jobs.errors import InputError
 from spectr_jobs.extras import load
 from spectr_jobs.records import fields
 
-BATCH = 1000
-LONGEST_FIELD = 64 * 2**20
+BATCH = 1000  # rows read at a time from a Parquet file
+LONGEST_FIELD = 64 * 2**20  # characters of a CSV field
+# A CSV file holds texts only. The texts of these columns are parsed as JSON; in ``stop``, a list is, a text is not.
 _TYPED = (fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | {"messages", "token_ids"}) - {"stop"}
 _KNOWN = _TYPED | {"stop", "id", "prompt"}
 
@@ -22,26 +23,26 @@ Columns = Mapping[str, str]
 
 
 def is_table(name: str) -> bool:
-    """Whether a file holds a table, told by its name."""
+    """Return whether a file holds a table, judged by its name."""
     return name.endswith(".parquet") or is_csv(name)
 
 
 def is_csv(name: str) -> bool:
-    """Whether a file is CSV, told by its name."""
+    """Return whether a file is CSV, judged by its name."""
     return name.endswith((".csv", ".csv.gz", ".csv.zst"))
 
 
 def rows(file: BinaryIO, name: str, columns: Columns, start: int) -> Iterator[tuple[int, bytes]]:
-    """Index and JSON of every row, from an index on.
+    """Yield the index of every row, from 0 without the header, and the row as JSON.
 
     Args:
-        file: The content.
+        file: The content of the file.
         name: Name of the file.
-        columns: Columns by the names of the fields that they stand for; the others keep theirs.
-        start: Index of the first row wanted, from 0.
+        columns: The column of every field that has another name there; all other columns keep their names.
+        start: Index of the first row to yield.
 
     Raises:
-        InputError: The file is damaged or has no such column.
+        InputError: The file is damaged, or has no column of a given name.
     """
     of_text = is_csv(name)
     for index, row in _csv(file, name) if of_text else _parquet(file, name, start):
@@ -59,7 +60,7 @@ def _renamed(row: dict[str, Any], columns: Columns, name: str) -> dict[str, Any]
 
 
 def _encode(row: dict[str, Any]) -> bytes:
-    """Dates, decimals and bytes, which JSON does not know, become texts."""
+    """Return a row as JSON. Dates, decimals and bytes, which JSON does not have, become texts."""
     return json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
 
 
@@ -90,12 +91,12 @@ def _csv(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
             _refuse_repeated(name, table.fieldnames or ())
             for index, row in enumerate(table):
                 if None in row or None in row.values():
-                    what = f"{name}: row {index + 1}: got another number of fields than the header has."
-                    raise InputError(what, hint="Quote fields that hold commas.")
+                    message = f"{name}: row {index + 1}: the row and the header have different numbers of fields."
+                    raise InputError(message, hint="Quote fields that hold commas.")
                 yield index, row
         except (csv.Error, UnicodeDecodeError) as error:
-            what = f"{name}: after line {table.line_num}: {error}."
-            raise InputError(what, hint="The file must be CSV in UTF-8.") from error
+            message = f"{name}: after line {table.line_num}: {error}."
+            raise InputError(message, hint="The file must be CSV in UTF-8.") from error
 
 
 def _refuse_repeated(name: str, columns: Sequence[str]) -> None:
@@ -105,7 +106,7 @@ def _refuse_repeated(name: str, columns: Sequence[str]) -> None:
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of texts with its fields of other types read as JSON; an empty cell of a known field is no field."""
+    """Parse the texts of a CSV row that stand for other types. An empty cell of a known field means no field."""
     return {name: _value(name, text) for name, text in row.items() if text or name not in _KNOWN}
 
 

@@ -1,1 +1,9 @@
-"""One line in, one row out; knows no files."""
+"""Records and rows: one line of input becomes a record, and the outcomes of its requests become a row. No files.
+
+record    a line of input, read and checked, in one of two shapes
+prompts   the prompts of a record: texts, token ids, conversations
+fields    the sampling fields of a record: types, ranges, names
+rows      the row of a record: a line of the output or the errors
+logprobs  log-probabilities in the two forms of the API
+tally     counts over rows
+"""

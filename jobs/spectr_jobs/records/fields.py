@@ -1,6 +1,6 @@
-"""The fields of a record: their types, ranges and names, checked in one place for both shapes of input.
+"""The fields of a record: their names, types and ranges, which are the same for both shapes of input.
 
-Every refusal reads ``field: got ..., allowed ...``; whoever knows the place puts ``file:line: `` in front.
+Every error message reads ``field: got ..., allowed ...``. The caller adds the record's location, ``file:line: ``.
 """
 
 from __future__ import annotations
@@ -16,25 +16,30 @@ from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES, Range
 from spectr_runtime.rows.request import SamplingParams
 
-SHOWN = 60
-MAX_COMPLETIONS = 128
+SHOWN = 60  # characters of a value in a message
+MAX_COMPLETIONS = 128  # of one prompt
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """What a field may hold: a predicate, and the same in words."""
+    """The values that a field may have.
+
+    Attributes:
+        accepts: A predicate for values.
+        allowed: The same in words, for messages.
+    """
 
     accepts: Callable[[object], bool]
     allowed: str
 
 
 def is_integer(value: object) -> bool:
-    """Whether a JSON value is an integer; true and false are not."""
+    """Return whether a JSON value is an integer; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def integer(allowed: Range, words: str = "") -> Check:
-    """Return the check for an integer in a range; the words replace the range's bounds in messages."""
+    """Return a check for an integer in a range; ``words`` replaces the range's bounds in messages."""
     return Check(
         lambda value: isinstance(value, int) and is_integer(value) and allowed.holds(value),
         words or f"an integer from {allowed.bounds}",
@@ -46,22 +51,22 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def number(allowed: Range, words: str = "") -> Check:
-    """Return the check for a number in a range; the words replace the range's bounds in messages."""
+    """Return a check for a number in a range; ``words`` replaces the range's bounds in messages."""
     return Check(lambda value: _is_number(value) and allowed.holds(value), words or f"a number from {allowed.bounds}")
 
 
 def is_text(value: object) -> bool:
-    """Whether a JSON value is a text of at least one character."""
+    """Return whether a JSON value is a text of at least one character."""
     return isinstance(value, str) and value != ""
 
 
 def list_of(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
-    """Whether a JSON value is a list, maybe empty, of what is accepted."""
+    """Return a predicate for a list, possibly empty, of accepted values."""
     return lambda value: isinstance(value, list) and all(map(accepts, value))
 
 
 def is_token(value: object) -> bool:
-    """Whether a JSON value may be a token id."""
+    """Return whether a JSON value may be a token id."""
     return isinstance(value, int) and is_integer(value) and value >= 0
 
 
@@ -77,7 +82,7 @@ def _is_bias(value: object) -> bool:
 
 BOOLEAN = Check(lambda value: isinstance(value, bool), "true or false")
 TOP_LOGPROBS = integer(RANGES["logprobs"])
-# What is understood, by name. The last ones say how many completions are wanted and what their rows hold.
+# The fields that are understood. The last four say how many completions are wanted, and what the row holds.
 SAMPLING: Mapping[str, Check] = {
     "max_tokens": integer(RANGES["max_tokens"]),
     "max_completion_tokens": integer(RANGES["max_tokens"]),
@@ -104,7 +109,8 @@ SAMPLING: Mapping[str, Check] = {
     "return_token_ids": BOOLEAN,
 }
 
-# Fields of the OpenAI API and of its common extensions that are not honoured, with the values that ask for nothing.
+# Fields of the OpenAI API and of its common extensions that are not supported, each with the values that are accepted
+# because they ask for nothing. Null is accepted everywhere.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "allowed_token_ids": (),
     "audio": (),
@@ -136,26 +142,26 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
 
 
 def shown(value: object) -> str:
-    """A value as JSON, cut to fit a message."""
+    """Return a value as JSON, cut to fit into a message."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def refusal(name: str, value: object, allowed: str, code: str = "invalid_value") -> RequestError:
-    """The error of a field that holds something else than it may."""
+    """Return the error of a field that has a value which is not allowed."""
     return RequestError(f"{name}: got {shown(value)}, allowed {allowed}.", param=name, code=code)
 
 
 def missing(name: str, allowed: str) -> RequestError:
-    """The error of a field that must be there."""
+    """Return the error of a field that is required and absent."""
     return RequestError(f"{name}: got nothing, allowed {allowed}.", param=name, code="missing_required_parameter")
 
 
 def require(name: str, value: object, check: Check) -> None:
-    """Refuse a value that the check does not accept.
+    """Check the value of a field.
 
     Raises:
-        RequestError: Naming the field, the value and what is allowed.
+        RequestError: The check does not accept the value.
     """
     if not check.accepts(value):
         raise refusal(name, value, check.allowed)
@@ -163,13 +169,13 @@ def require(name: str, value: object, check: Check) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a record asks for beside its prompt.
+    """What a record asks for, apart from its prompts.
 
     Attributes:
-        params: How its completions are sampled.
-        n: Completions of every prompt.
-        echo: Whether their texts begin with the prompt.
-        token_ids: Whether its row holds the token ids that were written.
+        params: Sampling parameters of its completions.
+        n: Number of completions per prompt.
+        echo: Whether the text of a completion begins with its prompt.
+        token_ids: Whether the row contains the token ids of the completions.
     """
 
     params: SamplingParams
@@ -179,10 +185,14 @@ class Wanted:
 
 
 def read_wanted(record: Mapping[str, object], defaults: SamplingParams) -> Wanted:
-    """The sampling fields of a record; a field that is absent or null takes its default.
+    """Read the sampling fields of a record. A field that is absent or null has its default value.
+
+    Args:
+        record: The fields of the record.
+        defaults: Sampling parameters of records that do not set their own.
 
     Raises:
-        RequestError: A field has the wrong type, is out of range, or asks for what is not supported.
+        RequestError: A field has the wrong type, is out of range, or asks for something that is not supported.
     """
     given: dict[str, Any] = {}
     for name, value in record.items():
@@ -233,7 +243,11 @@ def _as_params(given: Mapping[str, Any], defaults: SamplingParams) -> dict[str, 
 
 
 def _logprobs(logprobs: bool | int, top: int) -> int | None:
-    """How many most probable tokens are reported: completions name the number, conversations say true beside it."""
+    """Return the number of most probable tokens to report; None for no log-probabilities.
+
+    The completions API gives the number as ``logprobs``; the chat API gives ``logprobs: true`` and the number as
+    ``top_logprobs``.
+    """
     if top and logprobs is not True:
         raise refusal("top_logprobs", top, "this field only beside logprobs: true")
     if logprobs is True:
@@ -242,6 +256,6 @@ def _logprobs(logprobs: bool | int, top: int) -> int | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question that helps with a misspelt name, or nothing."""
+    """Return a question that suggests a known name in place of a misspelt one; an empty text if none is close."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
     return f" Did you mean {found[0]}?" if found else ""

@@ -1,4 +1,4 @@
-"""Log-probabilities as rows show them: the chat API's entries, and the columns of the completions API."""
+"""Log-probabilities in the forms of the two APIs: an entry per token (chat), a column per property (completions)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from spectr_runtime.rows.request import TokenLogprob
 
-LEAST = -9999.0  # the API's stand-in for the logarithm of nothing, which JSON does not have
+LEAST = -9999.0  # stands for the logarithm of 0 in the API, since JSON has no infinity
 
 
 def entries(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    """One object per token, with the most probable tokens at its place."""
+    """Return one object per token, in the form of the chat API, with the most probable tokens at the same position."""
     return [_entry(token) | {"top_logprobs": [_entry(one) for one in token.top]} for token in tokens]
 
 
@@ -22,9 +22,11 @@ def _entry(token: TokenLogprob) -> dict[str, Any]:
 
 
 def columns(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """One list per property. Of tokens that look alike, parts of a character for instance, the most probable counts.
+    """Return one list per property of the tokens, in the form of the completions API.
 
-    An offset tells how many whole characters were written before its token.
+    ``top_logprobs`` has tokens as keys, by their texts. If several tokens have the same text, for instance because they
+    are parts of a character, the most probable one is kept. ``text_offset`` is the number of whole characters that
+    were written before each token.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     pieces = [len(decoder.decode(token.data)) for token in tokens]
@@ -37,7 +39,7 @@ def columns(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def _by_text(token: TokenLogprob) -> dict[str, float]:
-    """The most probable tokens in descending order, and the written one if it is not among them."""
+    """Return the most probable tokens in descending order, followed by the written token if it is not among them."""
     found: dict[str, float] = {}
     for one in (*token.top, token):
         found.setdefault(one.text, _finite(one.logprob))

@@ -9,10 +9,10 @@ from spectr_runtime.rows.request import Chat, Prompt
 
 
 def read_prompts(value: object) -> tuple[Prompt, ...]:
-    """What ``prompt`` holds: a text, a list of token ids, or a list of several of either.
+    """Read the field ``prompt``: a text, a list of token ids, or a list of several texts or of several such lists.
 
     Raises:
-        RequestError: It is empty, of another type, or mixes both.
+        RequestError: The field is empty or of another type, or mixes texts and token ids.
     """
     several = isinstance(value, list) and any(isinstance(item, str | list) for item in value)
     found: list[Any] = value if isinstance(value, list) and several else [value]
@@ -27,10 +27,10 @@ def _are_tokens(value: object) -> bool:
 
 
 def read_token_ids(value: object) -> Prompt:
-    """A prompt that is given as token ids.
+    """Read the field ``token_ids``: one prompt as token ids.
 
     Raises:
-        RequestError: It is not a non-empty list of token ids.
+        RequestError: The field is not a non-empty list of token ids.
     """
     if not (isinstance(value, list) and _are_tokens(value)):
         raise fields.refusal("token_ids", value, "a non-empty list of token ids")
@@ -38,10 +38,10 @@ def read_token_ids(value: object) -> Prompt:
 
 
 def read_messages(value: object) -> Chat:
-    """A conversation. Lists of text parts are joined; tools, images and sound are refused.
+    """Read the field ``messages``: a conversation. The text parts of a message are joined to one text.
 
     Raises:
-        RequestError: It is empty or malformed, or asks for more than text.
+        RequestError: The field is empty or malformed, or contains tools, images or sound.
     """
     if not isinstance(value, list) or not value:
         raise fields.refusal("messages", value, "a non-empty list of messages")

@@ -1,7 +1,10 @@
-"""A record: one line of input, read and checked. It knows both shapes of input and nothing of files.
+"""A record: one line of input, read and checked.
 
-The OpenAI Batch shape wraps a request in ``custom_id``, ``method``, ``url`` and ``body``; the simple shape is the
-prompt with its sampling fields, and whatever else it holds is carried into the output.
+A record has one of two shapes, that is, forms of its JSON object. The openai shape is a line of OpenAI's Batch API; the
+simple shape is a prompt with its sampling fields, and all other fields are carried into the row:
+
+    {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Once", "max_tokens": 9}}
+    {"id": "a", "prompt": "Once", "max_tokens": 9, "author": "carried into the row"}
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ Shape = Literal["openai", "simple"]
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 PROMPTS = ("prompt", "messages", "token_ids")
+# Fields of a body that are accepted, since they do not change the completions.
 HARMLESS = frozenset(
     {
         "metadata",
@@ -33,7 +37,7 @@ HARMLESS = frozenset(
         "user",
     }
 )
-# Names that the simple shape's output line has for itself; custom_id tells the output lines of the shapes apart.
+# Fields that only the row of a simple record may have; and ``custom_id``, which only the row of an openai record has.
 RESERVED = frozenset({"text", "completions", "finish_reason", "usage", "speculation", "error", "custom_id"})
 _KNOWN = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | RESERVED | {"id", *PROMPTS}
 _BODY = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | HARMLESS
@@ -44,18 +48,18 @@ _ID = fields.Check(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a record came from and how its output line is to look.
+    """Where a record comes from, and what its row repeats of it.
 
     Attributes:
-        place: ``file:line``, for messages.
-        shape: Shape of its line.
-        id: The id as its author wrote it; the place where it has none.
-        url: Endpoint of an OpenAI record.
-        model: Model name of an OpenAI record.
-        carried: Fields of a simple record that go into its output line untouched.
+        location: ``file:line``, for messages.
+        shape: Shape of the record, and therefore of its row.
+        id: The id as it stands in the record; the location, if the record has no valid id.
+        url: Endpoint of an openai record.
+        model: Model name of an openai record.
+        carried: Fields of a simple record that are copied to its row.
     """
 
-    place: str
+    location: str
     shape: Shape
     id: str | int
     url: str | None = None
@@ -64,7 +68,7 @@ class Origin:
 
     @property
     def key(self) -> str:
-        """The id as the decoder and the run directory know it."""
+        """The id as a text, by which the decoder and the run directory know the record."""
         return str(self.id)
 
 
@@ -73,9 +77,9 @@ class Record:
     """A record that can be decoded.
 
     Attributes:
-        origin: Where it came from.
-        prompts: Its prompts.
-        wanted: What it asks for.
+        origin: Where the record comes from.
+        prompts: The prompts of the record.
+        wanted: What the record asks for, apart from the prompts.
     """
 
     origin: Origin
@@ -84,12 +88,12 @@ class Record:
 
     @property
     def size(self) -> int:
-        """Completions that its row holds."""
+        """Number of completions in the record's row."""
         return len(self.prompts) * self.wanted.n
 
     @property
     def requests(self) -> Iterator[Request]:
-        """Its requests, those of one prompt after those of the other, as the API numbers its choices."""
+        """Yield the requests of the record, prompt by prompt, numbered as the API numbers its choices."""
         for index, prompt in enumerate(self.prompts):
             for sample in range(self.wanted.n):
                 choice = index * self.wanted.n + sample
@@ -98,21 +102,21 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A record that cannot be decoded, and why."""
+    """A record that cannot be decoded, and the error that says why."""
 
     origin: Origin
     error: RequestError
 
 
 def load(line: bytes) -> dict[str, Any]:
-    """Decode one line of JSON Lines.
+    """Parse one line of JSON Lines.
 
     Raises:
-        RequestError: It is not UTF-8, not JSON, not an object, or holds what cannot be written back.
+        RequestError: The line is not UTF-8, not JSON or not an object, or holds something that a row could not repeat.
     """
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
-        if b"\\u" in line:
+        if b"\\u" in line:  # an escape may be half of a surrogate pair, which UTF-8 cannot encode
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(
@@ -142,55 +146,55 @@ def _finite(text: str) -> float:
 
 
 def detect(value: Mapping[str, Any]) -> Shape | None:
-    """The shape of a record, or nothing if it has no field that tells."""
+    """Return the shape of a record, or None if it has none of the fields that tell the shapes apart."""
     if any(name in value for name in PROMPTS):
         return "simple"
     return "openai" if "body" in value or "custom_id" in value else None
 
 
-def parse(line: bytes, place: str, shape: Shape, defaults: SamplingParams) -> Record | BadRecord:
+def parse(line: bytes, location: str, shape: Shape, defaults: SamplingParams) -> Record | BadRecord:
     """Read and check one line.
 
     Args:
-        line: The line without its end.
-        place: ``file:line``; in front of every message, and the id of a record that has none.
-        shape: Shape of the file's first record, for lines that do not tell theirs.
-        defaults: Sampling parameters of records that do not say.
+        line: The line without its newline.
+        location: ``file:line``, which begins every message, and is the id of a record that has none.
+        shape: The shape of a record whose own shape cannot be detected.
+        defaults: Sampling parameters of records that do not set their own.
     """
-    origin = Origin(place, shape, place)
+    origin = Origin(location, shape, location)
     try:
         value = load(line)
-        origin = _origin(value, place, detect(value) or shape)
+        origin = _origin(value, location, detect(value) or shape)
         found, wanted = _read_openai(value, defaults) if origin.shape == "openai" else _read_simple(value, defaults)
         _check_echo(found, wanted)
     except RequestError as error:
-        return BadRecord(origin, at_place(error, place))
+        return BadRecord(origin, located(error, location))
     return Record(origin, found, wanted)
 
 
-def at_place(error: RequestError, place: str) -> RequestError:
-    """The same error with the record's place in front of its message."""
-    return type(error)(f"{place}: {error.message}", param=error.param, code=error.code, hint=error.hint)
+def located(error: RequestError, location: str) -> RequestError:
+    """Return the same error with the record's location in front of its message."""
+    return type(error)(f"{location}: {error.message}", param=error.param, code=error.code, hint=error.hint)
 
 
-def _origin(value: Mapping[str, Any], place: str, shape: Shape) -> Origin:
-    """Everything the output line needs, as far as a malformed record has it."""
+def _origin(value: Mapping[str, Any], location: str, shape: Shape) -> Origin:
+    """Return the origin of a record that may be malformed; fields that are not valid are left out."""
     if shape == "openai":
         body = value.get("body")
         model = body.get("model") if isinstance(body, dict) else None
         custom_id, url = value.get("custom_id"), value.get("url")
         return Origin(
-            place,
+            location,
             shape,
-            id=custom_id if isinstance(custom_id, str) and custom_id else place,
+            id=custom_id if isinstance(custom_id, str) and custom_id else location,
             url=url if isinstance(url, str) else None,
             model=model if isinstance(model, str) else None,
         )
     given = value.get("id")
     return Origin(
-        place,
+        location,
         shape,
-        id=given if given is not None and _ID.accepts(given) else place,
+        id=given if given is not None and _ID.accepts(given) else location,
         carried={name: item for name, item in value.items() if name not in _KNOWN},
     )
 

@@ -1,4 +1,12 @@
-"""Rows: the lines of ``output.jsonl`` and ``errors.jsonl``, pure functions of their record and the run's manifest."""
+"""Rows: the lines of ``output.jsonl`` and ``errors.jsonl``.
+
+A row is a function of its record, the outcomes of the record's requests and the manifest of the run. Its shape is that
+of its record: the row of an openai record is a line as the Batch API writes it; the row of a simple record is flat:
+
+    {"id": "a", "text": " upon a time", "token_ids": [703, 258, 640], "finish_reason": "length",
+     "usage": {"prompt_tokens": 1, "completion_tokens": 3},
+     "speculation": {"rounds": 1, "accepted_at_depth": [1, 1]}, "author": "carried into the row"}
+"""
 
 from __future__ import annotations
 
@@ -9,39 +17,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectr_jobs.records import logprobs
-from spectr_jobs.records.record import CHAT, BadRecord, Origin, Record, at_place
+from spectr_jobs.records.record import CHAT, BadRecord, Origin, Record, located
 from spectr_runtime.rows.request import Completion, Failure, Outcome
 
 Row = Mapping[str, Any]
 DEFAULT_MODEL = "spectr"
-RETRYABLE = "server_error"
-_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # JSON itself escapes the others
+RETRYABLE = "server_error"  # type of errors that may not recur
+# Characters that some readers take for the end of a line, and that JSON does not escape by itself.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 def row_of(record: Record, outcomes: Sequence[Outcome], *, seed: int, created: int) -> Row:
-    """The line of a decoded record: in the output if all its completions succeeded, in the errors otherwise.
+    """Return the row of a decoded record: of the output if all its requests succeeded, otherwise of the errors.
 
-    A plain record that asked for one completion has ``text`` and what belongs to it in its row; one that asked for
-    several has a list of such objects, ``completions``.
+    The row of a simple record that asks for one completion has ``text`` and its related fields itself. If the record
+    asks for several completions, the row has a list of objects with these fields, ``completions``.
 
     Args:
-        record: Where they came from.
-        outcomes: What the decoder made of each of its requests, in any order.
-        seed: The run seed; with the record's id it names the request.
-        created: When the run was started, in seconds since 1970.
+        record: The record.
+        outcomes: The outcomes of all its requests, in any order.
+        seed: The run seed; seed and id determine the ids that the row of an openai record has.
+        created: Start of the run, in seconds since 1970.
     """
     ordered = sorted(outcomes, key=lambda outcome: outcome.choice)
     for outcome in ordered:
         if isinstance(outcome, Failure):
-            place = record.origin.place + (f", completion {outcome.choice}" if record.size > 1 else "")
-            return error_row(BadRecord(record.origin, at_place(outcome.error, place)), seed=seed)
+            location = record.origin.location + (f", completion {outcome.choice}" if record.size > 1 else "")
+            return error_row(BadRecord(record.origin, located(outcome.error, location)), seed=seed)
     completions = [outcome for outcome in ordered if isinstance(outcome, Completion)]
     if record.origin.shape == "openai":
         return _openai_row(record.origin, 200, _openai_body(record, completions, seed, created), seed)
-    said = [_said(record, one) for one in completions]
+    simple = [_simple_completion(record, one) for one in completions]
     return {
         "id": record.origin.id,
-        **(said[0] if record.size == 1 else {"completions": said}),
+        **(simple[0] if record.size == 1 else {"completions": simple}),
         "usage": _usage(record, completions),
         "speculation": _speculation(completions),
         **record.origin.carried,
@@ -49,7 +58,7 @@ def row_of(record: Record, outcomes: Sequence[Outcome], *, seed: int, created: i
 
 
 def error_row(bad: BadRecord, *, seed: int) -> Row:
-    """The line of a failed record in the errors file."""
+    """Return the row of a failed record."""
     kind = RETRYABLE if bad.error.retryable else "invalid_request_error"
     error = {"message": str(bad.error), "type": kind, "param": bad.error.param, "code": bad.error.code}
     if bad.origin.shape == "openai":
@@ -58,36 +67,36 @@ def error_row(bad: BadRecord, *, seed: int) -> Row:
 
 
 def encode(row: Row) -> bytes:
-    """A row as one line of UTF-8, whichever characters its reader takes for the end of a line."""
+    """Return a row as one line of UTF-8, with every character escaped that some reader takes for the end of a line."""
     text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate(_LINE_ENDS).encode("utf-8") + b"\n"
 
 
 def key(row: Row) -> str:
-    """The id of a row as the decoder and the run directory know it."""
+    """Return the id of a row's record as a text; see ``Origin.key``."""
     return str(row["custom_id"] if "custom_id" in row else row["id"])
 
 
 def content(row: Row) -> Mapping[str, Any]:
-    """The part of a row that holds ``usage`` and ``speculation``, or ``error``."""
+    """Return the part of a row that contains ``usage`` and ``speculation``, or ``error``."""
     body: Mapping[str, Any] = row["response"]["body"] if "custom_id" in row else row
     return body
 
 
 def token_ids(row: Row) -> list[Sequence[int]]:
-    """Token ids of every completion of a row of the output; nothing if it does not hold them."""
+    """Return the token ids of every completion of a row of the output; an empty list if the row has none."""
     body = content(row)
-    said = body.get("choices" if "custom_id" in row else "completions", [body])
-    return [one["token_ids"] for one in said] if all("token_ids" in one for one in said) else []
+    completions = body.get("choices" if "custom_id" in row else "completions", [body])
+    return [one["token_ids"] for one in completions] if all("token_ids" in one for one in completions) else []
 
 
 def is_failure(row: Row) -> bool:
-    """Whether a row belongs in the errors file."""
+    """Return whether a row belongs into the errors."""
     return content(row).get("error") is not None
 
 
 def is_retryable(row: Row) -> bool:
-    """Whether a row of the errors file may turn out well when its record is decoded again."""
+    """Return whether a row is an error that may not recur when its record is decoded again."""
     error = content(row).get("error")
     return error is not None and error["type"] == RETRYABLE
 
@@ -110,32 +119,32 @@ def _openai_body(record: Record, completions: Sequence[Completion], seed: int, c
         "object": "chat.completion" if chat else "text_completion",
         "created": created,
         "model": origin.model or DEFAULT_MODEL,
-        "choices": [{"index": one.choice, **_chosen(record, one, chat=chat)} for one in completions],
+        "choices": [{"index": one.choice, **_choice(record, one, chat=chat)} for one in completions],
         "usage": usage | {"total_tokens": usage["prompt_tokens"] + usage["completion_tokens"]},
         "speculation": _speculation(completions),
     }
 
 
-def _chosen(record: Record, one: Completion, *, chat: bool) -> dict[str, Any]:
-    """A completion as the API's choice; the token ids are an extension."""
-    said = _said(record, one)
-    text, scored = said.pop("text"), said.pop("logprobs", None)
+def _choice(record: Record, one: Completion, *, chat: bool) -> dict[str, Any]:
+    """Return a completion as a choice of the API, without its index; the token ids are an extension of the API."""
+    fields = _simple_completion(record, one)
+    text, scored = fields.pop("text"), fields.pop("logprobs", None)
     if not chat:
         scored = None if one.logprobs is None else logprobs.columns(one.logprobs)
-        return {"text": text, "logprobs": scored, **said}
+        return {"text": text, "logprobs": scored, **fields}
     scored = None if scored is None else {"content": scored, "refusal": None}
-    return {"message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": scored, **said}
+    return {"message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": scored, **fields}
 
 
-def _said(record: Record, one: Completion) -> dict[str, Any]:
-    """A completion as a plain row has it."""
+def _simple_completion(record: Record, one: Completion) -> dict[str, Any]:
+    """Return the fields of a completion in the row of a simple record."""
     prompt = record.prompts[one.choice // record.wanted.n]
-    said: dict[str, Any] = {"text": f"{prompt}{one.text}" if record.wanted.echo else one.text}
+    fields: dict[str, Any] = {"text": f"{prompt}{one.text}" if record.wanted.echo else one.text}
     if record.wanted.token_ids:
-        said["token_ids"] = list(one.token_ids)
+        fields["token_ids"] = list(one.token_ids)
     if one.logprobs is not None:
-        said["logprobs"] = logprobs.entries(one.logprobs)
-    return said | {"finish_reason": one.finish_reason}
+        fields["logprobs"] = logprobs.entries(one.logprobs)
+    return fields | {"finish_reason": one.finish_reason}
 
 
 def _request_name(origin: Origin, seed: int) -> str:
@@ -143,7 +152,7 @@ def _request_name(origin: Origin, seed: int) -> str:
 
 
 def _usage(record: Record, completions: Sequence[Completion]) -> dict[str, int]:
-    """Token counts over all completions; a prompt counts once, however many completions it has."""
+    """Return the token counts over all completions. A prompt counts once, however many completions it has."""
     return {
         "prompt_tokens": sum(one.usage.prompt_tokens for one in completions[:: record.wanted.n]),
         "completion_tokens": sum(one.usage.completion_tokens for one in completions),

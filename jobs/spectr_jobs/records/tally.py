@@ -1,4 +1,4 @@
-"""The tally: counts over rows, and the figures that follow from them."""
+"""The tally: counts over rows, and the rates that follow from them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from spectr_jobs.records.rows import Row, content
 
 @dataclasses.dataclass(slots=True)
 class Tally:
-    """Sums over rows.
+    """Counts over rows.
 
     Attributes:
-        rows: Rows that were completed.
-        failed: Rows that were not.
-        prompt_tokens: Tokens read.
-        completion_tokens: Tokens written.
-        rounds: Target passes after the prompts.
-        accepted_at_depth: Rounds that accepted at least 1, 2, ... drafts.
+        rows: Number of rows of the output.
+        failed: Number of rows of the errors.
+        prompt_tokens: Number of tokens of the prompts.
+        completion_tokens: Number of tokens that were written.
+        rounds: Number of rounds, which is the number of target passes after the prompts.
+        accepted_at_depth: Number of rounds that accepted at least 1, 2, ... drafts.
     """
 
     rows: int = 0
@@ -30,7 +30,7 @@ class Tally:
     accepted_at_depth: list[int] = dataclasses.field(default_factory=list)
 
     def add(self, row: Row) -> None:
-        """Count one line of the output or the errors file."""
+        """Count a row."""
         body = content(row)
         if body.get("error") is not None:
             self.failed += 1
@@ -42,7 +42,7 @@ class Tally:
         self._add_speculation(speculation["rounds"], speculation["accepted_at_depth"])
 
     def merge(self, other: Tally) -> None:
-        """Add another tally to this one."""
+        """Add the counts of another tally to this one."""
         for name in ("rows", "failed", "prompt_tokens", "completion_tokens"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self._add_speculation(other.rounds, other.accepted_at_depth)
@@ -55,7 +55,7 @@ class Tally:
 
     @property
     def block_efficiency(self) -> float | None:
-        """Tokens per target pass: accepted drafts and one more; none before the first round."""
+        """Tokens per target pass: the accepted drafts and one more token; None before the first round."""
         return (sum(self.accepted_at_depth) + self.rounds) / self.rounds if self.rounds else None
 
     @property
@@ -64,10 +64,10 @@ class Tally:
         return [count / self.rounds for count in self.accepted_at_depth] if self.rounds else []
 
     def to_json(self) -> dict[str, Any]:
-        """The sums as JSON values."""
+        """Return the counts as JSON values."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Tally:
-        """Read what ``to_json`` wrote."""
+        """Return the tally that ``to_json`` turned into JSON values."""
         return Tally(**{**value, "accepted_at_depth": list(value["accepted_at_depth"])})

@@ -1,1 +1,7 @@
-"""What a run looks like afterwards: its summary, its timeline, its page."""
+"""What a run looks like afterwards, or so far: figures, charts and a page.
+
+summary   ``summary.json``, and the same figures as a table on stderr
+timeline  rates over the time of the run, from the events of its sessions
+charts    charts as inline SVG
+page      ``report.html``
+"""

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, for a page that needs no network and no script."""
+"""Charts as inline SVG, for a page that needs neither network nor scripts. All sizes are in pixels."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import math
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 40  # margins around the area between the axes
 COLOURS = ("#2f6fde", "#1b9e8a", "#d98e04", "#c8456c", "#7b5bd6", "#4d8f2f", "#64748b")
 Point = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Axis:
-    """One direction of a chart.
+    """One axis of a chart.
 
     Attributes:
-        label: What it shows, with its unit.
-        low: Value at its start.
-        high: Value at its end.
+        label: Name or unit of the values.
+        low: Value at the start of the axis.
+        high: Value at the end of the axis.
     """
 
     label: str
@@ -29,23 +29,23 @@ class Axis:
 
     @staticmethod
     def up_to(label: str, values: Sequence[float]) -> Axis:
-        """An axis from 0 to a round number that no value exceeds."""
+        """Return an axis from 0 to a round number that no value exceeds."""
         step = _step(max(values, default=0.0))
         return Axis(label, 0.0, step * max(1, math.ceil(max(values, default=0.0) / step)))
 
-    def place(self, value: float, start: float, end: float) -> float:
-        """Where a value lies between two places."""
+    def position(self, value: float, start: float, end: float) -> float:
+        """Return the coordinate of a value, if the axis starts and ends at the given coordinates."""
         return start + (value - self.low) / (self.high - self.low) * (end - start)
 
     def ticks(self) -> list[float]:
-        """Round values along the axis."""
+        """Return round values along the axis."""
         step = _step(self.high - self.low)
         first = math.ceil(self.low / step)
         return [step * number for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
 def _step(span: float) -> float:
-    """A round distance that divides a span into four to nine parts."""
+    """Return a round distance that divides a span into four to nine parts."""
     if span <= 0:
         return 1.0
     rough = 10.0 ** math.floor(math.log10(span / 4))
@@ -53,15 +53,23 @@ def _step(span: float) -> float:
 
 
 def number(value: float) -> str:
-    """A value as short as it is exact enough for a tick."""
+    """Return a value as text, as short as the label of a tick allows."""
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:,.3g}"
 
 
 def line(points: Sequence[Point], x: Axis, y: Axis, title: str, marks: Sequence[tuple[float, str]] = ()) -> str:
-    """A line through points that are sorted by x, and upright marks with a word at their tops."""
+    """Return a chart of a line through points.
+
+    Args:
+        points: The points, sorted by x.
+        x: The horizontal axis.
+        y: The vertical axis.
+        title: Title of the chart, for screen readers.
+        marks: Values of x at which a dashed vertical line is drawn, each with a word above it.
+    """
     path = " ".join(f"{_x(x, a):.1f},{_y(y, b):.1f}" for a, b in points)
-    shape = f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="2" stroke-linejoin="round"/>'
-    return _framed("".join(_mark(_x(x, at), word) for at, word in marks) + shape, x, y, title)
+    drawing = f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="2" stroke-linejoin="round"/>'
+    return _framed("".join(_mark(_x(x, at), word) for at, word in marks) + drawing, x, y, title)
 
 
 def _mark(at: float, word: str) -> str:
@@ -73,13 +81,20 @@ def _mark(at: float, word: str) -> str:
 
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
-    """One dot per point."""
+    """Return a chart with one dot per point."""
     dots = "".join(f'<circle cx="{_x(x, a):.1f}" cy="{_y(y, b):.1f}" r="3"/>' for a, b in points)
     return _framed(f'<g fill="{COLOURS[0]}" fill-opacity="0.5">{dots}</g>', x, y, title)
 
 
 def bars(values: Mapping[str, float], names: str, y: Axis, title: str) -> str:
-    """One upright bar per value, with the value on it as a percentage and below them all what their names are."""
+    """Return a chart with one vertical bar per value.
+
+    Args:
+        values: Shares between 0 and 1, by the name below each bar; they are labelled as percentages.
+        names: Label of the horizontal axis.
+        y: The vertical axis.
+        title: Title of the chart, for screen readers.
+    """
     room = (WIDTH - LEFT - RIGHT) / max(1, len(values))
     width = min(48.0, room * 0.7)
     parts = []
@@ -95,32 +110,37 @@ def bars(values: Mapping[str, float], names: str, y: Axis, title: str) -> str:
 
 
 def shares(values: Mapping[str, tuple[float, str]], title: str) -> str:
-    """One lying bar per share of a whole, with its name before it and what is said of it behind."""
+    """Return a chart with one horizontal bar per share of a whole.
+
+    Args:
+        values: By the name to the left of each bar: the share, between 0 and 1, and a note to its right.
+        title: Title of the chart, for screen readers.
+    """
     left, right = 96, 120
     room = (HEIGHT - TOP) / max(6, len(values))
     parts = []
-    for index, (name, (value, said)) in enumerate(values.items()):
+    for index, (name, (value, note)) in enumerate(values.items()):
         top, width = TOP / 2 + index * room, value * (WIDTH - left - right)
         middle = f'y="{top + room * 0.35 + 4:.1f}"'
         parts.append(
             f'<text x="{left - 8}" {middle} text-anchor="end">{html.escape(name)}</text>'
             f'<rect x="{left}" y="{top:.1f}" width="{width:.1f}" height="{room * 0.7:.1f}" rx="2" '
             f'fill="{COLOURS[index % len(COLOURS)]}"/>'
-            f'<text x="{left + width + 8:.1f}" {middle}>{value:.0%} · {html.escape(said)}</text>'
+            f'<text x="{left + width + 8:.1f}" {middle}>{value:.0%} · {html.escape(note)}</text>'
         )
     return _svg("".join(parts), title, HEIGHT)
 
 
 def _x(axis: Axis, value: float) -> float:
-    return axis.place(value, LEFT, WIDTH - RIGHT)
+    return axis.position(value, LEFT, WIDTH - RIGHT)
 
 
 def _y(axis: Axis, value: float) -> float:
-    return axis.place(value, HEIGHT - BOTTOM, TOP)
+    return axis.position(value, HEIGHT - BOTTOM, TOP)
 
 
-def _framed(shape: str, x: Axis | None, y: Axis, title: str) -> str:
-    """A shape with its axes, their ticks and their labels."""
+def _framed(drawing: str, x: Axis | None, y: Axis, title: str) -> str:
+    """Return a chart: a drawing with its axes, their ticks and their labels. Without ``x``, only ``y`` is drawn."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = [
         f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{_y(y, tick):.1f}" y2="{_y(y, tick):.1f}"/>'
@@ -135,7 +155,7 @@ def _framed(shape: str, x: Axis | None, y: Axis, title: str) -> str:
             for tick in x.ticks()
         ]
         parts.append(_below(x.label))
-    return _svg("".join(parts) + shape, title, HEIGHT)
+    return _svg("".join(parts) + drawing, title, HEIGHT)
 
 
 def _below(label: str) -> str:
@@ -143,7 +163,7 @@ def _below(label: str) -> str:
 
 
 def _svg(content: str, title: str, height: float) -> str:
-    said = html.escape(title)
+    label = html.escape(title)
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{said}"><title>{said}</title>{content}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{label}"><title>{label}</title>{content}</svg>'
     )

@@ -1,11 +1,11 @@
-"""The report of a run: one HTML page with pictures, readable without network."""
+"""The report of a run: one HTML page of charts and tables, which needs no network."""
 
 from __future__ import annotations
 
 import html
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,24 @@ from spectr_jobs.run_directory.layout import ERRORS, OUTPUT, REPORT
 from spectr_jobs.run_directory.sessions import DONE
 from spectr_runtime.files import replace
 
-DOTS = 2000
-SHOWN_MESSAGE = 200
-SHOWN_MARKS = 8
+DOTS = 2000  # of the scatter chart, at most about so many
+SHOWN_MESSAGE = 200  # characters of an error message
+SHOWN_MARKS = 8  # interruptions that can still be told apart in a chart
 UNKNOWN_END = "killed or running"
-NONE = "-"
+NONE = "-"  # a figure that there is not
 
 Figures = Mapping[str, Any]
 
 
 def write(run: RunDirectory) -> Path:
-    """Write ``report.html``; the run may be incomplete."""
+    """Write ``report.html`` and return its path. The run may be incomplete."""
     path = run.path / REPORT
     replace(path, [page(run).encode("utf-8")])
     return path
 
 
 def page(run: RunDirectory) -> str:
-    """The page's HTML."""
+    """Return the HTML of the page."""
     figures = summary.summarize(run)
     sections = [
         _head(run, figures),
@@ -99,8 +99,10 @@ def _over_time(run: RunDirectory, sessions: Sequence[Figures]) -> list[str]:
     unit, size = unit_of(bins[-1].at)
     time = Axis(unit, 0.0, max(bins[-1].at / size, 1e-9))
     marks = [(at / size, word) for at, word in _interruptions(sessions)]
-    speed = [(one.at / size, one.tokens_per_second) for one in bins]
-    efficiency = [(one.at / size, one.block_efficiency) for one in bins if one.block_efficiency is not None]
+    speed = [(interval.at / size, interval.tokens_per_second) for interval in bins]
+    efficiency = [
+        (interval.at / size, interval.block_efficiency) for interval in bins if interval.block_efficiency is not None
+    ]
     pictures = {
         "Tokens per second over time": ("tokens/s", speed, marks),
         "Block efficiency over time": ("tokens per target pass", efficiency, []),
@@ -113,13 +115,16 @@ def _over_time(run: RunDirectory, sessions: Sequence[Figures]) -> list[str]:
 
 
 def unit_of(seconds: float) -> tuple[str, float]:
-    """The unit that a time of so many seconds is told in, and its seconds."""
+    """Return the unit in which a time is shown, and the length of the unit in seconds."""
     units = (("seconds", 1.0), ("minutes", 60.0), ("hours", 3600.0))
     return next((unit for unit in units if seconds < 180 * unit[1]), units[-1])
 
 
 def _interruptions(sessions: Sequence[Figures]) -> list[tuple[float, str]]:
-    """Seconds since the first session's start, and why a session ended; none if there are too many to be read."""
+    """Return when and why sessions were interrupted, in seconds since the start of the first session.
+
+    The list is empty if it would be too long to be read in a chart.
+    """
     first = min(session["time"] for session in sessions)
     found = [
         (session["time"] + session["seconds"] - first, session["ended"] or UNKNOWN_END)
@@ -144,16 +149,17 @@ def _time(figures: Figures) -> str:
 
 
 def _plans(figures: Figures) -> str:
-    """Which plan rounds took, where there was a choice."""
+    """Return the chart of rounds by plan; an empty text if there was one plan only."""
     rounds = sum(figures["plans"].values())
     values = {plan: (count / rounds, f"{count:,} rounds") for plan, count in figures["plans"].items()}
     return charts.shares(values, "Rounds by plan") if len(values) > 1 else ""
 
 
 def _lengths(run: RunDirectory, completed: int) -> str:
-    """A dot per row, or per so many rows that there are not too many dots."""
+    """Return the chart of lengths: a dot for every row of the output, or for every n-th if there are too many."""
     points = []
-    for index, line in enumerate(_lines(run, OUTPUT)):
+    lines = itertools.chain.from_iterable(journal.lines(run.shard(number) / OUTPUT) for number in run.shards)
+    for index, line in enumerate(lines):
         if index % (completed // DOTS + 1) == 0:
             usage = rows.content(json.loads(line))["usage"]
             points.append((usage["prompt_tokens"], usage["completion_tokens"]))
@@ -164,14 +170,9 @@ def _lengths(run: RunDirectory, completed: int) -> str:
     return charts.scatter(list(zip(x, y, strict=True)), *axes, "Lengths of prompts and completions")
 
 
-def _lines(run: RunDirectory, part: str) -> Iterator[bytes]:
-    return itertools.chain.from_iterable(journal.lines(run.shard(number) / part) for number in run.shards)
-
-
 def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
     first: dict[str, Figures] = {}
-    for line in _lines(run, ERRORS):
-        row = json.loads(line)
+    for row in itertools.chain.from_iterable(journal.rows(run.shard(number) / ERRORS) for number in run.shards):
         first.setdefault(rows.content(row)["error"]["code"], row)
     cells = [
         (

@@ -1,4 +1,4 @@
-"""The summary of a run: ``summary.json``, and the same for a reader on stderr."""
+"""The summary of a run: ``summary.json``, and the same figures as a table on stderr."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SHOWN_FAILURES = 4
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
-    """The summary of a run, as far as it is.
+    """Return the summary of a run, or of what is done of it so far.
 
-    ``seconds`` is the time in which at least one process decoded, and rates are over it; ``process_seconds`` is its sum
-    over the processes. Loading is in neither.
+    ``seconds`` is the time during which at least one process decoded, and rates are relative to it. ``process_seconds``
+    is the sum of the decoding times of all processes. Neither includes the loading of the models.
     """
     tally, manifest, sessions = run.tally(run.shards), run.manifest, [*read_sessions(run.sessions)]
     ends = [session.start + session.last.seconds for session in sessions]
@@ -58,7 +58,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of spans of time."""
+    """Return the length of the union of intervals of time."""
     covered, reached = 0.0, -math.inf
     for start, end in sorted(spans):
         covered += max(0.0, end - max(start, reached))
@@ -67,13 +67,13 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def failures(run: RunDirectory) -> Counter[str]:
-    """Failed records so far by their code."""
+    """Count the failed records by the code of their error."""
     paths = (run.shard(number) / ERRORS for number in run.shards)
     return Counter(content(row)["error"]["code"] for path in paths for row in journal.rows(path))
 
 
 def _session(session: PastSession) -> dict[str, Any]:
-    """Return what a session did: its facts, its last counts, and in ``ended`` the reason why it ended, if it did."""
+    """Return the facts of a session, its last counts, and as ``ended`` the reason why it ended, if it did."""
     last = session.last
     return dict(session.facts) | {
         "seconds": last.seconds,
@@ -85,7 +85,7 @@ def _session(session: PastSession) -> dict[str, Any]:
 
 
 def _plans(plans: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """Rounds of each plan."""
+    """Return the sum of the rounds of every plan."""
     total: Counter[str] = Counter()
     for rounds in plans:
         total.update(rounds)
@@ -93,7 +93,10 @@ def _plans(plans: Iterable[Mapping[str, int]]) -> Counter[str]:
 
 
 def _timing(timings: Iterable[Mapping[str, float]], seconds: float) -> dict[str, Any]:
-    """Seconds by stage and their share of all; ``other`` is what the decoder does not account for."""
+    """Return the seconds of every stage and their share of the whole.
+
+    The stage ``other`` is the time that the decoder assigns to no stage.
+    """
     sums: dict[str, float] = {}
     for timing in timings:
         for stage, spent in timing.items():
@@ -110,11 +113,11 @@ def _rounded(value: float | None) -> float | None:
 
 
 def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
-    """The summary as a small aligned table.
+    """Return a summary as a table for the terminal.
 
     Args:
-        summary: What ``write`` returned.
-        files: What the reader may want to open, by name; empty ones are left out.
+        summary: A summary that ``summarize`` returned.
+        files: Paths of the files to list, by name; empty files are left out.
     """
     failed = f", {summary['failed']:,} failed" if summary["failed"] else ""
     lines = [
@@ -141,7 +144,7 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
 
 def _failed(failures: Mapping[str, int]) -> list[tuple[str, str]]:
     kinds = [f"{count:,} {code}" for code, count in failures.items()]
-    more = [f"{len(kinds) - SHOWN_FAILURES} kinds more"] if len(kinds) > SHOWN_FAILURES else []
+    more = [f"{len(kinds) - SHOWN_FAILURES} more kinds"] if len(kinds) > SHOWN_FAILURES else []
     return [("failures", ", ".join(kinds[:SHOWN_FAILURES] + more))] if kinds else []
 
 
@@ -156,7 +159,7 @@ def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def write(run: RunDirectory) -> dict[str, Any]:
-    """Summarize a complete run, write ``summary.json`` and return it."""
+    """Summarize a complete run, write the summary to ``summary.json`` and return it."""
     summary = summarize(run)
     text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
     replace(run.summary, [text.encode()])

@@ -1,4 +1,4 @@
-"""The timeline of a run: rates over time, summed over the processes that decoded, from the events of their sessions."""
+"""The timeline of a run: rates over time, summed over all processes, computed from the events of their sessions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 from spectr_jobs.run_directory.sessions import PastSession, State, read_sessions
 
-BINS = 120
+BINS = 120  # points of a chart
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Span:
-    """What one session did between two of its events.
+    """The work of one session between two of its events.
 
     Attributes:
-        start: When it began, in seconds since 1970.
-        end: When it ended.
-        tokens: Tokens written.
-        rounds: Target passes.
-        accepted: Drafts accepted.
+        start: Time of the first event, in seconds since 1970.
+        end: Time of the second event.
+        tokens: Tokens written between them.
+        rounds: Target passes between them.
+        accepted: Drafts accepted between them.
     """
 
     start: float
@@ -33,12 +33,12 @@ class Span:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bin:
-    """A stretch of the run's time.
+    """The rates in one of the equal intervals into which the time of a run is divided.
 
     Attributes:
-        at: Its middle, in seconds since the first session's start.
-        tokens_per_second: Over all sessions.
-        block_efficiency: Tokens per target pass; none where there was no pass.
+        at: Middle of the interval, in seconds since the first session's start.
+        tokens_per_second: Sum over all sessions.
+        block_efficiency: Tokens per target pass; None if there was no pass.
     """
 
     at: float
@@ -47,16 +47,20 @@ class Bin:
 
 
 def spans(folder: Path) -> list[Span]:
-    """Return what all sessions of a run did, piece by piece.
+    """Return the work of all sessions of a run, from event to event.
 
     Args:
-        folder: Where the events of the sessions are.
+        folder: Folder of the events of the sessions.
     """
     return [span for session in read_sessions(folder) for span in _spans(session)]
 
 
 def _spans(session: PastSession) -> Iterator[Span]:
-    """Yield the pieces of one session; their times are those since its start, which no change of a clock affects."""
+    """Yield the work of one session from event to event.
+
+    The times are the session's start plus the seconds that the session counted itself, so no change of the machine's
+    clock affects them.
+    """
     for before, after in pairwise((State(), *session.states)):
         first, last = before.tally, after.tally
         yield Span(
@@ -68,22 +72,22 @@ def _spans(session: PastSession) -> Iterator[Span]:
         )
 
 
-def bins(pieces: Sequence[Span]) -> list[Bin]:
-    """The run's time in equal stretches; what a session did is spread evenly over its pieces."""
-    pieces = [piece for piece in pieces if piece.end > piece.start]
-    if not pieces:
+def bins(spans: Sequence[Span]) -> list[Bin]:
+    """Divide the time of a run into equal intervals. The work of a span is taken to be spread evenly over its time."""
+    spans = [span for span in spans if span.end > span.start]
+    if not spans:
         return []
-    start, end = min(piece.start for piece in pieces), max(piece.end for piece in pieces)
+    start, end = min(span.start for span in spans), max(span.end for span in spans)
     width = (end - start) / BINS
-    return [_bin(pieces, start + index * width, width, start) for index in range(BINS)]
+    return [_bin(spans, start + index * width, width, start) for index in range(BINS)]
 
 
-def _bin(pieces: Sequence[Span], low: float, width: float, start: float) -> Bin:
+def _bin(spans: Sequence[Span], low: float, width: float, start: float) -> Bin:
     tokens = rounds = accepted = 0.0
-    for piece in pieces:
-        share = max(0.0, min(low + width, piece.end) - max(low, piece.start)) / (piece.end - piece.start)
-        tokens += share * piece.tokens
-        rounds += share * piece.rounds
-        accepted += share * piece.accepted
+    for span in spans:
+        share = max(0.0, min(low + width, span.end) - max(low, span.start)) / (span.end - span.start)
+        tokens += share * span.tokens
+        rounds += share * span.rounds
+        accepted += share * span.accepted
     efficiency = (accepted + rounds) / rounds if rounds else None
     return Bin(low + width / 2 - start, tokens / width, efficiency)

@@ -1,4 +1,4 @@
-"""The run directory: its manifest, the paths in it, and the merge once all shards are sealed. See ``layout``."""
+"""The run directory: its manifest, its paths, the counts of its rows, and the merge of its shards. See ``layout``."""
 
 from __future__ import annotations
 
@@ -36,10 +36,16 @@ _PIECE = 1 << 20  # bytes copied at a time
 
 
 class ShardReader:
-    """Reads the records of shards again. In ascending order of shards it reads a compressed input only once."""
+    """Reads the records of shards from the inputs.
+
+    Asked for shards in ascending order, it reads an input that cannot be entered in the middle, for instance a
+    compressed file, only once.
+
+    Args:
+        manifest: The manifest, which says where every shard starts.
+    """
 
     def __init__(self, manifest: RunManifest) -> None:
-        """Prepare; inputs are opened as they are needed."""
         self._manifest = manifest
         inputs = [file.source for file in manifest.files]
         self._reader = Reader(inputs, [file.shape for file in manifest.files], manifest.terms.sampling)
@@ -52,14 +58,19 @@ class ShardReader:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """A run directory with its manifest."""
+    """A run directory with its manifest.
+
+    Attributes:
+        path: The folder.
+        manifest: The contents of its manifest.
+    """
 
     path: Path
     manifest: RunManifest
 
     @staticmethod
     def is_begun(path: Path) -> bool:
-        """Tell whether a folder is a run directory that has its manifest."""
+        """Return whether a folder is a run directory that has its manifest."""
         return (path / MANIFEST).is_file()
 
     @staticmethod
@@ -78,32 +89,34 @@ class RunDirectory:
 
     @staticmethod
     def reserve(path: Path) -> None:
-        """Make the folder of a run directory, unless it is there.
+        """Make the folder of a run directory, unless there is one.
+
+        The lock file, which is made here, marks a folder as a run directory before it has its manifest.
 
         Raises:
-            UsageError: The folder holds something else, or a file is in its place.
+            UsageError: The folder holds something else, or the path is a file.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(
-                f"{path} cannot be a run directory: a file is in its place.", hint="Take another."
+                f"{path} cannot be a run directory: it is a file, or a folder above it is.", hint="Name a folder."
             ) from error
-        found = {one.name for one in path.iterdir()}  # at one look, since other ranks begin at the same time
+        found = {entry.name for entry in path.iterdir()}  # listed once, since other ranks may begin at the same time
         if found and LOCK not in found:
             raise UsageError(f"{path} is not empty and is not a run directory.", hint="Take a new run directory.")
         (path / LOCK).touch()
 
     @staticmethod
     def start(path: Path, make: Callable[[], RunManifest]) -> tuple[RunDirectory, bool]:
-        """Write the manifest, or read the one that is there. Of several processes one writes and the others wait.
+        """Write the manifest, or read the one that is there. Of several processes, one writes it and the others wait.
 
         Args:
             path: The folder, reserved.
-            make: Makes the manifest.
+            make: Makes the manifest; called only if there is none.
 
         Returns:
-            The run directory, and whether it is new.
+            The run directory, and whether this process has written its manifest.
         """
         with held(path / LOCK):
             new = not RunDirectory.is_begun(path)
@@ -113,42 +126,42 @@ class RunDirectory:
         return RunDirectory.open(path), new
 
     def reading(self, inputs: Sequence[Source]) -> RunDirectory:
-        """Return the same run directory, its inputs read from where they are now.
+        """Return the same run directory with other paths of its inputs.
 
         Args:
-            inputs: Files with the content of the manifest's, in their order.
+            inputs: The same inputs as in the manifest, in the same order, where they are now.
         """
-        files = tuple(file.at(one.path) for file, one in zip(self.manifest.files, inputs, strict=True))
+        files = tuple(file.at(source.path) for file, source in zip(self.manifest.files, inputs, strict=True))
         return RunDirectory(self.path, dataclasses.replace(self.manifest, files=files))
 
     @property
     def sessions(self) -> Path:
-        """Folder of the sessions' events."""
+        """The folder of the sessions' events."""
         return self.path / SESSIONS
 
     @property
     def summary(self) -> Path:
-        """The summary, which is there once everything is merged."""
+        """The file of the summary, which exists once everything is merged."""
         return self.path / SUMMARY
 
     @property
     def lock(self) -> Path:
-        """The file whose lock a process holds while it changes what all processes share."""
+        """The lock file, whose lock a process holds while it writes files that all processes of the run share."""
         return self.path / LOCK
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names of the files that are sealed in a shard, and merged."""
+        """The names of a sealed shard's files, which are also the names of the merged files."""
         return tuple(name + PACKED for name in PARTS) if self.manifest.terms.compress else PARTS
 
     @property
     def files(self) -> dict[str, Path]:
-        """What is merged, by name."""
+        """The files to show to the user after the merge, by name: output, errors and summary."""
         return {name.partition(".")[0]: self.path / name for name in self.parts} | {"summary": self.summary}
 
     @property
     def shards(self) -> range:
-        """Numbers of all shards."""
+        """The numbers of all shards."""
         return range(len(self.manifest.shards))
 
     def shard(self, number: int) -> Path:
@@ -156,7 +169,7 @@ class RunDirectory:
         return self.path / SHARDS / f"{number:05d}"
 
     def is_sealed(self, number: int) -> bool:
-        """Tell whether a shard is complete."""
+        """Return whether a shard is sealed, and therefore complete."""
         return (self.shard(number) / SEAL).exists()
 
     def done(self, number: int) -> set[str]:
@@ -164,7 +177,7 @@ class RunDirectory:
         return {key(row) for name in PARTS for row in journal.rows(self.shard(number) / name)}
 
     def tally(self, shards: Iterable[int]) -> Tally:
-        """Count the rows of some shards; of one that is not sealed, the rows so far."""
+        """Count the rows of some shards. In a shard that is not sealed, the rows so far are counted."""
         total = Tally()
         for number in shards:
             folder = self.shard(number)
@@ -177,7 +190,7 @@ class RunDirectory:
         return total
 
     def merge(self) -> None:
-        """Write the merged parts from the sealed shards, one after another."""
+        """Write the merged output and errors: the files of all shards, one after another. All shards must be sealed."""
         for name in self.parts:
             with replacing(self.path / name) as whole:
                 for number in self.shards:
@@ -185,5 +198,5 @@ class RunDirectory:
                         shutil.copyfileobj(part, whole, _PIECE)
 
     def merge_events(self) -> None:
-        """Write the events of all sessions into one file, by time."""
+        """Write the events of all sessions into one file, sorted by time."""
         replace(self.path / EVENTS, merged_events(self.sessions))

@@ -1,7 +1,8 @@
-"""The journal: an append-only file of whole lines that a kill at any instant leaves readable.
+"""The journal: an append-only file of rows, one JSON object per line, that stays readable if a kill ends its process.
 
-A line counts once its newline is there. Opening a journal cuts off the line that a kill tore, and takes out lines that
-are not rows, as a power cut can leave them. A finished journal may be packed: the same lines in a compressed file.
+A line counts as soon as its newline is in the file. When a journal is opened, a last line that a kill has torn is cut
+off, and lines that are no JSON objects, as a power cut can leave them, are removed. A finished journal may be packed:
+the same lines in a compressed file beside it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _STEP = 1 << 16  # bytes read at a time while the last newline is looked for
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A whole and sound line of a journal.
+    """A sound line of a journal: one that is whole and holds a JSON object.
 
     Attributes:
-        offset: Where the line starts, in bytes; of a packed journal, in the bytes of its content.
+        offset: Offset of the line's first byte; in a packed journal, after decompression.
         line: The line with its newline.
-        row: What the line holds.
+        row: The JSON object.
     """
 
     offset: int
@@ -38,21 +39,25 @@ class Entry:
 
 
 class Journal:
-    """Rows that are appended with one write each.
+    """A journal that is open for appending.
 
     Attributes:
         path: The file.
-        damaged: Lines that had to be taken out when the file was opened.
+        damaged: Number of lines that had to be removed when the file was opened.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or make it; what a kill or a power cut left of a line is taken out."""
+        """Open the file, or make it, and remove damaged lines."""
         self.path = path
         self.damaged = mend(path)
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def append(self, line: bytes) -> None:
-        """Append a line; after a failed write, for instance on a full disk, nothing of the line stays."""
+        """Append a line. If that fails, for instance because the disk is full, nothing of the line stays.
+
+        Raises:
+            OSError: The write failed; the error names the file.
+        """
         before = os.fstat(self._file).st_size
         try:
             rest = memoryview(line)
@@ -63,7 +68,7 @@ class Journal:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def sync(self) -> None:
-        """Wait until everything appended is on the disk."""
+        """Wait until all appended lines are on the disk."""
         _fdatasync(self._file)
 
     def close(self) -> None:
@@ -73,19 +78,19 @@ class Journal:
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a journal; none where there is no file.
+    """Yield the rows of a journal; a journal without a file has none.
 
     Raises:
-        SpectrError: The journal is packed, and damaged.
+        SpectrError: The journal is packed, and the compressed file is damaged.
     """
     return (entry.row for entry in entries(path))
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """Yield the whole and sound lines of a journal with their rows; none where there is no file.
+    """Yield the sound lines of a journal with their rows; a journal without a file has none.
 
     Raises:
-        SpectrError: The journal is packed, and damaged.
+        SpectrError: The journal is packed, and the compressed file is damaged.
     """
     for offset, line in _lines(path):
         if (row := _row(line)) is not None:
@@ -93,12 +98,12 @@ def entries(path: Path) -> Iterator[Entry]:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Yield the whole lines of a journal, unread; none where there is no file."""
+    """Yield the whole lines of a journal without parsing them; a journal without a file has none."""
     return (line for _, line in _lines(path) if line.endswith(b"\n"))
 
 
-def whole(path: Path) -> int:
-    """Return the number of bytes up to and with the last newline of a file."""
+def _end_of_last_line(path: Path) -> int:
+    """Return the offset just after the last newline of a file."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -112,12 +117,12 @@ def whole(path: Path) -> int:
 
 
 def mend(path: Path) -> int:
-    """Cut a torn last line back to the last newline, and take out lines that are not rows.
+    """Cut off a torn last line, and remove lines that hold no JSON object.
 
     Returns:
-        The number of lines that were taken out.
+        The number of lines that were removed; a torn last line is expected after a kill, and does not count.
     """
-    if path.exists() and (end := whole(path)) < path.stat().st_size:
+    if path.exists() and (end := _end_of_last_line(path)) < path.stat().st_size:
         os.truncate(path, end)
     damaged = sum(_row(line) is None for _, line in _lines(path))
     if damaged:
@@ -126,7 +131,7 @@ def mend(path: Path) -> int:
 
 
 def pack(path: Path) -> Path:
-    """Make a compressed copy of a journal beside it. Once the journal is removed, its rows are read from the copy.
+    """Make a compressed copy of a journal beside it. When the journal is removed, its rows are read from the copy.
 
     Returns:
         The path of the copy.
@@ -138,11 +143,12 @@ def pack(path: Path) -> Path:
 
 
 def packed_path(path: Path) -> Path:
-    """Return where the compressed copy of a journal is."""
+    """Return the path of the compressed copy of a journal."""
     return path.with_name(path.name + PACKED)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a journal, packed or not, with their offsets; the last line may be torn."""
     found = path if path.exists() else packed_path(path)
     if not found.exists():
         return
@@ -153,11 +159,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield offset, line
                 offset += len(line)
     except Damaged as error:
-        hint = f"Remove the folder {found.parent}: its records are decoded again."
+        hint = f"Remove the folder {found.parent}; the next run of the same command decodes its records again."
         raise SpectrError(f"{found} is damaged: {error}.", hint=hint) from error
 
 
 def _row(line: bytes) -> Row | None:
+    """Return the JSON object of a line, or None if the line is torn or damaged."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:

@@ -1,16 +1,18 @@
 """Names of the files and folders in a run directory.
 
-    RUN/lock                                     held by a process that changes what all share
+    RUN/lock                                     locked by a process that writes files which all processes share
     RUN/manifest.json                            what fixes every row: inputs, bundle, seed, sampling defaults, shards
+    RUN/stdin.jsonl                              standard input, if it is an input
     RUN/shards/00012/{output,errors}.jsonl       journals while the shard is decoded; in input order once it is sealed,
                                                  then with --compress as .jsonl.zst, like the merged files
     RUN/shards/00012/sealed.json                 the shard's counts and hashes, written when the shard is sealed
-    RUN/shards/00012/lock                        held by the process that decodes the shard
+    RUN/shards/00012/lock                        locked by the process that decodes the shard
     RUN/sessions/*.jsonl                         events, one file per process
-    RUN/output.jsonl, errors.jsonl, events.jsonl everything, merged; rows in input order, events by time
-    RUN/summary.json, audit.json, report.html    what the commands tell of the run
+    RUN/output.jsonl, errors.jsonl               the rows of all shards, in input order, once all are sealed
+    RUN/events.jsonl                             the events of all sessions, by time
+    RUN/summary.json, audit.json, report.html    written by the commands run, audit and report
 
-The shards are the truth; what is merged from them can be made again at any time.
+The files of the shards decide what is done. The merged files are copies, and can be made again at any time.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ SESSIONS = "sessions"
 OUTPUT = "output.jsonl"
 ERRORS = "errors.jsonl"
 PARTS = (OUTPUT, ERRORS)
-PACKED = ".zst"  # what the name of a compressed part ends in
+PACKED = ".zst"  # added to the name of a part when it is compressed
 EVENTS = "events.jsonl"
 SUMMARY = "summary.json"
 AUDIT = "audit.json"

@@ -1,4 +1,4 @@
-"""A lock that the kernel drops with the process that holds it, however that process ends."""
+"""A lock on a file that the kernel releases when the process that holds it ends, in whatever way it ends."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from spectr_jobs.run_directory.layout import LOCK
 
 
 class Lock:
-    """An exclusive lock on a file. It works between the processes of a machine, and over NFS between machines."""
+    """An exclusive lock that this process holds. It works between processes of a machine, and over NFS.
+
+    Args:
+        handle: The descriptor of the locked file. Use ``try_take`` to get a lock.
+    """
 
     def __init__(self, handle: int) -> None:
-        """Take over an open and locked file; use ``try_take``."""
         self._handle = handle
 
     @staticmethod
     def try_take(path: Path) -> Lock | None:
-        """Take the lock, or return None if another process holds it."""
+        """Take the lock on a file, or return None if another process holds it."""
         return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
-        """Give the lock back. The file stays: removing it would let two processes lock two files of one name."""
+        """Release the lock. The file stays, since removing it would let two processes lock two files of one name."""
         os.close(self._handle)
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether no process holds the lock of a folder; the folder may not exist yet."""
+    """Return whether no process holds the lock of a shard's folder; the folder may not exist yet."""
     if not folder.exists():
         return True
     lock = Lock.try_take(folder / LOCK)
@@ -54,6 +57,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def _lock(path: Path, operation: int) -> Lock | None:
+    """Open a file and lock it; return None if the operation must not wait and another process holds the lock."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, operation)

@@ -1,4 +1,8 @@
-"""The manifest of a run: everything that fixes its rows. How they are decoded (plan, batch, device) may change."""
+"""The manifest of a run: everything that fixes its rows, written once when the run starts.
+
+Plan, batch size, backend and device are not in it: they do not change the law of the rows, and may differ from session
+to session.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,20 @@ from spectr_runtime.errors import UsageError
 from spectr_runtime.rows.request import SamplingParams
 
 FORMAT_VERSION = 1
-DEFAULTS = ("max_tokens", "temperature", "top_p", "top_k")
+DEFAULTS = ("max_tokens", "temperature", "top_p", "top_k")  # sampling parameters that the command line sets
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Terms:
-    """What a resumed run must agree on with the command that started it.
+    """The values that every command which continues a run must repeat.
 
     Attributes:
         bundle_sha256: Hash of the bundle.
         seed: The run seed.
-        sampling: Parameters of records that do not say.
-        limit: Records taken from the inputs; all if there is none.
+        sampling: Sampling parameters of records that do not set their own.
+        limit: Number of records to decode, from the first on; None for all.
         shard_size: Records per shard.
-        compress: ``zst`` if what is sealed and merged is compressed.
+        compress: ``zst`` if sealed shards and merged files are compressed.
     """
 
     bundle_sha256: str
@@ -38,8 +42,8 @@ class Terms:
     shard_size: int
     compress: str | None = None
 
-    def named(self) -> dict[str, object]:
-        """The terms by the names that a user knows them by."""
+    def by_option(self) -> dict[str, object]:
+        """Return the terms by the names of the options and arguments that set them."""
         return {
             "bundle": self.bundle_sha256,
             "--seed": self.seed,
@@ -55,14 +59,14 @@ class RunManifest:
     """The contents of ``manifest.json``.
 
     Attributes:
-        created: When the run was started, in seconds since 1970.
-        bundle: Folder of the bundle.
-        terms: What a resumed run must agree on.
-        files: The inputs, which it must agree on too.
-        records: Records in all.
-        bad: Records among them that cannot be decoded.
-        shards: Where every shard starts.
-        versions: Versions of the tools, when the run was started.
+        created: Start of the run, in seconds since 1970.
+        bundle: Path of the bundle.
+        terms: The values that every command which continues the run must repeat.
+        files: The inputs, which must also stay the same.
+        records: Number of records.
+        bad: Number of these records that cannot be decoded.
+        shards: Position of the first record of every shard.
+        versions: Versions of Python and of packages at the start of the run.
     """
 
     created: int
@@ -75,15 +79,19 @@ class RunManifest:
     versions: Mapping[str, str]
 
     def to_json(self, folder: Path) -> dict[str, Any]:
-        """The manifest as JSON values, for a run directory; paths are those of ``paths.kept``."""
+        """Return the manifest as JSON values.
+
+        Args:
+            folder: The run directory, from which relative paths are stored; see ``paths``.
+        """
         terms = dataclasses.asdict(self.terms)
         terms["sampling"] = {name: terms["sampling"][name] for name in DEFAULTS}
         return {
             "format_version": FORMAT_VERSION,
             "created": self.created,
-            "bundle": paths.kept(self.bundle, folder),
+            "bundle": paths.to_stored(self.bundle, folder),
             "terms": terms,
-            "files": [dataclasses.asdict(file.at(paths.kept(file.path, folder))) for file in self.files],
+            "files": [dataclasses.asdict(file.at(paths.to_stored(file.path, folder))) for file in self.files],
             "records": self.records,
             "bad": self.bad,
             "versions": dict(self.versions),
@@ -95,7 +103,7 @@ class RunManifest:
         """Read a manifest.
 
         Raises:
-            UsageError: It is damaged, or was written by another version.
+            UsageError: The file is damaged, or was written by another version.
         """
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -110,20 +118,20 @@ class RunManifest:
             raise UsageError(f"{path} is damaged: {error!r}.", hint="Take a new run directory.") from error
 
     def size_of(self, shard: int) -> int:
-        """Records of a shard."""
+        """Return the number of records of a shard; the last shard may be smaller than the others."""
         return min(self.terms.shard_size, self.records - shard * self.terms.shard_size)
 
     def check(self, terms: Terms, files: tuple[InputFile, ...]) -> None:
-        """Refuse to go on with other terms or other inputs.
+        """Check that a command continues the run with the same terms and inputs.
 
         Args:
-            terms: Those of the command.
-            files: Its inputs; what they hold is not looked at, only their fingerprints.
+            terms: The terms of the command.
+            files: The inputs of the command, of which labels, columns and fingerprints are compared.
 
         Raises:
-            UsageError: Something differs; the message shows what.
+            UsageError: Something differs; the message shows every difference.
         """
-        differences = list(_differences(self.terms.named(), terms.named()))
+        differences = list(_differences(self.terms.by_option(), terms.by_option()))
         differences += _differences(_fingerprints(self.files), _fingerprints(files))
         if differences:
             raise UsageError(
@@ -138,8 +146,8 @@ def _from_fields(fields: dict[str, Any], folder: Path) -> RunManifest:
         **fields
         | {
             "terms": Terms(**terms | {"sampling": SamplingParams(**terms["sampling"])}),
-            "bundle": paths.found(fields["bundle"], folder),
-            "files": tuple(file.at(paths.found(file.path, folder)) for file in files),
+            "bundle": paths.from_stored(fields["bundle"], folder),
+            "files": tuple(file.at(paths.from_stored(file.path, folder)) for file in files),
             "shards": tuple(Position(*shard) for shard in fields["shards"]),
         }
     )
@@ -154,6 +162,7 @@ def _fingerprints(files: tuple[InputFile, ...]) -> dict[str, object]:
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
+    """Yield a text for every name with two different values; names that only one side has are not compared."""
     for name in dict.fromkeys((*before, *now)):
         if name in before and name in now and before[name] != now[name]:
             yield f"{name} was {before[name]}, now it is {now[name]}"

@@ -1,7 +1,8 @@
-"""The mirror: a copy of a run in an object store. Shards go there when they are sealed, the merged files at the end.
+"""The mirror: a copy of a run in an object store. Shards are sent when they are sealed, the merged files at the end.
 
-Stores know no appending, so what is not sealed stays in the run directory. Of a shard the seal goes last: a shard that
-has one is whole. It knows nothing of drivers; it looks at the run directory from a thread of its own.
+Nothing can be appended to an object of a store, so a shard stays in the run directory until it is sealed. The seal of a
+shard is sent last; hence a shard that has a seal in the store is whole. The mirror knows nothing of drivers: its own
+thread looks for new seals in the run directory.
 """
 
 from __future__ import annotations
@@ -19,26 +20,29 @@ from spectr_jobs.run_directory.layout import EVENTS, MANIFEST, SEAL, SHARDS
 from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.files import file_sha256, replace
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 5.0  # between two looks for new seals
 
 
 class Mirror:
-    """A copy of a run at a URL of fsspec."""
+    """A copy of a run at a URL that fsspec opens."""
 
     def __init__(self, url: str) -> None:
-        """Prepare; nothing is sent or asked yet.
+        """Find the store of a URL, without reaching it yet.
 
         Raises:
             UsageError: fsspec does not know the URL, or is not installed.
         """
         self._url = url.rstrip("/")
         self._store, self._root = filesystem(self._url, f"Writing to {url}")
-        self._sent: dict[str, bytes] = {}  # seals, by their shard
+        self._sent: dict[str, bytes] = {}  # the seals in the store, by the names of their shards
 
     def fetch(self, folder: Path) -> None:
-        """Bring what the store has into a run directory that has no manifest yet.
+        """Copy the sealed shards of the store into a run directory that has no manifest yet.
 
-        The manifest comes last, so that this begins anew after a kill.
+        The manifest is copied last, so that a fetch that was killed is begun anew.
+
+        Args:
+            folder: The run directory.
 
         Raises:
             SpectrError: The store cannot be reached, or a shard in it is damaged.
@@ -57,16 +61,16 @@ class Mirror:
 
     @contextlib.contextmanager
     def following(self, run: RunDirectory, numbers: Sequence[int]) -> Iterator[None]:
-        """While the block runs, send its shards as they are sealed; after it those that are left, and what is merged.
+        """While the block runs, send shards as they are sealed; after the block, the remaining ones and merged files.
 
-        What fails on the way is tried again at the end.
+        While the block runs, errors of the store are ignored, since everything is sent again after it.
 
         Args:
             run: The run directory.
-            numbers: Its shards that are to be sent.
+            numbers: Numbers of the shards to send.
 
         Raises:
-            UsageError: The place holds another run.
+            UsageError: The URL holds another run.
             SpectrError: The store cannot be reached.
         """
         self._claim(run)
@@ -78,7 +82,7 @@ class Mirror:
         except BaseException:
             ended.set()
             thread.join()
-            with _telling():
+            with _errors_shown():
                 self._send_shards(run, numbers)
             raise
         ended.set()
@@ -92,18 +96,18 @@ class Mirror:
                 self._send_shards(run, numbers)
 
     def _claim(self, run: RunDirectory) -> None:
-        """Make the place this run's own, and see which of its shards are there."""
+        """Send the manifest, or check that the store holds the same one; then list the shards that the store has."""
         mine, there = (run.path / MANIFEST).read_bytes(), f"{self._root}/{MANIFEST}"
         with reaching(self._url):
             self._store.invalidate_cache()
             if not self._store.exists(there):
                 self._store.pipe_file(there, mine)
             elif self._store.cat_file(there) != mine:
-                raise UsageError(f"{self._url} holds another run.", hint="Name another place with --mirror.")
+                raise UsageError(f"{self._url} holds another run.", hint="Name another URL with --mirror.")
             self._sent = {name: self._store.cat_file(self._seal_of(name)) for name in self._sealed_there()}
 
     def _send_shards(self, run: RunDirectory, numbers: Sequence[int]) -> None:
-        """Send those that are sealed, as far as they are not there."""
+        """Send the sealed ones among some shards, unless the store has them with the same seal."""
         with reaching(self._url):
             for folder in map(run.shard, numbers):
                 if (folder / SEAL).exists() and (seal := (folder / SEAL).read_bytes()) != self._sent.get(folder.name):
@@ -112,7 +116,7 @@ class Mirror:
                     self._sent[folder.name] = seal
 
     def _send_merged(self, run: RunDirectory) -> None:
-        """Send the merged files, if all is merged."""
+        """Send the merged files, if everything is merged."""
         if run.summary.exists():
             with reaching(self._url):
                 for name in (*run.parts, EVENTS, run.summary.name):
@@ -127,20 +131,20 @@ class Mirror:
         return sorted(path.rsplit("/", 2)[-2] for path in found)
 
     def _fetch_shard(self, name: str, folder: Path) -> None:
-        """Copy a shard, its seal last, and check it."""
+        """Copy a shard from the store, check its files, and write its seal last."""
         folder.mkdir(parents=True, exist_ok=True)
         there = f"{self._root}/{SHARDS}/{name}"
         seal = self._store.cat_file(self._seal_of(name))
         for part, sha256 in json.loads(seal)["sha256"].items():
             self._store.get_file(f"{there}/{part}", str(folder / part))
             if file_sha256(folder / part) != sha256:
-                raise SpectrError(f"{self._url}/{SHARDS}/{name}/{part} is damaged.", hint="Take it away, seal and all.")
+                raise SpectrError(f"{self._url}/{SHARDS}/{name}/{part} is damaged.", hint="Delete this shard there.")
         replace(folder / SEAL, [seal])
 
 
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
-    """Say an error instead of raising it, where another one is on its way."""
+def _errors_shown() -> Iterator[None]:
+    """Show an error instead of raising it, because another exception is already on its way."""
     try:
         yield
     except SpectrError as error:

@@ -1,6 +1,8 @@
-"""Paths that a run directory remembers, kept so that the files are found from any folder, and after both were moved.
+"""The paths that a run directory stores, in a form that stays valid from any working directory.
 
-A relative path is kept as seen from the run directory; an absolute path and a URL are kept as they are.
+A relative path is stored relative to the run directory, so that it also stays valid if the run directory and the file
+are moved together. An absolute path or a URL is stored as it is. For instance, ``in.jsonl`` is stored as
+``../in.jsonl`` in the run directory ``run``.
 """
 
 from __future__ import annotations
@@ -11,21 +13,27 @@ from pathlib import Path
 from spectr_jobs.inputs.stores import is_remote
 
 
-def kept(path: str, folder: Path) -> str:
-    """Return a path that this process can open in the form in which a run directory keeps it.
+def to_stored(path: str, folder: Path) -> str:
+    """Return the stored form of a path.
 
     Args:
-        path: The path.
+        path: A path that this process can open.
         folder: The run directory.
     """
     if _is_absolute(path):
         return path
-    around, name = os.path.split(path)  # the name stays, though it may be a link: it tells what the file holds
+    # A file that is a link keeps its own name, since the name's ending says what the file holds.
+    around, name = os.path.split(path)
     return os.path.relpath(os.path.join(os.path.realpath(around), name), os.path.realpath(folder))
 
 
-def found(path: str, folder: Path) -> str:
-    """Return, for a path that ``kept`` returned, one that this process can open."""
+def from_stored(path: str, folder: Path) -> str:
+    """Return a path that this process can open from its stored form.
+
+    Args:
+        path: A path that ``to_stored`` returned.
+        folder: The run directory.
+    """
     return path if _is_absolute(path) else os.path.relpath(os.path.join(os.path.realpath(folder), path))
 
 

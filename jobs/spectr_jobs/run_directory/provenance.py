@@ -1,4 +1,4 @@
-"""What a run's rows come from: versions and machine, and whether inputs and bundle are still what they were."""
+"""Where the rows of a run come from: versions and machine, and whether inputs and bundle are unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("spectr", "torch", "onnxruntime", "onnxruntime-gpu", "transformers",
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that decide what a run writes."""
+    """Return the versions of Python and of the installed packages that a run's rows depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what this process runs on: host, system, processor and number of processors."""
+    """Return the facts about this machine: host, system, architecture and number of CPUs."""
     return {
         "host": platform.node(),
         "system": platform.platform(),
@@ -46,10 +46,10 @@ def open_bundle(run: RunDirectory, path: Path | None) -> Bundle:
 
     Args:
         run: The run directory.
-        path: Where the bundle is now, if it was moved; None for where it was when the run began.
+        path: Path of the bundle if it was moved; None for the path that the run directory remembers.
 
     Raises:
-        BundleError: There is no bundle, or it is another one.
+        BundleError: There is no bundle at the path, or another one.
     """
     bundle = Bundle.open(path or run.manifest.bundle)
     if bundle.sha256 != run.manifest.terms.bundle_sha256:
@@ -58,7 +58,7 @@ def open_bundle(run: RunDirectory, path: Path | None) -> Bundle:
 
 
 def changed_sources(run: RunDirectory) -> Iterator[str]:
-    """Yield, in words, every input that is gone or changed since the run began, and the bundle if it changed."""
+    """Yield a message for every input that is gone or has changed since the run began, and for a changed bundle."""
     for file in run.manifest.files:
         if not is_remote(file.path) and not Path(file.path).is_file():
             yield f"input {file.path} is gone"
@@ -66,4 +66,4 @@ def changed_sources(run: RunDirectory) -> Iterator[str]:
             yield f"input {file.path} is not the file that was decoded"
     bundle = Path(run.manifest.bundle) / MANIFEST
     if bundle.is_file() and file_sha256(bundle) != run.manifest.terms.bundle_sha256:
-        yield f"bundle {run.manifest.bundle} is not the one that decoded"
+        yield f"bundle {run.manifest.bundle} is not the one that decoded the rows"

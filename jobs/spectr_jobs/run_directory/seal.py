@@ -1,4 +1,4 @@
-"""The seal of a shard: the file that says that the shard is complete, and what it holds."""
+"""The seal of a shard: a file that exists if the shard is complete, and holds its counts and hashes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Seal:
     """The contents of ``sealed.json``.
 
     Attributes:
-        records: Records of the shard.
+        records: Number of records of the shard.
         tally: Counts over their rows.
-        sha256: Hashes of the shard's files, by their names.
+        sha256: Hashes of the shard's files, by the names of the files.
     """
 
     records: int
@@ -33,6 +33,6 @@ class Seal:
         return Seal(value["records"], Tally.from_json(value["tally"]), value["sha256"])
 
     def write(self, folder: Path) -> None:
-        """Seal the shard in a folder."""
+        """Write the seal of the shard in a folder."""
         value = {"records": self.records, "tally": self.tally.to_json(), "sha256": dict(self.sha256)}
         replace(folder / SEAL, [json.dumps(value).encode() + b"\n"])

@@ -1,4 +1,4 @@
-"""The sessions of a run: what every process that worked on it has left word of.
+"""The sessions of a run: the events that every process writes while it works on the run, and how they are read.
 
 Each process appends events to a file of its own, ``sessions/<start in ns>-<pid>.jsonl``, so that no two of them write
 to one file. An event is an object with its ``time`` (seconds since 1970) and its kind, ``event``:
@@ -61,18 +61,18 @@ class State:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> State:
-        """Read what ``to_json`` wrote."""
+        """Return the state that ``to_json`` turned into JSON values."""
         return State(value["seconds"], Tally.from_json(value["tally"]), value["timing"], value["plans"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PastSession:
-    """What a session has left word of so far.
+    """A session as its events so far describe it.
 
     Attributes:
-        facts: What its first event says, its ``time`` among it.
-        states: Its counts from one event to the next.
-        reason: Why it ended; None while it goes on, or when it was killed.
+        facts: The contents of the first event, its ``time`` included.
+        states: The counts in its events, in their order.
+        reason: The reason why it ended; None while it goes on, and if it was killed.
     """
 
     facts: Mapping[str, Any]
@@ -91,11 +91,11 @@ class PastSession:
 
 
 class EventLog:
-    """The events that this process appends.
+    """The file to which this process appends its events.
 
     Args:
-        folder: Where the events of every process of the run are.
-        facts: What the first event says.
+        folder: Folder of the events of all sessions of the run.
+        facts: The contents of the first event.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ class EventLog:
 
 
 def read_sessions(folder: Path) -> Iterator[PastSession]:
-    """Yield the sessions of a run in the order in which they started; one that was killed at once left nothing."""
+    """Yield the sessions of a run in the order in which they started, except for those that were killed at once."""
     for path in _files(folder):
         if events := [*journal.rows(path)]:
             states = tuple(State.from_json(event) for event in events if "tally" in event)
@@ -122,14 +122,14 @@ def read_sessions(folder: Path) -> Iterator[PastSession]:
 
 
 def read_facts(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield what the first event of every session says, in the order in which the sessions started."""
+    """Yield the contents of every session's first event, in the order in which the sessions started."""
     for path in _files(folder):
         for event in itertools.islice(journal.rows(path), 1):
             yield _facts(event)
 
 
 def merged_events(folder: Path) -> Iterator[bytes]:
-    """Yield the events of all sessions by time, each as the line of its file."""
+    """Yield the events of all sessions, sorted by time, as lines."""
     streams = [journal.entries(path) for path in _files(folder)]
     for entry in heapq.merge(*streams, key=lambda entry: float(entry.row["time"])):
         yield entry.line

@@ -1,6 +1,6 @@
-"""A shard: a fixed run of records of the input, its rows so far, and its seal.
+"""A shard: a fixed run of records of the inputs, the rows that they have so far, and the seal once all have theirs.
 
-Which records are done is decided by the shard's files alone: those whose ids stand in the output or in the errors.
+The files of the shard alone decide which records are done: those whose ids are in the output or the errors.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from spectr_jobs.run_directory.seal import Seal
 from spectr_runtime.errors import SpectrError
 from spectr_runtime.files import file_sha256, replace, sync
 
-# A group commit: waiting for the disk once for many rows costs little, and no more than this is decoded twice.
+# A group commit: the process waits for the disk once for many rows, which costs little. After a power cut, no more than
+# these rows, or the rows of this time, are decoded again.
 COMMIT_ROWS = 200
 COMMIT_SECONDS = 1.0
-FOREIGN = "Somebody changed the file or the inputs: take a new run directory."
+FOREIGN = "The file or the inputs were changed: take a new run directory."
 
 
 class Shard:
-    """A shard that this process alone may write.
+    """A shard that is open for writing by this process alone. Use ``try_open`` to get one.
 
     Attributes:
-        folder: Where its files are.
-        done: Ids whose rows are in its files.
-        tally: Counts over those rows.
-        damaged: Lines that had to be taken out when the shard was opened.
-        waiting: Records that were handed to the decoder and have not come back.
-        order: Ids of its records as far as they were read, in input order.
-        exhausted: Whether all of its records were read.
+        folder: Folder of the shard's files.
+        done: Ids of the records that have their rows.
+        tally: Counts over these rows.
+        damaged: Number of lines that had to be removed when the shard was opened.
+        waiting: Number of records that are at the decoder.
+        order: Ids of the records that were read so far, in input order.
+        exhausted: Whether all records were read.
     """
 
     def __init__(self, folder: Path, lock: Lock, *, packed: bool) -> None:
-        """Read what is done; use ``try_open``."""
+        """Open the journals of a locked folder, and read which records are done."""
         self.folder = folder
         self.tally = Tally()
         self.done: set[str] = set()
@@ -61,8 +62,8 @@ class Shard:
         """Open a shard for writing, or return None if another process has it, or has just sealed it.
 
         Args:
-            folder: Where its files are.
-            packed: Whether they are compressed when the shard is sealed.
+            folder: Folder of the shard's files, made if there is none.
+            packed: Whether to compress the files when the shard is sealed.
         """
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock.try_take(folder / LOCK)
@@ -82,7 +83,12 @@ class Shard:
         return self.exhausted and self.waiting == 0
 
     def add(self, row: rows.Row, line: bytes) -> None:
-        """Append a row, given with its line, to the output or the errors, and commit now and then."""
+        """Append a row to the output or the errors, and commit now and then.
+
+        Args:
+            row: The row.
+            line: The row as a line.
+        """
         (self._errors if rows.is_failure(row) else self._output).append(line)
         self._count(row)
         self._uncommitted += 1
@@ -100,7 +106,7 @@ class Shard:
         self._committed_at = time.monotonic()
 
     def seal(self) -> None:
-        """Put the rows into input order, leave their counts and hashes beside them, and let the shard go."""
+        """Put the rows into input order, write the seal with their counts and hashes, and close the shard."""
         self._commit()
         order = {key: index for index, key in enumerate(self.order)}
         plain = [self.folder / name for name in PARTS]
@@ -114,17 +120,17 @@ class Shard:
         self.close()
 
     def close(self) -> None:
-        """Let the shard go, with what it has on the disk."""
+        """Write everything to the disk, close the files, and release the shard for other processes."""
         self._output.close()
         self._errors.close()
         self._lock.release()
 
 
 def reopen(folder: Path) -> int:
-    """Take the errors that may not come again out of a shard, so that their records are decoded again.
+    """Remove the errors that may not recur from a shard, so that their records are decoded again.
 
     Returns:
-        How many errors that were; none if another process has the shard.
+        The number of these errors; 0 if another process has the shard.
     """
     errors = folder / ERRORS
     retryable = sum(map(rows.is_retryable, journal.rows(errors)))
@@ -132,7 +138,7 @@ def reopen(folder: Path) -> int:
     if lock is None:
         return 0
     for path in (folder / name for name in PARTS):
-        if not path.exists():  # packed: whole again before the seal goes, so that a kill between loses no row
+        if not path.exists():  # packed: unpacked before the seal is removed, so that a kill in between loses no row
             replace(path, journal.lines(path))
     (folder / SEAL).unlink(missing_ok=True)
     replace(errors, (entry.line for entry in journal.entries(errors) if not rows.is_retryable(entry.row)))
@@ -141,7 +147,13 @@ def reopen(folder: Path) -> int:
 
 
 def _sort(path: Path, order: Mapping[str, int]) -> None:
-    """Put the lines of a part into the order of the records; a row that stands twice is kept once."""
+    """Sort the lines of a part by the order of their records. If a record has two rows, the first is kept.
+
+    Only offsets are kept in memory, and the lines are copied from the old file to the new one.
+
+    Raises:
+        SpectrError: A row has an id that no record of the shard has.
+    """
     found: dict[int, tuple[int, int]] = {}
     for entry in journal.entries(path):
         if (key := rows.key(entry.row)) not in order:

@@ -1,7 +1,7 @@
-"""What a process opens of a bundle: decoder, scorer, tokenizer, and the memory that they take.
+"""The models of a bundle: functions that open its decoder, scorer and tokenizer, and compute the memory they need.
 
-Each function imports what it needs when it is called, since that loads torch or transformers. Tests put stand-ins in
-the place of these functions, so callers reach them through the module: ``models.open_decoder(...)``.
+Each function imports the runtime's modules when it is called, since they load torch or transformers. Tests replace
+these functions by stand-ins, so callers reach them through the module: ``models.open_decoder(...)``.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 
 
 class RunDecoder(Protocol):
-    """What a run needs of ``spectr_runtime.Decoder``."""
+    """The part of ``spectr_runtime.Decoder`` that a run uses."""
 
     timing: Timing
 
     @property
     def rounds(self) -> Mapping[Plan, int]:
-        """Rounds of each plan so far."""
+        """Number of rounds of each plan so far."""
         ...
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
-        """Decode requests, pulled as rows become free, and yield outcomes as they finish, in any order."""
+        """Take requests one by one as rows become free, and yield outcomes as they finish, in any order."""
         ...
 
 
 class RunScorer(Protocol):
-    """What an audit needs of ``spectr_runtime.scorer.Scorer``."""
+    """The part of ``spectr_runtime.scorer.Scorer`` that an audit uses."""
 
     tolerance: float
 
     def score(self, completions: Iterable[Written]) -> Iterator[Score]:
-        """Score completions, in their order."""
+        """Yield the scores of completions, in their order."""
         ...
 
 
 class Encoder(Protocol):
-    """What a dry run needs of the tokenizer."""
+    """The part of the tokenizer that a dry run uses."""
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the token ids of a prompt."""
@@ -54,7 +54,7 @@ class Encoder(Protocol):
 
 
 def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
-    """Load the models of a bundle for decoding with a run's seed."""
+    """Load the models of a bundle for decoding, with a run's seed."""
     from spectr_runtime.decoder import Decoder
 
     return Decoder(
@@ -82,14 +82,14 @@ def open_tokenizer(bundle: Bundle) -> Encoder:
 
 
 def footprint(bundle: Bundle, setup: Setup) -> Footprint:
-    """Return the memory that decoding takes."""
+    """Return the memory that decoding needs."""
     from spectr_runtime.planning.footprint import Footprint
 
     return Footprint.of(bundle, setup.plan)
 
 
 def free_memory(device: str) -> int | None:
-    """Return the bytes that are free on a device; None where the system does not tell."""
+    """Return the number of free bytes on a device; None if the system does not report it."""
     from spectr_runtime.planning.footprint import free_memory as measure
 
     return measure(device)

@@ -13,25 +13,24 @@ from spectr_jobs.clock import show_duration
 from spectr_jobs.console import say
 from spectr_jobs.records.tally import Tally
 
-BAR_SECONDS = 0.2
-LINE_SECONDS = 30.0
+BAR_SECONDS = 0.2  # between two drawings of the bar
+LINE_SECONDS = 30.0  # between two lines of a log
 BAR_WIDTH = 20
 BAR_CHARACTERS = "─━"
-WIDE = 120  # columns of a terminal that does not tell
-# tqdm hides a bar on a terminal that tells no size, as those of containers may; what fits is decided here instead.
+WIDE = 120  # columns of a terminal that does not report its width
+# tqdm hides the bar on a terminal that reports no size, as in some containers. What fits is decided here instead.
 UNLIMITED = {"ncols": 1000, "nrows": 1000}
 
 
 class Progress:
-    """Shows how far a run is."""
+    """The progress line of a run.
+
+    Args:
+        stream: The stream of the line; a terminal shows the bar.
+        total: Number of records of this process's shards.
+    """
 
     def __init__(self, stream: TextIO, total: int) -> None:
-        """Prepare the line.
-
-        Args:
-            stream: Where the line goes; a terminal gets the bar.
-            total: Records in all.
-        """
         self._stream = stream
         self._total = total
         self._skipped = 0
@@ -50,11 +49,11 @@ class Progress:
         )
 
     def skip(self, records: int) -> None:
-        """Count records that were done before the session."""
+        """Count records whose rows were written before the session."""
         self._skipped += records
 
     def show(self, tally: Tally, seconds: float) -> None:
-        """Draw the line anew if it is time."""
+        """Show the counts after so many seconds of decoding, unless the last drawing is too recent."""
         if not self._bar.disable:
             room = _columns(self._stream) - BAR_WIDTH - 2
             self._bar.set_description_str(_fitted(self._parts(tally, seconds), room), refresh=False)
@@ -64,18 +63,18 @@ class Progress:
             say(" · ".join(self._parts(tally, seconds)), self._stream)
 
     def say(self, text: str) -> None:
-        """Tell the user something between two drawings of the line."""
+        """Show a message to the user between two drawings of the line."""
         say(text, self._stream)
 
     def clear(self) -> None:
-        """Take the bar away, so that other lines can follow."""
+        """Remove the bar, so that other lines can follow."""
         self._bar.close()
 
     def _done(self, tally: Tally) -> int:
         return tally.rows + tally.failed + self._skipped
 
     def _parts(self, tally: Tally, seconds: float) -> list[str]:
-        """Return what is known, the most wanted first."""
+        """Return the parts of the line, the most important first."""
         done, now_done = self._done(tally), tally.rows + tally.failed
         parts = [f"{done / self._total:.0%}", f"{done:,}/{self._total:,} rows"]
         if not now_done or not seconds:
@@ -90,7 +89,7 @@ class Progress:
 
 
 def _columns(stream: TextIO) -> int:
-    """Return the width of the terminal; a line that is longer than it could not be drawn over."""
+    """Return the width of the terminal. A longer line would wrap, and the next drawing could not cover it."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or WIDE
     except (OSError, ValueError):

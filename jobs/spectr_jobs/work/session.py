@@ -1,4 +1,4 @@
-"""A session: one process at work on a run. It counts rows, writes events, and tells the progress line."""
+"""A session: one process at work on a run. It counts rows, writes events, and updates the progress line."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from spectr_jobs.run_directory.sessions import MENDED, SEALED, TICK, EventLog, S
 from spectr_jobs.run_directory.shard import Shard
 from spectr_jobs.work.models import RunDecoder
 
-TICKS = 30  # per so far run time, so that the pictures of a short run show something too
-FASTEST, SLOWEST = 0.5, 10.0  # seconds between two ticks, at least and at most
+# The time between two ticks grows with the session, to the session's age / TICKS, within the two bounds (in seconds).
+# So the charts of a short run have enough points, and the events of a long run stay few.
+TICKS = 30
+FASTEST, SLOWEST = 0.5, 10.0
 
 
 class Display(Protocol):
-    """Where a session shows how far it is: ``Progress`` in the process that the user started."""
+    """What shows the counts of a session: ``Progress`` in the process that the user started, or an actor's display."""
 
     def skip(self, records: int) -> None:
-        """Count records that were done before the session."""
+        """Count records whose rows were written before the session."""
 
     def show(self, tally: Tally, seconds: float) -> None:
-        """Show the counts, if it is time."""
+        """Show the counts after so many seconds of decoding, unless the last time is too recent."""
 
     def say(self, text: str) -> None:
-        """Tell the user something."""
+        """Show a message to the user."""
 
     def clear(self) -> None:
         """Make room for other lines; no counts follow."""
@@ -44,14 +46,14 @@ class Session:
     def __init__(
         self, folder: Path, facts: Mapping[str, Any], progress: Display, decoder: RunDecoder, echo: BinaryIO | None
     ) -> None:
-        """Start the clock.
+        """Start the clock, and write the first event.
 
         Args:
-            folder: Where the events of every process go.
-            facts: What the first event says: setup, rank, machine.
-            progress: The progress line.
-            decoder: Its stage times and its rounds of each plan go into the events.
-            echo: Where every row goes beside its shard, if anywhere.
+            folder: Folder of the events of all sessions of the run.
+            facts: The contents of the first event: setup, rank, machine.
+            progress: Shows the counts.
+            decoder: The decoder, whose seconds by stage and rounds by plan are written into the events.
+            echo: A stream that also receives every row; None for no stream.
         """
         self.tally = Tally()
         self._progress = progress
@@ -67,14 +69,14 @@ class Session:
         return time.monotonic() - self._started
 
     def opened(self, shard: Shard) -> None:
-        """Take note of a shard that was opened, and of what an earlier session left in it."""
+        """Count the rows that earlier sessions left in a shard that was opened, and report its damaged lines."""
         self._progress.skip(shard.tally.rows + shard.tally.failed)
         if shard.damaged:
             self._progress.say(f"{shard.folder}: {shard.damaged} damaged lines; their records are decoded again")
             self._events.write(MENDED, {"shard": shard.folder.name, "lines": shard.damaged})
 
     def row(self, row: rows.Row, line: bytes) -> None:
-        """Count a row that was written."""
+        """Count a row that was written, and write a tick if it is time."""
         self.tally.add(row)
         if self._echo is not None:
             self._echo.write(line)
@@ -85,7 +87,7 @@ class Session:
             self._events.write(TICK, self._state().to_json())
 
     def sealed(self, shard: Shard) -> None:
-        """Take note of a shard that is complete."""
+        """Write the event of a shard that was sealed."""
         self._events.write(SEALED, {"shard": shard.folder.name, "records": len(shard.order)})
 
     def close(self, reason: str) -> None:

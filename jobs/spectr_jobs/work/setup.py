@@ -11,8 +11,7 @@ from spectr_runtime.errors import RequestError, UsageError
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.speculation.plan import AUTO, PLAIN, Plan, PlanChoice
 
-# What an option of a rule means where it is not given beside the others.
-RULE, DRAFTS, LENGTH = "kseq", 4, 4
+RULE, DRAFTS, LENGTH = "kseq", 4, 4  # defaults of a fixed plan, if at least one of its options is given
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,10 +19,10 @@ class Setup:
     """How a session decodes.
 
     Attributes:
-        plan: Rule, number of drafts and their length, or ``auto``.
+        plan: A fixed plan, or ``auto``.
         batch_size: Rows decoded together.
-        backend: What runs the models.
-        device: Where they run, as torch names it.
+        backend: Name of the library that runs the models.
+        device: Device of the models, as torch names it.
     """
 
     plan: PlanChoice
@@ -35,7 +34,7 @@ class Setup:
         return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the setup as JSON values: ``plan`` for people, and the fields of a fixed plan for ``from_json``."""
+        """Return the setup as JSON values. ``plan`` is for people; ``from_json`` reads the fields of a fixed plan."""
         return {
             "plan": str(self.plan),
             **({} if self.plan == AUTO else dataclasses.asdict(self.plan)),
@@ -46,16 +45,22 @@ class Setup:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Setup:
-        """Read what ``to_json`` wrote."""
+        """Return the setup that ``to_json`` turned into JSON values."""
         plan: PlanChoice = AUTO if value["plan"] == AUTO else Plan(value["rule"], value["drafts"], value["length"])
         return Setup(plan, value["batch_size"], value["backend"], value["device"])
 
 
 def choose_plan(plan: str | None, rule: str | None, drafts: int | None, length: int | None) -> PlanChoice:
-    """Return the plan that the options of a command name.
+    """Return the plan that the options of a command choose.
+
+    Args:
+        plan: The value of ``--plan``.
+        rule: The value of ``--rule``.
+        drafts: The value of ``--drafts``, K.
+        length: The value of ``--length``, L.
 
     Raises:
-        UsageError: The options exclude each other, or the rule does not go with K and L.
+        UsageError: The options exclude each other, or the rule does not allow K or L.
     """
     options = {"--rule": rule, "--drafts": drafts, "--length": length}
     given = [name for name, value in options.items() if value is not None]

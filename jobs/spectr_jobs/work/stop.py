@@ -1,7 +1,8 @@
-"""Stopping: signals and time limits, first gently, then at once.
+"""Stopping: signals and time limits end the work, first gently, then at once.
 
-While rows are decoded, the first signal closes the intake and gives the rows in flight some seconds; everywhere else it
-ends the process, and a second one always does. Every instant is safe: what is written stays, what is not is done again.
+While rows are decoded, the first signal or the time limit closes the intake: no more records are taken, and the rows in
+flight get some seconds to finish. At any other time, the first signal ends the process; a second signal always does.
+Every instant is safe to stop at: rows that are written stay, all others are decoded again by the next session.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from spectr_jobs.errors import Interrupted
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-# Signal handlers raise these wherever the process is, mostly in a call of a library, around which any ``Exception`` is
-# caught and told as that library's failure; so they are none.
+# Signal handlers raise these two wherever the process happens to be, mostly inside a call of a library. The callers of
+# libraries turn any ``Exception`` into an error message about the library, so these two must not be an ``Exception``.
 class Ended(BaseException):
-    """A signal ends the process."""
+    """A signal or the time limit ends the process."""
 
 
 class DrainOver(BaseException):
-    """The time for rows in flight is over. Raised inside ``Stop.gently`` only."""
+    """The time for rows in flight is over. It is raised inside of ``Stop.gently`` only."""
 
 
 class Stop:
-    """Tells the decoding loop when to stop.
+    """Says when the decoding loop is to stop.
 
     Attributes:
-        reason: Why the intake is closed; nothing while it is open.
+        reason: The signal or the limit that closed the intake; None while the intake is open.
     """
 
     def __init__(self) -> None:
-        """Start the clock of the time limit; call ``install`` to listen."""
+        """Start the clock of the time limit. Signals are not caught before ``install`` is called."""
         self.reason: str | None = None
         self._started = time.monotonic()
         self._drain_timeout = 0.0
@@ -44,22 +45,23 @@ class Stop:
         self._signalled = False
 
     def install(self) -> None:
-        """Listen to the signals of schedulers and terminals."""
+        """Catch the signals with which schedulers and terminals end a process."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def arm(self, drain_timeout: float, time_limit: float | None) -> None:
-        """Set the times.
+        """Set the times, and start the alarm of the time limit.
 
         Args:
             drain_timeout: Seconds that rows in flight get after the intake is closed.
-            time_limit: Seconds after the start of the process when all must be over; none for no limit.
+            time_limit: Seconds from the start of the clock to the end of the work, the drain included; None for no
+                limit.
         """
         self._drain_timeout = drain_timeout
         if time_limit is not None:
             signal.signal(signal.SIGALRM, self._on_alarm)
             left = time_limit - drain_timeout - (time.monotonic() - self._started)
-            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))  # 0 would switch the alarm off
 
     @contextlib.contextmanager
     def gently(self) -> Iterator[None]:

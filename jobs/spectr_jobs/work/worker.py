@@ -1,7 +1,8 @@
-"""The worker: the one path from records through the decoder into shards, whoever drives it.
+"""The worker: the one path from records through the decoder into shards, which all drivers take.
 
-Records are read as the decoder asks for them, and rows are written as they finish, so memory does not grow with the
-input. A shard's last rows are decoded beside the next shard's first, so that the batch stays full.
+The worker reads records when the decoder asks for requests, and writes rows when their completions finish, so memory
+does not grow with the input. The last records of a shard are decoded together with the first ones of the next shard, so
+that the batch stays full.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ def decode_shards(
 
     Args:
         run: The run directory.
-        decoder: Opened for the run's bundle and seed.
-        shards: Their numbers, ascending; taken one by one as the decoder asks for more records.
-        session: Counts and reports.
+        decoder: The decoder, opened for the run's bundle and seed.
+        shards: Numbers of the shards, ascending. The iterator is advanced only when the decoder needs more records.
+        session: Counts the rows and shows the progress.
         stop: Says when to take no more records.
 
     Returns:
-        Shards that were left out because another process has them.
+        The shards that were skipped because another process has them.
     """
     worker = Worker(run, decoder, session, stop)
     try:
@@ -51,8 +52,8 @@ class Pending:
 
     Attributes:
         record: The record.
-        shard: The shard that its row belongs to.
-        outcomes: What came back so far.
+        shard: The shard of the record.
+        outcomes: The outcomes of its requests that came back so far, in any order.
     """
 
     record: Record
@@ -61,14 +62,14 @@ class Pending:
 
 
 class Worker:
-    """Decodes shards of a run.
+    """Decodes shards of a run; see ``decode_shards``.
 
     Attributes:
-        busy: Shards that were left out because another process has them.
+        busy: Shards that were skipped because another process has them.
     """
 
     def __init__(self, run: RunDirectory, decoder: RunDecoder, session: Session, stop: Stop) -> None:
-        """Prepare; see ``decode_shards``."""
+        """Take the arguments of ``decode_shards``."""
         self.busy: list[int] = []
         self._run = run
         self._decoder = decoder
@@ -78,7 +79,7 @@ class Worker:
         self._waiting: dict[str, Pending] = {}
 
     def decode(self, shards: Iterable[int]) -> None:
-        """Decode shards, and seal each when its last row is written, until all are done or the worker is to stop."""
+        """Decode shards and seal each of them after its last row, until all are done or the worker is to stop."""
         try:
             with self._stop.gently():
                 for outcome in self._decoder.generate(self._requests(shards)):
@@ -88,6 +89,7 @@ class Worker:
                 shard.close()
 
     def _requests(self, shards: Iterable[int]) -> Iterator[Request]:
+        """Yield the requests of all records that have no row yet; open each shard before its first record."""
         reader = ShardReader(self._run.manifest)
         for number in shards:
             if self._run.is_sealed(number):
@@ -104,6 +106,7 @@ class Worker:
             self._seal_if_complete(shard)
 
     def _opened(self, number: int) -> Shard | None:
+        """Open a shard, or note that another process has it and return None."""
         packed = self._run.manifest.terms.compress is not None
         shard = Shard.try_open(self._run.shard(number), packed=packed)
         if shard is None:
@@ -114,7 +117,7 @@ class Worker:
         return shard
 
     def _admit(self, record: Record | BadRecord, shard: Shard) -> Iterator[Request]:
-        """Yield the requests of a record, or write its line of the errors file if it cannot be decoded."""
+        """Yield the requests of a record. If the record cannot be decoded, write its row to the errors instead."""
         if isinstance(record, BadRecord):
             self._write(rows.error_row(record, seed=self._run.manifest.terms.seed), shard)
             return
@@ -123,7 +126,7 @@ class Worker:
         yield from record.requests
 
     def _take(self, outcome: Outcome) -> None:
-        """Keep what came back of a record, and write its row once all of its outcomes are there."""
+        """Keep an outcome of a record, and write the record's row once all of its outcomes are there."""
         pending = self._waiting[outcome.id]
         pending.outcomes.append(outcome)
         if len(pending.outcomes) < pending.record.size:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jobs_stub import write_lines
 
-from spectr_jobs.run_directory import paths as place
+from spectr_jobs.run_directory import paths
 
 ROWS = 9
 RECORDS = [{"id": n, "prompt": f"Say {n}"} for n in range(ROWS)]
@@ -88,11 +88,11 @@ def test_a_run_of_stdin_goes_on_with_the_same_stdin_and_no_other(batch, home: Pa
 
 def test_absolute_paths_and_urls_are_kept_as_they_are(tmp_path: Path):
     for path in ("/data/in.jsonl", "s3://bucket/in.jsonl"):
-        assert place.kept(path, tmp_path) == place.found(path, tmp_path) == path
+        assert paths.to_stored(path, tmp_path) == paths.from_stored(path, tmp_path) == path
 
 
 def test_a_link_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "blob").touch()
     (tmp_path / "in.jsonl.gz").symlink_to("blob")
     monkeypatch.chdir(tmp_path)
-    assert place.kept("in.jsonl.gz", tmp_path / "run") == "../in.jsonl.gz"
+    assert paths.to_stored("in.jsonl.gz", tmp_path / "run") == "../in.jsonl.gz"
