@@ -15,6 +15,7 @@ The decoder is the runtime's: a function from requests to outcomes. A wing impor
 
     cli             the command line: parameters, help, exit codes
     commands        what every command does
+    queues          files that start a run on the machines of Slurm or Kubernetes
     drivers         who decodes the shards: this process, a rank, the actors of a Ray cluster
     work            one process at work on a run
     report          what a run looks like afterwards

@@ -13,9 +13,9 @@ from spectr_jobs.cli.config import ACTIONS
 from spectr_jobs.cli.options import Duration, RunOptions
 from spectr_jobs.cli.run import run
 from spectr_jobs.console import say
-from spectr_jobs.drivers import kubernetes as kubernetes_job
-from spectr_jobs.drivers import slurm as slurm_array
-from spectr_jobs.drivers.submission import Submission
+from spectr_jobs.queues import kubernetes as kubernetes_job
+from spectr_jobs.queues import slurm as slurm_array
+from spectr_jobs.queues.submission import Submission
 from spectr_jobs.work.stop import Stop
 
 PROGRAM = "spectr-batch"

@@ -11,7 +11,4 @@ every driver can continue the run of another.
     team        these actors, and new actors for lost ones
     actor       one actor: it takes shards from the desk and decodes them
     desk        hands shards out to the actors and adds up their counts
-    submission  a run's command as a queue starts it, once for every rank
-    slurm       a submission as a Slurm array
-    kubernetes  a submission as a Kubernetes Indexed Job
 """

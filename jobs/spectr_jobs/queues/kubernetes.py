@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from spectr_jobs.drivers.submission import Submission
+from spectr_jobs.queues.submission import Submission
 
 MARGIN = 20  # seconds between the end of the drain and the kill, for the last writes
 RETRIES = 10  # failures of one index until it is given up

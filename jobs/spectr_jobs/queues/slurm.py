@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spectr_jobs.drivers.submission import Submission
+from spectr_jobs.queues.submission import Submission
 
 MARGIN = 40  # seconds between the end of the drain and Slurm's kill, for the last writes
 RESTARTS = 100  # of one task; a task that is interrupted more often ends with exit code 75
