@@ -152,3 +152,10 @@ def test_names_in_charts_are_text():
 def test_places_of_a_line_follow_its_axes():
     drawn = line([(0, 0), (10, 5)], Axis("x", 0, 10), Axis("y", 0, 10), "a")
     assert 'points="56.0,200.0 548.0,110.0"' in drawn
+
+
+def test_a_line_that_a_power_cut_damaged_is_left_out(run_dir: Path):
+    (shard, *_) = sorted((run_dir / "shards").iterdir())
+    with (shard / "output.jsonl").open("ab") as file:
+        file.write(b"\0\0\0\n{torn")
+    assert module.page(RunDirectory.open(run_dir)).count("<circle") == 29

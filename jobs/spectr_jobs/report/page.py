@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,9 +158,10 @@ def _lengths(run: RunDirectory, completed: int) -> str:
     """Return the chart of lengths: a dot for every row of the output, or for every n-th if there are too many."""
     points = []
     lines = itertools.chain.from_iterable(journal.lines(run.shard(number) / OUTPUT) for number in run.shards)
-    for index, line in enumerate(lines):
-        if index % (completed // DOTS + 1) == 0:
-            usage = rows.content(json.loads(line))["usage"]
+    # Only the lines that become dots are parsed; a line that a power cut damaged is no row and becomes none.
+    for line in itertools.islice(lines, 0, None, completed // DOTS + 1):
+        if (row := journal.parse_row(line)) is not None:
+            usage = rows.content(row)["usage"]
             points.append((usage["prompt_tokens"], usage["completion_tokens"]))
     if not points:
         return ""

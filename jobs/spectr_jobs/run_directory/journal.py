@@ -93,7 +93,7 @@ def entries(path: Path) -> Iterator[Entry]:
         SpectrError: The journal is packed, and the compressed file is damaged.
     """
     for offset, line in _lines(path):
-        if (row := _row(line)) is not None:
+        if (row := parse_row(line)) is not None:
             yield Entry(offset, line, row)
 
 
@@ -124,7 +124,7 @@ def mend(path: Path) -> int:
     """
     if path.exists() and (end := _end_of_last_line(path)) < path.stat().st_size:
         os.truncate(path, end)
-    damaged = sum(_row(line) is None for _, line in _lines(path))
+    damaged = sum(parse_row(line) is None for _, line in _lines(path))
     if damaged:
         replace(path, (entry.line for entry in entries(path)))
     return damaged
@@ -147,6 +147,15 @@ def packed_path(path: Path) -> Path:
     return path.with_name(path.name + PACKED)
 
 
+def parse_row(line: bytes) -> Row | None:
+    """Return the JSON object of a line, or None if the line is torn or damaged."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a journal, packed or not, with their offsets; the last line may be torn."""
     found = path if path.exists() else packed_path(path)
@@ -161,12 +170,3 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     except Damaged as error:
         hint = f"Remove the folder {found.parent}; the next run of the same command decodes its records again."
         raise SpectrError(f"{found} is damaged: {error}.", hint=hint) from error
-
-
-def _row(line: bytes) -> Row | None:
-    """Return the JSON object of a line, or None if the line is torn or damaged."""
-    try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
