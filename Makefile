@@ -1,6 +1,7 @@
 # make demo   environment, export of the demo pair, decoding of examples/prompts.jsonl
 # make test   environment, tests
 # make lint   ruff, mypy strict, import directions
+# make lower-bounds   the tests with every dependency at the lower bound of pyproject.toml; takes long, gates nothing
 PYTHON ?= python3
 VENV ?= .venv
 PROMPTS ?= examples/prompts.jsonl
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := build/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lower-bounds clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +34,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lower-bounds: $(READY)
+	$(BIN)/python benchmarks/lower_bounds.py
 
 clean:
 	rm -rf build

@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 from tiny_models import END, byte_tokenizer, tiny_config
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from spectr_export.original.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
+from spectr_export.original.tokenizer import (
+    PROBE,
+    common_vocabulary,
+    find_end_tokens,
+    load_tokenizer,
+    refuse_other_tokenizer,
+)
 from spectr_runtime import BundleError
 
 
@@ -117,3 +123,48 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     tiny_config("llama").save_pretrained(tmp_path)
     with pytest.raises(BundleError, match="cannot load a tokenizer"):
         load_tokenizer(tmp_path)
+
+
+def splitting_tokenizer(digits: str) -> Tokenizer:
+    """A tokenizer of bytes that splits a text first as Llama 3 and Qwen 2 do, but for how many digits stay together."""
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC() if digits == "" else None
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern.replace("DIGITS", digits)), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    # Every run of characters that the pattern keeps together becomes a token, so that another split shows.
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, special_tokens=[END], show_progress=False)
+    tokenizer.train_from_iterator([PROBE, PROBE], trainer)
+    return tokenizer
+
+
+# transformers builds some classes anew and takes only the vocabulary from tokenizer.json. Before 5.22 it lost the split
+# of Llama's class in this way, without an error.
+@pytest.mark.parametrize(
+    ("architecture", "named", "digits"),
+    [
+        ("qwen2", "Qwen2Tokenizer", ""),
+        ("qwen3", "Qwen2Tokenizer", ""),
+        ("llama", "PreTrainedTokenizerFast", "{1,3}"),
+        ("llama", "LlamaTokenizerFast", "{1,3}"),
+        ("olmo2", "GPT2Tokenizer", "{1,3}"),
+        ("phi3", "GPT2Tokenizer", "{1,3}"),
+        ("granite", "GPT2Tokenizer", ""),
+        ("smollm3", "PreTrainedTokenizerFast", "{1,3}"),
+    ],
+)
+def test_a_text_is_encoded_as_tokenizer_json_says(tmp_path: Path, architecture: str, named: str, digits: str) -> None:
+    original = splitting_tokenizer(digits)
+    original.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": architecture}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named, "eos_token": END}))
+    loaded = load_tokenizer(tmp_path)
+    assert loaded(PROBE, add_special_tokens=False)["input_ids"] == original.encode(PROBE, add_special_tokens=False).ids

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,12 @@ from spectr_jobs.cli import main as cli
 from spectr_jobs.cli import submit as command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SETUP = (
+    "--setup",
+    '# In the image of the Dockerfile, instead of the next line: export PATH="$PWD/examples/apptainer:$PATH"',
+    "--setup",
+    "source .venv/bin/activate",
+)
 RUN = ("--", "build/demo/bundle", "examples/prompts.jsonl", "-o", "build/demo/run")
 
 
@@ -19,7 +27,7 @@ RUN = ("--", "build/demo/bundle", "examples/prompts.jsonl", "-o", "build/demo/ru
     [
         (
             "slurm.sbatch",
-            ("slurm", "--ranks", 8, "--time", "4h", "--memory", "64G", "--setup", "source .venv/bin/activate"),
+            ("slurm", "--ranks", 8, "--time", "4h", "--memory", "64G", *SETUP),
         ),
         (
             "kubernetes.yaml",
@@ -44,6 +52,18 @@ def test_a_job_file_is_what_the_command_writes(
     written = tmp_path / name
     assert batch("submit", *arguments, "--to", written, *RUN, "--device", "cuda").code == 0
     assert (EXAMPLES / name).read_text() == written.read_text()
+
+
+def test_apptainer_runs_the_command_in_the_image(tmp_path: Path):
+    apptainer = tmp_path / "apptainer"
+    apptainer.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 75\n")
+    apptainer.chmod(0o755)
+    paths = os.pathsep.join([str(EXAMPLES / "apptainer"), str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        ["spectr-batch", "run", "a b"], env={"PATH": paths}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    words = ["exec", "--nv", "--bind", str(tmp_path), "spectr.sif", "spectr-batch", "run", "a b"]
+    assert (done.returncode, done.stdout.splitlines()) == (75, words)
 
 
 def test_the_ray_start_is_a_command_that_is_understood():
