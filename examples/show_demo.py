@@ -32,7 +32,7 @@ def comparison(summaries: Sequence[Mapping[str, Any]]) -> str:
         ]
         for summary in summaries
     ]
-    names = ("", "rows", "tokens written", "tokens/s", "target passes", "block efficiency", "acceptance by depth")
+    names = ("", "rows", "tokens written", "tokens/s", "rounds of rows", "block efficiency", "acceptance by depth")
     return "\n".join(
         f"{name:<22}" + "".join(f"{cell:<24}" for cell in cells).rstrip()
         for name, *cells in zip(names, *columns, strict=True)

@@ -27,7 +27,7 @@ BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog=_example(
         "spectr-export build Qwen/Qwen2.5-7B --draft Qwen/Qwen2.5-0.5B -o qwen.bundle",
         "spectr-export inspect qwen.bundle",
@@ -53,7 +53,6 @@ def main() -> None:
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
-    show_default=True,
     help="Type of the weights, the cache and the arithmetic: float32 for CPUs, bfloat16 or float16 for GPUs.",
 )
 @click.option(

@@ -16,7 +16,7 @@ WINDOW = 256
 
 
 def read_text(path: Path | None) -> str:
-    """Return the text of a file, or the source of ``heapq``, which is half prose and half code, for None.
+    """Return the text of a file; if none is named, the source of ``heapq``, which is half prose and half code.
 
     Raises:
         UsageError: The file cannot be read as text.

@@ -27,7 +27,7 @@ from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.speculation.round import Emitted, Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
-IDLE = SamplingParams()  # of a free row, whose tokens nobody reads
+IDLE = SamplingParams()  # the parameters of a free row, whose tokens nobody reads
 LOG = logging.getLogger(__name__)
 
 

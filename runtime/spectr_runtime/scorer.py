@@ -1,6 +1,6 @@
 """The scorer: compares tokens that were written with the laws that they should have been drawn from.
 
-Prompt and completion are fed as plain text, one chain behind the prompt. Neither drafting nor a selection rule nor a
+Prompt and completion are fed as plain text, one chain after the prompt. Neither drafting nor a selection rule nor a
 branching tree takes part in that, so the scorer can judge what these wrote.
 """
 
@@ -30,7 +30,7 @@ from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import Rows, tree_call
 
 TOLERANCES = {"float32": 1e-3}
-HALF_TOLERANCE = 0.25  # of the half-precision types
+HALF_TOLERANCE = 0.25  # the tolerance of models in half precision
 DRAFTING = Plan("single", 1, 1)  # any plan with drafts, for which a pair opens both models
 LAW_ENTRIES = 2**22  # the most probabilities that one pass computes: 32 MB in float64, and a few copies of them
 
@@ -82,7 +82,7 @@ class Scorer:
             yield from self._score(batch)
 
     def _row(self, written: Written) -> Row:
-        """Return the row of a completion's request, once the completion is known to fit behind its prompt."""
+        """Return the row of a completion's request, once the completion is known to fit after its prompt."""
         row = make_row(written.request, self._manifest, self._tokenizer, run_seed=0)
         allowed = row.limit - row.length
         unknown = outside(written.token_ids, self._vocabulary)
@@ -95,7 +95,7 @@ class Scorer:
     def _fits(self, batch: Sequence[tuple[Written, Row]]) -> bool:
         """Return whether rows fit into one batch.
 
-        Completions are padded to the longest one, which must fit behind the longest prompt.
+        Completions are padded to the longest one, which must fit after the longest prompt.
         """
         longest = max(row.length for _, row in batch) + max(len(written.token_ids) for written, _ in batch)
         return len(batch) <= self._batch_size and longest <= self._limits.capacity
@@ -111,7 +111,7 @@ class Scorer:
         for first in range(0, longest, step):
             passed, sound_B = self._pass(rows, tokens_BN[:, : first + step + 1], first)
             for index in (~sound_B).nonzero():
-                raise RequestError(f"The logits behind row {batch[int(index)][0].request.id!r} are not finite.")
+                raise RequestError(f"The logits of row {batch[int(index)][0].request.id!r} are not finite.")
             for found, more in zip(scores, passed, strict=True):
                 found += more
         return [
@@ -135,7 +135,7 @@ class Scorer:
         )
 
     def _pass(self, rows: Rows, tokens_BN: torch.Tensor, first: int) -> tuple[list[list[TokenScore]], torch.Tensor]:
-        """Feed all tokens from index ``first`` on but the last one, and score the token behind each.
+        """Feed all tokens from index ``first`` on but the last one, and score the token after each.
 
         Returns:
             The scores, row by row, and which rows' logits were finite [B].

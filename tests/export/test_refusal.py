@@ -28,7 +28,7 @@ LONGROPE = {
         (lambda: AutoConfig.for_model("falcon", alibi=True), "ALiBi position biases"),
         (lambda: AutoConfig.for_model("t5"), "an encoder"),
         (lambda: AutoConfig.for_model("gemma3"), "several modalities"),
-        (lambda: tiny_config("gemma3_text", use_bidirectional_attention=True), "attention to tokens behind"),
+        (lambda: tiny_config("gemma3_text", use_bidirectional_attention=True), "attention to later tokens"),
         (lambda: tiny_config("llama4_text", num_local_experts=1), "layers of type 'chunked_attention'"),
         (
             lambda: tiny_config("phi3", **LONGROPE),

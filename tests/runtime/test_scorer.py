@@ -156,7 +156,7 @@ def test_logits_that_are_not_finite_are_refused(open_scorer: Callable[..., Score
     engine = scorer._draft
     assert isinstance(engine, TableEngine)
     engine.logits_SV[:] = math.nan
-    with pytest.raises(RequestError, match=r"The logits behind row .x. are not finite\."):
+    with pytest.raises(RequestError, match=r"The logits of row .x. are not finite\."):
         scored(scorer, Written(Request("x", (1,)), (2,)))
 
 

@@ -23,7 +23,7 @@ TYPICAL_TREE = 16
 
 
 def static_capacity(limits: Limits, tree_tokens: int) -> int:
-    """Return the slots of a row: the longest text, and room behind it for a draft tree."""
+    """Return the slots of a row: the longest text, and room after it for a draft tree."""
     return aligned(limits.capacity + tree_tokens)
 
 

@@ -1,8 +1,9 @@
 """Finds layers that differ only in their weights, so that a few traced layers can serve for all.
 
-Layers of one kind are built alike. The first layers of a model are traced, so many that every kind occurs after the
-first layer, and one kind twice. The other layers are copied in the graph (``repetition``), if a comparison of the two
-traced layers of one kind shows that the computation does not depend on a layer's index.
+Layers of one kind are built alike. As many of a model's first layers are traced as it takes for every kind to occur
+after the first layer, and for one kind to occur twice there: three of ten equal layers, for instance. The other layers
+are copied in the graph (``repetition``), if a comparison of the two traced layers of one kind shows that the
+computation does not depend on a layer's index.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def _reasons(config: Any, capacity: int) -> Iterator[tuple[str, str]]:
     if config.model_type in ALIBI or getattr(config, "alibi", False):
         yield "ALiBi position biases", OTHER
     if getattr(config, "use_bidirectional_attention", False):
-        yield "attention to tokens behind", OTHER
+        yield "attention to later tokens", OTHER
     unknown = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
     if unknown:
         yield f"layers of type {unknown[0]!r}", OTHER

@@ -52,7 +52,7 @@ def _download(repository: str, revision: str | None) -> Path:
         )
     except RevisionNotFoundError as error:
         raise UsageError(
-            f"{repository} has no branch, tag or commit {revision!r} on the hub.", hint="Check the part behind the @."
+            f"{repository} has no branch, tag or commit {revision!r} on the hub.", hint="Check the part after the @."
         ) from error
     except GatedRepoError as error:
         raise SpectrError(

@@ -7,5 +7,5 @@
     config    options from a TOML file
 
 The modules that do the work of a command are imported when the command runs, since some of them load torch. So
-``--help`` and usage errors answer at once.
+``--help`` and wrong usage answer at once; only a rule that does not exist, or does not go with K and L, takes longer.
 """

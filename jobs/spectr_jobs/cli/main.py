@@ -98,9 +98,9 @@ Exit codes:
 def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None) -> int:
     """Test whether the rows of RUN_DIR follow the target's law.
 
-    The target alone scores a random sample of the rows, in one pass per row and without drafts. A statistical test then
-    tells whether the sampled tokens can have been drawn from the target's probabilities. The figures are written to
-    RUN_DIR/audit.json. The run may be incomplete.
+    The models score a random sample of the rows, in passes over plain text, without speculation. A statistical test
+    then tells whether the sampled tokens can have been drawn from the target's probabilities. The figures are written
+    to RUN_DIR/audit.json. The run may be incomplete.
     """
     from spectr_jobs.commands.audit import audit as test_rows
     from spectr_jobs.run_directory.directory import RunDirectory

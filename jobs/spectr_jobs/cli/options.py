@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spectr_jobs.clock import parse_duration
+from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.rows.request import SamplingParams
 
 if TYPE_CHECKING:
     from spectr_jobs.commands.job import Job
     from spectr_jobs.drivers.rank import Rank
     from spectr_runtime.backends import Backend
+    from spectr_runtime.speculation.plan import PlanChoice
+
+RULE, DRAFTS, LENGTH = "kseq", 4, 4  # defaults of a fixed plan, if at least one of its options is given
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,17 +61,18 @@ class RunOptions:
         Raises:
             UsageError: Two values exclude each other, or a value is out of range.
         """
-        from spectr_jobs.commands.job import Job  # loads torch
-        from spectr_jobs.work.setup import Setup, choose_plan, sampling_defaults
+        sampling = self.sampling()  # refused before torch is loaded, which takes seconds
+        plan = self.choose_plan()
+        from spectr_jobs.commands.job import Job
+        from spectr_jobs.work.setup import Setup
 
-        plan = choose_plan(self.plan, self.rule, self.drafts, self.length)
         return Job(
             bundle=self.bundle,
             inputs=self.inputs,
             columns=dict(self.column),
             output=self.output,
             setup=Setup(plan, self.batch_size, self.backend, self.device),
-            sampling=sampling_defaults(self.max_tokens, self.temperature, self.top_p, self.top_k),
+            sampling=sampling,
             seed=self.seed,
             limit=self.limit,
             shard_size=self.shard_size,
@@ -75,6 +81,49 @@ class RunOptions:
             retry_errors=self.retry_errors,
             max_error_rate=self.max_error_rate,
         )
+
+    def sampling(self) -> SamplingParams:
+        """Return the sampling parameters of records that do not set their own.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        try:
+            return SamplingParams(
+                max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
+            )
+        except RequestError as error:
+            option = (error.param or "").replace("_", "-")
+            raise UsageError(f"--{option}: {error.message}") from error
+
+    def refuse_two_plans(self) -> None:
+        """Refuse a plan beside the options of a fixed plan.
+
+        Raises:
+            UsageError: Names the options that exclude each other.
+        """
+        given = self._fixed_plan()
+        if self.plan is not None and given:
+            message = f"--plan {self.plan} and {', '.join(given)} exclude each other."
+            raise UsageError(message, hint="Leave one of them out.")
+
+    def choose_plan(self) -> PlanChoice:
+        """Return the plan that the options choose.
+
+        Raises:
+            UsageError: The options exclude each other, or the rule does not allow K or L.
+        """
+        self.refuse_two_plans()
+        from spectr_runtime.speculation.plan import AUTO, PLAIN, Plan
+
+        if self._fixed_plan():
+            drafts = DRAFTS if self.drafts is None else self.drafts
+            return Plan(self.rule or RULE, drafts, LENGTH if self.length is None else self.length)
+        return Plan.plain() if self.plan == PLAIN else AUTO
+
+    def _fixed_plan(self) -> list[str]:
+        options = {"--rule": self.rule, "--drafts": self.drafts, "--length": self.length}
+        return [name for name, value in options.items() if value is not None]
 
     def find_rank(self, environment: Mapping[str, str]) -> Rank:
         """Return the rank of this process, which the options or the variables of a scheduler set.

@@ -148,7 +148,7 @@ def run(ctx: click.Context, /, **values: Any) -> int:
     if options.print_config:
         click.echo(config.render(ctx))
         return 0
-    job, rank, stop = options.job(), options.find_rank(os.environ), ctx.ensure_object(Stop)
+    rank, job, stop = options.find_rank(os.environ), options.job(), ctx.ensure_object(Stop)
     if options.dry_run:
         from spectr_jobs.commands.dry_run import dry_run
 

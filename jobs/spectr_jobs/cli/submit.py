@@ -27,7 +27,7 @@ def submit() -> None:
     """Decode a run on many machines, with Slurm, Kubernetes or Ray.
 
     For Slurm and Kubernetes, the command writes a job to be submitted; for Ray, it runs the job. The arguments of
-    `spectr-batch run` come after `--`, and are checked as that command checks them.
+    `spectr-batch run` come after `--`, and are parsed as that command parses them.
     """
 
 
@@ -184,6 +184,7 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
 
     Raises:
         click.UsageError: ``spectr-batch run`` refuses the arguments, or a job cannot do what they ask for.
+        UsageError: A value is out of range, or two exclude each other. The rule itself is checked when the job runs.
     """
     options = RunOptions(**run.make_context("run", list(arguments)).params)
     if "-" in (*options.inputs, options.output):
@@ -194,6 +195,8 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
     for name in ACTIONS:
         if getattr(options, name):
             raise click.UsageError(f"--{name.replace('_', '-')} decodes nothing; give it to `spectr-batch run`.")
+    options.sampling()
+    options.refuse_two_plans()
     return options
 
 

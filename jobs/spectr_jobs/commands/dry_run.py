@@ -28,6 +28,7 @@ from spectr_jobs.inputs.stdin import resolve_with_stdin
 from spectr_jobs.inputs.survey import Survey, survey
 from spectr_jobs.records.record import Record
 from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.layout import STDIN
 from spectr_jobs.work import models
 from spectr_jobs.work.setup import Setup
 from spectr_runtime.bundle import Bundle
@@ -88,7 +89,7 @@ def dry_run(job: Job, rank: Rank) -> int:
     run = RunDirectory.open(Path(job.output)) if begun else None
     with (
         tempfile.TemporaryDirectory(prefix="spectr-") as folder,
-        resolve_with_stdin(job.inputs, Path(folder), job.columns, alone=rank.world == 1, begun=False) as inputs,
+        resolve_with_stdin(job.inputs, Path(folder) / STDIN, job.columns, alone=rank.world == 1, begun=False) as inputs,
     ):
         found = survey(inputs, job.sampling, shard_size=job.shard_size, limit=job.limit)
         show_survey(found)

@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from spectr_jobs.commands.uniformity import Uniformity
 from spectr_runtime.rows.score import Score
 
-FALSE_ALARMS = 1e-3  # of all statistics together
+FALSE_ALARMS = 1e-3  # the rate at which sound rows fail, over all statistics together
 SHOWN_TOKENS = 5
 
 

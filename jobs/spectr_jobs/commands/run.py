@@ -21,7 +21,7 @@ from spectr_jobs.inputs.stores import is_remote
 from spectr_jobs.inputs.survey import InputFile, Survey, survey
 from spectr_jobs.report import summary
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.run_directory.layout import LOCK
+from spectr_jobs.run_directory.layout import LOCK, STDIN
 from spectr_jobs.run_directory.lock import held
 from spectr_jobs.run_directory.manifest import RunManifest, Terms
 from spectr_jobs.run_directory.mirror import Mirror
@@ -61,7 +61,7 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
             with held(path / LOCK):
                 mirror.fetch(path)
         alone, begun = driver.rank.world == 1, RunDirectory.is_begun(path)
-        with resolve_with_stdin(job.inputs, path, job.columns, alone=alone, begun=begun) as inputs:
+        with resolve_with_stdin(job.inputs, path / STDIN, job.columns, alone=alone, begun=begun) as inputs:
             run = prepare(path, bundle, inputs, job.terms(bundle))
         if job.retry_errors:
             retry(run, driver.rank)

@@ -41,4 +41,4 @@ class Local:
         facts = session_facts(setup, self.rank.index, self.rank.world)
         session = Session(run.sessions, facts, progress, decoder, echo)
         busy = decode_shards(run, decoder, left, session, stop)
-        check_finished(run, busy, stop, session.tally.rows)
+        check_finished(run, busy, stop, session.tally.rows + session.tally.failed)

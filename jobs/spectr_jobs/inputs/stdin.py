@@ -15,12 +15,11 @@ from spectr_runtime.errors import UsageError
 from spectr_runtime.files import file_sha256
 
 NAME = "-"
-KEPT = "stdin.jsonl"
 
 
 @contextlib.contextmanager
 def resolve_with_stdin(
-    names: Sequence[str], folder: Path, columns: Mapping[str, str], *, alone: bool, begun: bool
+    names: Sequence[str], kept: Path, columns: Mapping[str, str], *, alone: bool, begun: bool
 ) -> Iterator[tuple[Source, ...]]:
     """Give the sources that a command line names, one of which may be ``-``, standard input.
 
@@ -28,10 +27,10 @@ def resolve_with_stdin(
 
     Args:
         names: Paths, folders, patterns, URLs, ``-``.
-        folder: The folder in which standard input is kept: the run directory.
+        kept: The file in which standard input is kept.
         columns: The column of a table for every field that has another name there.
         alone: Whether this process decodes all records of the inputs.
-        begun: Whether an earlier command may have kept its standard input in the folder.
+        begun: Whether an earlier command may have kept its standard input there.
 
     Raises:
         UsageError: A name leads to no file, or standard input is named twice or by one of several ranks.
@@ -43,14 +42,14 @@ def resolve_with_stdin(
         raise UsageError("Standard input can be read once, by one process.", hint="Write it to a file first.")
     index = list(names).index(NAME)
     before, after = (sources.resolve(part, columns) for part in (names[:index], names[index + 1 :]))
-    with _spooled(folder, begun=begun) as path:
-        yield (*before, Source(str(path), KEPT), *after)
+    with _spooled(kept, begun=begun) as path:
+        yield (*before, Source(str(path), kept.name), *after)
 
 
 @contextlib.contextmanager
-def _spooled(folder: Path, *, begun: bool) -> Iterator[Path]:
-    """Copy standard input into the folder, and give the path of the copy."""
-    partial, kept = folder / f".{KEPT}.{os.getpid()}.tmp", folder / KEPT
+def _spooled(kept: Path, *, begun: bool) -> Iterator[Path]:
+    """Copy standard input into a file, and give the path of the copy."""
+    partial = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
     try:
         with partial.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)

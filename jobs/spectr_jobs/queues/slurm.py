@@ -9,7 +9,7 @@ from pathlib import Path
 from spectr_jobs.queues.submission import Submission
 
 MARGIN = 40  # seconds between the end of the drain and Slurm's kill, for the last writes
-RESTARTS = 100  # of one task; a task that is interrupted more often ends with exit code 75
+RESTARTS = 100  # a task that is interrupted more often is not queued again and ends with exit code 75
 
 
 def script(job: Submission, *, folder: Path, time_limit: float, partition: str | None, setup: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES, Range
 from spectr_runtime.rows.request import SamplingParams
 
 SHOWN = 60  # characters of a value in a message
-MAX_COMPLETIONS = 128  # of one prompt
+MAX_COMPLETIONS = 128  # so many completions may be asked for one prompt
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ class Tally:
         failed: Number of rows of the errors.
         prompt_tokens: Number of tokens of the prompts.
         completion_tokens: Number of tokens that were written.
-        rounds: Number of rounds, which is the number of target passes after the prompts.
-        accepted_at_depth: Number of rounds that accepted at least 1, 2, ... drafts.
+        rounds: Rounds of all rows, summed: a pass of the target over eight rows counts as eight.
+        accepted_at_depth: Number of these rounds that accepted at least 1, 2, ... drafts.
     """
 
     rows: int = 0

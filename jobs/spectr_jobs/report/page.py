@@ -18,11 +18,11 @@ from spectr_jobs.run_directory.layout import ERRORS, OUTPUT, REPORT
 from spectr_jobs.run_directory.sessions import DONE
 from spectr_runtime.files import replace
 
-DOTS = 2000  # of the scatter chart, at most about so many
+DOTS = 2000  # the scatter chart has at most about so many dots
 SHOWN_MESSAGE = 200  # characters of an error message
 SHOWN_MARKS = 8  # interruptions that can still be told apart in a chart
 UNKNOWN_END = "killed or running"
-NONE = "-"  # a figure that there is not
+NONE = "-"  # stands for a figure that does not exist
 
 Figures = Mapping[str, Any]
 

@@ -27,6 +27,7 @@ ERRORS = "errors.jsonl"
 PARTS = (OUTPUT, ERRORS)
 PACKED = ".zst"  # added to the name of a part when it is compressed
 EVENTS = "events.jsonl"
+STDIN = "stdin.jsonl"
 SUMMARY = "summary.json"
 AUDIT = "audit.json"
 REPORT = "report.html"

@@ -10,7 +10,7 @@ to one file. An event is an object with its ``time`` (seconds since 1970) and it
     end      the last event: the counts, and the reason why the session ended; missing after a kill
 
 The counts of ``tick`` and ``end`` are ``seconds`` (since the session's start, which no change of a clock affects),
-``tally``, ``timing`` (seconds by stage) and ``plans`` (rounds by plan). No other module knows the form of an event.
+``tally``, ``timing`` (seconds by stage) and ``plans`` (rounds by plan). Only this module reads and writes events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A shard: a fixed run of records of the inputs, the rows that they have so far, and the seal once all have theirs.
+"""A shard: a fixed stretch of the records, the rows that they have so far, and the seal once all have theirs.
 
 The files of the shard alone decide which records are done: those whose ids are in the output or the errors.
 """

@@ -44,19 +44,19 @@ class Session:
     """
 
     def __init__(
-        self, folder: Path, facts: Mapping[str, Any], progress: Display, decoder: RunDecoder, echo: BinaryIO | None
+        self, folder: Path, facts: Mapping[str, Any], display: Display, decoder: RunDecoder, echo: BinaryIO | None
     ) -> None:
         """Start the clock, and write the first event.
 
         Args:
             folder: Folder of the events of all sessions of the run.
             facts: The contents of the first event: setup, rank, machine.
-            progress: Shows the counts.
+            display: Shows the counts.
             decoder: The decoder, whose seconds by stage and rounds by plan are written into the events.
             echo: A stream that also receives every row; None for no stream.
         """
         self.tally = Tally()
-        self._progress = progress
+        self._display = display
         self._decoder = decoder
         self._echo = echo
         self._started = time.monotonic()
@@ -70,9 +70,9 @@ class Session:
 
     def opened(self, shard: Shard) -> None:
         """Count the rows that earlier sessions left in a shard that was opened, and report its damaged lines."""
-        self._progress.skip(shard.tally.rows + shard.tally.failed)
+        self._display.skip(shard.tally.rows + shard.tally.failed)
         if shard.damaged:
-            self._progress.say(f"{shard.folder}: {shard.damaged} damaged lines; their records are decoded again")
+            self._display.say(f"{shard.folder}: {shard.damaged} damaged lines; their records are decoded again")
             self._events.write(MENDED, {"shard": shard.folder.name, "lines": shard.damaged})
 
     def row(self, row: rows.Row, line: bytes) -> None:
@@ -81,7 +81,7 @@ class Session:
         if self._echo is not None:
             self._echo.write(line)
             self._echo.flush()
-        self._progress.show(self.tally, self.seconds)
+        self._display.show(self.tally, self.seconds)
         if self.seconds >= self._due:
             self._due = self.seconds + min(max(self.seconds / TICKS, FASTEST), SLOWEST)
             self._events.write(TICK, self._state().to_json())
@@ -92,7 +92,7 @@ class Session:
 
     def close(self, reason: str) -> None:
         """Write the last event, which says why the session ends."""
-        self._progress.clear()
+        self._display.clear()
         self._events.end(self._state(), reason)
 
     def _state(self) -> State:

@@ -1,7 +1,7 @@
 """Distances between tokens, derived from the attention mask.
 
 The slots that a token sees hold, in slot order, the text that ends in it: the committed prefix, then its ancestors in
-the tree, then the token itself. So the distance from a visible slot to the token is the number of visible slots behind
+the tree, then the token itself. So the distance from a visible slot to the token is the number of visible slots after
 that slot, whatever the hidden ones hold. A call therefore needs no input for the positions of slots.
 
 For example, the mask 1 1 0 1 of a token in the last slot has the distances 2 1 - 0.

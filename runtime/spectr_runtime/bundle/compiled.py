@@ -2,6 +2,7 @@
 
     BUNDLE/<role>/engines/<key>.engine     the engine, for one release of TensorRT and one GPU or compute capability
     BUNDLE/<role>/engines/<key>.json       its record, a ``CompiledEngine``
+    BUNDLE/<role>/engines/<key>.layers.txt what the engine consists of, for people
 
 An engine is derived from the model beside it, so the bundle's hash does not cover it. Instead its record holds the hash
 of the model and that of the engine, and both are checked before the engine is opened.

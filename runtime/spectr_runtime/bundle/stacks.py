@@ -4,7 +4,7 @@ transformers keeps the experts of a layer in two stacks of matrices, ``gate_up_p
 of each expert in both. A graph multiplies with several experts at once, as with one larger matrix, called a product
 here. Its first dimension is the inputs. In ``gate_up_proj`` the outputs of the experts are side by side, in
 ``down_proj`` their inputs. When quantised, a product is stored like the matrix of a linear layer, and all products of a
-stack one behind the other:
+stack one after the other:
 
     NAME.codes     gate_up_proj: [P, K, E, N]    down_proj: [P, E, K, N]; int4 has two codes per byte, N / 2
     NAME.scales    int8: [P, E * N], [P, N]      int4: [P, G, E * N], [P, E * G, N]

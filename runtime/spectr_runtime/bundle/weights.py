@@ -12,8 +12,8 @@ In fp8, a third tensor is the scale by which the layer's inputs are rounded, as 
 
     NAME.input_scale    [], in the model's type
 
-A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. Where transformers has the inputs first
-too, the file's metadata says so under ``layers`` or ``experts``; otherwise it has the outputs first.
+A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. Most models of transformers keep a matrix
+with its outputs first. If a model keeps the inputs first, the file's metadata says so under ``layers`` or ``experts``.
 
 A weight is its code, from -128 to 127, -8 to 7 or -448 to 448, times its scale. ONNX's DequantizeLinear computes the
 same, and the graph of the bundle reads the same bytes.

@@ -12,7 +12,7 @@ class KVCache:
     The keys of a layer are a contiguous slice, and so are neighbouring rows of them. Engines can therefore bind
     addresses in the buffer, and nothing is copied for a call.
 
-    The slots of a row hold its text in order. The nodes of a draft tree follow behind the text, until ``keep`` moves
+    The slots of a row hold its text in order. The nodes of a draft tree follow the text, until ``keep`` moves
     the accepted ones forward. The next call overwrites the rejected ones.
 
     Args:
@@ -57,7 +57,7 @@ class KVCache:
         self.buffer[:, row].zero_()
 
     def keep(self, base_B: torch.Tensor, accepted_BD: torch.Tensor) -> None:
-        """Move the slots of the accepted nodes to directly behind their root.
+        """Move the slots of the accepted nodes to directly after their root.
 
         Args:
             base_B: Slot of each row's root; node n is in slot ``base + n``.

@@ -11,7 +11,7 @@ import torch
 from spectr_runtime.contract.cache import KVCache
 from spectr_runtime.errors import EngineError
 
-OPSET = 24  # of ONNX: the first one with TensorScatter, which writes to the cache
+OPSET = 24  # the first version of ONNX's operators with TensorScatter, which writes to the cache
 CALL_INPUTS = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -1,6 +1,6 @@
 """The attention mask of a call: which slots of the cache a fed token sees."""
 
-# B rows, T tokens fed, N slots of the block behind the prefix, L attention length.
+# B rows, T tokens fed, N slots of the block after the prefix, L attention length.
 from __future__ import annotations
 
 import torch
@@ -14,11 +14,11 @@ def aligned(length: int) -> int:
 
 
 def block_mask(prefix_B: torch.Tensor, sees_TN: torch.Tensor, length: int) -> torch.Tensor:
-    """Return the mask of tokens that see the whole prefix of their row and part of a block behind it.
+    """Return the mask of tokens that see the whole prefix of their row and part of a block after it.
 
     Args:
         prefix_B: Number of slots at the start of each row that every fed token sees.
-        sees_TN: Which slots of the block behind the prefix each token sees; bool. In a draft tree these are the token's
+        sees_TN: Which slots of the block after the prefix each token sees; bool. In a draft tree these are the token's
             ancestors and itself, in plain text the tokens before it and itself.
         length: Attention length L, at least ``prefix + N``.
 

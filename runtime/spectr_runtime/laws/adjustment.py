@@ -84,7 +84,7 @@ class Adjustment:
         """Adjust the logits of some nodes of the draft tree.
 
         Args:
-            logits_BMV: Logits of the token behind each of the M nodes, at least as wide as the vocabulary; not changed.
+            logits_BMV: Logits of the token after each of the M nodes, at least as wide as the vocabulary; not changed.
             tokens_BN: Tokens of the tree's nodes from the root on, as many as the M nodes have on their paths.
             sees_MN: Which of the N nodes each of the M nodes has on its path, itself among them; bool.
 

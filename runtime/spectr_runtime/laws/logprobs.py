@@ -38,7 +38,7 @@ class WantedLogprobs:
         """Return the log-probabilities of a round's tokens.
 
         Args:
-            logits_BNV: The target's logits behind every node, before adjustments, temperature and truncation.
+            logits_BNV: The target's logits after every node, before adjustments, temperature and truncation.
             accepted_BD: Accepted nodes in path order, -1 padded.
             tokens_BD1: The tokens that were written, -1 padded.
 
@@ -48,7 +48,7 @@ class WantedLogprobs:
         """
         rows_R = torch.tensor(self.rows, device=logits_BNV.device)
         tokens_RD1 = tokens_BD1[rows_R].clamp(min=0)
-        # A token was drawn behind its predecessor: the first behind the root, the next behind the first accepted node.
+        # A token was drawn after its predecessor: the first after the root, the next after the first accepted node.
         nodes_RD1 = torch.nn.functional.pad(accepted_BD[rows_R].clamp(min=0), (1, 0))
         logits_RDV = logits_BNV[rows_R[:, None], nodes_RD1, : self.vocabulary]
         logprobs_RDV = logits_RDV.float().log_softmax(-1)

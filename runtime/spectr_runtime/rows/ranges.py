@@ -51,4 +51,4 @@ RANGES: Mapping[str, Range] = {
     "logprobs": Range(0, 20, also=(None,), phrase="0 to 20, or nothing"),
     "seed": Range(0, 2**63 - 1, also=(None,), phrase="from 0 to 2**63 - 1"),
 }
-LOGIT_BIAS = Range(-100, 100)  # of every single token
+LOGIT_BIAS = Range(-100, 100)  # the bias of each token

@@ -144,7 +144,7 @@ class TokenLogprob:
 
     Attributes:
         token_id: The token.
-        text: The text that the token adds behind another one; ``\ufffd`` for bytes that are not a whole character.
+        text: The text that the token adds after another one; ``\ufffd`` for bytes that are not a whole character.
         data: The token's bytes.
         logprob: Natural logarithm of the probability that the target's own logits give the token, before penalties,
             temperature and truncation.

@@ -77,7 +77,7 @@ class Row:
     ) -> Completion | None:
         """Append the tokens of a round one by one, until one of them ends the row.
 
-        Tokens behind the one that ends the row are dropped. If a token both stops the row and reaches its limit, the
+        Tokens after the one that ends the row are dropped. If a token both stops the row and reaches its limit, the
         reason is the stop.
 
         Args:

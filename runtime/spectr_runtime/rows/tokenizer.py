@@ -76,7 +76,7 @@ class Tokenizer:
         return tuple(self._special[text] for text in texts if text in self._special)
 
     def _piece(self, token: int) -> tuple[str, bytes]:
-        """Return the text that one token adds behind another one, also if it is a special token, and its bytes."""
+        """Return the text that one token adds after another one, also if it is a special token, and its bytes."""
         before = list(self._tokenizer("a", add_special_tokens=False)["input_ids"])
         text = str(self._tokenizer.decode([*before, token]))[len(str(self._tokenizer.decode(before))) :]
         name = self._tokenizer.convert_ids_to_tokens(token)
@@ -158,6 +158,6 @@ class StopText:
 
 
 def _before_first(written: str, stops: Iterable[str], known: int) -> str | None:
-    """Return the text before the first stop text that ends behind the first ``known`` characters, or None."""
+    """Return the text before the first stop text that ends after the first ``known`` characters, or None."""
     found = [start for stop in stops if (start := written.find(stop, max(0, known - len(stop) + 1))) >= 0]
     return written[: min(found)] if found else None

@@ -2,12 +2,12 @@
 
 The algorithm is SpecTr's (arXiv 2310.15141, algorithms 1 to 3), over a tree of drafts:
 
-1. Draft. The draft model proposes a tree of tokens behind each row's root. The law that every token was drawn from is
+1. Draft. The draft model proposes a tree of tokens after each row's root. The law that every token was drawn from is
    kept, because the rule needs it.
-2. Verify. One pass of the target model returns its law behind the root and behind every node of the tree.
+2. Verify. One pass of the target model returns its law after the root and after every node of the tree.
 3. Select. The rule accepts a path of the tree and draws one more token. With a single draft: a token of probability d
    under the draft and t under the target is accepted with probability min(1, t / d); where it is rejected, a
-   correction is drawn from what that leaves of the target's law, in proportion to max(t - d, 0); behind an accepted
+   correction is drawn from what that leaves of the target's law, in proportion to max(t - d, 0); after an accepted
    leaf, a bonus token is drawn from the target's law. Several drafts are coupled with the target's law in the same
    spirit. The tokens follow the target's law exactly, whatever the draft proposed.
 4. Commit. The accepted tokens' keys and values move to where the text continues, and the tokens are handed out.
@@ -68,7 +68,7 @@ class Rows:
     def laws(
         self, logits_BMV: torch.Tensor, tokens_BN: torch.Tensor, sees_MN: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the laws of the tokens behind M nodes, for draft and target alike.
+        """Return the laws of the tokens after M nodes, for draft and target alike.
 
         Args and results are those of ``Adjustment.apply`` and ``Sampling.laws``.
         """
@@ -82,7 +82,7 @@ class Emitted:
     """What a round added to the rows' texts.
 
     Attributes:
-        tokens_BD1: The accepted drafts, then the correction or bonus token; the columns behind it are -1.
+        tokens_BD1: The accepted drafts, then the correction or bonus token; the columns after it are -1.
         accepted_B: Number of accepted drafts of each row.
         sound_B: False where a model's logits were not finite; the tokens of such a row mean nothing.
         logprobs: For the rows that want log-probabilities, per token: the token's own, then the most probable ones.
@@ -140,7 +140,7 @@ def grow(
     for depth, level in enumerate(tree.levels[1:], start=1):
         nodes = slice(level.start, level.stop)
         tokens_BN[:, nodes] = draw(rule, tree, depth, law_BWV, noise)
-        if depth == tree.depth:  # nothing is drawn behind the leaves, so their laws are not needed
+        if depth == tree.depth:  # nothing is drawn after the leaves, so their laws are not needed
             break
         sees_WN = sees_NN[nodes, : level.stop]
         call = tree_call(draft, rows, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_WN)
@@ -164,7 +164,7 @@ def verify(
 
 
 def emitted_tokens(tokens_BN: torch.Tensor, chosen: Selection) -> torch.Tensor:
-    """Return the accepted drafts of every row and, right behind them, the correction or bonus token; [B, D + 1]."""
+    """Return the accepted drafts of every row and, right after them, the correction or bonus token; [B, D + 1]."""
     drafts_BD = tokens_BN.gather(1, chosen.accepted_BD.clamp(min=0)).masked_fill(chosen.accepted_BD < 0, -1)
     tokens_BD1 = torch.cat([drafts_BD, torch.full_like(chosen.token_B[:, None], -1)], 1)
     return tokens_BD1.scatter_(1, chosen.count_B[:, None], chosen.token_B[:, None])
