@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_models import END, byte_tokenizer, tiny_config
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from spectr_export.original.tokenizer import (
     PROBE,
@@ -159,6 +159,10 @@ def splitting_tokenizer(digits: str) -> Tokenizer:
         ("phi3", "GPT2Tokenizer", "{1,3}"),
         ("granite", "GPT2Tokenizer", ""),
         ("smollm3", "PreTrainedTokenizerFast", "{1,3}"),
+        # transformers 5.23 loses the split of these.
+        ("qwen2", "LlamaTokenizerFast", "{1,3}"),
+        ("qwen2", "Qwen2Tokenizer", "{1,3}"),
+        ("gpt_neox", "GPTNeoXTokenizer", "{1,3}"),
     ],
 )
 def test_a_text_is_encoded_as_tokenizer_json_says(tmp_path: Path, architecture: str, named: str, digits: str) -> None:
@@ -168,3 +172,18 @@ def test_a_text_is_encoded_as_tokenizer_json_says(tmp_path: Path, architecture: 
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named, "eos_token": END}))
     loaded = load_tokenizer(tmp_path)
     assert loaded(PROBE, add_special_tokens=False)["input_ids"] == original.encode(PROBE, add_special_tokens=False).ids
+    loaded.save_pretrained(tmp_path / "bundle")
+    again = AutoTokenizer.from_pretrained(tmp_path / "bundle")
+    assert again(PROBE, add_special_tokens=False)["input_ids"] == original.encode(PROBE, add_special_tokens=False).ids
+    assert again.eos_token == END
+
+
+def test_a_setting_beside_tokenizer_json_is_kept(tmp_path: Path) -> None:
+    original = splitting_tokenizer("{1,3}")
+    original.enable_padding(length=500)
+    original.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "olmo2"}))
+    settings = {"tokenizer_class": "GPT2Tokenizer", "eos_token": END, "add_prefix_space": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    expected = AutoTokenizer.from_pretrained(tmp_path)("x", add_special_tokens=False)["input_ids"]
+    assert load_tokenizer(tmp_path)("x", add_special_tokens=False)["input_ids"] == expected

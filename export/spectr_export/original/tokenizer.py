@@ -11,6 +11,7 @@ from typing import Any
 from spectr_runtime.bundle import Vocabulary
 from spectr_runtime.errors import BundleError, first_line
 
+FAST = "tokenizer.json"  # the file from which the tokenizers library makes a tokenizer by itself
 # A text with much in which tokenizers differ: accents composed and not, digits, white space, code, other scripts, an
 # emoji.
 PROBE = "Naïve café №42 cafe\u0301:\n\n\tdef f(x):  return x**2.5  # 你好, Привет 🙂 don't—WON'T 00012345\r\n"
@@ -19,18 +20,42 @@ PROBE = "Naïve café №42 cafe\u0301:\n\n\tdef f(x):  return x**2.5  # 你好,
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer in a model's folder.
 
+    For some models transformers builds the tokenizer anew by its class's own rules, and takes only the vocabulary from
+    ``tokenizer.json``. Where these rules are not those of the file, texts are split differently than in the training,
+    without an error: so with the DeepSeek-R1 distillations, which name Qwen's architecture and Llama's class. Therefore
+    the encoding of a probe is compared with the file's own, and where it differs the file is loaded as it is. A setting
+    of ``tokenizer_config.json``, such as ``add_prefix_space``, may change the encoding too, and rightly: it then
+    changes that of the loaded file as well.
+
     Raises:
         BundleError: transformers cannot load a tokenizer without running code from the folder.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if _encodes_as_stored(tokenizer, folder):
+            return tokenizer
+        as_stored: Any = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return as_stored if _encodes_as_stored(as_stored, folder) else tokenizer
     except Exception as error:  # tokenizer files are parsed by several libraries, each with its own errors
         raise BundleError(
             f"transformers cannot load a tokenizer from {folder}: {first_line(error)}",
             hint="Both models need their tokenizer files beside config.json.",
         ) from error
+
+
+def _encodes_as_stored(tokenizer: Any, folder: Path) -> bool:
+    """Return whether a tokenizer encodes the probe as the folder's file does; true where there is no such file."""
+    from tokenizers import Tokenizer
+
+    path = folder / FAST
+    if not path.is_file():
+        return True
+    stored = Tokenizer.from_file(str(path))
+    stored.no_padding()
+    stored.no_truncation()
+    return _encode(tokenizer) == stored.encode(PROBE, add_special_tokens=False).ids
 
 
 def refuse_other_tokenizer(target: Any, draft: Any) -> None:
