@@ -17,7 +17,7 @@ from jobs_stub import write_lines
 pytest.importorskip("ray")
 RECORDS = 240
 BAD_EVERY = 40
-PAUSE = 0.02
+PAUSE = 0.06  # seconds a row: rows must be left when the second actor has started
 OPTIONS = ("--shard-size", "20", "--max-error-rate", "1")
 
 
@@ -76,7 +76,11 @@ def test_the_shards_of_a_killed_actor_are_taken_up_by_another(
 ):
     run_dir = Path("run")
     wait_for(lambda: len(pids(run_dir)) == 2 and rows_of(run_dir) > 30, process)
-    os.kill(pids(run_dir)[0], signal.SIGKILL)
+    lost, other = pids(run_dir)
+    os.kill(other, signal.SIGSTOP)  # or it may finish all before the third has started
+    os.kill(lost, signal.SIGKILL)
+    wait_for(lambda: len(pids(run_dir)) == 3, process)
+    os.kill(other, signal.SIGCONT)
     out, said = process.communicate()
     assert (process.returncode, out) == (0, ""), said
     assert "was lost; its shards are taken up again" in said
