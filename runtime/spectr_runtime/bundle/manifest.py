@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from spectr_runtime.bundle.checks import check_fields, check_mapping
+from spectr_runtime.bundle.checks import LARGEST, check_fields, check_mapping
 from spectr_runtime.bundle.layout import MANIFEST
 from spectr_runtime.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONTRACT_VERSION = 1
 TYPES = ("float32", "float16", "bfloat16")
 Role = Literal["draft", "target"]
@@ -72,15 +72,23 @@ class Vocabulary:
     """The tokens that draft and target share.
 
     Attributes:
-        size: Number of tokens. A model may have more logits; those are padding and are left out.
+        size: Number of tokens. A model may have more logits; those are padding and are left out. The draft may have
+            fewer; it gives the others no probability.
         eos_token_ids: Ids that end a completion.
+        substitute: The id that the draft is fed in place of one for which it has no logit.
     """
 
     size: int
     eos_token_ids: tuple[int, ...]
+    substitute: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_mapping("vocabulary", {"size": self.size, "substitute": self.substitute}, int)
+        if not 0 <= self.substitute < self.size <= LARGEST:
+            raise BundleError(
+                f"A vocabulary has {self.size} tokens and {self.substitute} as substitute; it must have from 1 to "
+                f"{LARGEST} tokens, and the substitute must be one of them."
+            )
         outside = [token for token in self.eos_token_ids if not 0 <= token < self.size]
         if outside:
             raise BundleError(f"End tokens {outside} lie outside the vocabulary of {self.size} tokens.")
@@ -96,6 +104,8 @@ class Manifest:
         limits: What the graphs were made for.
         files: SHA-256 of every other file, by its path in the bundle with forward slashes.
         versions: Versions of the tools that made the bundle.
+        sampling: The model's own sampling parameters, by the names that ``SamplingParams`` has for them: those that the
+            target's ``generation_config.json`` gives.
         parity: For each model, the largest differences from the original in PyTorch, by the stage of the build.
         quality: For each model of reduced precision, what the precision costs, measured on a text: ``original``, the
             nats per token of the original; ``lost``, how many more the model needs; ``half``, by how much the logits of
@@ -109,12 +119,14 @@ class Manifest:
     files: Mapping[str, str]
     versions: Mapping[str, str]
     parity: Mapping[Role, Mapping[str, float]]
+    sampling: Mapping[str, float] = dataclasses.field(default_factory=dict)
     quality: Mapping[Role, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_mapping("files", self.files, str)
         check_mapping("versions", self.versions, str)
         check_mapping("parity", self.parity, Mapping)
+        check_mapping("sampling", self.sampling, (int, float))
         check_mapping("quality", self.quality, Mapping)
         for role in ROLES:
             check_mapping(f"parity.{role}", self.parity[role], (int, float))
@@ -127,6 +139,7 @@ class Manifest:
             "models": {role: dataclasses.asdict(self.models[role]) for role in ROLES},
             "vocabulary": dataclasses.asdict(self.vocabulary),
             "limits": dataclasses.asdict(self.limits),
+            "sampling": dict(self.sampling),
             "versions": dict(self.versions),
             "parity": {role: dict(self.parity[role]) for role in ROLES},
             "quality": {role: dict(measured) for role, measured in self.quality.items()},
@@ -150,11 +163,14 @@ class Manifest:
             vocabulary = value["vocabulary"]
             return Manifest(
                 models={role: ModelSpec(**value["models"][role]) for role in ROLES},
-                vocabulary=Vocabulary(vocabulary["size"], tuple(vocabulary["eos_token_ids"])),
+                vocabulary=Vocabulary(
+                    vocabulary["size"], tuple(vocabulary["eos_token_ids"]), vocabulary["substitute"]
+                ),
                 limits=Limits(**value["limits"]),
                 files=value["files"],
                 versions=value["versions"],
                 parity=value["parity"],
+                sampling=value["sampling"],
                 quality=value.get("quality", {}),
             )
         except (AttributeError, KeyError, TypeError) as error:

@@ -85,9 +85,15 @@ def _require(param: str, value: object, holds: bool, allowed: str) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation, which the tokenizer's chat template turns into a prompt."""
+    """A conversation, which the tokenizer's chat template turns into a prompt.
+
+    Attributes:
+        messages: The messages.
+        arguments: Further variables of the template, such as ``enable_thinking``.
+    """
 
     messages: tuple[Mapping[str, object], ...]
+    arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 Prompt = str | tuple[int, ...] | Chat
@@ -98,17 +104,21 @@ class Request:
     """One completion that is asked of the decoder.
 
     Attributes:
-        id: Unique in the run, together with ``choice``. Prompt, parameters, id, choice, seed, bundle and plan decide
-            the text of the row.
+        id: Unique in the run, together with ``choice``. Prompt, parameters, id, choice, run seed, bundle and plan
+            decide the text of the row; with a seed of its own, ``sample`` does in place of id and choice.
         prompt: Text, token ids or a conversation.
         params: How to sample.
         choice: Which of several completions of one id this is, counted from 0; each has noise of its own.
+        sample: Which of several completions of one prompt this is, counted from 0.
+        echo: Whether the completion's text, and its log-probabilities if they are wanted, begin with the prompt.
     """
 
     id: str
     prompt: Prompt
     params: SamplingParams = dataclasses.field(default_factory=SamplingParams)
     choice: int = 0
+    sample: int = 0
+    echo: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
