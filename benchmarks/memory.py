@@ -56,7 +56,7 @@ class NoModel:
 
 def command(arguments: list[str], rows: Any) -> None:
     """``spectr-batch`` with that decoder, silently."""
-    models.open_decoder = lambda bundle, setup, *, seed: NoModel(rows)  # type: ignore[assignment]
+    models.open_decoder = lambda bundle, setup, *, seed, date: NoModel(rows)  # type: ignore[assignment]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     raise SystemExit(cli.call(arguments))
 

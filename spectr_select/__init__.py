@@ -38,7 +38,7 @@ from spectr_select.division import division_factor
 from spectr_select.exact.acceptance import acceptance
 from spectr_select.exact.enumeration import output_law, sequence_law
 from spectr_select.law import check_laws, sample
-from spectr_select.noise import Noise, seed_of
+from spectr_select.noise import Noise, seed_of, seed_of_prompt
 from spectr_select.round import draw, select
 from spectr_select.rule import Rule
 from spectr_select.rules import RULES
@@ -62,6 +62,7 @@ __all__ = [
     "output_law",
     "sample",
     "seed_of",
+    "seed_of_prompt",
     "select",
     "sequence_law",
     "tokens_bound",

@@ -6,6 +6,7 @@ So a row draws the same numbers in every batch, and two rows with different seed
 # B rows, N tags, C numbers, F numbers of all families, K candidates, M families, V vocabulary, W nodes of a level.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -159,4 +160,23 @@ def _uniform(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
 def seed_of(run_seed: int, key: str, sample: int = 0) -> int:
     """Return the seed of a request's noise: 64 bits of BLAKE2b over (run seed, sample index, record key), signed."""
     digest = blake2b(f"{run_seed}:{sample}:{key}".encode(), digest_size=8, person=b"spectr-noise")
+    return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def seed_of_prompt(seed: int, token_ids: Sequence[int], sample: int = 0) -> int:
+    """Return the seed of a request's noise where the request names a seed of its own.
+
+    It does not depend on the record's id, so equal requests give equal texts. It depends on the prompt, so that
+    different prompts with one seed, which is common, stay independent.
+
+    Args:
+        seed: The seed that the request names.
+        token_ids: Tokens of the prompt.
+        sample: Which of several completions of the prompt this is.
+
+    Returns:
+        64 bits of BLAKE2b over the three, signed.
+    """
+    text = f"{seed}:{sample}:{','.join(map(str, token_ids))}"
+    digest = blake2b(text.encode(), digest_size=8, person=b"spectr-prompt")
     return int.from_bytes(digest.digest(), "little", signed=True)

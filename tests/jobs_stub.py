@@ -5,12 +5,13 @@ Run as a script it is ``spectr-batch`` with that decoder in the place of the rea
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from spectr_runtime import (
     Request,
     RequestError,
     RowError,
+    SamplingParams,
     SpeculationStats,
     Timing,
     TokenLogprob,
@@ -53,6 +55,7 @@ class StubDecoder:
         *,
         batch_size: int = 4,
         seed: int = 0,
+        date: datetime.date | None = None,
         pause: float = 0.0,
         flaky: bool = True,
         plans: Sequence[Plan] = (Plan("kseq", 4, 4),),
@@ -63,6 +66,8 @@ class StubDecoder:
         self.pulled = 0
         self.finished = 0
         self.most_waiting = 0
+        self.date = date
+        self.params: dict[str, SamplingParams] = {}
         self._seed = seed
         self._pause = pause
         self._flaky = flaky
@@ -74,6 +79,7 @@ class StubDecoder:
         while True:
             while len(batch) < self.batch_size and (request := next(source, None)) is not None:
                 batch.append(request)
+                self.params[request.id] = request.params
                 self.pulled += 1
             if not batch:
                 return
@@ -129,7 +135,7 @@ class StubScorer:
             yield Score(written, (TokenScore(self._share, 0.0, 0.0, True),) * len(written.token_ids))
 
 
-def write_bundle(folder: Path, *, tag: str = "") -> Path:
+def write_bundle(folder: Path, *, tag: str = "", sampling: Mapping[str, float] | None = None) -> Path:
     """A bundle without models; another tag makes another hash."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = ModelSpec("stub", layers=1, kv_heads=1, head_size=8, vocabulary=16, max_positions=64)
@@ -140,6 +146,7 @@ def write_bundle(folder: Path, *, tag: str = "") -> Path:
         files={},
         versions={"tag": tag},
         parity={"draft": {}, "target": {}},
+        sampling=sampling or {},
     )
     (folder / "spectr.json").write_text(json.dumps(manifest.to_json()), encoding="utf-8")
     return folder
@@ -163,7 +170,7 @@ def main() -> None:
 
     pause = float(sys.argv.pop(1))
 
-    def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
+    def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> RunDecoder:
         return StubDecoder(batch_size=setup.batch_size, seed=seed, pause=pause)
 
     seam.open_decoder = open_decoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ SEEDS = {"draft": 1, "target": 2}
 class NoText:
     """Prompts are token ids already, and nobody reads the text."""
 
-    def __init__(self, folder: Path, vocabulary: int) -> None: ...
+    def __init__(self, folder: Path, vocabulary: int, date: datetime.date | None = None) -> None: ...
 
     def encode(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
         return prompt

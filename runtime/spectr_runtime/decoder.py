@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -52,6 +53,7 @@ class Decoder:
         device: The device that the models run on, as torch names it.
         batch_size: Number of rows to decode together.
         seed: The run seed, for requests without a seed of their own.
+        date: The day on which chat templates are told that they run; None for today.
 
     Raises:
         UsageError: The batch size is not positive, or the backend does not run on the device.
@@ -67,6 +69,7 @@ class Decoder:
         device: str = "cpu",
         batch_size: int = 8,
         seed: int = 0,
+        date: datetime.date | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
@@ -75,7 +78,7 @@ class Decoder:
         self.rounds: Counter[Plan] = Counter()
         self._seed = seed
         self._manifest = bundle.manifest
-        self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size)
+        self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
         self._pair = self._open(bundle, plan, backend, device)
         self._device = self._pair.device
         self._planner = self._make_planner(bundle, plan, backend)
@@ -127,18 +130,21 @@ class Decoder:
             if not self._scheduler.batch:
                 return
             try:
-                plan, emitted = self._round()
+                ended = self._score_prompts()
+                written = None if ended else self._round()
             except (SpectrError, RuntimeError, MemoryError) as error:
                 self._halve(error)
                 self._start_over()
                 continue
-            with self.timing.measure("host"):
-                finished = list(self._advance(plan, emitted))
-            yield from finished
+            if written is not None:
+                with self.timing.measure("host"):
+                    ended = list(self._advance(*written))
+            yield from ended
 
-    def _fill(self, waiting: Iterator[Request]) -> Iterator[Failure]:
-        """Admit rows while there is room, and yield a failure for every request that cannot be served.
+    def _fill(self, waiting: Iterator[Request]) -> Iterator[Outcome]:
+        """Admit rows while there is room, and yield the outcomes of requests that end at once.
 
+        These are failures of requests that cannot be served, and completions of requests that want nothing written.
         Rows that were evicted come first.
         """
         while self._scheduler.has_room:
@@ -150,13 +156,32 @@ class Decoder:
                 return
             try:
                 with self.timing.measure("host"):
-                    self._admit(make_row(request, self._manifest, self._tokenizer, self._seed))
+                    row = make_row(request, self._manifest, self._tokenizer, self._seed)
             except RequestError as error:
                 yield Failure(request.id, error, request.choice)
+                continue
+            if unwritten := row.finish_unwritten():
+                yield unwritten
+            else:
+                self._admit(row)
 
     def _admit(self, row: Row) -> None:
         self._scheduler.admit(row)
         self._sampling = None
+
+    def _score_prompts(self) -> list[Outcome]:
+        """Score the prompts of rows that want it, and release the rows that end with that."""
+        with self.timing.measure("prefill"):
+            failed = self._pair.score_prompts(self._scheduler.batch)
+        ended: list[Outcome] = []
+        for index, row in enumerate(self._scheduler.batch):
+            if row is None:
+                continue
+            outcome = self._failed(index, row) if index in failed else row.finish_unwritten()
+            if outcome is not None:
+                ended.append(outcome)
+                self._release(index)
+        return ended
 
     def _round(self) -> tuple[Plan, Emitted]:
         """Choose a plan, bring the caches up to the rows' texts, and run one round."""
@@ -219,11 +244,17 @@ class Decoder:
                     continue
                 yield completion
             else:
-                self._pair.clear(index)  # NaN in the cache would outlive the row
-                yield _not_finite(row)
-            self._scheduler.release(index)
-            self._sampling = None
+                yield self._failed(index, row)
+            self._release(index)
         self._planner.observe(plan, counts)
+
+    def _failed(self, index: int, row: Row) -> Failure:
+        self._pair.clear(index)  # NaN in the cache would outlive the row
+        return _not_finite(row)
+
+    def _release(self, index: int) -> None:
+        self._scheduler.release(index)
+        self._sampling = None
 
 
 def _not_finite(row: Row) -> Failure:

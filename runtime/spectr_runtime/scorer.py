@@ -7,11 +7,12 @@ branching tree takes part in that, so the scorer can judge what these wrote.
 # B rows, N fed tokens from the last one of the prompt on, M of them in one pass, V vocabulary.
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from spectr_runtime.backends import FLAVOURS, Backend
+from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import triangle
@@ -24,7 +25,7 @@ from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_runtime.rows.tokenizer import Tokenizer
 from spectr_runtime.rows.tokens import outside
-from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.pair import Pair, logits_per_call
 from spectr_runtime.speculation.plan import Plan, PlanChoice
 from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import Rows, tree_call
@@ -45,35 +46,51 @@ class Scorer:
         batch_size: Number of completions to score together.
         plan: The plan that the completions were decoded with. It says how many tokens a compiled engine can score in
             one pass: those of the plan's largest tree.
+        date: The day on which chat templates are told that they run; None for today.
 
     Attributes:
         tolerance: The largest difference that two passes of the target may have in a logit.
     """
 
-    def __init__(self, bundle: Bundle, *, backend: Backend, device: str, batch_size: int, plan: PlanChoice) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        backend: Backend,
+        device: str,
+        batch_size: int,
+        plan: PlanChoice,
+        date: datetime.date | None = None,
+    ) -> None:
         self.tolerance = TOLERANCES.get(bundle.manifest.models["target"].dtype, HALF_TOLERANCE)
         self._batch_size = batch_size
         self._device = torch.device(device)
         self._manifest = bundle.manifest
         self._vocabulary = bundle.manifest.vocabulary.size
         self._limits = bundle.manifest.limits
-        tree = max(one.tree.size for one in menu_of(plan))
-        self._most = tree if backend in FLAVOURS else self._limits.tokens_per_call
-        self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary)
+        self._most = logits_per_call(backend, menu_of(plan), self._limits)
+        self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary, date)
         pair = Pair(bundle, (*menu_of(plan), DRAFTING), backend=backend, device=device, rows=batch_size)
         assert pair.draft is not None
         self._target, self._draft = pair.target, pair.draft
 
     @torch.inference_mode()
     def score(self, completions: Iterable[Written]) -> Iterator[Score]:
-        """Score completions, in their order.
+        """Score completions, in their order, but each noise once.
+
+        Completions of equal prompts with equal seeds were drawn with the same noise, so only the first of them tells
+        anything about the law. The others are left out.
 
         Raises:
             RequestError: A completion cannot have been written with this bundle, or a model's logits are not finite.
         """
         batch: list[tuple[Written, Row]] = []
+        seen: set[int] = set()
         for written in completions:
             one = (written, self._row(written))
+            if one[1].seed in seen:
+                continue
+            seen.add(one[1].seed)
             if batch and not self._fits([*batch, one]):
                 yield from self._score(batch)
                 batch = []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     def run(*arguments: object, stop: Stop | None = None, **options: Any) -> Result:
         opened: list[StubDecoder] = []
 
-        def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> StubDecoder:
-            opened.append(StubDecoder(batch_size=setup.batch_size, seed=seed, **options))
+        def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> StubDecoder:
+            opened.append(StubDecoder(batch_size=setup.batch_size, seed=seed, date=date, **options))
             return opened[-1]
 
         monkeypatch.setattr(seam, "open_decoder", open_decoder)

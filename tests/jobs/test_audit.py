@@ -22,7 +22,7 @@ Opened = Callable[..., StubScorer]
 def open_scorer(monkeypatch: pytest.MonkeyPatch) -> Opened:
     def open_(**options: Any) -> StubScorer:
         scorer = StubScorer(**options)
-        monkeypatch.setattr(seam, "open_scorer", lambda bundle, how: scorer)
+        monkeypatch.setattr(seam, "open_scorer", lambda bundle, how, *, date: scorer)
         return scorer
 
     return open_

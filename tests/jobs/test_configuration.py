@@ -26,7 +26,7 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file(
     monkeypatch.setenv("SPECTR_BATCH_SIZE", "2")
     monkeypatch.setenv("SPECTR_SEED", "2")
     values = shown("--config", file, "--batch-size", 3)
-    assert [values[name] for name in ("batch-size", "seed", "drafts", "max-tokens", "top-p")] == [3, 2, 1, 1, 1.0]
+    assert [values[name] for name in ("batch-size", "seed", "drafts", "max-tokens", "shard-size")] == [3, 2, 1, 1, 1000]
 
 
 def test_every_value_says_where_it_comes_from(batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import io
 import random
 import re
@@ -32,7 +33,7 @@ class Letters:
 
 @pytest.fixture
 def run(batch, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(seam, "open_tokenizer", lambda bundle: Letters())
+    monkeypatch.setattr(seam, "open_tokenizer", lambda bundle, *, date: Letters())
     monkeypatch.setattr(seam, "footprint", lambda bundle, how: Footprint(2_000_000, 64, 40_000, 10_000))
     monkeypatch.setattr(seam, "free_memory", lambda device: 10_000_000)
 
@@ -52,8 +53,9 @@ def test_it_tells_records_tokens_memory_and_time_and_writes_nothing(run, tmp_pat
     records = [{"prompt": "four", "n": 1 + n % 2, "max_tokens": 5} for n in range(50)] + [{"prompt": ""}]
     result = run(records, "--shard-size", 20, "--batch-size", 4, pause=0.001)
     assert (result.code, result.out) == (0, "")
-    assert result.err.splitlines()[2:4] == [
+    assert result.err.splitlines()[2:5] == [
         "spectr-batch: 1 of 51 records cannot be decoded; they go to errors.jsonl",
+        f"spectr-batch: defaults of records: max_tokens 128, temperature 1; date {datetime.date.today()}",
         "spectr-batch: dry run, nothing is written: auto, batch 4, onnxruntime on cpu",
     ]
     lines = lines_of(result)

@@ -190,7 +190,7 @@ CASES: dict[str, tuple[Arrange, list[str], int, str]] = {
         change_manifest(format_version=9),
         RUN,
         42,
-        "spectr-batch: error: The bundle's format_version is 9; this spectr reads 1. "
+        "spectr-batch: error: The bundle's format_version is 9; this spectr reads 2. "
         "Build it again with this version's `spectr-export build`.",
     ),
     "a bundle with a file missing": (

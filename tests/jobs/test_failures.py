@@ -46,7 +46,7 @@ def in_a_fork(
     """Exit code and messages of ``spectr-batch`` in a process that first changes something about itself."""
 
     def child() -> None:
-        seam.open_decoder = lambda bundle, setup, *, seed: StubDecoder(seed=seed)
+        seam.open_decoder = lambda bundle, setup, *, seed, date: StubDecoder(seed=seed)
         handle = os.open(tmp_path / "stderr", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         sys.stderr = os.fdopen(handle, "w")
         before()

@@ -38,7 +38,7 @@ def start(*arguments: object, pause: float = PAUSE, trap: Callable[[], None] = l
     """``spectr-batch`` in a fork of this process, which has everything imported."""
 
     def command() -> None:
-        seam.open_decoder = lambda bundle, setup, *, seed: StubDecoder(batch_size=4, seed=seed, pause=pause)
+        seam.open_decoder = lambda bundle, setup, *, seed, date: StubDecoder(batch_size=4, seed=seed, pause=pause)
         trap()
         sys.exit(cli.call([str(argument) for argument in arguments]))
 

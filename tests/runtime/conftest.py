@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ CAPACITY = 48
 class LetterText:
     """A tokenizer without files: token 0 is the end, token n the n-th letter."""
 
-    def __init__(self, folder: Path, vocabulary: int) -> None:
+    def __init__(self, folder: Path, vocabulary: int, date: datetime.date | None = None) -> None:
         self.vocabulary = vocabulary
 
     def encode(self, prompt: tuple[int, ...]) -> tuple[int, ...]:

@@ -123,6 +123,17 @@ def test_run_seed_id_and_own_seed_choose_the_noise(open_decoder: OpenDecoder) ->
     assert tokens(0, "a", own=7) == tokens(1, "a", own=7) != tokens(0, "a")
 
 
+def test_an_own_seed_fixes_the_text_whatever_the_id(open_decoder: OpenDecoder) -> None:
+    def tokens(name: str, prompt: tuple[int, ...] = PROMPT, **numbers: int) -> tuple[int, ...]:
+        request = Request(name, prompt, SamplingParams(max_tokens=30, seed=42, ignore_eos=True), **numbers)
+        return by_id(open_decoder(PLANS[2]), [request])[name].token_ids
+
+    assert tokens("a") == tokens("b") == tokens("c", choice=3)
+    # Two samples of one prompt, and equal texts before two prompts, have noise of their own.
+    assert tokens("a") != tokens("a", choice=1, sample=1)
+    assert len({tokens("a", (first, *PROMPT)) for first in range(1, 5)}) == 4
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_rows_end_at_the_end_token_or_the_limit(open_decoder: OpenDecoder, plan: Plan) -> None:
     requests = [Request(str(row), PROMPT, SamplingParams(max_tokens=6)) for row in range(60)]

@@ -88,6 +88,21 @@ def test_compiled_engines_are_asked_for_no_more_than_a_trees_logits(
     assert score == expected
 
 
+def test_equal_prompts_of_equal_seeds_are_scored_once(open_scorer: Callable[..., Scorer]) -> None:
+    seeded = SamplingParams(seed=7)
+    first = Written(Request("a", (1, 2), seeded), (3, 1))
+    others = [Written(Request("b", (1, 2), seeded, choice=4), (3, 1))]
+    kept = [
+        Written(Request("c", (1, 2), seeded, sample=1), (2,)),
+        Written(Request("d", (2, 1), seeded), (2,)),
+        Written(Request("e", (1, 2), SamplingParams(seed=8)), (2,)),
+        Written(Request("f", (1, 2)), (3, 1)),
+        Written(Request("g", (1, 2)), (3, 1)),
+    ]
+    found = [score.written for score in open_scorer().score([first, *others, *kept])]
+    assert found == [first, *kept]
+
+
 def test_a_row_that_fills_the_capacity_is_scored(open_scorer: Callable[..., Scorer]) -> None:
     params = SamplingParams()
     long, wide = Written(Request("a", (1,) * 40, params), (2,) * 8), Written(Request("b", (1,), params), (3,) * 47)
@@ -126,7 +141,7 @@ def test_a_token_within_the_tolerance_of_the_best_is_possible(open_scorer: Calla
     assert isinstance(engine, TableEngine)
     engine.logits_SV[:] = torch.tensor([0.0, 1.0, 1.0009, 0.9, 0.0])
     greedy = SamplingParams(temperature=0)
-    (near, best, far) = scored(scorer, *(Written(Request("a", (1,), greedy), (token,)) for token in (1, 2, 3)))
+    (near, best, far) = scored(scorer, *(Written(Request(str(token), (1,), greedy), (token,)) for token in (1, 2, 3)))
     assert [score.tokens[0].possible for score in (near, best, far)] == [True, True, False]
     assert [score.tokens[0].probability for score in (near, best, far)] == [0, 1, 0]
     assert scorer.tolerance == 1e-3

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from spectr_select import Noise, Role, seed_of
+from spectr_select import Noise, Role, seed_of, seed_of_prompt
 from spectr_select.philox import philox
 
 
@@ -121,6 +121,16 @@ def test_seeds_are_stable_and_tell_records_samples_and_runs_apart() -> None:
 
 def test_a_seed_keeps_its_value() -> None:
     assert seed_of(7, "record-1", 2) == 8376541434528676300
+    assert seed_of_prompt(42, (5, 6, 7), 1) == 6608924484643176353
+
+
+def test_seeds_of_prompts_tell_seeds_prompts_and_samples_apart() -> None:
+    prompts = ((), (1,), (1, 2), (12,), (2, 1))
+    seeds = {seed_of_prompt(seed, ids, sample) for seed in (0, 1, 2**63 - 1) for ids in prompts for sample in (0, 1)}
+    assert len(seeds) == 30
+    assert all(-(2**63) <= seed < 2**63 for seed in seeds)
+    # A record whose id looks like a prompt does not share the prompt's noise.
+    assert seed_of(0, "1,2") != seed_of_prompt(0, (1, 2))
 
 
 def test_ill_shaped_seeds_are_refused() -> None:

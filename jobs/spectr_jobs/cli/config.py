@@ -81,5 +81,6 @@ def render(ctx: click.Context) -> str:
     for option in _configurable(ctx):
         name, value = _name(option), ctx.params[option.name or ""]
         source = _SOURCES[ctx.get_parameter_source(option.name or "") or ParameterSource.DEFAULT]
-        lines.append(f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}  # {source}")
+        text = json.dumps(value, default=str)  # a day becomes a text
+        lines.append(f"# {name} is not set" if value is None else f"{name} = {text}  # {source}")
     return "\n".join(lines)

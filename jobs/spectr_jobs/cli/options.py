@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,13 @@ class RunOptions:
     backend: Backend
     device: str
     max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    sampling_defaults: str
+    date: datetime.date | None
     column: tuple[tuple[str, str], ...]
     limit: int | None
     shard_size: int
@@ -73,7 +78,9 @@ class RunOptions:
             output=self.output,
             setup=Setup(plan, self.batch_size, self.backend, self.device),
             sampling=sampling,
+            sampling_defaults=self.sampling_defaults,
             seed=self.seed,
+            date=self.date,
             limit=self.limit,
             shard_size=self.shard_size,
             compress=self.compress,
@@ -82,16 +89,24 @@ class RunOptions:
             max_error_rate=self.max_error_rate,
         )
 
-    def sampling(self) -> SamplingParams:
-        """Return the sampling parameters of records that do not set their own.
+    def sampling(self) -> Mapping[str, float]:
+        """Return the sampling parameters that the options give to records that do not set their own.
 
         Raises:
             UsageError: A value is out of range.
         """
+        options = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
         try:
-            return SamplingParams(
-                max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
-            )
+            SamplingParams(**given)  # type: ignore[arg-type]
+            return given
         except RequestError as error:
             option = (error.param or "").replace("_", "-")
             raise UsageError(f"--{option}: {error.message}") from error
@@ -165,3 +180,16 @@ class Duration(click.ParamType[float]):
             return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Day(click.ParamType[datetime.date]):
+    """The type of a parameter that is a day, for instance ``2026-11-28``."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.date:
+        """Return the day."""
+        try:
+            return datetime.date.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"got {value}, allowed is a day as YYYY-MM-DD, for instance 2026-11-28", param, ctx)

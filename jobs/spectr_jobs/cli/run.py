@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from spectr_jobs.cli import config
-from spectr_jobs.cli.options import Column, Duration, RunOptions
+from spectr_jobs.cli.options import Column, Day, Duration, RunOptions
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.backends import BACKENDS
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 EXIT_CODES = """
 \b
 Exit codes:
@@ -23,6 +25,12 @@ Exit codes:
   42  the input or the bundle is unusable; another try would end alike
   75  interrupted; run the same command again to continue
 """
+
+
+def _sampling_option(name: str, metavar: str, kind: type, neutral: str, words: str) -> Callable[[Decorated], Decorated]:
+    """Return an option that sets a sampling parameter, which the model may set otherwise."""
+    default = f"[default: the model's own, else {neutral}]"
+    return click.option(name, metavar=metavar, type=kind, help=f"{words}  {default}")
 
 
 @click.command(
@@ -71,9 +79,24 @@ line overrides the variables, and the variables override the file.
 )
 @click.option("--device", metavar="NAME", default="cpu", help="Device of the models: cpu, cuda, or a GPU like cuda:1.")
 @click.option("--max-tokens", metavar="N", default=128, help="Token limit of records that set none.")
-@click.option("--temperature", metavar="T", default=1.0, help="Temperature of records that set none.")
-@click.option("--top-p", metavar="P", default=1.0, help="Nucleus probability of records that set none.")
-@click.option("--top-k", metavar="N", default=0, help="Top-k limit of records that set none; 0 keeps all tokens.")
+@_sampling_option("--temperature", "T", float, "1", "Temperature of records that set none; 0 takes the best token.")
+@_sampling_option("--top-p", "P", float, "1", "Nucleus probability of records that set none.")
+@_sampling_option("--top-k", "N", int, "0", "Top-k limit of records that set none; 0 keeps all tokens.")
+@_sampling_option("--min-p", "P", float, "0", "Min-p share of records that set none.")
+@_sampling_option("--repetition-penalty", "R", float, "1", "Repetition penalty of records that set none.")
+@click.option(
+    "--sampling-defaults",
+    default="model",
+    type=click.Choice(["model", "neutral"]),
+    help="model: the sampling parameters that the target's generation_config.json gave stand in for those that neither "
+    "a record nor an option sets. neutral: they do not.",
+)
+@click.option(
+    "--date",
+    metavar="YYYY-MM-DD",
+    type=Day(),
+    help="The day that chat templates with a date write into prompts.  [default: the day on which the run began]",
+)
 @click.option(
     "--column",
     metavar="FIELD=COLUMN",

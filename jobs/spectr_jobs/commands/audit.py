@@ -82,7 +82,7 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
     setup = setups(run)[0]
     scored = min(tokens, sum(drawn.size for drawn in sample))
     say(f"scoring {scored:,} tokens of {len(sample):,} rows, {setup.backend} on {setup.device}")
-    scorer = models.open_scorer(bundle, setup)
+    scorer = models.open_scorer(bundle, setup, date=run.manifest.date)
     evidence = Evidence(seed)
     try:
         for score in scorer.score(_written(run, sample, tokens)):

@@ -6,6 +6,7 @@ If the run directory is already begun, the figures are those of the records that
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import itertools
 import math
 import random
@@ -29,6 +30,7 @@ from spectr_jobs.inputs.survey import Survey, survey
 from spectr_jobs.records.record import Record
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.layout import STDIN
+from spectr_jobs.run_directory.manifest import Terms
 from spectr_jobs.work import models
 from spectr_jobs.work.setup import Setup
 from spectr_runtime.bundle import Bundle
@@ -91,18 +93,21 @@ def dry_run(job: Job, rank: Rank) -> int:
         tempfile.TemporaryDirectory(prefix="spectr-") as folder,
         resolve_with_stdin(job.inputs, Path(folder) / STDIN, job.columns, alone=rank.world == 1, begun=False) as inputs,
     ):
-        found = survey(inputs, job.sampling, shard_size=job.shard_size, limit=job.limit)
+        terms = job.terms(bundle)
+        found = survey(inputs, terms.sampling, shard_size=job.shard_size, limit=job.limit)
         show_survey(found)
         if run is not None:
-            run.manifest.check(job.terms(bundle), found.files)
-        load = _load(job, inputs, found, run)
+            run.manifest.check(terms, found.files)
+        load = _load(job, terms, inputs, found, run)
+    date = terms.date or (run.manifest.date if run is not None else datetime.date.today())
+    say(f"{job.describe_defaults(bundle)}; date {date}")
     lines = [*_input(found, load, job.shard_size, rank, run)]
     if run is not None and not load.records:
         _show(job.setup, [*lines, ("time", "none: nothing is left to decode")])
         return 0
-    lines += [*_prompts(bundle, load), _memory(bundle, job.setup)]
+    lines += [*_prompts(models.open_tokenizer(bundle, date=date), load), _memory(bundle, job.setup)]
     started = time.monotonic()
-    decoder = models.open_decoder(bundle, job.setup, seed=job.seed)
+    decoder = models.open_decoder(bundle, job.setup, seed=job.seed, date=date)
     loading = time.monotonic() - started
     requests = itertools.chain.from_iterable(record.requests for record in load.sample)
     measured = pilot.decode_sample(decoder, requests, job.setup.batch_size)
@@ -114,11 +119,11 @@ def _show(setup: Setup, lines: Sequence[TableLine]) -> None:
     say(f"dry run, nothing is written: {setup}\n{table(lines)}")
 
 
-def _load(job: Job, inputs: Sequence[Source], found: Survey, run: RunDirectory | None) -> Load:
+def _load(job: Job, terms: Terms, inputs: Sequence[Source], found: Survey, run: RunDirectory | None) -> Load:
     """Read all records again, count those that are left to decode, and draw the sample."""
     size = max(COUNTED, 2 * pilot.GENERATIONS * job.setup.batch_size)
     load, generator, done = Load(), random.Random(0), set[str]()
-    reader = Reader(inputs, [file.shape for file in found.files], job.sampling)
+    reader = Reader(inputs, [file.shape for file in found.files], terms.sampling)
     for index, item in enumerate(reader.read(START, job.limit)):
         if run is not None and index % job.shard_size == 0:
             done = run.done(index // job.shard_size)
@@ -139,9 +144,9 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
     yield "completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"
 
 
-def _prompts(bundle: Bundle, load: Load) -> list[TableLine]:
+def _prompts(encoder: models.Encoder, load: Load) -> list[TableLine]:
     """Return the number of prompt tokens: counted if the sample holds all records, otherwise estimated from it."""
-    encoder, counts, failed = models.open_tokenizer(bundle), [], 0
+    counts, failed = [], 0
     for record in load.sample:
         try:
             counts.append(sum(len(encoder.encode(prompt)) for prompt in record.prompts))

@@ -106,7 +106,8 @@ def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | Ba
     terms = run.manifest.terms
     if isinstance(record, BadRecord):
         return rows.error_row(record, seed=terms.seed)
-    outcomes = [*models.open_decoder(bundle, setup, seed=terms.seed).generate(record.requests)]
+    decoder = models.open_decoder(bundle, setup, seed=terms.seed, date=run.manifest.date)
+    outcomes = [*decoder.generate(record.requests)]
     return rows.row_of(record, outcomes, seed=terms.seed, created=run.manifest.created)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import sys
 import tempfile
 import time
@@ -63,6 +65,7 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
         alone, begun = driver.rank.world == 1, RunDirectory.is_begun(path)
         with resolve_with_stdin(job.inputs, path / STDIN, job.columns, alone=alone, begun=begun) as inputs:
             run = prepare(path, bundle, inputs, job.terms(bundle))
+        say(f"{job.describe_defaults(bundle)}; date {run.manifest.date}")
         if job.retry_errors:
             retry(run, driver.rank)
         mine = driver.rank.shards(len(run.shards))
@@ -107,7 +110,7 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
         return RunManifest(
             created=int(time.time()),
             bundle=str(bundle.path),
-            terms=terms,
+            terms=terms if terms.date else dataclasses.replace(terms, date=datetime.date.today()),
             files=found.files,
             records=found.records,
             bad=found.bad,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,8 @@ REPORT_SECONDS = 0.5  # between two reports to the desk, at least
 class Opener(Protocol):
     """A function that loads the models of a bundle: ``models.open_decoder``, or a test's stand-in for it."""
 
-    def __call__(self, bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
-        """Open a decoder for a run's seed."""
+    def __call__(self, bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> RunDecoder:
+        """Open a decoder for a run's seed and date."""
         ...
 
 
@@ -97,7 +98,7 @@ class Actor:
             The shards that were skipped because another process has them.
         """
         os.chdir(self._folder)
-        decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed)
+        decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed, date=run.manifest.date)
         stop = Stop()
         facts = session_facts(setup, self._number % self._team, self._team)
         session = Session(run.sessions, facts, DeskDisplay(self._report, stop), decoder, None)

@@ -33,7 +33,7 @@ class Local:
         mine = self.rank.shards(len(run.shards))
         if not (left := unsealed(run, mine)):
             return
-        decoder = models.open_decoder(bundle, setup, seed=run.manifest.terms.seed)
+        decoder = models.open_decoder(bundle, setup, seed=run.manifest.terms.seed, date=run.manifest.date)
         total, remaining = (sum(map(run.manifest.size_of, some)) for some in (mine, left))
         progress = Progress(sys.stderr, total)
         progress.skip(total - remaining)

@@ -51,6 +51,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "audit": json.loads(audit.read_text(encoding="utf-8")) if (audit := run.path / AUDIT).exists() else None,
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
         "seed": manifest.terms.seed,
+        "date": str(manifest.date),
+        "sampling": manifest.terms.defaults,
         "versions": dict(manifest.versions),
         "started": show_date(manifest.created),
         "finished": show_date(max(ends, default=manifest.created)),

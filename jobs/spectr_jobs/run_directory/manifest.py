@@ -7,6 +7,7 @@ to session.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +19,9 @@ from spectr_jobs.run_directory import paths
 from spectr_runtime.errors import UsageError
 from spectr_runtime.rows.request import SamplingParams
 
-FORMAT_VERSION = 1
-DEFAULTS = ("max_tokens", "temperature", "top_p", "top_k")  # sampling parameters that the command line sets
+FORMAT_VERSION = 2
+# The sampling parameters that a command or a bundle may set for all records.
+DEFAULTS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Terms:
         bundle_sha256: Hash of the bundle.
         seed: The run seed.
         sampling: Sampling parameters of records that do not set their own.
+        date: The day that chat templates are told; None in a command that takes the day of the run, or today.
         limit: Number of records to decode, from the first on; None for all.
         shard_size: Records per shard.
         compress: ``zst`` if sealed shards and merged files are compressed.
@@ -38,16 +41,23 @@ class Terms:
     bundle_sha256: str
     seed: int
     sampling: SamplingParams
+    date: datetime.date | None
     limit: int | None
     shard_size: int
     compress: str | None = None
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        """The sampling parameters of records that do not set their own, by name."""
+        return {name: getattr(self.sampling, name) for name in DEFAULTS}
 
     def by_option(self) -> dict[str, object]:
         """Return the terms by the names of the options and arguments that set them."""
         return {
             "bundle": self.bundle_sha256,
             "--seed": self.seed,
-            **{f"--{name.replace('_', '-')}": getattr(self.sampling, name) for name in DEFAULTS},
+            **{f"--{name.replace('_', '-')}": value for name, value in self.defaults.items()},
+            "--date": self.date,
             "--limit": self.limit,
             "--shard-size": self.shard_size,
             "--compress": self.compress,
@@ -84,8 +94,7 @@ class RunManifest:
         Args:
             folder: The run directory, from which relative paths are stored; see ``paths``.
         """
-        terms = dataclasses.asdict(self.terms)
-        terms["sampling"] = {name: terms["sampling"][name] for name in DEFAULTS}
+        terms = dataclasses.asdict(self.terms) | {"sampling": self.terms.defaults, "date": str(self.date)}
         return {
             "format_version": FORMAT_VERSION,
             "created": self.created,
@@ -117,6 +126,12 @@ class RunManifest:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is damaged: {error!r}.", hint="Take a new run directory.") from error
 
+    @property
+    def date(self) -> datetime.date:
+        """The day that chat templates are told."""
+        assert self.terms.date is not None
+        return self.terms.date
+
     def size_of(self, shard: int) -> int:
         """Return the number of records of a shard; the last shard may be smaller than the others."""
         return min(self.terms.shard_size, self.records - shard * self.terms.shard_size)
@@ -131,7 +146,8 @@ class RunManifest:
         Raises:
             UsageError: Something differs; the message shows every difference.
         """
-        differences = list(_differences(self.terms.by_option(), terms.by_option()))
+        asked = terms if terms.date else dataclasses.replace(terms, date=self.date)
+        differences = list(_differences(self.terms.by_option(), asked.by_option()))
         differences += _differences(_fingerprints(self.files), _fingerprints(files))
         if differences:
             raise UsageError(
@@ -142,10 +158,11 @@ class RunManifest:
 
 def _from_fields(fields: dict[str, Any], folder: Path) -> RunManifest:
     terms, files = fields["terms"], (InputFile(**file) for file in fields["files"])
+    sampling, date = SamplingParams(**terms["sampling"]), datetime.date.fromisoformat(terms["date"])
     return RunManifest(
         **fields
         | {
-            "terms": Terms(**terms | {"sampling": SamplingParams(**terms["sampling"])}),
+            "terms": Terms(**terms | {"sampling": sampling, "date": date}),
             "bundle": paths.from_stored(fields["bundle"], folder),
             "files": tuple(file.at(paths.from_stored(file.path, folder)) for file in files),
             "shards": tuple(Position(*shard) for shard in fields["shards"]),

@@ -6,6 +6,7 @@ these functions by stand-ins, so callers reach them through the module: ``models
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,8 +54,8 @@ class Encoder(Protocol):
         ...
 
 
-def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
-    """Load the models of a bundle for decoding, with a run's seed."""
+def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> RunDecoder:
+    """Load the models of a bundle for decoding, with a run's seed and date."""
     from spectr_runtime.decoder import Decoder
 
     return Decoder(
@@ -64,21 +65,29 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int) -> RunDecoder:
         seed=seed,
         backend=setup.backend,
         device=setup.device,
+        date=date,
     )
 
 
-def open_scorer(bundle: Bundle, setup: Setup) -> RunScorer:
-    """Load the models of a bundle for an audit."""
+def open_scorer(bundle: Bundle, setup: Setup, *, date: datetime.date) -> RunScorer:
+    """Load the models of a bundle for an audit of a run with this date."""
     from spectr_runtime.scorer import Scorer
 
-    return Scorer(bundle, backend=setup.backend, device=setup.device, batch_size=setup.batch_size, plan=setup.plan)
+    return Scorer(
+        bundle,
+        backend=setup.backend,
+        device=setup.device,
+        batch_size=setup.batch_size,
+        plan=setup.plan,
+        date=date,
+    )
 
 
-def open_tokenizer(bundle: Bundle) -> Encoder:
-    """Load the tokenizer of a bundle."""
+def open_tokenizer(bundle: Bundle, *, date: datetime.date) -> Encoder:
+    """Load the tokenizer of a bundle for a run with this date."""
     from spectr_runtime.rows.tokenizer import Tokenizer
 
-    return Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size)
+    return Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
 
 
 def footprint(bundle: Bundle, setup: Setup) -> Footprint:

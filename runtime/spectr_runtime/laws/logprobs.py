@@ -51,11 +51,24 @@ class WantedLogprobs:
         # A token was drawn after its predecessor: the first after the root, the next after the first accepted node.
         nodes_RD1 = torch.nn.functional.pad(accepted_BD[rows_R].clamp(min=0), (1, 0))
         logits_RDV = logits_BNV[rows_R[:, None], nodes_RD1, : self.vocabulary]
-        logprobs_RDV = logits_RDV.float().log_softmax(-1)
-        top = logprobs_RDV.topk(min(self.most, self.vocabulary), dim=-1)
-        token = torch.cat([tokens_RD1[..., None], top.indices], -1).tolist()
-        logprob = torch.cat([logprobs_RDV.gather(-1, tokens_RD1[..., None]), top.values], -1).tolist()
-        return {
-            row: [list(zip(*pair, strict=True)) for pair in zip(token[index], logprob[index], strict=True)]
-            for index, row in enumerate(self.rows)
-        }
+        return dict(zip(self.rows, score(logits_RDV, tokens_RD1, self.most), strict=True))
+
+
+def score(logits_RDV: torch.Tensor, tokens_RD: torch.Tensor, most: int) -> list[list[list[Scored]]]:
+    """Return the log-probabilities of tokens under the logits that they were drawn from.
+
+    Args:
+        logits_RDV: The logits, as wide as the vocabulary.
+        tokens_RD: The tokens.
+        most: Number of most probable tokens to report with each.
+
+    Returns:
+        Per row and token: the token with its log-probability, then the most probable tokens with theirs.
+    """
+    logprobs_RDV = logits_RDV.float().log_softmax(-1)
+    top = logprobs_RDV.topk(min(most, logits_RDV.shape[-1]), dim=-1)
+    token = torch.cat([tokens_RD[..., None], top.indices], -1).tolist()
+    logprob = torch.cat([logprobs_RDV.gather(-1, tokens_RD[..., None]), top.values], -1).tolist()
+    return [
+        [list(zip(*pair, strict=True)) for pair in zip(*row, strict=True)] for row in zip(token, logprob, strict=True)
+    ]

@@ -8,7 +8,7 @@ from spectr_runtime.rows.request import Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.tokenizer import Tokenizer
 from spectr_runtime.rows.tokens import check_tokens
-from spectr_select import seed_of
+from spectr_select import seed_of, seed_of_prompt
 
 
 def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:
@@ -18,7 +18,7 @@ def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_see
         request: The request.
         manifest: The bundle's manifest.
         tokenizer: The bundle's tokenizer.
-        run_seed: The seed of requests that have none of their own.
+        run_seed: With the request's id, the seed of requests that have none of their own.
 
     Raises:
         RequestError: The prompt is too long or cannot be tokenised, or a token that the request names does not exist.
@@ -27,22 +27,29 @@ def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_see
     check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)
     check_tokens("stop_token_ids", params.stop_token_ids, vocabulary.size)
     prompt = tokenizer.encode(request.prompt)
-    _check_length(len(prompt), manifest.limits.capacity)
+    _check_length(len(prompt), min(params.max_tokens, 1), manifest.limits.capacity)
     model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
     return Row(
         request=request,
         prompt=prompt,
-        seed=seed_of(run_seed if params.seed is None else params.seed, request.id, request.choice),
+        seed=_seed(request, prompt, run_seed),
         end_tokens=frozenset((*model_ends, *params.stop_token_ids, *tokenizer.special_ids(params.stop))),
         limit=min(len(prompt) + params.max_tokens, manifest.limits.capacity),
         tokenizer=tokenizer,
     )
 
 
-def _check_length(tokens: int, capacity: int) -> None:
-    if tokens >= capacity:
+def _seed(request: Request, prompt: tuple[int, ...], run_seed: int) -> int:
+    if request.params.seed is None:
+        return seed_of(run_seed, request.id, request.choice)
+    return seed_of_prompt(request.params.seed, prompt, request.sample)
+
+
+def _check_length(tokens: int, least: int, capacity: int) -> None:
+    if tokens + least > capacity:
+        room = ", so that one can be written" if least else ""
         raise RequestError(
-            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - 1}, so that one can be written.",
+            f"The prompt has {tokens} tokens; this bundle takes at most {capacity - least}{room}.",
             param="prompt",
             code="context_length_exceeded",
             hint="Shorten it, or build the bundle with a larger --capacity.",

@@ -17,7 +17,7 @@ class SamplingParams:
     """How the tokens of one row are sampled. The draft's logits are processed exactly like the target's.
 
     Attributes:
-        max_tokens: The largest number of tokens to write, at least 1.
+        max_tokens: The largest number of tokens to write; 0 writes none, for instance to score a prompt.
         temperature: The logits are divided by this number, 1e-5 to 1000; 0 takes the most probable token.
         top_k: Only the k most probable tokens are kept; 0 keeps all. Of equally probable tokens at the border, those
             with the lower ids are kept.
@@ -33,7 +33,8 @@ class SamplingParams:
             text shows, ends it too if its name is among them.
         stop_token_ids: Tokens that end the completion, besides the model's own end tokens.
         ignore_eos: Whether to go on past the model's end tokens.
-        seed: Replaces the run seed for this row, in [0, 2**63).
+        seed: Decides the noise in place of run seed and id, together with the prompt, in [0, 2**63): equal requests of
+            equal seeds are given equal texts.
         logprobs: Report the log-probability of every written token and of this many most probable ones at its position,
             0 to 20; None reports none.
 
@@ -157,14 +158,14 @@ class TokenLogprob:
         text: The text that the token adds after another one; ``\ufffd`` for bytes that are not a whole character.
         data: The token's bytes.
         logprob: Natural logarithm of the probability that the target's own logits give the token, before penalties,
-            temperature and truncation.
+            temperature and truncation; None for the first token of a prompt, which follows nothing.
         top: The most probable tokens at the same position, in descending order; their own ``top`` is empty.
     """
 
     token_id: int
     text: str
     data: bytes
-    logprob: float
+    logprob: float | None
     top: tuple[TokenLogprob, ...] = ()
 
 
@@ -174,13 +175,15 @@ class Completion:
 
     Attributes:
         id: The request's id.
-        text: The text that was written, without special tokens and without the stop text.
+        text: The text that was written, without special tokens and without the stop text; after that of the prompt, if
+            the request wants an echo.
         token_ids: Every token written, up to the one that ended the row.
         finish_reason: ``stop`` for an end token, a stop token or a stop text, else ``length``.
         usage: Token counts.
         speculation: What speculation did for the row.
         choice: The request's choice.
-        logprobs: One entry per token of ``token_ids``; None unless the request asked for them.
+        logprobs: One entry per token of ``token_ids``, after one per token of the prompt if the request wants an echo;
+            None unless the request asked for them.
     """
 
     id: str

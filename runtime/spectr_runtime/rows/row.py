@@ -41,6 +41,7 @@ class Row:
     _rounds: int = dataclasses.field(init=False, default=0)
     _accepted_at_depth: list[int] = dataclasses.field(init=False, default_factory=list)
     _logprobs: list[TokenLogprob] = dataclasses.field(init=False, default_factory=list)
+    _prompt_scored: bool = dataclasses.field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -59,6 +60,11 @@ class Row:
         return len(self.tokens) - len(self.prompt)
 
     @property
+    def lacks_scores(self) -> bool:
+        """Whether the log-probabilities of the prompt are wanted and not there yet."""
+        return self.request.echo and self.request.params.logprobs is not None and not self._prompt_scored
+
+    @property
     def written_counts(self) -> Mapping[int, int]:
         """How often each token occurs in the completion."""
         return Counter(self.tokens[len(self.prompt) :])
@@ -71,6 +77,21 @@ class Row:
     def evict(self) -> None:
         """Mark the row as one of which no cache holds anything."""
         self.cached = dict.fromkeys(ROLES, 0)
+
+    def score_prompt(self, scored: Sequence[Sequence[Scored]]) -> None:
+        """Take the log-probabilities of the prompt.
+
+        Args:
+            scored: As for ``extend``, one entry for each token of the prompt but the first.
+        """
+        first = TokenLogprob(self.prompt[0], *self.tokenizer.piece(self.prompt[0]), None)
+        self._logprobs = [first, *(self._logprob(*one) for one in scored)]
+        self._prompt_scored = True
+
+    def finish_unwritten(self) -> Completion | None:
+        """Return the completion if the row is to write nothing and lacks nothing, else None."""
+        done = self.limit == len(self.prompt) and not self.lacks_scores
+        return self._completion("length") if done else None
 
     def extend(
         self, emitted: Sequence[int], accepted: int, drafted: int, scored: Sequence[Sequence[Scored]] = ()
@@ -125,6 +146,8 @@ class Row:
     def _completion(self, reason: FinishReason) -> Completion:
         written = tuple(self.tokens[len(self.prompt) :])
         text = self.tokenizer.completion(self.prompt, written) if self._stopped_text is None else self._stopped_text
+        if self.request.echo:
+            text = self._prompt_text(written) + text
         return Completion(
             id=self.request.id,
             text=text,
@@ -135,3 +158,10 @@ class Row:
             choice=self.request.choice,
             logprobs=tuple(self._logprobs) if self.request.params.logprobs is not None else None,
         )
+
+    def _prompt_text(self, written: Sequence[int]) -> str:
+        """Return the prompt as it was given, or what token ids have of the text before the completion's."""
+        if isinstance(self.request.prompt, str):
+            return self.request.prompt
+        whole = self.tokenizer.decode([*self.prompt, *written])
+        return whole.removesuffix(self.tokenizer.completion(self.prompt, written))

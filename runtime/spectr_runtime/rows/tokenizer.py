@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import itertools
 import re
@@ -30,7 +31,7 @@ class Tokenizer:
         vocabulary: Size of the vocabulary; prompts may hold token ids below it.
     """
 
-    def __init__(self, folder: Path, vocabulary: int) -> None:
+    def __init__(self, folder: Path, vocabulary: int, date: datetime.date | None = None) -> None:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self._vocabulary = vocabulary
         added = self._tokenizer.added_tokens_decoder.items()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 
-from spectr_runtime.backends import Backend
-from spectr_runtime.bundle import Bundle, Role
+from spectr_runtime.backends import FLAVOURS, Backend
+from spectr_runtime.bundle import Bundle, Limits, Role
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.engines import open_engine
-from spectr_runtime.rows.row import Row
+from spectr_runtime.laws.logprobs import score
+from spectr_runtime.rows.row import Row, Scored
 from spectr_runtime.speculation.plan import Plan
-from spectr_runtime.speculation.prefill import prefill
+from spectr_runtime.speculation.prefill import prefill, prefill_scored
+
+SCORED_LOGITS = 2**25  # the most logits that one call returns to score prompts: 128 MB, and a copy of them
 
 
 class Pair:
@@ -42,6 +46,8 @@ class Pair:
         limits = bundle.manifest.limits
         slots = aligned(limits.capacity + max(plan.tree.size for plan in plans))
         self._chunk = limits.tokens_per_call
+        self._most_scored = logits_per_call(backend, plans, limits)
+        self._vocabulary = bundle.manifest.vocabulary.size
 
         def engine(role: Role) -> Engine:
             return open_engine(bundle, role, backend=backend, device=device, rows=rows, capacity=slots)
@@ -72,10 +78,46 @@ class Pair:
             for row in rows:
                 row.cached[role] = row.length - 1
 
+    def score_prompts(self, batch: Sequence[Row | None]) -> list[int]:
+        """Read the prompts whose log-probabilities are wanted into the target's cache, and score their tokens.
+
+        Args:
+            batch: The rows by their index in the caches; None for a free one.
+
+        Returns:
+            The indices of rows whose logits were not finite.
+        """
+        failed = []
+        for first_row, rows in _runs([row if row is not None and row.lacks_scores else None for row in batch]):
+            for index, (row, scored) in enumerate(zip(rows, self._scored(first_row, rows), strict=True), first_row):
+                if any(math.isnan(logprob) for token in scored for _, logprob in token):
+                    failed.append(index)
+                row.score_prompt(scored)
+                row.cached["target"] = row.length - 1
+        return failed
+
+    def _scored(self, first_row: int, rows: Sequence[Row]) -> list[list[list[Scored]]]:
+        """Return the log-probabilities of every row's tokens but the first."""
+        texts, found = [row.tokens for row in rows], [list[list[Scored]]() for _ in rows]
+        most = max(row.request.params.logprobs or 0 for row in rows)
+        chunk = max(1, min(self._chunk, self._most_scored, SCORED_LOGITS // (len(rows) * self._vocabulary)))
+        for logits_BCV in prefill_scored(self.target, texts, first_row, chunk, self.device):
+            begin, size = len(found[0]) + 1, logits_BCV.shape[1]
+            following = [text[begin : begin + size] for text in texts]
+            follow_BC = torch.tensor([[*ids, *[0] * (size - len(ids))] for ids in following], device=self.device)
+            for scored, more in zip(found, score(logits_BCV[..., : self._vocabulary], follow_BC, most), strict=True):
+                scored += more
+        return [scored[: len(text) - 1] for scored, text in zip(found, texts, strict=True)]
+
     def clear(self, index: int) -> None:
         """Zero the row at an index of both caches."""
         for engine in filter(None, (self.draft, self.target)):
             engine.cache.clear(index)
+
+
+def logits_per_call(backend: Backend, plans: Sequence[Plan], limits: Limits) -> int:
+    """Return of how many tokens a call can return the logits: compiled engines return those of the largest tree."""
+    return max(plan.tree.size for plan in plans) if backend in FLAVOURS else limits.tokens_per_call
 
 
 def _runs(batch: Sequence[Row | None]) -> Iterator[tuple[int, list[Row]]]:

@@ -1,9 +1,13 @@
-"""Reading texts into a cache: prompts, and what the target wrote in rounds that did not use the draft."""
+"""Reading texts into a cache: prompts, and what the target wrote in rounds that did not use the draft.
 
-# B rows, T tokens fed to a row in all, C tokens of a chunk.
+A prompt whose tokens are to be scored is read in the same way, with the logits of every token.
+"""
+
+# B rows, T tokens fed to a row in all, C tokens of a chunk, V vocabulary.
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -33,6 +37,27 @@ def prefill(
         chunk: The largest number of tokens that one call feeds to a row.
         device: The device that the engine takes its inputs on.
     """
+    # A call always returns logits; these are not read.
+    unread_B1 = torch.zeros((len(texts), 1), dtype=torch.int64, device=device)
+    for call in _calls(texts, cached, first_row, chunk, device):
+        engine.forward(dataclasses.replace(call, logit_index_BM=unread_B1))
+
+
+def prefill_scored(
+    engine: Engine, texts: Sequence[Sequence[int]], first_row: int, chunk: int, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Do the same for texts of which a cache holds nothing, and yield the logits [B, C, V] of every chunk.
+
+    The chunks follow each other from the first token of the texts on. Logits after a text's own end mean nothing.
+    """
+    for call in _calls(texts, [0] * len(texts), first_row, chunk, device):
+        yield engine.forward(call)
+
+
+def _calls(
+    texts: Sequence[Sequence[int]], cached: Sequence[int], first_row: int, chunk: int, device: torch.device
+) -> Iterator[Call]:
+    """Yield the calls, each of which asks for the logits of all tokens that it feeds."""
     missing = max(len(text) - 1 - held for text, held in zip(texts, cached, strict=True))
     starts = [max(len(text) - 1 - missing, 0) for text in texts]
     fed = [list(text[start : start + missing]) for text, start in zip(texts, starts, strict=True)]
@@ -41,15 +66,12 @@ def prefill(
     for begin in range(0, missing, chunk):
         tokens_BC = tokens_BT[:, begin : begin + chunk].contiguous()
         size = tokens_BC.shape[1]
-        write_B = start_B + begin
-        engine.forward(
-            Call(
-                input_ids_BT=tokens_BC,
-                position_ids_BT=write_B[:, None] + torch.arange(size, device=device),
-                attention_mask_B1TL=block_mask(write_B, triangle(size, device), aligned(max(starts) + begin + size)),
-                write_index_B=write_B,
-                # A call always returns logits; these are not read.
-                logit_index_BM=torch.zeros((len(texts), 1), dtype=torch.int64, device=device),
-                first_row=first_row,
-            )
+        write_B, offset_C = start_B + begin, torch.arange(size, device=device)
+        yield Call(
+            input_ids_BT=tokens_BC,
+            position_ids_BT=write_B[:, None] + offset_C,
+            attention_mask_B1TL=block_mask(write_B, triangle(size, device), aligned(max(starts) + begin + size)),
+            write_index_B=write_B,
+            logit_index_BM=offset_C.expand(len(texts), -1),
+            first_row=first_row,
         )
