@@ -163,9 +163,7 @@ class Manifest:
             vocabulary = value["vocabulary"]
             return Manifest(
                 models={role: ModelSpec(**value["models"][role]) for role in ROLES},
-                vocabulary=Vocabulary(
-                    vocabulary["size"], tuple(vocabulary["eos_token_ids"]), vocabulary["substitute"]
-                ),
+                vocabulary=Vocabulary(vocabulary["size"], tuple(vocabulary["eos_token_ids"]), vocabulary["substitute"]),
                 limits=Limits(**value["limits"]),
                 files=value["files"],
                 versions=value["versions"],
