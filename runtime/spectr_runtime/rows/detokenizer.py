@@ -48,7 +48,9 @@ class Detokenizer:
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
         text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
-        return self._mended(ids) if self._has_byte_tokens and INCOMPLETE in text else text
+        if self._decoder is None or not self._has_byte_tokens or INCOMPLETE not in text:
+            return text
+        return self._mended(ids)
 
     def added(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """Return the text that tokens add to those before them."""
@@ -157,8 +159,10 @@ class Replacement:
     def push(self, text: str) -> str:
         """Take the next bit, and return what no later one changes."""
         *parts, last = (self._open + text).split(self._old)
-        starts = (last[-size:] for size in range(len(self._old) - 1, 0, -1))
-        self._open = next((start for start in starts if self._old.startswith(start)), "") if last else ""
+        start = last.find(self._old[0], max(0, len(last) - len(self._old) + 1))
+        while start >= 0 and not self._old.startswith(last[start:]):
+            start = last.find(self._old[0], start + 1)
+        self._open = last[start:] if start >= 0 else ""
         return self._new.join([*parts, last.removesuffix(self._open)])
 
     def rest(self, text: str) -> str:
