@@ -40,8 +40,8 @@ class Detokenizer:
         self._special = {token for token, text in tokenizer.added_tokens_decoder.items() if text.special}
         self._decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
         self._tail = self._join([LETTER, LETTER])[len(self._join([LETTER])) :]
-        self._has_byte_tokens = self._join(["<0x61>"]) == LETTER
-        self._has_byte_letters = self._join(["Ã©"]) == "é"  # every letter of a name stands for a byte
+        self._has_byte_tokens = self._joins(["<0x61>"], LETTER)
+        self._has_byte_letters = self._joins(["Ã", "©"], "é")  # every letter of a name stands for a byte
         self.cleanup = CLEANUP if _cleans_up(tokenizer) else {}
         self.spelling = functools.cache(self._spelling)
 
@@ -103,6 +103,12 @@ class Detokenizer:
         names = (self._tokenizer.convert_ids_to_tokens(token) for token in ids if token not in self._special)
         text = self._join(list(_without_broken_bytes(name for name in names if name is not None)))
         return str(self._tokenizer.clean_up_tokenization(text)) if self.cleanup else text
+
+    def _joins(self, names: list[str], text: str) -> bool:
+        """Return whether the vocabulary has these names, and the decoder makes this text of them."""
+        ids = self._tokenizer.convert_tokens_to_ids(names)  # those of unknown names are None or the unknown token's
+        known = None not in ids and self._tokenizer.convert_ids_to_tokens(ids) == names
+        return known and self._join(names) == text
 
     def _join(self, names: list[str]) -> str:
         """Return what the tokenizer's decoder makes of the names of tokens."""
