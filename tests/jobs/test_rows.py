@@ -118,11 +118,12 @@ def test_logprobs_of_completions_read_back_with_the_types_of_openai(openai_types
     assert rows.encode(row)
 
 
-def test_offsets_count_whole_characters(openai_types: Any):
-    tokens = [TokenLogprob(n, "x", data, -1.0) for n, data in enumerate([b"ab", b"\xc3", b"\xa9", b"c"])]
+def test_offsets_count_the_characters_of_the_text(openai_types: Any):
+    pieces = [b"ab", b"\xc3", b"\xa9", b"c", b"\xe9", b"d", b"e"]
+    tokens = [TokenLogprob(n, "x", data, -1.0) for n, data in enumerate(pieces)]
     (one,) = completions(1, logprobs=tuple(tokens))
     row = row_of(batch_record(COMPLETIONS, logprobs=0), one)
-    assert row["response"]["body"]["choices"][0]["logprobs"]["text_offset"] == [0, 2, 2, 3]
+    assert row["response"]["body"]["choices"][0]["logprobs"]["text_offset"] == [0, 2, 2, 3, 4, 4, 6]
 
 
 def test_logprobs_of_a_conversation_read_back_with_the_types_of_openai(openai_types: Any):

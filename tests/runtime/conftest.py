@@ -35,8 +35,14 @@ class LetterText:
         text = self.decode([token])
         return text, text.encode()
 
-    def added(self, context: Sequence[int], ids: Sequence[int]) -> str:
+    def stream(self) -> LetterText:
+        return self
+
+    def push(self, ids: Sequence[int]) -> str:
         return self.decode(ids)
+
+    def rest(self) -> str:
+        return ""
 
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         return self.decode(ids)

@@ -25,10 +25,10 @@ def columns(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     """Return one list per property of the tokens, in the form of the completions API.
 
     ``top_logprobs`` has tokens as keys, by their texts. If several tokens have the same text, for instance because they
-    are parts of a character, the most probable one is kept. ``text_offset`` is the number of whole characters that
-    were written before each token.
+    are parts of a character, the most probable one is kept. ``text_offset`` is the number of characters that were
+    certain before each token; bytes that are no character count as they are shown, as U+FFFD.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     pieces = [len(decoder.decode(token.data)) for token in tokens]
     return {
         "tokens": [token.text for token in tokens],

@@ -30,7 +30,7 @@ class SamplingParams:
         logit_bias: Token ids, each with the number that is added to its logit, -100 to 100.
         min_tokens: Number of tokens to write before an end token, a stop token or a stop text may come.
         stop: Texts that end the completion and are left out of its text. A special token of the tokenizer, which no
-            text shows, ends it too if its name is among them.
+            text shows, ends it too if its name is among them; texts that hold such a name and more are refused.
         stop_token_ids: Tokens that end the completion, besides the model's own end tokens.
         ignore_eos: Whether to go on past the model's end tokens.
         seed: Decides the noise in place of run seed and id, together with the prompt, in [0, 2**63): equal requests of
@@ -175,8 +175,8 @@ class Completion:
 
     Attributes:
         id: The request's id.
-        text: The text that was written, without special tokens and without the stop text; after that of the prompt, if
-            the request wants an echo.
+        text: The text that the written tokens add to the prompt, without special tokens and without the stop text. If
+            the request wants an echo, it comes after that of the prompt.
         token_ids: Every token written, up to the one that ended the row.
         finish_reason: ``stop`` for an end token, a stop token or a stop text, else ``length``.
         usage: Token counts.

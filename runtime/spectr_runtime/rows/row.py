@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from spectr_runtime.bundle import ROLES, Role
 from spectr_runtime.rows.request import Completion, FinishReason, Request, SpeculationStats, TokenLogprob, Usage
-from spectr_runtime.rows.tokenizer import StopText, Tokenizer
+from spectr_runtime.rows.stop_text import StopText
+from spectr_runtime.rows.tokenizer import Tokenizer
 
 Scored = tuple[int, float]  # a token and its log-probability
 
@@ -46,7 +47,7 @@ class Row:
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
         stops = self.request.params.stop
-        self._stop_text = StopText(self.tokenizer, self.prompt, stops) if stops else None
+        self._stop_text = StopText(self.tokenizer.stream(), self.prompt, stops) if stops else None
         self.evict()
 
     @property
@@ -129,13 +130,13 @@ class Row:
         return None
 
     def _end(self, token: int) -> FinishReason | None:
-        if token in self.end_tokens:
-            return "stop"
+        ends, full = token in self.end_tokens, self.length >= self.limit
         if self._stop_text is not None:
-            self._stopped_text = self._stop_text.push(token, held=self.written <= self.request.params.min_tokens)
-            if self._stopped_text is not None:
-                return "stop"
-        return "length" if self.length >= self.limit else None
+            held = self.written <= self.request.params.min_tokens
+            self._stopped_text = self._stop_text.push(token, held=held, last=ends or full)
+        if ends or self._stopped_text is not None:
+            return "stop"
+        return "length" if full else None
 
     def _logprob(self, own: Scored, *top: Scored) -> TokenLogprob:
         def scored(token: int, logprob: float, most: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
