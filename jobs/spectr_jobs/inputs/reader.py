@@ -11,6 +11,7 @@ from spectr_jobs.inputs.compression import is_compressed
 from spectr_jobs.inputs.sources import Line, Source
 from spectr_jobs.inputs.tables import is_csv
 from spectr_jobs.records import record as records
+from spectr_jobs.records.line import load
 from spectr_jobs.records.record import BadRecord, Record, Shape
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import SamplingParams
@@ -49,7 +50,7 @@ def shape_of(source: Source) -> Shape:
     """
     for line in sources.lines(source):
         try:
-            shape = records.detect(records.load(line.text))
+            shape = records.detect(load(line.text))
         except RequestError:
             continue
         if shape is not None:

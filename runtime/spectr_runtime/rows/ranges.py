@@ -39,7 +39,7 @@ class Range:
 
 
 RANGES: Mapping[str, Range] = {
-    "max_tokens": Range(1, phrase="at least 1"),
+    "max_tokens": Range(0, phrase="0 or more"),
     # Logits divided by a smaller temperature would leave float32.
     "temperature": Range(1e-5, 1000, also=(0,), phrase="0, or from 0.00001 to 1000"),
     "top_k": Range(0, phrase="0 (all tokens) or more"),
