@@ -1,6 +1,8 @@
 """From the names on a command line to files, from files to numbered lines, and from lines to records.
 
-sources      names -> files -> lines; fingerprints, by which a changed file is noticed
+expansion    names -> files, without the files of runs and hidden ones
+sources      files -> lines; fingerprints, by which a changed file is noticed
+form         whether a file is JSON Lines at all
 stdin        standard input, kept in the run directory as a file
 stores       files behind URLs, through fsspec
 compression  compressed files as streams of bytes

@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 
 from spectr_jobs.errors import InputError
+from spectr_jobs.inputs.form import require_lines
 from spectr_jobs.inputs.reader import START, Position, Reader, shape_of
 from spectr_jobs.inputs.sources import Source, fingerprint, stamp
 from spectr_jobs.records.record import BadRecord, Origin, Shape
@@ -86,10 +87,12 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
         limit: Number of records to take, from the first on; None for all.
 
     Raises:
-        InputError: There is no record, or an id occurs twice.
+        InputError: There is no record, a file is not JSON Lines, or an id occurs twice.
         SpectrError: A file changed during the survey.
     """
     stamps = [stamp(source) for source in inputs]
+    for source in inputs:
+        require_lines(source)
     shapes = [shape_of(source) for source in inputs]
     counts: list[dict[Shape, int]] = [{} for _ in inputs]
     shards: list[Position] = []

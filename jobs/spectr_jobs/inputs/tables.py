@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 from spectr_jobs.errors import InputError
 from spectr_jobs.extras import load
+from spectr_jobs.inputs.compression import PACKED
+from spectr_jobs.inputs.stores import bare
 from spectr_jobs.records import fields
 
 BATCH = 1000  # rows read at a time from a Parquet file
@@ -19,17 +21,21 @@ LONGEST_FIELD = 64 * 2**20  # characters of a CSV field
 _TYPED = (fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | {"messages", "token_ids"}) - {"stop"}
 _KNOWN = _TYPED | {"stop", "id", "prompt"}
 
+CSV, PARQUET = (".csv", ".tsv"), (".parquet",)  # endings of names
 Columns = Mapping[str, str]
 
 
 def is_table(name: str) -> bool:
     """Return whether a file holds a table, judged by its name."""
-    return name.endswith(".parquet") or is_csv(name)
+    return bare(name).lower().endswith(PARQUET) or is_csv(name)
 
 
 def is_csv(name: str) -> bool:
     """Return whether a file is CSV, judged by its name."""
-    return name.endswith((".csv", ".csv.gz", ".csv.zst"))
+    plain = bare(name).lower()
+    for packed in PACKED:
+        plain = plain.removesuffix(packed)
+    return plain.endswith(CSV)
 
 
 def rows(file: BinaryIO, name: str, columns: Columns, start: int) -> Iterator[tuple[int, bytes]]:
