@@ -176,10 +176,15 @@ def _read_simple(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tu
     for name, item in value.items():
         if name in RESERVED:
             raise fields.refusal(name, item, "another name; the output line has this one for itself", "reserved_field")
-        if name not in _KNOWN and item not in prompts.IDLE and (right := names.meant(name, _FOLDED)):
-            allowed = right if right == names.TOP else f"{right}, as spectr calls this field"
-            raise fields.refusal(name, item, allowed, "unsupported_parameter")
+        if name not in _KNOWN and item not in prompts.IDLE and (right := field_meant(name)):
+            raise fields.refusal(name, item, right, "unsupported_parameter")
     return _read_prompts(value, PROMPTS), fields.read_wanted(value, defaults)
+
+
+def field_meant(name: str) -> str | None:
+    """Return, in words for a message, the field that an unknown name is meant for; None for an ordinary name."""
+    right = names.meant(name, _FOLDED)
+    return right if right in (None, names.TOP) else f"{right}, as spectr calls this field"
 
 
 def _read_prompts(value: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Prompt, ...]:
@@ -223,12 +228,12 @@ def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tu
 
 def _read_envelope(value: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the body of an openai record, and the endpoint that it is meant for."""
-    for name, check in _ENVELOPE.items():
+    for name, check in ENVELOPE.items():
         if value.get(name) is None:
             raise fields.missing(name, check.allowed)
         fields.require(name, value[name], check)
-    for name in value.keys() - _ENVELOPE.keys():
-        raise fields.refusal(name, value[name], f"nothing beside {', '.join(_ENVELOPE)}", "unsupported_parameter")
+    for name in value.keys() - ENVELOPE.keys():
+        raise fields.refusal(name, value[name], f"nothing beside {', '.join(ENVELOPE)}", "unsupported_parameter")
     body, endpoint = value["body"], endpoint_of(value["url"])
     assert isinstance(body, dict)
     assert endpoint is not None
@@ -245,7 +250,7 @@ def endpoint_of(url: object) -> str | None:
 
 
 _HOST = re.compile("^https?://[^/?#]+")
-_ENVELOPE: Mapping[str, fields.Check] = {
+ENVELOPE: Mapping[str, fields.Check] = {
     "custom_id": fields.Check(lambda value: isinstance(value, str) and value != "", "a non-empty text"),
     "method": fields.Check(lambda value: isinstance(value, str) and value.upper() == "POST", '"POST"'),
     "url": fields.Check(lambda value: endpoint_of(value) is not None, f'"{COMPLETIONS}" or "{CHAT}"'),

@@ -14,6 +14,7 @@ SHORT: Mapping[str, Check] = {
     "reasoning_effort": Check(fields.is_text, "a non-empty text"),
     "enable_thinking": BOOLEAN,
 }
+TEXTS = ("reasoning_effort",)  # the arguments that are texts
 ARGUMENTS: Mapping[str, Check] = {KWARGS: Check(lambda value: isinstance(value, dict), "an object"), **SHORT}
 SPECIAL_TOKENS = "add_special_tokens"
 # Arguments of ``apply_chat_template``, and names that every template has already.
