@@ -104,6 +104,8 @@ def test_ordinary_columns_are_carried():
 def test_a_misspelt_field_of_a_body_is_answered_with_the_nearest():
     body = {"custom_id": "a", "method": "POST", "url": COMPLETIONS, "body": {"prompt": "a", "max_tokns": 5}}
     assert message(body).endswith("allowed no such field at /v1/completions. Did you mean max_tokens?")
+    body["body"] = {"token_ids": [1]}
+    assert message(body).endswith("allowed no such field at /v1/completions. Did you mean prompt?")
     body["body"] = {"prompt": "a", "extra_body": {"top_k": 5}}
     assert message(body).endswith("allowed no such field at /v1/completions. Give its fields beside the prompt.")
 

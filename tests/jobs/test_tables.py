@@ -89,8 +89,13 @@ def test_reading_parquet_starts_at_any_row(tmp_path: Path):
         ("in.csv", b"prompt,n\na\n", "row 1: got 1 fields, allowed 2, as the header has"),
         ("in.csv", b"prompt\na,b\n", "row 1: got 2 fields, allowed 1, as the header has"),
         ("in.csv", b"prompt,n,prompt\na,1,b\n", "has several columns 'prompt'"),
-        ("in.csv", b'prompt\n"a\n', "unexpected end of data"),
-        ("in.csv", b"prompt\n\xff\n", "must be CSV in UTF-8"),
+        ("in.csv", b'prompt\n"a\n', "in.csv is not sound CSV: unexpected end of data, after line 2"),
+        (
+            "in.csv",
+            b"prompt\n\xe9!\n",
+            "in.csv is not UTF-8: invalid continuation byte, after line 0. Export it as UTF-8",
+        ),
+        ("in.csv", "prompt\n".encode("utf-16"), r"in.csv is UTF-16; allowed is UTF-8. Convert it: .* > utf8.csv`.$"),
         ("in.csv.gz", gzip.compress(b"prompt\n" + b"a\n" * 100, mtime=0)[:-4], "ends in the middle"),
         ("in.parquet", b"PAR1 not at all", "is not a sound Parquet file"),
     ],
@@ -329,8 +334,8 @@ def test_times_are_texts_where_they_are_carried_and_refused_in_fields(tmp_path: 
 def test_bytes_are_text_or_refused_by_their_column(tmp_path: Path):
     (record,) = good(write_parquet(tmp_path / "in.parquet", [{"id": b"a", "prompt": "é".encode(), "x": [b"y"]}]))
     assert (record.origin.id, record.prompts, record.origin.carried) == ("a", ("é",), {"x": ["y"]})
-    for column in ("id", "blob"):
-        path = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", column: b"\xff\0"}])
+    for column, content in (("id", b"\xff"), ("id", bytes(range(16))), ("blob", b"\xff\0")):
+        path = write_parquet(tmp_path / "in.parquet", [{"prompt": "x", column: content}])
         assert error_of(path) == (
             f"in.parquet: column {column!r} holds bytes that are not text in UTF-8. "
             "Leave the column out, or write it as text."

@@ -33,7 +33,7 @@ class Archive(Exception):
     """The file is an archive of files; the argument is its kind."""
 
 
-def decompress(raw: BinaryIO, name: str) -> BinaryIO:
+def decompress(raw: BinaryIO, name: str) -> io.BufferedReader:
     """Return the content of a file, decompressed as its first bytes say.
 
     Reading raises ``Damaged`` if the file is damaged.
@@ -53,7 +53,7 @@ def decompress(raw: BinaryIO, name: str) -> BinaryIO:
     except BaseException:
         content.close()
         raise
-    return cast(BinaryIO, content)
+    return content
 
 
 def is_compressed(raw: BinaryIO) -> bool:

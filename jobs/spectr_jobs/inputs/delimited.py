@@ -8,7 +8,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from spectr_jobs.errors import InputError
 
@@ -50,9 +50,18 @@ def _rows(text: TextIO, name: str) -> Iterator[list[str]]:
                 strict=True,
             )
             yield from (row for row in reader if row)
-        except (csv.Error, UnicodeDecodeError) as error:
-            message = f"{name}: after line {reader.line_num if reader else 0}: {error}."
-            raise InputError(message, hint="The file must be CSV in UTF-8.") from error
+        except UnicodeDecodeError as error:
+            message = f"{name} is not UTF-8: {error.reason}, after line {_line(reader)}."
+            raise InputError(
+                message, hint="Export it as UTF-8, or convert it: `iconv -f WINDOWS-1252 -t UTF-8`."
+            ) from error
+        except csv.Error as error:
+            message = f"{name} is not sound CSV: {error}, after line {_line(reader)}."
+            raise InputError(message, hint="Close every quote, and double those inside of a quoted field.") from error
+
+
+def _line(reader: Any) -> int:
+    return 0 if reader is None else int(reader.line_num)
 
 
 def _separator(header: str) -> str:

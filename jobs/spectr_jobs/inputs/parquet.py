@@ -54,4 +54,5 @@ def _values(column: Any, arrow: Any) -> list[Any]:
 
 
 def _damaged(name: str, error: Exception) -> InputError:
-    return InputError(f"{name} is not a sound Parquet file: {error}.", hint="Copy the file again.")
+    why = str(error).rstrip(".")
+    return InputError(f"{name} is not a sound Parquet file: {why}.", hint="Copy the file again.")

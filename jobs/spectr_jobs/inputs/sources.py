@@ -150,15 +150,19 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
         InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
         SpectrError: The file is gone, or its store cannot be reached.
     """
-    with reaching(source.path) if is_remote(source.path) else contextlib.nullcontext():
+    with _reaching(source):
         yield from _table_lines(source, offset) if is_table(source.path) else _text_lines(source, offset, number)
+
+
+def _reaching(source: Source) -> contextlib.AbstractContextManager[None]:
+    return reaching(source.path) if is_remote(source.path) else contextlib.nullcontext()
 
 
 def only_forward(source: Source) -> bool:
     """Return whether a line of a source can be reached only by reading everything before it."""
     if is_table(source.path):
         return is_csv(source.path)
-    with _open_raw(source.path) as raw:
+    with _reaching(source), _open_raw(source.path) as raw:
         return is_compressed(raw)
 
 
@@ -175,13 +179,15 @@ def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
 def _table_lines(source: Source, start: int) -> Iterator[Line]:
     try:
         with _open(source) as file:
+            if is_csv(source.path):
+                _refuse_other_encodings(source, file.peek(4))
             for index, text in tables.rows(file, source.label, source.columns, start):
                 yield Line(index + 1, index, text)
     except Damaged as error:
         raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
 
 
-def _open(source: Source) -> BinaryIO:
+def _open(source: Source) -> io.BufferedReader:
     try:
         return decompress(_open_raw(source.path), source.path)
     except Archive as error:
@@ -190,17 +196,16 @@ def _open(source: Source) -> BinaryIO:
         ) from error
     except Damaged as error:
         raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
-    except FileNotFoundError as error:
-        raise SpectrError(
-            f"Input {source.path} is gone.", hint="Put it back, then run the same command again."
-        ) from error
 
 
 def _open_raw(path: str) -> BinaryIO:
-    if not is_remote(path):
-        return Path(path).open("rb")
-    store, inside = _store_of(path)
-    return io.BufferedReader(store.open(inside, "rb"))  # the files of fsspec ignore the limit of ``readline``
+    try:
+        if not is_remote(path):
+            return Path(path).open("rb")
+        store, inside = _store_of(path)
+        return io.BufferedReader(store.open(inside, "rb"))  # the files of fsspec ignore the limit of ``readline``
+    except FileNotFoundError as error:
+        raise SpectrError(f"Input {path} is gone.", hint="Put it back, then run the same command again.") from error
 
 
 def _readline(file: BinaryIO, source: Source, number: int) -> bytes:
@@ -217,10 +222,15 @@ def _readline(file: BinaryIO, source: Source, number: int) -> bytes:
 
 
 def _without_bom(source: Source, text: bytes) -> bytes:
-    encoding = next((name for start, name in _OTHER_ENCODINGS.items() if re.match(start, text)), None)
+    _refuse_other_encodings(source, text)
+    return text.removeprefix(codecs.BOM_UTF8)
+
+
+def _refuse_other_encodings(source: Source, start: bytes) -> None:
+    encoding = next((name for mark, name in _OTHER_ENCODINGS.items() if re.match(mark, start)), None)
     if encoding is not None:
+        copy = "utf8.csv" if is_csv(source.path) else "utf8.jsonl"
         raise InputError(
             f"{source.label} is {encoding}; allowed is UTF-8.",
-            hint=f"Convert it: `iconv -f {encoding} -t UTF-8 {source.quoted} > utf8.jsonl`.",
+            hint=f"Convert it: `iconv -f {encoding} -t UTF-8 {source.quoted} > {copy}`.",
         )
-    return text.removeprefix(codecs.BOM_UTF8)

@@ -21,6 +21,7 @@ from spectr_runtime.errors import SpectrError
 from spectr_runtime.rows.request import SamplingParams
 
 SHOWN_REFUSALS = 5
+NO_RECORD = "The input must be JSON Lines, one record per line, or a table, one record per row."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
             bad += 1
             refusals += [str(item.record.error)] if bad <= SHOWN_REFUSALS else []
     if not total:
-        raise InputError(f"{_listed(inputs)}: no record.", hint="The input must be JSON Lines, one record per line.")
+        raise InputError(f"{_listed(inputs)}: no record.", hint=NO_RECORD)
     if repeated := keys.repeated():
         again = Reader(inputs, shapes, defaults).read(START, total)
         _refuse_duplicates((item.record.origin for item in again), repeated)

@@ -147,7 +147,7 @@ def _encode(row: Mapping[str, Any], name: str) -> bytes:
 def _known(field: str, cell: Any) -> Any:
     """Return the value of a field of ours; None for no value."""
     if isinstance(cell, bytes):
-        cell = cell.decode("utf-8")
+        cell = _text(cell)
     if isinstance(cell, str):
         if cell.strip().lower() in _MISSING:
             return None
@@ -186,7 +186,12 @@ def _plain(value: Any) -> Any:
         number = float(value)
         whole = number.is_integer() and abs(number) < _LARGEST
         return None if math.isnan(number) else int(value) if whole else number
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+    return _text(value) if isinstance(value, bytes) else value
+
+
+def _text(value: bytes) -> str:
+    """Return the text that bytes hold. A zero is no part of one: ids and vectors in binary often hold some."""
+    return (value if 0 not in value else b"\xff").decode("utf-8")
 
 
 def _carried(value: Any) -> Any:
@@ -198,7 +203,7 @@ def _carried(value: Any) -> Any:
     if isinstance(value, _TIMES_OF_ISO):
         return value.isoformat()
     if isinstance(value, bytes):
-        return value.decode("utf-8")
+        return _text(value)
     if isinstance(value, float):
         return None if math.isnan(value) else value
     return str(value) if isinstance(value, Decimal | datetime.timedelta) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -12,8 +13,8 @@ from spectr_runtime.errors import RequestError
 
 OBJECT = "one JSON object per line"
 DEPTH = 128  # levels of lists and objects in a record
-# Texts, which may hold brackets too; brackets that open; brackets that close.
-_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|([\[{])|([\]}])', re.DOTALL)
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
 
 
 def load(line: bytes) -> dict[str, Any]:
@@ -51,12 +52,8 @@ def nested_too_deeply(text: bytes) -> bool:
     """
     if text.count(b"[") + text.count(b"{") <= DEPTH:
         return False
-    depth = 0
-    for found in _BRACKETS.finditer(text):
-        depth += (found[1] is not None) - (found[2] is not None)
-        if depth > DEPTH:
-            return True
-    return False
+    brackets = _TEXT.sub(b"", text).translate(None, _NO_BRACKETS)
+    return max(itertools.accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0) > DEPTH
 
 
 def _broken(error: json.JSONDecodeError) -> str:

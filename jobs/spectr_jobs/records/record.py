@@ -11,6 +11,7 @@ names are meant for a field of ours:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -181,6 +182,7 @@ def _read_simple(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tu
     return _read_prompts(value, PROMPTS), fields.read_wanted(value, defaults)
 
 
+@functools.lru_cache(1024)  # the same columns come with every record
 def field_meant(name: str) -> str | None:
     """Return, in words for a message, the field that an unknown name is meant for; None for an ordinary name."""
     right = names.meant(name, _FOLDED)
@@ -217,7 +219,7 @@ def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tu
         fields.require("logprobs", asked, logprobs)
     for name, item in body.items():
         if name not in _BODY and name != prompt and item is not None:
-            hint = names.hint(name, (*_BODY, prompt))
+            hint = f" Did you mean {prompt}?" if name in PROMPTS else names.hint(name, (*_BODY, prompt))
             raise RequestError(
                 f"{name}: got {fields.shown(item)}, allowed no such field at {endpoint}.{hint}",
                 param=name,
