@@ -82,6 +82,7 @@ def test_a_pattern_leaves_out_run_directories_and_hidden_files(tmp_path: Path, c
     assert (
         capsys.readouterr().err == f"spectr-batch: {tmp_path}/**/*.jsonl: left out: 1 file of the run directory run\n"
     )
+    assert inside(tmp_path, f"{tmp_path}/.*.jsonl") == [".d.jsonl"]
     with pytest.raises(UsageError, match="no file matches the pattern"):
         expand(f"{tmp_path}/r*/o*.jsonl")
 

@@ -116,10 +116,10 @@ def _take(name: str, files: Iterable[str], folder: str, is_run: Test) -> list[st
 
 
 def _take_matching(pattern: str, files: Iterable[str], is_run: Test) -> list[str]:
-    """Take the files that a pattern matches. Folders and files that it names outright are not looked at."""
+    """Take the files that a pattern matches, all of them if it names the files or hidden ones outright."""
     parts = PurePosixPath(pattern).parts
     outright = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    if not glob.has_magic(parts[-1]):
+    if not glob.has_magic(parts[-1]) or any(part.startswith(".") for part in parts[outright:]):
         found = sorted(files)
     else:
         sifted = sift(files, str(PurePosixPath(*parts[:outright])), is_run, ("",))
