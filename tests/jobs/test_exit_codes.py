@@ -157,7 +157,8 @@ CASES: dict[str, tuple[Arrange, list[str], int, str]] = {
         content("in.jsonl", b"\n\n"),
         RUN,
         42,
-        "spectr-batch: error: $here/in.jsonl: no record. The input must be JSON Lines, one record per line.",
+        "spectr-batch: error: $here/in.jsonl: no record. "
+        "The input must be JSON Lines, one record per line, or a table, one record per row.",
     ),
     "an id that occurs twice": (
         lines({"id": "a", "prompt": "x"}, {"prompt": "x"}, {"id": "a", "prompt": "y"}),
@@ -169,8 +170,8 @@ CASES: dict[str, tuple[Arrange, list[str], int, str]] = {
         content("in.jsonl", '{"prompt": "x"}\n'.encode("utf-16")),
         RUN,
         42,
-        "spectr-batch: error: in.jsonl is UTF-16 or UTF-32; allowed is UTF-8. "
-        "Convert it: `iconv -f UTF-16 -t UTF-8 $here/in.jsonl`.",
+        "spectr-batch: error: in.jsonl is UTF-16; allowed is UTF-8. "
+        "Convert it: `iconv -f UTF-16 -t UTF-8 $here/in.jsonl > utf8.jsonl`.",
     ),
     "a compressed input that is cut": (
         content("cut.jsonl.gz", gzip.compress(b'{"prompt": "x"}\n' * 99, mtime=0)[:-9]),

@@ -73,10 +73,10 @@ def test_token_ids_are_left_out_on_demand():
 
 
 def test_several_completions_make_a_list_and_count_their_prompt_once():
-    found = record({"id": 5, "prompt": ["Hi", "Ho"], "n": 2, "echo": True, "gold": 1})
+    found = record({"id": 5, "prompt": ["Hi", "Ho"], "n": 2, "gold": 1})
     row = row_of(found, *completions(4))
-    assert [one["text"] for one in row["completions"]] == ["HiHello 0", "HiHello 1", "HoHello 2", "HoHello 3"]
-    assert row["completions"][3] == {"text": "HoHello 3", "token_ids": [5, 6], "finish_reason": "stop"}
+    assert [one["text"] for one in row["completions"]] == ["Hello 0", "Hello 1", "Hello 2", "Hello 3"]
+    assert row["completions"][3] == {"text": "Hello 3", "token_ids": [5, 6], "finish_reason": "stop"}
     assert {name: row[name] for name in ("usage", "speculation", "gold")} == {
         "usage": {"prompt_tokens": 6, "completion_tokens": 8},
         "speculation": {"rounds": 16, "accepted_at_depth": [12, 4]},
@@ -86,13 +86,13 @@ def test_several_completions_make_a_list_and_count_their_prompt_once():
 
 
 def test_the_choices_of_the_api_keep_their_numbers(openai_types: Any):
-    found = batch_record(COMPLETIONS, prompt=["Hi", "Ho"], n=2, echo=True)
+    found = batch_record(COMPLETIONS, prompt=["Hi", "Ho"], n=2)
     body = openai_types.Completion.model_validate(row_of(found, *completions(4))["response"]["body"], strict=True)
     assert [(one.index, one.text) for one in body.choices] == [
-        (0, "HiHello 0"),
-        (1, "HiHello 1"),
-        (2, "HoHello 2"),
-        (3, "HoHello 3"),
+        (0, "Hello 0"),
+        (1, "Hello 1"),
+        (2, "Hello 2"),
+        (3, "Hello 3"),
     ]
     assert (body.usage.prompt_tokens, body.usage.completion_tokens, body.usage.total_tokens) == (6, 8, 14)
 
@@ -124,6 +124,38 @@ def test_offsets_count_the_characters_of_the_text(openai_types: Any):
     (one,) = completions(1, logprobs=tuple(tokens))
     row = row_of(batch_record(COMPLETIONS, logprobs=0), one)
     assert row["response"]["body"]["choices"][0]["logprobs"]["text_offset"] == [0, 2, 2, 3, 4, 4, 6]
+
+
+ECHOED = (
+    TokenLogprob(5, "Hi", b"Hi", None),
+    TokenLogprob(6, " é", b" \xc3\xa9", -1.0, (TokenLogprob(7, "!", b"!", -0.5),)),
+    TokenLogprob(8, "ab", b"ab", -2.0),
+)
+
+
+def test_an_echoed_prompt_is_scored_from_its_second_token_on(openai_types: Any):
+    (one,) = completions(1, logprobs=ECHOED)
+    row = row_of(batch_record(COMPLETIONS, logprobs=1, echo=True, max_tokens=1), one)
+    assert row["response"]["body"]["choices"][0]["logprobs"] == {
+        "tokens": ["Hi", " é", "ab"],
+        "token_logprobs": [None, -1.0, -2.0],
+        "top_logprobs": [None, {"!": -0.5, " é": -1.0}, {"ab": -2.0}],
+        "text_offset": [0, 2, 4],
+    }
+    plain = row_of(record({"prompt": "Hi", "logprobs": 1, "echo": True}), one)
+    first, second, _ = plain["logprobs"]
+    assert first == {"token": "Hi", "bytes": [72, 105], "logprob": None, "top_logprobs": []}
+    assert second["logprob"] == -1.0
+    assert rows.encode(plain)
+
+
+def test_rows_of_which_nothing_was_written_have_no_token_ids_to_audit():
+    silent = completions(2, token_ids=())
+    assert rows.token_ids(row_of(record({"prompt": "Hi", "n": 2, "max_tokens": 0}), *silent)) == []
+    assert rows.token_ids(row_of(record({"prompt": "Hi", "max_tokens": 0}), silent[-1])) == []
+    one = dataclasses.replace(silent[0], token_ids=(5,))
+    assert rows.token_ids(row_of(record({"prompt": "Hi", "n": 2}), one, silent[1])) == [[], [5]]
+    assert rows.token_ids(row_of(record({"prompt": "Hi", "return_token_ids": False}))) == []
 
 
 def test_logprobs_of_a_conversation_read_back_with_the_types_of_openai(openai_types: Any):

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
+import lzma
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,7 +26,7 @@ def numbered(path: Path) -> list[tuple[int, bytes]]:
 
 def compress(path: Path, content: bytes) -> Path:
     """Two frames, as appending to a compressed file makes them."""
-    press = gzip.compress if path.suffix == ".gz" else zstandard.compress
+    press = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[path.suffix]
     path.write_bytes(press(content[: len(content) // 2]) + press(content[len(content) // 2 :]))
     return path
 
@@ -32,12 +37,26 @@ def test_lines_keep_their_numbers_past_blank_lines_bom_and_carriage_returns(tmp_
     assert numbered(path) == [(1, b"1"), (4, b"2\xe2\x80\xa8"), (5, b"3")]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_other_encodings_are_named(tmp_path: Path, encoding: str):
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32-le", "UTF-32LE"),
+        ("utf-32-be", "UTF-32BE"),
+    ],
+)
+@pytest.mark.parametrize("text", ['{"prompt": "a"}\n', "{\n}", "7"])
+def test_other_encodings_are_named_with_or_without_a_mark(tmp_path: Path, encoding: str, name: str, text: str):
     path = tmp_path / "in.jsonl"
-    path.write_text('{"prompt": "a"}\n', encoding=encoding)
-    with pytest.raises(InputError, match="is UTF-16 or UTF-32"):
+    path.write_text(text, encoding=encoding)
+    with pytest.raises(InputError) as caught:
         numbered(path)
+    assert str(caught.value) == (
+        f"in.jsonl is {name}; allowed is UTF-8. Convert it: `iconv -f {name} -t UTF-8 {path} > utf8.jsonl`."
+    )
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -48,7 +67,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path
         numbered(path)
 
 
-@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "xz"])
 def test_compressed_files_read_like_plain_ones(tmp_path: Path, suffix: str):
     content = b"".join(b"line %d\n" % n for n in range(20_000))
     path = compress(tmp_path / f"in.jsonl.{suffix}", content)
@@ -57,7 +76,7 @@ def test_compressed_files_read_like_plain_ones(tmp_path: Path, suffix: str):
     assert (there.number, there.text) == (9001, b"line 9000")
 
 
-@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "xz"])
 def test_a_compressed_file_that_was_cut_short_is_an_error(tmp_path: Path, suffix: str):
     path = compress(tmp_path / f"in.jsonl.{suffix}", b"a\n" * 1000)
     path.write_bytes(path.read_bytes()[:-5])
@@ -67,12 +86,53 @@ def test_a_compressed_file_that_was_cut_short_is_an_error(tmp_path: Path, suffix
         decompress(raw, path.name).read()
 
 
-def test_folders_and_patterns_stand_for_their_files_in_order(tmp_path: Path):
-    for name in ("b.jsonl", "a.jsonl", "sub/c.ndjson.gz", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [source.label for source in resolve([str(tmp_path)])] == ["a.jsonl", "b.jsonl", "c.ndjson.gz"]
-    assert [source.label for source in resolve([f"{tmp_path}/?.jsonl"])] == ["a.jsonl", "b.jsonl"]
+@pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "xz"])
+def test_a_compressed_file_is_known_by_its_first_bytes(tmp_path: Path, suffix: str):
+    path = compress(tmp_path / f"in.jsonl.{suffix}", b"a\nb\n" * 9)
+    other = path.rename(tmp_path / "in.jsonl")
+    assert len(numbered(other)) == 18
+    assert sources.only_forward(Source(str(other), "in"))
+    plain = tmp_path / f"plain.jsonl.{suffix}"
+    plain.write_bytes(b"a\n")
+    assert numbered(plain) == [(1, b"a")]
+    assert not sources.only_forward(Source(str(plain), "plain"))
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "xz"])
+def test_zeros_behind_a_frame_are_passed_over_and_other_bytes_are_not(tmp_path: Path, suffix: str):
+    path = compress(tmp_path / f"in.jsonl.{suffix}", b"a\nb\n")
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(100_000) + whole + bytes(512))
+    assert [text for _, text in numbered(path)] == [b"a", b"b", b"a", b"b"]
+    path.write_bytes(whole + b"garbage, which is no frame")
+    with pytest.raises(InputError, match=r"^in.jsonl.\w+:\d+: damaged: "):
+        numbered(path)
+
+
+def test_zstd_windows_may_be_long(tmp_path: Path):
+    settings = zstandard.ZstdCompressionParameters(window_log=28)
+    path = tmp_path / "in.jsonl.zst"
+    press = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    path.write_bytes(press.compress(b"a\n") + press.flush())
+    assert numbered(path) == [(1, b"a")]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar in gzip", "7z"])
+def test_archives_are_refused_by_their_kind(tmp_path: Path, kind: str):
+    path, content = tmp_path / "in.jsonl", io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("a.jsonl", "{}")
+    elif kind == "7z":
+        content.write(b"7z\xbc\xaf\x27\x1c\0\4")
+    else:
+        with tarfile.open(fileobj=content, mode="w:gz" if kind == "tar in gzip" else "w") as tar:
+            tar.addfile(tarfile.TarInfo("a.jsonl"))
+    path.write_bytes(content.getvalue())
+    with pytest.raises(InputError) as caught:
+        numbered(path)
+    shown = kind.partition(" ")[0]
+    assert str(caught.value) == f"in.jsonl is a {shown} archive; allowed are files. Unpack it, and name its files."
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path):

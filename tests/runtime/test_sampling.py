@@ -107,7 +107,7 @@ def test_truncation_leaves_the_kept_logits_as_they_are() -> None:
         ({"top_p": 0}, "top_p is 0; it must be in (0, 1]."),
         ({"top_p": 1.5}, "top_p is 1.5; it must be in (0, 1]."),
         ({"top_k": -1}, "top_k is -1; it must be 0 (all tokens) or more."),
-        ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1."),
+        ({"max_tokens": -1}, "max_tokens is -1; it must be 0 or more."),
         ({"stop": ("a", "")}, "stop is ('a', ''); it must be a tuple of non-empty texts."),
         ({"min_p": 1.5}, "min_p is 1.5; it must be 0 to 1."),
         ({"presence_penalty": 2.5}, "presence_penalty is 2.5; it must be -2 to 2."),

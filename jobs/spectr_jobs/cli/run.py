@@ -162,8 +162,8 @@ def run(ctx: click.Context, /, **values: Any) -> int:
 
     After an interruption, the same command continues the run.
 
-    An INPUT is a file of JSON Lines or CSV (also as .gz or .zst) or Parquet, a folder (of which JSON Lines and Parquet
-    are read), a pattern, a URL that fsspec opens, or - for stdin. A record is an OpenAI batch request, or an object
+    An INPUT is a file of JSON Lines, CSV or TSV (also compressed) or Parquet, a folder of such files, a pattern, a URL
+    that fsspec opens, or - for stdin. A record is an OpenAI batch request, or an object
     with "prompt", "messages" or "token_ids", an optional "id" and sampling fields; its other fields are copied to the
     output.
     """

@@ -1,8 +1,13 @@
-"""Compressed files as streams of bytes. A file that was cut short gives an error, never less content."""
+"""Compressed files as streams of bytes. A file that was cut short gives an error, never less content.
+
+A file is known by its first bytes, whatever its name.
+"""
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import shutil
 import zlib
 from collections.abc import Callable
@@ -11,32 +16,84 @@ from typing import Any, BinaryIO, cast
 from spectr_jobs.extras import load
 
 CHUNK = 1 << 15  # bytes read at a time
+PACKED = (".gz", ".zst", ".bz2", ".xz")  # endings of the names of compressed files
 _GZIP = 31  # zlib's window bits for a gzip header
+_LONGEST_WINDOW = 1 << 31  # bytes; what zstd --long=31 writes
+_MARKS = {b"\x1f\x8b": ".gz", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+_SKIPPABLE = b"\x2a\x4d\x18"  # of a frame that zstd passes over, but for its first byte
+_ARCHIVES = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR"}
+_TAR = slice(257, 262)  # where a tar archive says what it is
 
 
 class Damaged(Exception):
     """The compressed bytes are damaged or end too early."""
 
 
-def decompress(raw: BinaryIO, name: str) -> BinaryIO:
-    """Return the content of a file, decompressed as its name says. Reading raises ``Damaged`` if the file is damaged.
+class Archive(Exception):
+    """The file is an archive of files; the argument is its kind."""
+
+
+def decompress(raw: BinaryIO, name: str) -> io.BufferedReader:
+    """Return the content of a file, decompressed as its first bytes say.
+
+    Reading raises ``Damaged`` if the file is damaged.
 
     Args:
-        raw: The file.
-        name: Name of the file, which ends in ``.gz`` or ``.zst`` if the file is compressed.
+        raw: The file, at its start.
+        name: Name of the file, for messages.
+
+    Raises:
+        Archive: The file is an archive, or holds one.
     """
-    if name.endswith(".gz"):
-        return cast(BinaryIO, _Buffered(_Stream(raw, lambda: zlib.decompressobj(_GZIP), zlib.error)))
-    if name.endswith(".zst"):
-        zstandard: Any = load("zstandard", "zstd", f"Reading {name}")
-        frames = zstandard.ZstdDecompressor()
-        return cast(BinaryIO, _Buffered(_Stream(raw, frames.decompressobj, zstandard.ZstdError)))
-    return raw
+    file = _peekable(raw)
+    kind = _kind(file)
+    content = file if kind is None else _Buffered(_Stream(cast(BinaryIO, file), *_codec(kind, name)))
+    try:
+        _refuse_archive(content)
+    except BaseException:
+        content.close()
+        raise
+    return content
 
 
-def is_compressed(name: str) -> bool:
-    """Return whether a file is compressed, judged by its name."""
-    return name.endswith((".gz", ".zst"))
+def is_compressed(raw: BinaryIO) -> bool:
+    """Return whether a file, at its start, is compressed."""
+    return _kind(_peekable(raw)) is not None
+
+
+def _peekable(raw: BinaryIO) -> io.BufferedReader:
+    return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, raw))
+
+
+def _kind(file: io.BufferedReader) -> str | None:
+    start = file.peek(8)[:8]
+    if start.startswith(b"BZh") and start[4:] == b"1AY&":
+        return ".bz2"
+    if start[1:4] == _SKIPPABLE:
+        return ".zst"
+    return next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), None)
+
+
+def _codec(kind: str, name: str) -> tuple[Callable[[], Any], type[Exception]]:
+    """Return what makes a decompressor for one frame, and what the decompressor raises."""
+    if kind == ".gz":
+        return lambda: zlib.decompressobj(_GZIP), zlib.error
+    if kind == ".bz2":
+        return bz2.BZ2Decompressor, OSError
+    if kind == ".xz":
+        return lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), lzma.LZMAError
+    zstandard: Any = load("zstandard", "zstd", f"Reading {name}")
+    frames = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW)
+    return frames.decompressobj, zstandard.ZstdError
+
+
+def _refuse_archive(content: io.BufferedReader) -> None:
+    start = content.peek(_TAR.stop)
+    for mark, kind in _ARCHIVES.items():
+        if start.startswith(mark):
+            raise Archive(kind)
+    if start[_TAR] == b"ustar":
+        raise Archive("tar")
 
 
 def skip(file: BinaryIO, offset: int) -> None:
@@ -96,8 +153,11 @@ class _Stream(io.RawIOBase):
     def _next_input(self) -> bytes:
         """Return the next compressed bytes, with a decompressor ready for them; no bytes at the end of the file."""
         if self._frame is None or self._frame.eof:
-            left = self._frame.unused_data if self._frame else b""
-            compressed: bytes = left or self._raw.read(CHUNK)
+            compressed: bytes = self._frame.unused_data if self._frame else b""
+            # Behind a frame some programs write zeros, which are no frame.
+            while not compressed.lstrip(b"\0") and (compressed := self._raw.read(CHUNK)):
+                pass
+            compressed = compressed.lstrip(b"\0")
             self._frame = self._new_frame() if compressed else self._frame
             return compressed
         compressed = self._raw.read(CHUNK)

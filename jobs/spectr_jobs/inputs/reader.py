@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
 from spectr_jobs.inputs import sources
-from spectr_jobs.inputs.compression import is_compressed
 from spectr_jobs.inputs.sources import Line, Source
-from spectr_jobs.inputs.tables import is_csv
 from spectr_jobs.records import record as records
+from spectr_jobs.records.line import load
 from spectr_jobs.records.record import BadRecord, Record, Shape
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import SamplingParams
@@ -49,17 +49,12 @@ def shape_of(source: Source) -> Shape:
     """
     for line in sources.lines(source):
         try:
-            shape = records.detect(records.load(line.text))
+            shape = records.detect(load(line.text))
         except RequestError:
             continue
         if shape is not None:
             return shape
     return "simple"
-
-
-def _only_forward(path: str) -> bool:
-    """Return whether a line of a file can be reached only by reading everything before it."""
-    return is_compressed(path) or is_csv(path)
 
 
 class Reader:
@@ -80,6 +75,7 @@ class Reader:
         self._defaults = defaults
         self._stream: Iterator[tuple[Position, Line]] = iter(())
         self._next: tuple[Position, Line] | None = None
+        self._only_forward = functools.cache(lambda index: sources.only_forward(inputs[index]))
 
     def read(self, start: Position, count: int | None) -> Iterator[Item]:
         """Yield records from a position on.
@@ -110,7 +106,7 @@ class Reader:
         A plain file is not read on, but opened again at the right offset.
         """
         forward = here.source == start.source and here <= start
-        return here == start or (forward and _only_forward(self._inputs[start.source].path))
+        return here == start or (forward and self._only_forward(start.source))
 
     def _advance(self) -> None:
         self._next = next(self._stream, None)

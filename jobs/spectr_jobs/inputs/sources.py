@@ -1,7 +1,6 @@
 """Sources: the input files that a command line names, and their numbered lines.
 
-A source is a local file or a URL that fsspec opens. It holds JSON Lines or a table, and may be compressed as ``.gz`` or
-``.zst``.
+A source is a local file or a URL that fsspec opens. It holds JSON Lines or a table, and may be compressed.
 """
 
 from __future__ import annotations
@@ -10,24 +9,33 @@ import codecs
 import collections
 import contextlib
 import dataclasses
-import glob
 import io
 import os
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from spectr_jobs.errors import InputError
 from spectr_jobs.inputs import tables
-from spectr_jobs.inputs.compression import Damaged, decompress, skip
+from spectr_jobs.inputs.compression import Archive, Damaged, decompress, is_compressed, skip
+from spectr_jobs.inputs.expansion import expand
 from spectr_jobs.inputs.stores import filesystem, is_remote, reaching, version
-from spectr_jobs.inputs.tables import is_table
+from spectr_jobs.inputs.tables import is_csv, is_table
 from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.files import file_sha256
 
 LONGEST_LINE = 64 * 2**20  # bytes; a file with a longer line cannot be JSON Lines, and would fill the memory
-SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst", ".parquet")
-_OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+# How files begin that are not UTF-8: with a mark, or with a sign and the zeros around it.
+_OTHER_ENCODINGS = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "UTF-32",
+    rb"\xff\xfe|\xfe\xff": "UTF-16",
+    rb"[^\0]\0\0\0": "UTF-32LE",
+    rb"\0\0\0[^\0]": "UTF-32BE",
+    rb"[^\0]\0": "UTF-16LE",
+    rb"\0[^\0]": "UTF-16BE",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +52,11 @@ class Source:
     path: str
     label: str
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def quoted(self) -> str:
+        """The source as a command in a hint names it: its path, or of a URL its label."""
+        return shlex.quote(self.label if is_remote(self.path) else self.path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +77,8 @@ class Line:
 def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> tuple[Source, ...]:
     """Return the sources that a command line names, in its order. Folders and patterns give files alphabetically.
 
+    Where they leave files out, the user is told; see ``expansion``.
+
     Args:
         names: Paths, folders, patterns, URLs.
         columns: The column of a table for every field that has another name there.
@@ -71,7 +86,7 @@ def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> t
     Raises:
         UsageError: A name leads to no file, or two names lead to the same file.
     """
-    paths = [path for name in names for path in _expand(name)]
+    paths = [path for name in names for path in expand(name)]
     _refuse_repeated(paths)
     return tuple(
         Source(path, label, (columns or {}) if is_table(path) else {})
@@ -90,37 +105,6 @@ def _labels(paths: Sequence[str]) -> list[str]:
         if len(labels) == len(paths):
             break
     return [labels[index] for index in range(len(paths))]
-
-
-def _expand(name: str) -> list[str]:
-    if is_remote(name):
-        return _expand_remote(name)
-    path = Path(name)
-    if path.is_dir():
-        found = sorted(str(file) for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
-        return found or _refuse(name, f"the folder holds no file that ends in {', '.join(SUFFIXES)}")
-    if path.is_file():
-        return [name]
-    if glob.has_magic(name):
-        found = sorted(file for file in glob.glob(name, recursive=True) if Path(file).is_file())
-        return found or _refuse(name, "no file matches the pattern")
-    return _refuse(name, "it is not a file" if path.exists() else "there is no such file")
-
-
-def _expand_remote(url: str) -> list[str]:
-    store, path = _store_of(url)
-    with reaching(url):
-        if glob.has_magic(path):
-            found = sorted(store.glob(path))
-        elif store.isdir(path):
-            found = sorted(file for file in store.find(path) if file.endswith(SUFFIXES))
-        else:
-            found = [path] if store.isfile(path) else []
-        return [store.unstrip_protocol(file) for file in found] or _refuse(url, "there is no such file")
-
-
-def _refuse(name: str, why: str) -> list[str]:
-    raise UsageError(f"Input {name}: {why}.", hint="Name files of JSON Lines, CSV or Parquet, or folders of them.")
 
 
 def _store_of(url: str) -> tuple[Any, str]:
@@ -166,8 +150,20 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
         InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
         SpectrError: The file is gone, or its store cannot be reached.
     """
-    with reaching(source.path) if is_remote(source.path) else contextlib.nullcontext():
+    with _reaching(source):
         yield from _table_lines(source, offset) if is_table(source.path) else _text_lines(source, offset, number)
+
+
+def _reaching(source: Source) -> contextlib.AbstractContextManager[None]:
+    return reaching(source.path) if is_remote(source.path) else contextlib.nullcontext()
+
+
+def only_forward(source: Source) -> bool:
+    """Return whether a line of a source can be reached only by reading everything before it."""
+    if is_table(source.path):
+        return is_csv(source.path)
+    with _reaching(source), _open_raw(source.path) as raw:
+        return is_compressed(raw)
 
 
 def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
@@ -183,26 +179,33 @@ def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
 def _table_lines(source: Source, start: int) -> Iterator[Line]:
     try:
         with _open(source) as file:
+            if is_csv(source.path):
+                _refuse_other_encodings(source, file.peek(4))
             for index, text in tables.rows(file, source.label, source.columns, start):
                 yield Line(index + 1, index, text)
     except Damaged as error:
         raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
 
 
-def _open(source: Source) -> BinaryIO:
+def _open(source: Source) -> io.BufferedReader:
     try:
         return decompress(_open_raw(source.path), source.path)
-    except FileNotFoundError as error:
-        raise SpectrError(
-            f"Input {source.path} is gone.", hint="Put it back, then run the same command again."
+    except Archive as error:
+        raise InputError(
+            f"{source.label} is a {error} archive; allowed are files.", hint="Unpack it, and name its files."
         ) from error
+    except Damaged as error:
+        raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
 
 
 def _open_raw(path: str) -> BinaryIO:
-    if not is_remote(path):
-        return Path(path).open("rb")
-    store, inside = _store_of(path)
-    return io.BufferedReader(store.open(inside, "rb"))  # the files of fsspec ignore the limit of ``readline``
+    try:
+        if not is_remote(path):
+            return Path(path).open("rb")
+        store, inside = _store_of(path)
+        return io.BufferedReader(store.open(inside, "rb"))  # the files of fsspec ignore the limit of ``readline``
+    except FileNotFoundError as error:
+        raise SpectrError(f"Input {path} is gone.", hint="Put it back, then run the same command again.") from error
 
 
 def _readline(file: BinaryIO, source: Source, number: int) -> bytes:
@@ -213,15 +216,21 @@ def _readline(file: BinaryIO, source: Source, number: int) -> bytes:
     if len(text) > LONGEST_LINE:
         raise InputError(
             f"{source.label}:{number}: line: got more than {LONGEST_LINE >> 20} MiB, allowed one record.",
-            hint="The input must be JSON Lines.",
+            hint="The input must be JSON Lines. If it is one JSON array, `jq -c '.[]'` makes lines of it.",
         )
     return text
 
 
 def _without_bom(source: Source, text: bytes) -> bytes:
-    if text.startswith(_OTHER_ENCODINGS):
-        raise InputError(
-            f"{source.label} is UTF-16 or UTF-32; allowed is UTF-8.",
-            hint=f"Convert it: `iconv -f UTF-16 -t UTF-8 {source.path}`.",
-        )
+    _refuse_other_encodings(source, text)
     return text.removeprefix(codecs.BOM_UTF8)
+
+
+def _refuse_other_encodings(source: Source, start: bytes) -> None:
+    encoding = next((name for mark, name in _OTHER_ENCODINGS.items() if re.match(mark, start)), None)
+    if encoding is not None:
+        copy = "utf8.csv" if is_csv(source.path) else "utf8.jsonl"
+        raise InputError(
+            f"{source.label} is {encoding}; allowed is UTF-8.",
+            hint=f"Convert it: `iconv -f {encoding} -t UTF-8 {source.quoted} > {copy}`.",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,14 @@ from spectr_runtime.errors import SpectrError, UsageError
 def is_remote(path: str) -> bool:
     """Return whether a path is a URL."""
     return "://" in path
+
+
+def bare(path: str) -> str:
+    """Return a path without the query that a URL over HTTP may have behind it, for instance a signature."""
+    return path.partition("?")[0] if _HTTP.match(path) else path
+
+
+_HTTP = re.compile("([a-z]+::)*https?://")
 
 
 def filesystem(url: str, purpose: str) -> tuple[Any, str]:

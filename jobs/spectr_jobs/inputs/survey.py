@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 
 from spectr_jobs.errors import InputError
+from spectr_jobs.inputs.form import require_lines
 from spectr_jobs.inputs.reader import START, Position, Reader, shape_of
 from spectr_jobs.inputs.sources import Source, fingerprint, stamp
 from spectr_jobs.records.record import BadRecord, Origin, Shape
@@ -20,6 +21,7 @@ from spectr_runtime.errors import SpectrError
 from spectr_runtime.rows.request import SamplingParams
 
 SHOWN_REFUSALS = 5
+NO_RECORD = "The input must be JSON Lines, one record per line, or a table, one record per row."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,10 +88,12 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
         limit: Number of records to take, from the first on; None for all.
 
     Raises:
-        InputError: There is no record, or an id occurs twice.
+        InputError: There is no record, a file is not JSON Lines, or an id occurs twice.
         SpectrError: A file changed during the survey.
     """
     stamps = [stamp(source) for source in inputs]
+    for source in inputs:
+        require_lines(source)
     shapes = [shape_of(source) for source in inputs]
     counts: list[dict[Shape, int]] = [{} for _ in inputs]
     shards: list[Position] = []
@@ -107,7 +111,7 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
             bad += 1
             refusals += [str(item.record.error)] if bad <= SHOWN_REFUSALS else []
     if not total:
-        raise InputError(f"{_listed(inputs)}: no record.", hint="The input must be JSON Lines, one record per line.")
+        raise InputError(f"{_listed(inputs)}: no record.", hint=NO_RECORD)
     if repeated := keys.repeated():
         again = Reader(inputs, shapes, defaults).read(START, total)
         _refuse_duplicates((item.record.origin for item in again), repeated)

@@ -1,35 +1,50 @@
-"""Tables as inputs: every row of a Parquet or CSV file becomes the JSON of a record."""
+"""Tables as inputs: every row of a Parquet, CSV or TSV file becomes the JSON of a record.
+
+A table is made by a program that knows columns and no fields. So a column is taken or refused once, by its name, and a
+cell that holds no value is no field.
+"""
 
 from __future__ import annotations
 
 import collections
-import csv
-import io
+import datetime
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence, Set
+from decimal import Decimal
 from typing import Any, BinaryIO
 
 from spectr_jobs.errors import InputError
-from spectr_jobs.extras import load
-from spectr_jobs.records import fields
+from spectr_jobs.inputs import delimited, parquet
+from spectr_jobs.inputs.compression import PACKED
+from spectr_jobs.inputs.stores import bare
+from spectr_jobs.records import record, template
+from spectr_jobs.records.line import nested_too_deeply
 
-BATCH = 1000  # rows read at a time from a Parquet file
-LONGEST_FIELD = 64 * 2**20  # characters of a CSV field
-# A CSV file holds texts only. The texts of these columns are parsed as JSON; in ``stop``, a list is, a text is not.
-_TYPED = (fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | {"messages", "token_ids"}) - {"stop"}
-_KNOWN = _TYPED | {"stop", "id", "prompt"}
+CSV, PARQUET = (".csv", ".tsv"), (".parquet",)  # endings of names
+INDEX = "__index_level_"  # begins the names that pandas gives to an index
+# A text in one of these columns is parsed as JSON; in ``stop``, a list is, a text is not.
+_TYPED = (record.FIELDS | {"messages", "token_ids", "body"}) - {"stop", *template.TEXTS}
+_KNOWN = record.FIELDS | record.ENVELOPE.keys() | {"id", *record.PROMPTS}
+_MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat"})  # what programs write into a cell without a value
+_TIMES = (datetime.date, datetime.time, datetime.timedelta)
+_TIMES_OF_ISO = (datetime.date, datetime.time)
+_LARGEST = 2.0**63  # beyond it no field takes integers
 
 Columns = Mapping[str, str]
 
 
 def is_table(name: str) -> bool:
     """Return whether a file holds a table, judged by its name."""
-    return name.endswith(".parquet") or is_csv(name)
+    return bare(name).lower().endswith(PARQUET) or is_csv(name)
 
 
 def is_csv(name: str) -> bool:
-    """Return whether a file is CSV, judged by its name."""
-    return name.endswith((".csv", ".csv.gz", ".csv.zst"))
+    """Return whether a file is CSV or TSV, judged by its name."""
+    plain = bare(name).lower()
+    for packed in PACKED:
+        plain = plain.removesuffix(packed)
+    return plain.endswith(CSV)
 
 
 def rows(file: BinaryIO, name: str, columns: Columns, start: int) -> Iterator[tuple[int, bytes]]:
@@ -42,78 +57,153 @@ def rows(file: BinaryIO, name: str, columns: Columns, start: int) -> Iterator[tu
         start: Index of the first row to yield.
 
     Raises:
-        InputError: The file is damaged, or has no column of a given name.
+        InputError: The file is damaged, or a column is missing, ambiguous, or of no use.
     """
     of_text = is_csv(name)
-    for index, row in _csv(file, name) if of_text else _parquet(file, name, start):
+    header, found = delimited.read(file, name) if of_text else parquet.read(file, name, start)
+    taken = take(header, columns, name)
+    for index, row in enumerate(found, 0 if of_text else start):
         if index >= start:
-            renamed = _renamed(row, columns, name)
-            yield index, _encode(_typed(renamed) if of_text else renamed)
+            yield index, _encode({field: row[place] for field, place in taken.items()}, name)
 
 
-def _renamed(row: dict[str, Any], columns: Columns, name: str) -> dict[str, Any]:
+def take(header: Sequence[str], columns: Columns, name: str) -> dict[str, int]:
+    """Return the fields of a table's records, each with the index of its column.
+
+    Capitals and blanks around a name do not matter if it is a field's. Columns without a name, and the index of pandas,
+    are left out.
+
+    Args:
+        header: The names of all columns.
+        columns: The column of every field that has another name there.
+        name: Name of the file, for messages.
+
+    Raises:
+        InputError: A column is missing or ambiguous, has a name that no record may have, or there is no prompt.
+    """
     for column in columns.values():
-        if column not in row:
-            raise InputError(f"{name} has no column {column!r}; it has {', '.join(row)}.", hint="Correct --column.")
-    taken = {field: row[column] for field, column in columns.items()}
-    return {column: value for column, value in row.items() if column not in columns.values()} | taken
+        if column not in header:
+            message = f"{name} has no column {column!r}; it has {', '.join(header)}."
+            raise InputError(message, hint="Correct --column.")
+    found = [
+        (_field(column, header), place)
+        for place, column in enumerate(header)
+        if column.strip() and not column.startswith(INDEX) and column not in columns.values()
+    ]
+    _refuse_repeated([field for field, _ in found], name)
+    taken = {field: place for field, place in found if field not in columns}
+    taken |= {field: header.index(column) for field, column in columns.items()}
+    _refuse_useless(taken.keys(), header, name)
+    return taken
 
 
-def _encode(row: dict[str, Any]) -> bytes:
-    """Return a row as JSON. Dates, decimals and bytes, which JSON does not have, become texts."""
-    return json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+def _field(column: str, header: Sequence[str]) -> str:
+    own = column.strip()
+    small = own.lower()
+    return small if small in _KNOWN and small not in header else own
 
 
-def _parquet(file: BinaryIO, name: str, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    parquet: Any = load("pyarrow.parquet", "parquet", f"Reading {name}")
-    arrow: Any = load("pyarrow", "parquet", f"Reading {name}")
-    try:
-        table = parquet.ParquetFile(file)
-        index = 0
-        for group in range(table.num_row_groups):
-            size = table.metadata.row_group(group).num_rows
-            if index + size <= start:
-                index += size
-                continue
-            for batch in table.iter_batches(batch_size=BATCH, row_groups=[group]):
-                for row in batch.to_pylist():
-                    yield index, row
-                    index += 1
-    except arrow.ArrowException as error:
-        raise InputError(f"{name} is not a sound Parquet file: {error}.", hint="Copy the file again.") from error
-
-
-def _csv(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(LONGEST_FIELD)
-    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        table = csv.DictReader(text, strict=True)
-        try:
-            _refuse_repeated(name, table.fieldnames or ())
-            for index, row in enumerate(table):
-                if None in row or None in row.values():
-                    message = f"{name}: row {index + 1}: the row and the header have different numbers of fields."
-                    raise InputError(message, hint="Quote fields that hold commas.")
-                yield index, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            message = f"{name}: after line {table.line_num}: {error}."
-            raise InputError(message, hint="The file must be CSV in UTF-8.") from error
-
-
-def _refuse_repeated(name: str, columns: Sequence[str]) -> None:
-    repeated = [column for column, times in collections.Counter(columns).items() if times > 1]
+def _refuse_repeated(found: Sequence[str], name: str) -> None:
+    repeated = [column for column, times in collections.Counter(found).items() if times > 1]
     if repeated:
         raise InputError(f"{name} has several columns {repeated[0]!r}.", hint="Give every column a name of its own.")
 
 
-def _typed(row: dict[str, Any]) -> dict[str, Any]:
-    """Parse the texts of a CSV row that stand for other types. An empty cell of a known field means no field."""
-    return {name: _value(name, text) for name, text in row.items() if text or name not in _KNOWN}
+def _refuse_useless(found: Set[str], header: Sequence[str], name: str) -> None:
+    simple = any(prompt in found for prompt in record.PROMPTS)
+    if not simple and not found & {"body", "custom_id"}:
+        wanted = ", ".join(record.PROMPTS)
+        message = f"{name} has no column of prompts ({wanted}, or body); it has {', '.join(header)}."
+        raise InputError(message, hint="Say which column it is, for instance --column prompt=COLUMN.")
+    for column in found:
+        if not simple and column not in record.ENVELOPE:
+            message = f"{name}: column {column!r}: allowed beside body are {', '.join(record.ENVELOPE)}."
+            raise InputError(message, hint="Leave the column out.")
+        if simple and column in record.RESERVED:
+            message = f"{name}: column {column!r}: the output line has a field of this name for itself."
+            raise InputError(message, hint="Give the column another name.")
+        if simple and column not in _KNOWN and (right := record.field_meant(column)):
+            message = f"{name}: column {column!r}: allowed {right}."
+            raise InputError(message, hint="Give the column another name, or name it with --column.")
 
 
-def _value(name: str, text: str) -> Any:
-    if name not in _TYPED and not (name == "stop" and text.startswith("[")):
+def _encode(row: Mapping[str, Any], name: str) -> bytes:
+    """Return a row as JSON. A field whose cell holds no value is left out."""
+    found: dict[str, Any] = {}
+    for field, cell in row.items():
+        try:
+            value = _known(field, cell) if field in _KNOWN else _carried(cell)
+        except UnicodeDecodeError as error:
+            message = f"{name}: column {field!r} holds bytes that are not text in UTF-8."
+            raise InputError(message, hint="Leave the column out, or write it as text.") from error
+        except TypeError as error:
+            message = f"{name}: column {field!r}: got {error}, allowed no times in this field."
+            raise InputError(message, hint="Leave the column out, or give it another name.") from error
+        if value is not None or field not in _KNOWN:
+            found[field] = value
+    return json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _known(field: str, cell: Any) -> Any:
+    """Return the value of a field of ours; None for no value."""
+    if isinstance(cell, bytes):
+        cell = _text(cell)
+    if isinstance(cell, str):
+        if cell.strip().lower() in _MISSING:
+            return None
+        parsed = field in _TYPED or (field == "stop" and cell.startswith("["))
+        cell = _parsed(cell) if parsed else cell
+    return _plain(cell)
+
+
+def _parsed(text: str) -> Any:
+    """Return the value that a text stands for in JSON, or in the way that Python writes true and false."""
+    if nested_too_deeply(text.encode("utf-8", "surrogatepass")):
         return text
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except ValueError:
-        return text
+        return {"True": True, "False": False, "TRUE": True, "FALSE": False}.get(text.strip(), text)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without what is missing in it, and with integers for whole numbers.
+
+    Raises:
+        TypeError: The value holds a time.
+    """
+    if isinstance(value, dict):
+        return {key: item for key, item in ((key, _plain(item)) for key, item in value.items()) if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, _TIMES):
+        raise TypeError(str(value))
+    if isinstance(value, float | Decimal):
+        number = float(value)
+        whole = number.is_integer() and abs(number) < _LARGEST
+        return None if math.isnan(number) else int(value) if whole else number
+    return _text(value) if isinstance(value, bytes) else value
+
+
+def _text(value: bytes) -> str:
+    """Return the text that bytes hold. A zero is no part of one: ids and vectors in binary often hold some."""
+    return (value if 0 not in value else b"\xff").decode("utf-8")
+
+
+def _carried(value: Any) -> Any:
+    """Return a value for the output line. Times and decimals, which JSON does not have, become texts, NaN null."""
+    if isinstance(value, dict):
+        return {str(key): _carried(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_carried(item) for item in value]
+    if isinstance(value, _TIMES_OF_ISO):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return _text(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    return str(value) if isinstance(value, Decimal | datetime.timedelta) else value

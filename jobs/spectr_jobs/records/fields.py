@@ -6,12 +6,12 @@ Every error message reads ``field: got ..., allowed ...``. The caller adds the r
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
+from spectr_jobs.records.names import OTHERS
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES, Range
 from spectr_runtime.rows.request import SamplingParams
@@ -109,35 +109,72 @@ SAMPLING: Mapping[str, Check] = {
     "return_token_ids": BOOLEAN,
 }
 
-# Fields of the OpenAI API and of its common extensions that are not supported, each with the values that are accepted
-# because they ask for nothing. Null is accepted everywhere.
+# Fields of the OpenAI API and of other tools that are not supported, each with the values that are accepted because
+# they ask for nothing. Null is accepted everywhere.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "add_generation_prompt": (True,),
     "allowed_token_ids": (),
     "audio": (),
     "bad_words": ([],),
+    "bad_words_ids": ([],),
+    "bad_words_list": ([],),
+    "beam_width": (1,),
+    "begin_suppress_tokens": ([],),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "function_call": ("none",),
+    "continue_final_message": (False,),
+    "custom_logit_processor": (),
+    "decoder_input_details": (False,),
+    "detokenize": (True,),
+    "diversity_penalty": (0,),
+    "do_sample": (True,),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "early_stopping": (False,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "force_words_ids": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "function_call": ("none", "auto"),
     "functions": ([],),
+    "guidance_scale": (1,),
     "guided_choice": (),
     "guided_grammar": (),
     "guided_json": (),
     "guided_regex": (),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1,),
+    "logits_processors": ([],),
+    "mirostat": (0,),
     "modalities": (["text"],),
+    "no_repeat_ngram_size": (0,),
+    "no_stop_trim": (False,),
+    "num_beam_groups": (1,),
+    "num_beams": (1,),
+    "penalty_alpha": (0,),
+    "prompt_embeds": (),
     "prompt_logprobs": (),
-    "reasoning_effort": (),
     "response_format": ({"type": "text"},),
+    "return_full_text": (False,),
+    "return_hidden_states": (False,),
+    "return_tokens_as_token_ids": (False,),
     "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_regex": (),
     "stream": (False,),
     "stream_options": (),
     "structured_outputs": (),
     "suffix": ("",),
-    "tool_choice": ("none",),
+    "suppress_tokens": ([],),
+    "tfs_z": (1,),
+    "tool_choice": ("none", "auto"),
     "tools": ([],),
+    "top_a": (0,),
+    "top_n_sigma": (-1,),
+    "truncate_prompt_tokens": (),
     "typical_p": (1,),
     "use_beam_search": (False,),
+    "xtc_probability": (0,),
 }
 
 
@@ -174,7 +211,7 @@ class Wanted:
     Attributes:
         params: Sampling parameters of its completions.
         n: Number of completions per prompt.
-        echo: Whether the text of a completion begins with its prompt.
+        echo: Whether the text of a completion, and its log-probabilities, begin with its prompt.
         token_ids: Whether the row contains the token ids of the completions.
     """
 
@@ -212,7 +249,8 @@ def _refuse_unsupported(name: str, value: object, idle: tuple[object, ...]) -> N
     if value is None or any(_same(value, other) for other in idle):
         return
     allowed = " or ".join(shown(other) for other in (*idle, None))
-    raise refusal(name, value, f"{allowed} (spectr does not honour this field)", "unsupported_parameter")
+    advice = f"use {OTHERS[name]}" if name in OTHERS else "spectr does not honour this field"
+    raise refusal(name, value, f"{allowed} ({advice})", "unsupported_parameter")
 
 
 def _same(value: object, other: object) -> bool:
@@ -253,9 +291,3 @@ def _logprobs(logprobs: bool | int, top: int) -> int | None:
     if logprobs is True:
         return top
     return None if logprobs is False else logprobs
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question that suggests a known name in place of a misspelt one; an empty text if none is close."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return f" Did you mean {found[0]}?" if found else ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from spectr_jobs.records import fields
 from spectr_runtime.rows.request import Chat, Prompt
+
+IDLE: tuple[object, ...] = (None, "", [], {})  # values that say nothing, in a field that is not understood
 
 
 def read_prompts(value: object) -> tuple[Prompt, ...]:
@@ -37,15 +40,20 @@ def read_token_ids(value: object) -> Prompt:
     return tuple(value)
 
 
-def read_messages(value: object) -> Chat:
+def read_messages(value: object, arguments: Mapping[str, object]) -> Chat:
     """Read the field ``messages``: a conversation. The text parts of a message are joined to one text.
+
+    Args:
+        value: The field's value.
+        arguments: What else the chat template is given.
 
     Raises:
         RequestError: The field is empty or malformed, or contains tools, images or sound.
     """
     if not isinstance(value, list) or not value:
         raise fields.refusal("messages", value, "a non-empty list of messages")
-    return Chat(tuple(_read_message(f"messages[{index}]", item) for index, item in enumerate(value)))
+    messages = tuple(_read_message(f"messages[{index}]", item) for index, item in enumerate(value))
+    return Chat(messages, arguments)
 
 
 def _read_message(name: str, value: object) -> dict[str, object]:
@@ -53,7 +61,7 @@ def _read_message(name: str, value: object) -> dict[str, object]:
         raise fields.refusal(name, value, 'an object like {"role": "user", "content": "..."}')
     if not fields.is_text(value.get("role")):
         raise fields.refusal(f"{name}.role", value.get("role"), "a non-empty text")
-    beyond = [key for key, item in value.items() if key not in ("role", "content", "name") and item not in (None, [])]
+    beyond = [key for key, item in value.items() if key not in ("role", "content", "name") and item not in IDLE]
     if beyond:
         raise fields.refusal(f"{name}.{beyond[0]}", value[beyond[0]], "role, content and name", "unsupported_parameter")
     kept = {key: value[key] for key in ("role", "name") if value.get(key) is not None}

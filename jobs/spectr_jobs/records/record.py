@@ -1,7 +1,8 @@
 """A record: one line of input, read and checked.
 
 A record has one of two shapes, that is, forms of its JSON object. The openai shape is a line of OpenAI's Batch API; the
-simple shape is a prompt with its sampling fields, and all other fields are carried into the row:
+simple shape is a prompt with its sampling fields, and all other fields are carried into the row, but for those whose
+names are meant for a field of ours:
 
     {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Once", "max_tokens": 9}}
     {"id": "a", "prompt": "Once", "max_tokens": 9, "author": "carried into the row"}
@@ -10,15 +11,16 @@ simple shape is a prompt with its sampling fields, and all other fields are carr
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
+import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from spectr_jobs.records import fields, prompts
+from spectr_jobs.records import fields, names, prompts, template
 from spectr_jobs.records.fields import Wanted
+from spectr_jobs.records.line import load
 from spectr_runtime.errors import RequestError
-from spectr_runtime.rows.request import Prompt, Request, SamplingParams
+from spectr_runtime.rows.request import Chat, Prompt, Request, SamplingParams
 
 Shape = Literal["openai", "simple"]
 COMPLETIONS = "/v1/completions"
@@ -27,10 +29,15 @@ PROMPTS = ("prompt", "messages", "token_ids")
 # Fields of a body that are accepted, since they do not change the completions.
 HARMLESS = frozenset(
     {
+        "cache_salt",
         "metadata",
         "model",
         "parallel_tool_calls",
+        "prediction",
+        "priority",
         "prompt_cache_key",
+        "prompt_cache_retention",
+        "request_id",
         "safety_identifier",
         "service_tier",
         "store",
@@ -39,8 +46,10 @@ HARMLESS = frozenset(
 )
 # Fields that only the row of a simple record may have; and ``custom_id``, which only the row of an openai record has.
 RESERVED = frozenset({"text", "completions", "finish_reason", "usage", "speculation", "error", "custom_id"})
-_KNOWN = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | RESERVED | {"id", *PROMPTS}
-_BODY = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | HARMLESS
+FIELDS = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | template.ARGUMENTS.keys() | {template.SPECIAL_TOKENS}
+_KNOWN = FIELDS | RESERVED | {"id", *PROMPTS}
+_FOLDED = {names.folded(name): name for name in FIELDS | {"id", *PROMPTS}}
+_BODY = FIELDS | HARMLESS
 _ID = fields.Check(
     lambda value: (isinstance(value, str) and value != "") or fields.is_integer(value), "a text or an integer"
 )
@@ -54,7 +63,7 @@ class Origin:
         location: ``file:line``, for messages.
         shape: Shape of the record, and therefore of its row.
         id: The id as it stands in the record; the location, if the record has no valid id.
-        url: Endpoint of an openai record.
+        url: Endpoint of an openai record, without a host.
         model: Model name of an openai record.
         carried: Fields of a simple record that are copied to its row.
     """
@@ -97,7 +106,7 @@ class Record:
         for index, prompt in enumerate(self.prompts):
             for sample in range(self.wanted.n):
                 choice = index * self.wanted.n + sample
-                yield Request(self.origin.key, prompt, self.wanted.params, choice)
+                yield Request(self.origin.key, prompt, self.wanted.params, choice, sample, self.wanted.echo)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,43 +115,6 @@ class BadRecord:
 
     origin: Origin
     error: RequestError
-
-
-def load(line: bytes) -> dict[str, Any]:
-    """Parse one line of JSON Lines.
-
-    Raises:
-        RequestError: The line is not UTF-8, not JSON or not an object, or holds something that a row could not repeat.
-    """
-    try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
-        if b"\\u" in line:  # an escape may be half of a surrogate pair, which UTF-8 cannot encode
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"line: got bytes that are not UTF-8 ({error.reason} at byte {error.start}), allowed UTF-8.",
-            code="invalid_encoding",
-        ) from error
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            "line: got half of a surrogate pair (\\ud800-\\udfff), allowed whole characters.", code="invalid_encoding"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"line: got {error}, allowed one JSON object per line.", code="invalid_json") from error
-    if not isinstance(value, dict):
-        raise RequestError(f"line: got {fields.shown(value)}, allowed one JSON object per line.", code="invalid_json")
-    return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name}, which JSON does not know")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text}, a number out of range")
-    return value
 
 
 def detect(value: Mapping[str, Any]) -> Shape | None:
@@ -187,7 +159,7 @@ def _origin(value: Mapping[str, Any], location: str, shape: Shape) -> Origin:
             location,
             shape,
             id=custom_id if isinstance(custom_id, str) and custom_id else location,
-            url=url if isinstance(url, str) else None,
+            url=endpoint_of(url),
             model=model if isinstance(model, str) else None,
         )
     given = value.get("id")
@@ -202,11 +174,19 @@ def _origin(value: Mapping[str, Any], location: str, shape: Shape) -> Origin:
 def _read_simple(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tuple[Prompt, ...], Wanted]:
     if value.get("id") is not None:
         fields.require("id", value["id"], _ID)
-    for name in RESERVED & value.keys():
-        raise fields.refusal(
-            name, value[name], "another name; the output line has this one for itself", "reserved_field"
-        )
+    for name, item in value.items():
+        if name in RESERVED:
+            raise fields.refusal(name, item, "another name; the output line has this one for itself", "reserved_field")
+        if name not in _KNOWN and item not in prompts.IDLE and (right := field_meant(name)):
+            raise fields.refusal(name, item, right, "unsupported_parameter")
     return _read_prompts(value, PROMPTS), fields.read_wanted(value, defaults)
+
+
+@functools.lru_cache(1024)  # the same columns come with every record
+def field_meant(name: str) -> str | None:
+    """Return, in words for a message, the field that an unknown name is meant for; None for an ordinary name."""
+    right = names.meant(name, _FOLDED)
+    return right if right in (None, names.TOP) else f"{right}, as spectr calls this field"
 
 
 def _read_prompts(value: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Prompt, ...]:
@@ -215,55 +195,66 @@ def _read_prompts(value: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Pro
         raise fields.missing(names[0], f"a non-empty {' or '.join(names)}")
     if len(given) > 1:
         raise fields.refusal(given[1], value[given[1]], f"either {' or '.join(given)}, not both")
-    name = given[0]
+    found = _read_prompt(given[0], value)
+    template.check_prompts(value, found)
+    return found
+
+
+def _read_prompt(name: str, value: Mapping[str, Any]) -> tuple[Prompt, ...]:
     if name == "messages":
-        return (prompts.read_messages(value[name]),)
+        return (prompts.read_messages(value[name], template.read_arguments(value)),)
     return (prompts.read_token_ids(value[name]),) if name == "token_ids" else prompts.read_prompts(value[name])
 
 
 def _check_echo(found: tuple[Prompt, ...], wanted: Wanted) -> None:
-    if not wanted.echo:
-        return
-    if not all(isinstance(prompt, str) for prompt in found):
-        raise fields.refusal("echo", True, "true only beside a prompt that is text")
-    if wanted.params.logprobs is not None:
-        raise fields.refusal(
-            "echo", True, "false beside logprobs: the prompt's tokens are not scored", "unsupported_parameter"
-        )
+    if wanted.echo and any(isinstance(prompt, Chat) for prompt in found):
+        raise fields.refusal("echo", True, "false beside messages")
 
 
 def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tuple[Prompt, ...], Wanted]:
-    body = _read_envelope(value)
-    prompt, logprobs = ("messages", fields.BOOLEAN) if value["url"] == CHAT else ("prompt", fields.TOP_LOGPROBS)
+    body, endpoint = _read_envelope(value)
+    prompt, logprobs = ("messages", fields.BOOLEAN) if endpoint == CHAT else ("prompt", fields.TOP_LOGPROBS)
     asked = body.get("logprobs")
     if asked is not None and asked is not False:
         fields.require("logprobs", asked, logprobs)
     for name, item in body.items():
         if name not in _BODY and name != prompt and item is not None:
-            hint = fields.nearest(name, (*_BODY, prompt))
+            hint = f" Did you mean {prompt}?" if name in PROMPTS else names.hint(name, (*_BODY, prompt))
             raise RequestError(
-                f"{name}: got {fields.shown(item)}, allowed no such field at {value['url']}.{hint}",
+                f"{name}: got {fields.shown(item)}, allowed no such field at {endpoint}.{hint}",
                 param=name,
                 code="unsupported_parameter",
             )
     return _read_prompts(body, (prompt,)), fields.read_wanted(body, defaults)
 
 
-def _read_envelope(value: Mapping[str, Any]) -> dict[str, Any]:
-    for name, check in _ENVELOPE.items():
+def _read_envelope(value: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the body of an openai record, and the endpoint that it is meant for."""
+    for name, check in ENVELOPE.items():
         if value.get(name) is None:
             raise fields.missing(name, check.allowed)
         fields.require(name, value[name], check)
-    for name in value.keys() - _ENVELOPE.keys():
-        raise fields.refusal(name, value[name], f"{', '.join(_ENVELOPE)}", "unsupported_parameter")
-    body = value["body"]
+    for name in value.keys() - ENVELOPE.keys():
+        raise fields.refusal(name, value[name], f"nothing beside {', '.join(ENVELOPE)}", "unsupported_parameter")
+    body, endpoint = value["body"], endpoint_of(value["url"])
     assert isinstance(body, dict)
-    return body
+    assert endpoint is not None
+    return body, endpoint
 
 
-_ENVELOPE: Mapping[str, fields.Check] = {
+def endpoint_of(url: object) -> str | None:
+    """Return the endpoint that a URL names, or None if it names none.
+
+    The API's own host and a slash at the end, with which some libraries write it, do not change what is asked for.
+    """
+    path = _HOST.sub("", url).removesuffix("/") if isinstance(url, str) else None
+    return path if path in (COMPLETIONS, CHAT) else None
+
+
+_HOST = re.compile("^https?://[^/?#]+")
+ENVELOPE: Mapping[str, fields.Check] = {
     "custom_id": fields.Check(lambda value: isinstance(value, str) and value != "", "a non-empty text"),
-    "method": fields.Check(lambda value: value == "POST", '"POST"'),
-    "url": fields.Check(lambda value: value in (COMPLETIONS, CHAT), f'"{COMPLETIONS}" or "{CHAT}"'),
+    "method": fields.Check(lambda value: isinstance(value, str) and value.upper() == "POST", '"POST"'),
+    "url": fields.Check(lambda value: endpoint_of(value) is not None, f'"{COMPLETIONS}" or "{CHAT}"'),
     "body": fields.Check(lambda value: isinstance(value, dict), "an object"),
 }

@@ -84,10 +84,11 @@ def content(row: Row) -> Mapping[str, Any]:
 
 
 def token_ids(row: Row) -> list[Sequence[int]]:
-    """Return the token ids of every completion of a row of the output; an empty list if the row has none."""
+    """Return the token ids of every completion of a row of the output; an empty list if the row has none at all."""
     body = content(row)
     completions = body.get("choices" if "custom_id" in row else "completions", [body])
-    return [one["token_ids"] for one in completions] if all("token_ids" in one for one in completions) else []
+    found = [one.get("token_ids", ()) for one in completions]
+    return found if any(found) else []
 
 
 def is_failure(row: Row) -> bool:
@@ -138,8 +139,7 @@ def _choice(record: Record, one: Completion, *, chat: bool) -> dict[str, Any]:
 
 def _simple_completion(record: Record, one: Completion) -> dict[str, Any]:
     """Return the fields of a completion in the row of a simple record."""
-    prompt = record.prompts[one.choice // record.wanted.n]
-    fields: dict[str, Any] = {"text": f"{prompt}{one.text}" if record.wanted.echo else one.text}
+    fields: dict[str, Any] = {"text": one.text}
     if record.wanted.token_ids:
         fields["token_ids"] = list(one.token_ids)
     if one.logprobs is not None:
