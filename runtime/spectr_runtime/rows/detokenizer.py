@@ -58,12 +58,15 @@ class Detokenizer:
         return whole[common_length(self.text(before), whole) :]
 
     def piece(self, token: int) -> tuple[str, bytes]:
-        """Return the text that one token adds after another one, also if it is a special token, and its bytes."""
+        """Return the text that one token adds after another one, also if it is a special token, and its bytes.
+
+        A special token has no bytes, since texts do not show it.
+        """
         name = self._tokenizer.convert_ids_to_tokens(token)
         if name is None:  # models may score more tokens than the tokenizer has
             return "", b""
         text, _ = self._between([LETTER], name)
-        return text, self._bytes(name, text)
+        return text, b"" if token in self._special else self._bytes(name, text)
 
     def _spelling(self, token: int, first: bool) -> tuple[bytes, bytes] | None:
         """Return the bytes that a token adds to a text; None if it adds nothing and does not count.

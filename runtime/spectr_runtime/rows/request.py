@@ -156,7 +156,7 @@ class TokenLogprob:
     Attributes:
         token_id: The token.
         text: The text that the token adds after another one; ``\ufffd`` for bytes that are not a whole character.
-        data: The token's bytes.
+        data: The bytes that the token adds to a text; none for a special token, which texts do not show.
         logprob: Natural logarithm of the probability that the target's own logits give the token, before penalties,
             temperature and truncation; None for the first token of a prompt, which follows nothing.
         top: The most probable tokens at the same position, in descending order; their own ``top`` is empty.
