@@ -91,7 +91,7 @@ def difference(first: list[Reading], second: list[Reading]) -> tuple[str, str, s
         at = _first_difference(one.ids, other.ids)
         return one.text, _split(one, at), _split(other, at)
     start = max(0, _first_difference(one.decoded, other.decoded) - SHOWN)
-    return one.text, *(f"the text {decoded[start:]!r:.40}" for decoded in (one.decoded, other.decoded))
+    return one.text, f"the text {one.decoded[start:]!r:.40}", f"the text {other.decoded[start:]!r:.40}"
 
 
 def _first_difference(first: Sequence[object], second: Sequence[object]) -> int:
