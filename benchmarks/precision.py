@@ -75,7 +75,7 @@ def measure_copy(copy: str, folder: Path, prompts: int, repeats: int) -> dict[st
     bundle = Bundle.open(folder)
     tokenizer = AutoTokenizer.from_pretrained(bundle.tokenizer)
     engines = {role: _open(bundle, role, 1, WINDOW) for role in ("target", "draft")}
-    ids = encode_text(read_text(None), tokenizer)
+    ids = encode_text(read_text(None), tokenizer, bundle.manifest.vocabulary.size)
     requests = read_requests(prompts)
     texts = [tokenizer(str(request.prompt))["input_ids"][:WINDOW] for request in requests]
     quality = bundle.manifest.quality["draft"]

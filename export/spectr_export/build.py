@@ -60,6 +60,7 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
             models={role: member.spec for role, member in built.items()},
             vocabulary=pair.vocabulary,
             limits=pair.limits,
+            sampling=pair.sampling,
             files=_hashes(folder),
             versions=pair.versions,
             parity={role: member.parity for role, member in built.items()},

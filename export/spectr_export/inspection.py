@@ -23,8 +23,10 @@ def describe(bundle: Bundle) -> str:
         if quality := manifest.quality.get(role):
             lines.append(("", describe_quality(quality)))
     ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
+    lines.append(("vocabulary", f"{manifest.vocabulary.size} tokens, end tokens {ends}"))
+    if manifest.sampling:
+        lines.append(("sampling", f"{describe_sampling(manifest.sampling)}, by the target's generation_config.json"))
     lines += [
-        ("vocabulary", f"{manifest.vocabulary.size} tokens, end tokens {ends}"),
         ("limits", f"{manifest.limits.capacity} tokens per text, {manifest.limits.tokens_per_call} per call"),
         ("built with", ", ".join(f"{tool} {version}" for tool, version in manifest.versions.items())),
     ]
@@ -43,6 +45,11 @@ def _describe_model(spec: ModelSpec) -> str:
         f"{spec.kv_heads} key/value heads of {spec.head_size}, {spec.vocabulary} logits, "
         f"made for {spec.max_positions} tokens"
     )
+
+
+def describe_sampling(sampling: Mapping[str, float]) -> str:
+    """Return sampling parameters in words, such as ``temperature 0.7, top_k 20``."""
+    return ", ".join(f"{name} {value:g}" for name, value in sampling.items())
 
 
 def describe_parity(parity: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from spectr_export.checks.parity import check_half, check_onnxruntime, check_rounded
+from spectr_export.checks.parity import check_half, check_onnxruntime, check_range, check_rounded
 from spectr_export.checks.quality import check_quality
 from spectr_export.checks.reference import Reference
 from spectr_export.console import Say
@@ -105,12 +105,15 @@ def _check_arithmetic(
 ) -> Mapping[str, float]:
     """Check what a model rounds while it computes: the inputs of products in fp8, or all numbers in half precision.
 
-    Half precision is not checked in quantised models, whose weights lose more than their arithmetic.
+    What half precision rounds is not checked in quantised models, whose weights lose more than their arithmetic; the
+    range of float16 is.
     """
     if spec.quantisation == "fp8":
         return check_rounded(Reference(load_original(folder)), folder, spec, capacity, name=f"{role} in fp8")
     if spec.dtype != "float32" and spec.quantisation == "none":
         return check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
+    if spec.dtype == "float16":
+        check_range(reference, folder, spec, capacity, name=f"{role} in {spec.quantisation} and float16")
     return {}
 
 

@@ -15,11 +15,15 @@ from typing import Any
 
 from spectr_export.checks.parity import SMALLEST_CAPACITY
 from spectr_export.console import Say
+from spectr_export.inspection import describe_sampling
 from spectr_export.member import Member
+from spectr_export.original.checkpoint import check_weights
+from spectr_export.original.generation import GENERATION, find_end_tokens, foreign_settings, own_sampling
 from spectr_export.original.model import load_config, longest_text
 from spectr_export.original.refusal import refuse_unsupported
 from spectr_export.original.source import fetch
-from spectr_export.original.tokenizer import common_vocabulary, find_end_tokens, load_tokenizer, refuse_other_tokenizer
+from spectr_export.original.tokenizer import load_tokenizer, refuse_changed_by_saving
+from spectr_export.original.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
 from spectr_export.storing.precision import FLOAT32, Precision
 from spectr_export.text import encode_text, read_text
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
@@ -64,7 +68,8 @@ class Prepared:
         configs: The transformers configuration of each model.
         limits: The limits of the bundle.
         tokenizer: The target's tokenizer, which the draft shares.
-        vocabulary: The tokens that both models score.
+        vocabulary: The tokens that are written.
+        sampling: The target's own sampling parameters.
         ids: Tokens of the text on which the loss by the precision is measured.
         versions: Versions of the tools that build.
     """
@@ -74,6 +79,7 @@ class Prepared:
     limits: Limits
     tokenizer: Any
     vocabulary: Vocabulary
+    sampling: Mapping[str, float]
     ids: Sequence[int]
     versions: Mapping[str, str]
 
@@ -99,19 +105,42 @@ def prepare(options: BuildOptions, say: Say) -> Prepared:
     limits = Limits(_choose_capacity(configs, options.capacity, say), TOKENS_PER_CALL)
     for role in ROLES:
         refuse_unsupported(configs[role], limits.capacity)
-    tokenizer = load_tokenizer(folders["target"])
-    refuse_other_tokenizer(tokenizer, load_tokenizer(folders["draft"]))
-    end_tokens = find_end_tokens(folders["target"], configs["target"], tokenizer)
-    vocabulary = common_vocabulary({role: configs[role].vocab_size for role in ROLES}, tokenizer, end_tokens)
+    for folder in dict.fromkeys(folders.values()):
+        check_weights(folder, say)
+    tokenizer, vocabulary = _share_tokenizer(folders, configs, say)
     return Prepared(
         members={role: Member(role, folders[role], precisions[role]) for role in ROLES},
         configs=configs,
         limits=limits,
         tokenizer=tokenizer,
         vocabulary=vocabulary,
-        ids=encode_text(text, tokenizer),
+        sampling=_own_sampling(folders["target"], say),
+        ids=encode_text(text, tokenizer, min(config.vocab_size for config in configs.values())),
         versions=versions,
     )
+
+
+def _share_tokenizer(folders: Mapping[Role, Path], configs: Mapping[Role, Any], say: Say) -> tuple[Any, Vocabulary]:
+    """Return the target's tokenizer and the vocabulary that is written with it, once the draft is known to share it."""
+    target = load_tokenizer(folders["target"], say)
+    refuse_changed_by_saving(target)
+    draft = target if folders["draft"] == folders["target"] else load_tokenizer(folders["draft"], say)
+    refuse_other_tokenizer(target, draft)
+    widths: dict[Role, int] = {role: configs[role].vocab_size for role in ROLES}
+    end_tokens = find_end_tokens(folders["target"], configs["target"], target, widths["target"])
+    vocabulary = share_vocabulary(widths, target, draft, end_tokens)
+    for line in remarks(widths, target, draft):
+        say(line)
+    return target, vocabulary
+
+
+def _own_sampling(folder: Path, say: Say) -> dict[str, float]:
+    sampling = own_sampling(folder)
+    if sampling:
+        say(f"target: its own sampling is {describe_sampling(sampling)}")
+    if foreign := foreign_settings(folder):
+        say(f"target: {', '.join(foreign)} of {GENERATION}: left out, because spectr has nothing like it")
+    return sampling
 
 
 def _versions() -> dict[str, str]:

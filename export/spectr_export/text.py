@@ -29,13 +29,19 @@ def read_text(path: Path | None) -> str:
         raise UsageError(f"{path} cannot be read as text: {error}.", hint="Give `--text` a file in UTF-8.") from error
 
 
-def encode_text(text: str, tokenizer: Any) -> list[int]:
-    """Return the first ``TOKENS`` tokens of a text.
+def encode_text(text: str, tokenizer: Any, vocabulary: int) -> list[int]:
+    """Return the first ``TOKENS`` tokens of a text, without those that a model cannot score.
+
+    Args:
+        text: The text.
+        tokenizer: The tokenizer of target and draft.
+        vocabulary: Width of the logits of the narrower model.
 
     Raises:
         UsageError: The text has fewer than two tokens.
     """
-    ids: list[int] = tokenizer(text, truncation=True, max_length=TOKENS)["input_ids"]
+    read = tokenizer(text, truncation=True, max_length=TOKENS)["input_ids"]
+    ids = [token for token in read if token < vocabulary]
     if len(ids) < 2:
         raise UsageError("The text to measure on has fewer than two tokens.", hint="Give `--text` a longer file.")
     return ids

@@ -14,10 +14,22 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from spectr_export import preparation
 from spectr_export.build import Built, build, check
 from spectr_export.checks import parity
+from spectr_export.inspection import describe
 from spectr_export.original.model import load_original, longest_text, measure_spec
 from spectr_export.preparation import BuildOptions
 from spectr_export.storing.save import save_model
-from spectr_runtime import Bundle, BundleError, EngineError, UsageError, open_engine
+from spectr_runtime import (
+    Bundle,
+    BundleError,
+    Completion,
+    Decoder,
+    EngineError,
+    Plan,
+    Request,
+    SamplingParams,
+    UsageError,
+    open_engine,
+)
 from spectr_runtime.backends import Backend
 
 
@@ -155,16 +167,46 @@ def test_a_pair_without_a_common_tokenizer_is_refused(pair: tuple[Path, Path], t
     draft = tmp_path / "draft"
     shutil.copytree(pair[1], draft)
     tokenizer = AutoTokenizer.from_pretrained(draft)
-    tokenizer.add_tokens(["<extra>"])
+    tokenizer.add_tokens(["<extra>"])  # a token that only the draft has
     tokenizer.save_pretrained(draft)
     with pytest.raises(BundleError, match="do not share a tokenizer; their vocabularies differ"):
         run_build((pair[0], draft), tmp_path / "bundle")
 
 
 def test_a_model_that_cannot_score_the_tokenizer_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    draft = save_checkpoint(tmp_path / "draft", tiny_model("llama", vocab_size=VOCABULARY - 1, eos_token_id=None))
-    with pytest.raises(BundleError, match="The draft scores 256 tokens"):
+    draft = save_checkpoint(tmp_path / "draft", tiny_model("llama", vocab_size=VOCABULARY - 2, eos_token_id=None))
+    with pytest.raises(BundleError, match="The draft scores token ids below 255; the ordinary tokens of its tokenizer"):
         run_build((pair[0], draft), tmp_path / "bundle")
+
+
+def test_a_draft_that_lacks_tokens_of_its_target_drafts_for_it(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    target, output = tmp_path / "target", tmp_path / "bundle"
+    shutil.copytree(pair[0], target)
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.save_pretrained(target)
+    own = {"temperature": 0.6, "top_k": 20, "top_p": 1.0, "num_beams": 2, "eos_token_id": VOCABULARY - 1}
+    (target / "generation_config.json").write_text(json.dumps(own))
+    _, lines = run_build((target, pair[1]), output)
+    assert lines[1:4] == [
+        "draft: not made for 2 tokens, such as '<think>' (id 257), which the target has: hardly ever drafted",
+        "target: its own sampling is temperature 0.6, top_k 20",
+        "target: num_beams of generation_config.json: left out, because spectr has nothing like it",
+    ]
+    bundle = Bundle.open(output)
+    vocabulary = bundle.manifest.vocabulary
+    assert (vocabulary.size, vocabulary.substitute) == (VOCABULARY + 2, VOCABULARY - 1)
+    assert bundle.manifest.sampling == {"temperature": 0.6, "top_k": 20}
+    assert "sampling    temperature 0.6, top_k 20, by the target's generation_config.json" in describe(bundle)
+    params = SamplingParams(max_tokens=24, temperature=0, logit_bias=((VOCABULARY, 3.0),), ignore_eos=True)
+    requests = [Request("a", "<think>why</think>", params), Request("b", "why", params)]
+    texts = []
+    for plan in (Plan.plain(), Plan("race", 2, 2)):
+        decoder = Decoder(bundle, plan=plan, batch_size=2)
+        texts.append({one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)})
+    assert texts[0].keys() == {"a", "b"}
+    assert all(VOCABULARY in ids for ids in texts[0].values())
+    assert texts[0] == texts[1]
 
 
 def test_a_checkpoint_with_code_of_its_own_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:

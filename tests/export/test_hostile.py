@@ -98,6 +98,15 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda manifest: manifest["vocabulary"].update(eos_token_ids=[-1]),
         r"End tokens \[-1\] lie outside",
     ),
+    "a vocabulary beyond the target's logits": (
+        lambda manifest: manifest["vocabulary"].update(size=265),
+        "The vocabulary has 265 tokens and 256 as substitute; the target has 264 logits, the draft 257.",
+    ),
+    "a substitute that the draft does not know": (
+        lambda manifest: manifest["vocabulary"].update(size=264, substitute=257),
+        "The vocabulary has 264 tokens and 257 as substitute",
+    ),
+    "sampling that is no object": (lambda manifest: manifest.update(sampling=[]), "sampling is .* an object"),
     "files that are no object": (lambda manifest: manifest.update(files=["spectr.json"]), "files is .* an object"),
     "a hash that is no text": (lambda manifest: manifest["files"].update({GRAPH: 7}), "of a wrong type"),
     "versions that are no texts": (lambda manifest: manifest["versions"].update(torch=None), "of a wrong type"),

@@ -197,7 +197,7 @@ def test_embeddings_logits_and_vectors_are_not_quantised(stored: Store) -> None:
 
 def test_a_model_whose_layers_fill_no_blocks_is_refused(tmp_path: Path) -> None:
     model = tiny_model("llama", hidden_size=40, intermediate_size=40)
-    with pytest.raises(BundleError, match="The llama model has no layers that can be stored in int4"):
+    with pytest.raises(BundleError, match="No layer of the llama model can be stored in int4, which needs a mul"):
         save_model(model, tmp_path, StoragePlan.of(model, Precision("float32", "int4")))
 
 
@@ -279,3 +279,14 @@ def test_a_text_that_cannot_be_read_is_a_usage_error(target: Path, tmp_path: Pat
     for name, message in (("none", "cannot be read"), ("bytes", "cannot be read"), ("short", "fewer than two tokens")):
         with pytest.raises(UsageError, match=message):
             build(BuildOptions(str(target), "int8", text=tmp_path / name), tmp_path / "out", say=lambda line: None)
+
+
+@pytest.mark.parametrize("quantisation", ["none", "int8"])
+def test_numbers_beyond_float16_within_the_model_are_refused(tmp_path: Path, quantisation: str) -> None:
+    model = tiny_model("llama", hidden_size=64, intermediate_size=64)
+    model.model.layers[0].mlp.down_proj.weight.data.mul_(2e4)
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", model)
+    options = BuildOptions(str(checkpoint), str(checkpoint), precision=Precision("float16", quantisation))
+    with pytest.raises(BundleError, match=r"Numbers within the model leave the range of float16 \(draft in") as caught:
+        build(options, tmp_path / "bundle", say=lambda line: None)
+    assert caught.value.hint == "Use `--dtype bfloat16`, which has float32's range."

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,20 +29,25 @@ def test_a_folder_with_safetensors_is_taken_as_it_is(tmp_path: Path) -> None:
     assert fetch(str(folder)) == folder
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path, "config.json", "pytorch_model.bin")
-    with pytest.raises(BundleError, match=r"found only pytorch_model\.bin, and pickle files can run code"):
-        fetch(str(folder))
-
-
-def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="must have its weights in safetensors; found none"):
-        fetch(str(checkpoint(tmp_path, "config.json")))
-
-
 def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no config\.json"):
         fetch(str(checkpoint(tmp_path, "model.safetensors")))
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("config.json", "adapter_model.safetensors"), ("config.json", "model.safetensors")]
+)
+def test_an_adapter_is_refused_with_the_name_of_its_model(tmp_path: Path, names: tuple[str, ...]) -> None:
+    folder = checkpoint(tmp_path, *names)
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "r": 8}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(BundleError) as caught:
+        fetch(str(folder))
+    assert caught.value.message == (
+        f"{folder} holds an adapter (LORA) for owner/base, not a model of its own: it has adapter_config.json."
+    )
+    assert "what merge_and_unload() returns, and the tokenizer, with save_pretrained." in caught.value.hint
+    assert ("is the merged model already" in caught.value.hint) == ("model.safetensors" in names)
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./missing", "a/b/c", "", "what is this"])

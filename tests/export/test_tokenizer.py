@@ -1,3 +1,5 @@
+"""Tokenizers are loaded as their files say, or are refused."""
+
 from __future__ import annotations
 
 import json
@@ -6,123 +8,33 @@ from typing import Any
 
 import pytest
 from tiny_models import END, byte_tokenizer, tiny_config
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer
 
-from spectr_export.original.tokenizer import (
-    PROBE,
-    common_vocabulary,
-    find_end_tokens,
-    load_tokenizer,
-    refuse_other_tokenizer,
-)
+from spectr_export.original import tokenizer as module
+from spectr_export.original.probe import PROBES
+from spectr_export.original.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_runtime import BundleError
 
-
-def test_equal_tokenizers_pass() -> None:
-    refuse_other_tokenizer(byte_tokenizer(), byte_tokenizer())
+PROBE = PROBES[0]
 
 
-def test_another_role_of_a_special_token_passes() -> None:
-    draft = byte_tokenizer()
-    draft.pad_token = END
-    refuse_other_tokenizer(byte_tokenizer(), draft)
+def load(folder: Path) -> tuple[Any, list[str]]:
+    lines: list[str] = []
+    return load_tokenizer(folder, lines.append), lines
 
 
-def test_another_vocabulary_is_refused_with_an_example() -> None:
-    draft = byte_tokenizer()
-    draft.add_tokens(["<extra>"])
-    with pytest.raises(
-        BundleError, match="vocabularies differ: 1 tokens, for instance '<extra>' is id none in the target and 257"
-    ):
-        refuse_other_tokenizer(byte_tokenizer(), draft)
-
-
-def test_another_special_token_is_refused() -> None:
-    target, draft = byte_tokenizer(), byte_tokenizer()
-    target.add_tokens([AddedToken("<tool>", special=True)])
-    draft.add_tokens([AddedToken("<tool>", special=False)])
-    with pytest.raises(BundleError, match="special tokens differ: 1 tokens, for instance '<tool>'"):
-        refuse_other_tokenizer(target, draft)
-
-
-@pytest.mark.parametrize(
-    ("part", "other"),
-    [
-        ("normalizer", normalizers.Lowercase()),
-        ("normalizer", normalizers.NFC()),
-        ("normalizer", normalizers.NFKC()),
-        ("normalizer", normalizers.StripAccents()),
-        ("pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
-        ("pre_tokenizer", pre_tokenizers.Whitespace()),
-    ],
-)
-def test_another_way_to_encode_is_refused(part: str, other: Any) -> None:
-    draft = byte_tokenizer()
-    setattr(draft.backend_tokenizer, part, other)
-    with pytest.raises(BundleError, match="encodings of a probe text differ"):
-        refuse_other_tokenizer(byte_tokenizer(), draft)
-
-
-def test_other_merges_of_one_vocabulary_are_refused() -> None:
-    ids = {"d": 0, "e": 1, "f": 2, "de": 3, "ef": 4}
-    target, draft = (
-        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(ids, merges)))
-        for merges in ([("d", "e"), ("e", "f")], [("e", "f"), ("d", "e")])
-    )
-    with pytest.raises(BundleError, match="encodings of a probe text differ"):
-        refuse_other_tokenizer(target, draft)
-
-
-def test_the_same_tokens_with_other_ids_are_refused() -> None:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=True)
-    draft = byte_tokenizer(letters)
-    with pytest.raises(
-        BundleError,
-        match="vocabularies differ: 256 tokens, for instance '!' is id 0 in the target and 255 in the draft",
-    ):
-        refuse_other_tokenizer(byte_tokenizer(), draft)
-
-
-def test_bytes_and_sentence_pieces_do_not_go_together() -> None:
-    pieces = Tokenizer(models.Unigram([("<unk>", 0.0), ("\u2581the", -1.0), ("a", -2.0)], unk_id=0))
-    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
-    with pytest.raises(BundleError, match=r"vocabularies differ: 259 tokens, for instance '!' .* none in the draft"):
-        refuse_other_tokenizer(byte_tokenizer(), PreTrainedTokenizerFast(tokenizer_object=pieces))
-
-
-def test_an_end_token_that_only_one_model_scores_is_refused() -> None:
-    with pytest.raises(BundleError, match=r"End tokens \[261\] lie outside the vocabulary of 260 tokens"):
-        common_vocabulary({"draft": 260, "target": 264}, byte_tokenizer(), (256, 261))
-
-
-def test_the_common_vocabulary_is_the_narrower_one() -> None:
-    vocabulary = common_vocabulary({"draft": 260, "target": 264}, byte_tokenizer(), (256,))
-    assert (vocabulary.size, vocabulary.eos_token_ids) == (260, (256,))
-
-
-def test_a_model_that_cannot_score_every_token_is_refused() -> None:
-    with pytest.raises(BundleError, match="The draft scores 256 tokens; the tokenizer has ids up to 256"):
-        common_vocabulary({"draft": 256, "target": 264}, byte_tokenizer(), ())
-
-
-def test_end_tokens_come_from_all_three_places(tmp_path: Path) -> None:
-    config = tiny_config("llama", eos_token_id=7)
-    assert find_end_tokens(tmp_path, config, byte_tokenizer()) == (7, 256)
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [9, 7]}))
-    assert find_end_tokens(tmp_path, config, byte_tokenizer()) == (7, 9, 256)
-
-
-def test_a_model_may_have_no_end_token(tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.eos_token = None
-    assert find_end_tokens(tmp_path, tiny_config("llama", eos_token_id=None), tokenizer) == ()
+def checkpoint(folder: Path, architecture: str, **settings: Any) -> Path:
+    """Write the settings beside a tokenizer's file."""
+    (folder / "config.json").write_text(json.dumps({"model_type": architecture}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     tiny_config("llama").save_pretrained(tmp_path)
     with pytest.raises(BundleError, match="cannot load a tokenizer"):
-        load_tokenizer(tmp_path)
+        load(tmp_path)
 
 
 def splitting_tokenizer(digits: str) -> Tokenizer:
@@ -139,6 +51,7 @@ def splitting_tokenizer(digits: str) -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    tokenizer.decoder = decoders.ByteLevel()
     # Every run of characters that the pattern keeps together becomes a token, so that another split shows.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, special_tokens=[END], show_progress=False)
@@ -149,29 +62,32 @@ def splitting_tokenizer(digits: str) -> Tokenizer:
 # transformers builds some classes anew and takes only the vocabulary from tokenizer.json. Before 5.22 it lost the split
 # of Llama's class in this way, without an error.
 @pytest.mark.parametrize(
-    ("architecture", "named", "digits"),
+    ("architecture", "named", "digits", "as_it_is"),
     [
-        ("qwen2", "Qwen2Tokenizer", ""),
-        ("qwen3", "Qwen2Tokenizer", ""),
-        ("llama", "PreTrainedTokenizerFast", "{1,3}"),
-        ("llama", "LlamaTokenizerFast", "{1,3}"),
-        ("olmo2", "GPT2Tokenizer", "{1,3}"),
-        ("phi3", "GPT2Tokenizer", "{1,3}"),
-        ("granite", "GPT2Tokenizer", ""),
-        ("smollm3", "PreTrainedTokenizerFast", "{1,3}"),
+        # Qwen's class adds a token <|endoftext|>, which real files have.
+        ("qwen2", "Qwen2Tokenizer", "", True),
+        ("qwen3", "Qwen2Tokenizer", "", True),
+        ("llama", "PreTrainedTokenizerFast", "{1,3}", False),
+        ("llama", "LlamaTokenizerFast", "{1,3}", False),
+        ("olmo2", "GPT2Tokenizer", "{1,3}", False),
+        ("phi3", "GPT2Tokenizer", "{1,3}", False),
+        ("granite", "GPT2Tokenizer", "", False),
+        ("smollm3", "PreTrainedTokenizerFast", "{1,3}", False),
         # transformers 5.23 loses the split of these.
-        ("qwen2", "LlamaTokenizerFast", "{1,3}"),
-        ("qwen2", "Qwen2Tokenizer", "{1,3}"),
-        ("gpt_neox", "GPTNeoXTokenizer", "{1,3}"),
+        ("qwen2", "LlamaTokenizerFast", "{1,3}", True),
+        ("qwen2", "Qwen2Tokenizer", "{1,3}", True),
+        ("gpt_neox", "GPTNeoXTokenizer", "{1,3}", True),
     ],
 )
-def test_a_text_is_encoded_as_tokenizer_json_says(tmp_path: Path, architecture: str, named: str, digits: str) -> None:
+def test_a_text_is_encoded_as_tokenizer_json_says(
+    tmp_path: Path, architecture: str, named: str, digits: str, as_it_is: bool
+) -> None:
     original = splitting_tokenizer(digits)
     original.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": architecture}))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named, "eos_token": END}))
-    loaded = load_tokenizer(tmp_path)
+    loaded, lines = load(checkpoint(tmp_path, architecture, tokenizer_class=named, eos_token=END))
     assert loaded(PROBE, add_special_tokens=False)["input_ids"] == original.encode(PROBE, add_special_tokens=False).ids
+    assert len(lines) == as_it_is
+    refuse_changed_by_saving(loaded)
     loaded.save_pretrained(tmp_path / "bundle")
     again = AutoTokenizer.from_pretrained(tmp_path / "bundle")
     assert again(PROBE, add_special_tokens=False)["input_ids"] == original.encode(PROBE, add_special_tokens=False).ids
@@ -182,8 +98,119 @@ def test_a_setting_beside_tokenizer_json_is_kept(tmp_path: Path) -> None:
     original = splitting_tokenizer("{1,3}")
     original.enable_padding(length=500)
     original.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "olmo2"}))
-    settings = {"tokenizer_class": "GPT2Tokenizer", "eos_token": END, "add_prefix_space": True}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    checkpoint(tmp_path, "olmo2", tokenizer_class="GPT2Tokenizer", eos_token=END, add_prefix_space=True)
     expected = AutoTokenizer.from_pretrained(tmp_path)("x", add_special_tokens=False)["input_ids"]
-    assert load_tokenizer(tmp_path)("x", add_special_tokens=False)["input_ids"] == expected
+    assert load(tmp_path)[0]("x", add_special_tokens=False)["input_ids"] == expected
+
+
+def test_a_file_that_is_read_as_it_is_is_told(tmp_path: Path) -> None:
+    splitting_tokenizer("{1,3}").save(str(tmp_path / "tokenizer.json"))
+    (line,) = load(checkpoint(tmp_path, "gpt_neox", tokenizer_class="GPTNeoXTokenizer", eos_token=END))[1]
+    assert line.startswith("tokenizer: tokenizer.json is read as it is; GPTNeoXTokenizer would make of ")
+
+
+def pieces(folder: Path) -> None:
+    """A tokenizer of pieces and lone bytes that puts a space before every text."""
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"\u2581helo"]
+    ids = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.BPE(ids, [], byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.mark.parametrize(("setting", "first"), [(None, "\u2581"), (True, "\u2581"), (False, "h")])
+def test_a_space_before_the_text_follows_its_setting(tmp_path: Path, setting: bool | None, first: str) -> None:
+    pieces(tmp_path)
+    named = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    loaded, lines = load(
+        checkpoint(tmp_path, "llama", tokenizer_class="LlamaTokenizer", add_prefix_space=setting, **named)
+    )
+    assert loaded.tokenize("hello")[0][0] == first
+    assert loaded.decode(loaded("hello", add_special_tokens=False)["input_ids"]) == "hello"
+    assert lines == []
+    refuse_changed_by_saving(loaded)
+
+
+def test_a_third_reading_is_refused(tmp_path: Path) -> None:
+    """The class loses the split, and a setting changes what the file's own tokenizer makes of a token."""
+    original = splitting_tokenizer("{1,3}")
+    original.add_tokens([AddedToken("<tool>", lstrip=False)])
+    original.save(str(tmp_path / "tokenizer.json"))
+    number = original.token_to_id("<tool>")
+    tool = {"content": "<tool>", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False}
+    checkpoint(
+        tmp_path,
+        "gpt_neox",
+        tokenizer_class="GPTNeoXTokenizer",
+        eos_token=END,
+        added_tokens_decoder={str(number): {**tool, "special": False}},
+    )
+    with pytest.raises(BundleError) as caught:
+        load(tmp_path)
+    assert caught.value.message == (
+        f"GPTNeoXTokenizer does not read {tmp_path / 'tokenizer.json'} as the file says: of "
+        r"'a<tool>b <tool> c\n<tool>' it makes ... '<tool>' 'Ġ' 'c' '<tool>', the file ... 'Ġ' '<tool>' 'Ġ' 'c' 'Ċ' "
+        "'<tool>'."
+    )
+    assert "Set tokenizer_class to PreTrainedTokenizerFast" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b'{"a": 1,}', "is not JSON"), (b"[]", "holds a list"), (b"\xff", "UTF-8")]
+)
+def test_a_malformed_file_is_refused_by_its_name(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BundleError, match=words) as caught:
+        load(tmp_path)
+    assert str(tmp_path / name) in caught.value.message
+
+
+@pytest.mark.parametrize("content", ["{}", '{"model": {"type": "BPE"}}', '{"model": 3, "added_tokens": {}}'])
+def test_an_object_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(BundleError, match="tokenizer"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "package"), [(b"\x0a\x0e\x0a\x05<unk>\x15", "sentencepiece"), (b"IQ== 0\nIg== 1\n", "tiktoken")]
+)
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, package: str
+) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    tiny_config("llama").save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    with pytest.raises(BundleError) as caught:
+        load(tmp_path)
+    assert caught.value.message == (
+        f"{tmp_path / 'tokenizer.model'} is a vocabulary that only {package} can read, which is not installed."
+    )
+    assert caught.value.hint == f"Install it with `pip install 'spectr[{package}]'`; the bundle will not need it."
+
+
+def test_a_tokenizer_that_saving_changes_is_refused() -> None:
+    tokenizer, other = byte_tokenizer(), byte_tokenizer()
+    refuse_changed_by_saving(tokenizer)
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save_pretrained = other.save_pretrained  # type: ignore[method-assign]
+    with pytest.raises(BundleError) as caught:
+        refuse_changed_by_saving(tokenizer)
+    message = caught.value.message
+    assert message.startswith("Saved to the bundle and loaded again, TokenizersBackend is another tokenizer: of ")
+    assert message.endswith(" 'Ġ' 'A' 'Ì' ..., and makes ... 'Ã' '¥' 'Ġ' 'a' 'Ì' 'Ĭ' ....")
+
+
+def test_a_chat_template_that_saving_loses_is_refused() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained = byte_tokenizer().save_pretrained  # type: ignore[method-assign]
+    tokenizer.chat_template = "{{ messages }}"
+    with pytest.raises(BundleError, match="is another tokenizer: its chat template"):
+        refuse_changed_by_saving(tokenizer)

@@ -22,6 +22,7 @@ from spectr_export.checks.tolerance import (
     WIDE_ABSOLUTE,
     WIDE_RELATIVE,
     Criterion,
+    finite,
     shortfall,
     within,
     within_spread,
@@ -128,10 +129,26 @@ def check_half(reference: Reference, folder: Path, spec: ModelSpec, capacity: in
         The largest distance of such a token to the best logit, under the name ``half``.
 
     Raises:
-        BundleError: The distance of a token exceeds ``HALF``.
+        BundleError: The distance of a token exceeds ``HALF``, or a logit is not finite.
     """
     engine = TorchEngine(folder, spec, rows=3, capacity=_slots(capacity))
     return {"half": max(compare(reference, engine, shortfall, name=name).values())}
+
+
+def check_range(reference: Reference, folder: Path, spec: ModelSpec, capacity: int, *, name: str) -> None:
+    """Check that float16 holds all numbers that a quantised model computes, whatever its weights lose.
+
+    Args:
+        reference: As in ``check_onnxruntime``.
+        folder: As in ``check_onnxruntime``.
+        spec: The model's sizes, its type ``float16``.
+        capacity: As in ``check_onnxruntime``.
+        name: What to call the model in an error.
+
+    Raises:
+        BundleError: A logit is not finite.
+    """
+    compare(reference, TorchEngine(folder, spec, rows=3, capacity=_slots(capacity)), finite, name=name)
 
 
 def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float]:
@@ -167,14 +184,19 @@ def compare(reference: Reference, engine: Engine, criterion: Criterion, *, name:
         BundleError: A difference is not allowed.
     """
     texts = _texts(engine)
+    half = engine.spec.dtype == "float16"
+
+    def compared(stage: str, calls: Iterator[Scores]) -> float:
+        return _compare(reference, calls, criterion, f"{name}, {stage}", half=half)
+
     with torch.inference_mode():
         for text in texts:
             reference.logits(text[:-1])
         # Each stage continues with the cache that the stage before it has filled.
         return {
-            "prefill": _compare(reference, _prefill(engine, texts), criterion, f"{name}, prefill"),
-            "tree": _compare(reference, _tree(engine, texts), criterion, f"{name}, tree"),
-            "steps": _compare(reference, _steps(engine, _accept(engine, texts)), criterion, f"{name}, steps"),
+            "prefill": compared("prefill", _prefill(engine, texts)),
+            "tree": compared("tree", _tree(engine, texts)),
+            "steps": compared("steps", _steps(engine, _accept(engine, texts))),
         }
 
 
@@ -268,11 +290,17 @@ def _each(fed: Sequence[Sequence[FedToken]]) -> list[tuple[int, int, FedToken]]:
     return list(itertools.chain.from_iterable(rows))
 
 
-def _compare(reference: Reference, calls: Iterator[Scores], criterion: Criterion, stage: str) -> float:
+def _compare(reference: Reference, calls: Iterator[Scores], criterion: Criterion, stage: str, *, half: bool) -> float:
     largest = 0.0
     # The longest text of a call comes first: the reference reads it once and then knows the logits of its prefixes.
     for text, logits_V in (scored for call in calls for scored in sorted(call, key=lambda pair: -len(pair[0]))):
         difference, sound, allowed = criterion(logits_V.cpu(), reference.logits(text))
+        if not sound and half and not logits_V.isfinite().all() and reference.logits(text).isfinite().all():
+            raise BundleError(
+                f"Numbers within the model leave the range of float16 ({stage}): logits after {len(text)} tokens are "
+                "not finite, and those of transformers in float32 are.",
+                hint="Use `--dtype bfloat16`, which has float32's range.",
+            )
         if not sound:
             raise BundleError(
                 f"Parity failed ({stage}): logits after {len(text)} tokens differ from transformers by "

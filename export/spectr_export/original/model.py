@@ -14,6 +14,7 @@ import torch
 from spectr_export.original.checkpoint import check_sizes
 from spectr_export.original.conversion import read_checkpoint
 from spectr_export.original.ondemand import LazyWeight, load_on_demand
+from spectr_export.original.settings import CORRECT, read_settings
 from spectr_export.weights import read_header
 from spectr_runtime.adapter.rounding import round_inputs
 from spectr_runtime.bundle import ModelSpec
@@ -35,17 +36,21 @@ def load_config(folder: Path) -> Any:
     """Return the transformers configuration in a folder.
 
     Raises:
-        BundleError: transformers does not know the architecture, or would need code that comes with the model.
+        BundleError: The file is malformed, or transformers does not know the architecture, or would need code that
+            comes with the model.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     path = folder / CONFIG
+    known = str(read_settings(path).get("model_type")) in CONFIG_MAPPING
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers' own checks raise errors of many types
         raise BundleError(
             f"transformers cannot read {path}: {' '.join(str(error).split()):.200}",
-            hint="spectr serves architectures that transformers itself has; it runs no code from a checkpoint.",
+            hint=CORRECT
+            if known
+            else "spectr serves architectures that transformers itself has; it runs no code from a checkpoint.",
         ) from error
     check_sizes(config, path)
     return config
@@ -83,7 +88,9 @@ def load_stored(folder: Path) -> Original:
     """
     config = load_config(folder)
     try:
-        weights = read_checkpoint(folder, outline(config))
+        outlined = outline(config)
+        weights = read_checkpoint(folder, outlined)
+        _refuse_other_weights(weights, outlined, folder)
         model = load_on_demand(config, weights)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BundleError(
@@ -94,6 +101,39 @@ def load_stored(folder: Path) -> Original:
     names = {id(tensor): name for name, tensor in (*reversed(list(aliases)), *model.named_buffers())}
     stored = {names[id(model.get_parameter_or_buffer(name))]: weight for name, weight in weights.items()}
     return Original(model, stored)
+
+
+def _refuse_other_weights(weights: Mapping[str, LazyWeight], outlined: Any, folder: Path) -> None:
+    """Refuse weights of other shapes than the configuration makes, and an output layer that is not there.
+
+    Args:
+        weights: The weights of the checkpoint.
+        outlined: The model that the configuration makes, without its weights.
+        folder: The checkpoint.
+
+    Raises:
+        BundleError: A shape differs, or the output layer is missing.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in outlined.state_dict().items()}
+    for name, weight in weights.items():
+        if weight.shape != wanted[name]:
+            raise BundleError(
+                f"{folder}: {name} is {weight.shape} in the weights; by config.json it is {wanted[name]}.",
+                hint=_remedy(weight.shape, wanted[name], outlined.config),
+            )
+    head = next((name for name, module in outlined.named_modules() if module is outlined.get_output_embeddings()), "")
+    if f"{head}.weight" in wanted.keys() - weights.keys() and f"{head}.weight" not in outlined.all_tied_weights_keys:
+        raise BundleError(
+            f"{folder} has no {head}.weight, the layer that gives the logits, and its config.json says that the "
+            "embedding does not take its place (tie_word_embeddings is false).",
+            hint="Save the causal LM and not its base model alone, or set tie_word_embeddings to true if it is tied.",
+        )
+
+
+def _remedy(found: tuple[int, ...], wanted: tuple[int, ...], config: Any) -> str:
+    if wanted[:1] == (config.vocab_size,) and found[1:] == wanted[1:]:
+        return f"Set vocab_size to {found[0]} in config.json, or get the weights that belong to it."
+    return "Get config.json and the weights from one place: they are of different models."
 
 
 def load_original(folder: Path, *, rounding: bool = True) -> Any:

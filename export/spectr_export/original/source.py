@@ -1,17 +1,18 @@
-"""Finds the folder of a checkpoint, on the disk or on the hub; its weights must be in safetensors."""
+"""Finds the folder of a checkpoint, on the disk or on the hub."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from spectr_export.original.checkpoint import check_weights
-from spectr_runtime.bundle.layout import CONFIG
+from spectr_export.original.settings import read_settings
+from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
 from spectr_runtime.errors import BundleError, SpectrError, UsageError, first_line
 
 # The hub's rule for `name` and `owner/name`, then, after an @, a branch, tag or commit.
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?)(@(?P<revision>[\w.\-/]+))?")
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+ADAPTER = "adapter_config.json"  # the file of peft that makes a folder an adapter
 # Subfolders hold other formats, and files named `consolidated` are a second copy of the weights.
 OTHER_FORMATS = ["*/*", "consolidated*"]
 
@@ -25,7 +26,7 @@ def fetch(source: str) -> Path:
     Raises:
         UsageError: ``source`` is neither a folder nor a valid hub id, or the hub has no such repository or revision.
         SpectrError: The hub cannot be reached or does not give the repository.
-        BundleError: The model has no weights in safetensors, or files that are not sound.
+        BundleError: The folder holds no model of transformers.
     """
     folder = Path(source)
     if not (source and folder.is_dir()):
@@ -73,16 +74,20 @@ def _download(repository: str, revision: str | None) -> Path:
 
 
 def _check_files(folder: Path, source: str) -> None:
+    if (folder / ADAPTER).is_file():
+        raise _adapter(folder, source)
     if not (folder / CONFIG).is_file():
         raise BundleError(
             f"{source} has no config.json.", hint="Give a folder as transformers' save_pretrained writes it."
         )
-    if any(folder.glob("*.safetensors")):
-        check_weights(folder)
-        return
-    pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
-    found = f"only {', '.join(pickles[:3])}, and pickle files can run code" if pickles else "none"
-    raise BundleError(
-        f"{source} must have its weights in safetensors; found {found}.",
-        hint="Convert the checkpoint with transformers' save_pretrained.",
+
+
+def _adapter(folder: Path, source: str) -> BundleError:
+    settings = read_settings(folder / ADAPTER)
+    kind, base = settings.get("peft_type", "LORA"), settings.get("base_model_name_or_path", "an unnamed model")
+    merged = f" If {WEIGHTS} is the merged model already, take {ADAPTER} away." if (folder / WEIGHTS).is_file() else ""
+    return BundleError(
+        f"{source} holds an adapter ({kind}) for {base}, not a model of its own: it has {ADAPTER}.",
+        hint="Merge it first: load it with peft's AutoPeftModelForCausalLM.from_pretrained, and write what "
+        f"merge_and_unload() returns, and the tokenizer, with save_pretrained.{merged}",
     )

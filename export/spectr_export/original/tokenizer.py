@@ -1,43 +1,59 @@
-"""The tokenizer and the vocabulary that draft and target share, and the tokens that end a text."""
+"""Loads the tokenizer of a checkpoint, and sees to it that texts are read as its file says."""
 
-# V vocabulary: token ids 0 .. V - 1.
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Mapping
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from spectr_runtime.bundle import Vocabulary
+from spectr_export.console import Say
+from spectr_export.original.probe import Reading, difference, read_with, read_with_file, texts_for
+from spectr_export.original.settings import read_settings
 from spectr_runtime.errors import BundleError, first_line
 
 FAST = "tokenizer.json"  # the file from which the tokenizers library makes a tokenizer by itself
-# A text with much in which tokenizers differ: accents composed and not, digits, white space, code, other scripts, an
-# emoji.
-PROBE = "Naïve café №42 cafe\u0301:\n\n\tdef f(x):  return x**2.5  # 你好, Привет 🙂 don't—WON'T 00012345\r\n"
+SETTINGS = "tokenizer_config.json"
+FILES = (SETTINGS, FAST, "special_tokens_map.json", "added_tokens.json")
+TIKTOKEN = re.compile(rb"[A-Za-z0-9+/=]+ \d+\r?\n")  # the first line of a vocabulary in tiktoken's form
+PLAIN_CLASS = "PreTrainedTokenizerFast"
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, say: Say) -> Any:
     """Load the tokenizer in a model's folder.
 
     For some models transformers builds the tokenizer anew by its class's own rules, and takes only the vocabulary from
     ``tokenizer.json``. Where these rules are not those of the file, texts are split differently than in the training,
     without an error: so with the DeepSeek-R1 distillations, which name Qwen's architecture and Llama's class. Therefore
-    the encoding of a probe is compared with the file's own, and where it differs the file is loaded as it is. A setting
-    of ``tokenizer_config.json``, such as ``add_prefix_space``, may change the encoding too, and rightly: it then
-    changes that of the loaded file as well.
+    what the tokenizer makes of some texts is compared with what the file's own makes of them, and where they differ the
+    file is loaded as it is. A setting of ``tokenizer_config.json`` may change what is made of a text, and rightly:
+    ``add_prefix_space`` is applied to the file before it is compared, and any other setting then changes the file's own
+    tokenizer as well.
+
+    Args:
+        folder: The checkpoint.
+        say: Takes a line of progress.
 
     Raises:
-        BundleError: transformers cannot load a tokenizer without running code from the folder.
+        BundleError: A file is malformed, transformers cannot load a tokenizer without running code from the folder or
+            without a package that is not installed, or the class reads its file in another way than the file says.
     """
+    for name in FILES:
+        if (folder / name).is_file():
+            read_settings(folder / name)
+    _require_package(folder)
+    tokenizer = _load(folder)
+    return _honouring_file(tokenizer, folder, say) if (folder / FAST).is_file() else tokenizer
+
+
+def _load(folder: Path, *, plain: bool = False) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    family: Any = PreTrainedTokenizerFast if plain else AutoTokenizer
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if _encodes_as_stored(tokenizer, folder):
-            return tokenizer
-        as_stored: Any = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        return as_stored if _encodes_as_stored(as_stored, folder) else tokenizer
+        return family.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizer files are parsed by several libraries, each with its own errors
         raise BundleError(
             f"transformers cannot load a tokenizer from {folder}: {first_line(error)}",
@@ -45,92 +61,123 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def _encodes_as_stored(tokenizer: Any, folder: Path) -> bool:
-    """Return whether a tokenizer encodes the probe as the folder's file does; true where there is no such file."""
+def _require_package(folder: Path) -> None:
+    """Refuse a vocabulary that only a package which is not installed can read.
+
+    transformers itself names tiktoken for any such file.
+    """
+    found = sorted(folder.glob("*.model"))
+    if (folder / FAST).is_file() or not found:
+        return
+    with found[0].open("rb") as file:
+        package = "tiktoken" if TIKTOKEN.match(file.read(1000)) else "sentencepiece"
+    if importlib.util.find_spec(package) is None:
+        raise BundleError(
+            f"{found[0]} is a vocabulary that only {package} can read, which is not installed.",
+            hint=f"Install it with `pip install 'spectr[{package}]'`; the bundle will not need it.",
+        )
+
+
+def _honouring_file(tokenizer: Any, folder: Path, say: Say) -> Any:
+    """Return a tokenizer that reads texts as the folder's file says: the given one, or the file as it is."""
     from tokenizers import Tokenizer
 
-    path = folder / FAST
-    if not path.is_file():
-        return True
-    stored = Tokenizer.from_file(str(path))
+    name = type(tokenizer).__name__
+    try:
+        stored = Tokenizer.from_str(_with_prefix_setting(folder))
+    except Exception as error:  # the library raises Exception itself
+        raise BundleError(
+            f"{folder / FAST} is no file of the tokenizers library: {error}", hint="Get it again."
+        ) from error
     stored.no_padding()
     stored.no_truncation()
-    return _encode(tokenizer) == stored.encode(PROBE, add_special_tokens=False).ids
-
-
-def refuse_other_tokenizer(target: Any, draft: Any) -> None:
-    """Refuse a draft whose token ids mean something else than the target's.
-
-    The ids, the texts and the special tokens have to be the same. The special token that ends a text or pads it may be
-    another one, so that a base model can draft for an instruct model.
-
-    Args:
-        target: The target's tokenizer.
-        draft: The draft's tokenizer.
-
-    Raises:
-        BundleError: The tokenizers differ; the message gives the first difference.
-    """
-    for part, difference in (
-        ("vocabularies", _difference(target.get_vocab(), draft.get_vocab())),
-        ("special tokens", _difference(_special(target), _special(draft))),
-        ("encodings of a probe text", _first_difference(_encode(target), _encode(draft))),
-    ):
-        if difference:
-            raise BundleError(
-                f"Draft and target do not share a tokenizer; their {part} differ: {difference}.",
-                hint="Choose a draft of the same family as the target.",
-            )
-
-
-def common_vocabulary(widths: Mapping[str, int], tokenizer: Any, end_tokens: tuple[int, ...]) -> Vocabulary:
-    """Return the token ids that both models score; further logits of the wider model are padding.
-
-    Args:
-        widths: Width of the logits of each model.
-        tokenizer: The shared tokenizer.
-        end_tokens: Ids that end a text.
-
-    Raises:
-        BundleError: A model cannot score every token of the tokenizer.
-    """
-    needed = max(tokenizer.get_vocab().values()) + 1
-    for role, width in widths.items():
-        if width < needed:
-            raise BundleError(
-                f"The {role} scores {width} tokens; the tokenizer has ids up to {needed - 1}.",
-                hint="Use the tokenizer that the model was trained with.",
-            )
-    return Vocabulary(min(widths.values()), end_tokens)
-
-
-def find_end_tokens(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Return all ids that end a text by generation_config.json, config.json or the tokenizer, sorted."""
-    generation = folder / "generation_config.json"
-    settings = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
-    named = (settings.get("eos_token_id"), getattr(config, "eos_token_id", None), tokenizer.eos_token_id)
-    ids = [token for value in named for token in (value if isinstance(value, list) else [value])]
-    return tuple(sorted({int(token) for token in ids if token is not None}))
-
-
-def _special(tokenizer: Any) -> dict[str, int]:
-    return {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-
-
-def _encode(tokenizer: Any) -> list[int]:
-    return list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
-
-
-def _difference(target: Mapping[str, int], draft: Mapping[str, int]) -> str:
-    different = sorted(token for token in target.keys() | draft.keys() if target.get(token) != draft.get(token))
-    if not different:
-        return ""
-    example = different[0]
-    return (
-        f"{len(different)} tokens, for instance {example!r} is id {target.get(example, 'none')} in the target "
-        f"and {draft.get(example, 'none')} in the draft"
+    special = [token.content for _, token in sorted(stored.get_added_tokens_decoder().items())]
+    texts = texts_for(special)
+    expected, found = read_with_file(stored, texts), read_with(tokenizer, texts)
+    differs = difference(found, expected)
+    if differs is None:
+        return tokenizer
+    plain = _load(folder, plain=True)
+    as_file = read_with(plain, texts)
+    if difference(as_file, expected) is None and _around_texts(plain) == _around_texts(tokenizer):
+        say(f"tokenizer: {FAST} is read as it is; {name} would make of {differs[0]!r:.40} {differs[1]}")
+        return plain
+    if difference(found, as_file) is None:
+        return tokenizer
+    raise BundleError(
+        f"{name} does not read {folder / FAST} as the file says: of {differs[0]!r:.60} it makes {differs[1]}, the file "
+        f"{differs[2]}.",
+        hint=f"Set tokenizer_class to {PLAIN_CLASS} in {SETTINGS} if the file is right, or save the tokenizer again.",
     )
 
 
-def _first_difference(target: list[int], draft: list[int]) -> str:
-    return "" if target == draft else f"{target[:8]}... ({len(target)} ids) and {draft[:8]}... ({len(draft)} ids)"
+def _around_texts(tokenizer: Any) -> list[int]:
+    """Return the tokens that a tokenizer puts around a text."""
+    whole, inner = (tokenizer("x", add_special_tokens=added)["input_ids"] for added in (True, False))
+    return [token for token in whole if token not in inner]
+
+
+def _with_prefix_setting(folder: Path) -> str:
+    """Return the contents of the tokenizer's file, with add_prefix_space as the settings beside it give it."""
+    state = read_settings(folder / FAST)
+    settings = read_settings(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    wanted = settings.get("add_prefix_space")
+    return json.dumps(_prefixed(state, wanted) if isinstance(wanted, bool) else state)
+
+
+def _prefixed(part: Any, wanted: bool) -> Any:
+    """Return a part of a tokenizer's file that puts a space before a text, or does not.
+
+    Byte-level splits have a setting for it. Metaspace has one too, or a normaliser prepends the space in its place;
+    then the decoder strips it.
+    """
+    if isinstance(part, list):
+        without = [] if wanted else [entry for entry in part if _adds_prefix(entry)]
+        return [_prefixed(entry, wanted) for entry in part if entry not in without]
+    if not isinstance(part, dict):
+        return part
+    changed = {name: value if name == "vocab" else _prefixed(value, wanted) for name, value in part.items()}
+    if "add_prefix_space" in part:
+        changed["add_prefix_space"] = wanted
+    if part.get("type") == "Metaspace" and (part.get("prepend_scheme") == "never") == wanted:
+        changed["prepend_scheme"] = "first" if wanted else "never"
+    return changed
+
+
+def _adds_prefix(entry: Any) -> bool:
+    kind = entry.get("type") if isinstance(entry, dict) else None
+    return kind == "Prepend" or (kind == "Strip" and entry.get("start") == 1)
+
+
+def refuse_changed_by_saving(tokenizer: Any) -> None:
+    """Refuse a tokenizer that reads or writes texts in another way once it was saved to a bundle and loaded from it.
+
+    Raises:
+        BundleError: Saved and loaded again it differs, or it cannot be loaded again.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        again = _load(Path(folder))
+    name, special = type(tokenizer).__name__, [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    texts = texts_for(special)
+    differs = difference(_as_the_runtime(tokenizer, texts), _as_the_runtime(again, texts)) or difference(
+        read_with(tokenizer, texts), read_with(again, texts)
+    )
+    if differs is None and tokenizer.chat_template == again.chat_template:
+        return
+    what = f"of {differs[0]!r:.60} it made {differs[1]}, and makes {differs[2]}" if differs else "its chat template"
+    raise BundleError(
+        f"Saved to the bundle and loaded again, {name} is another tokenizer: {what}.",
+        hint=f"Set tokenizer_class to {PLAIN_CLASS} in {SETTINGS}, or save the tokenizer with this transformers first.",
+    )
+
+
+def _as_the_runtime(tokenizer: Any, texts: tuple[str, ...]) -> list[Reading]:
+    """Return what a tokenizer makes of texts with the tokens that it puts around them, decoded without these."""
+
+    def read(text: str) -> Reading:
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        names = tokenizer.convert_ids_to_tokens(ids)
+        return Reading(text, tuple(ids), tuple(map(str, names)), tokenizer.decode(ids, skip_special_tokens=True))
+
+    return [read(text) for text in texts]

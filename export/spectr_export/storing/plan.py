@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -78,14 +79,13 @@ class StoragePlan:
             A name of ``layouts``, and the next part of that tensor.
 
         Raises:
-            BundleError: A weight is too large for the new type.
+            BundleError: A weight is not finite, or too large for the new type.
         """
         dtype, quantisation = DTYPES[self.precision.dtype], self.precision.quantisation
         for name, weight in weights.items():
             pairs: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()
             stored_dtype = self._dtype(weight.dtype)
-            if stored_dtype == torch.float16:
-                weight = _checked(name, weight)
+            weight = _checked(name, weight, stored_dtype)
             if name in self.stacks:
                 pairs = quantise_stack(weight, self.stacks[name], quantisation, stored_dtype)
             elif name in self.matrices:
@@ -135,18 +135,24 @@ def _refuse_fp8_experts(model: Any, stacks: Mapping[str, ExpertStack], precision
         )
 
 
-def _checked(name: str, weight: LazyWeight) -> LazyWeight:
-    """Return the same weight, whose parts raise an error when they are read if they do not fit float16."""
-    parts = [functools.partial(_refuse_large, name, part) for part in weight.parts]
+def _checked(name: str, weight: LazyWeight, dtype: torch.dtype) -> LazyWeight:
+    """Return the same weight, whose parts raise an error when they are read if a type cannot hold their numbers."""
+    if not dtype.is_floating_point:
+        return weight
+    parts = [functools.partial(_refuse_unfit, name, part, dtype) for part in weight.parts]
     return dataclasses.replace(weight, parts=parts)
 
 
-def _refuse_large(name: str, part: Callable[[], torch.Tensor]) -> torch.Tensor:
+def _refuse_unfit(name: str, part: Callable[[], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     tensor = part()
-    largest, limit = float(tensor.abs().max()), torch.finfo(torch.float16).max
+    least, most = (float(bound) for bound in torch.aminmax(tensor))
+    largest, limit = max(-least, most), torch.finfo(dtype).max
+    if not math.isfinite(largest) or math.isnan(least):
+        kind = "NaN" if math.isnan(least) else "infinite numbers"
+        raise BundleError(f"Weight {name} holds {kind}; every weight must be finite.", hint="Get the checkpoint again.")
     if largest > limit:
         raise BundleError(
-            f"Weight {name} has values up to {largest:.3g}; float16 ends at {limit:.0f}.",
+            f"Weight {name} has values up to {largest:.3g}; {str(dtype).removeprefix('torch.')} ends at {limit:.5g}.",
             hint="Use `--dtype bfloat16` or `--dtype float32`.",
         )
     return tensor

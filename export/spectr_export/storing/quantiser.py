@@ -42,11 +42,19 @@ def quantisable(model: Any, quantisation: str) -> set[str]:
         if isinstance(module, nn.Linear | Conv1D) and module is not head and fits(_sizes(module), quantisation)
     }
     if not found:
-        raise BundleError(
-            f"The {model.config.model_type} model has no layers that can be stored in {quantisation}.",
-            hint="Build it without `--quantise`.",
-        )
+        raise _nothing_fits(model, quantisation)
     return found
+
+
+def _nothing_fits(model: Any, quantisation: str) -> BundleError:
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    name, layer = next(layers)
+    outputs, inputs = _sizes(layer)
+    return BundleError(
+        f"No layer of the {model.config.model_type} model can be stored in {quantisation}, which needs a multiple of "
+        f"{BLOCK} inputs and an even number of outputs: {name}.weight, for instance, has {inputs} and {outputs}.",
+        hint="Store it in int8, which takes every width, or without quantisation.",
+    )
 
 
 def has_inputs_first(model: Any) -> bool:

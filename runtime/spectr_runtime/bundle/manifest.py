@@ -127,9 +127,20 @@ class Manifest:
         check_mapping("versions", self.versions, str)
         check_mapping("parity", self.parity, Mapping)
         check_mapping("sampling", self.sampling, (int, float))
+        self._check_vocabulary()
         check_mapping("quality", self.quality, Mapping)
         for role in ROLES:
             check_mapping(f"parity.{role}", self.parity[role], (int, float))
+
+    def _check_vocabulary(self) -> None:
+        """Check that the target scores every token, and that the draft knows what it is fed in place of others."""
+        size, substitute = self.vocabulary.size, self.vocabulary.substitute
+        target, draft = self.models["target"].vocabulary, self.models["draft"].vocabulary
+        if size > target or substitute >= draft:
+            raise BundleError(
+                f"The vocabulary has {size} tokens and {substitute} as substitute; the target has {target} logits, the "
+                f"draft {draft}."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON values, with the versions of format and contract in front."""

@@ -15,6 +15,7 @@ from spectr_runtime.contract.mask import aligned
 from spectr_runtime.engines import open_engine
 from spectr_runtime.laws.logprobs import score
 from spectr_runtime.rows.row import Row, Scored
+from spectr_runtime.speculation.narrow import WidenedEngine
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
 
@@ -34,7 +35,7 @@ class Pair:
 
     Attributes:
         target: The target's engine.
-        draft: The draft's engine; None if no plan has drafts.
+        draft: The draft's engine, its logits as wide as the vocabulary; None if no plan has drafts.
         device: The device that the engines take their inputs on.
 
     Raises:
@@ -53,7 +54,9 @@ class Pair:
             return open_engine(bundle, role, backend=backend, device=device, rows=rows, capacity=slots)
 
         self.target = engine("target")
-        self.draft = engine("draft") if any(plan.drafts for plan in plans) else None
+        draft = engine("draft") if any(plan.drafts for plan in plans) else None
+        narrow = draft is not None and draft.spec.vocabulary < bundle.manifest.vocabulary.size
+        self.draft = WidenedEngine(draft, bundle.manifest.vocabulary) if draft is not None and narrow else draft
         self.device = torch.device(device)
 
     def prefill(self, plan: Plan, batch: Sequence[Row | None]) -> None:
