@@ -196,6 +196,7 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
         if getattr(options, name):
             raise click.UsageError(f"--{name.replace('_', '-')} decodes nothing; give it to `spectr-batch run`.")
     options.sampling()
+    options.refuse_short_time()
     options.refuse_two_plans()
     return options
 
