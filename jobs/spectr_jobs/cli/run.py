@@ -168,6 +168,7 @@ def run(ctx: click.Context, /, **values: Any) -> int:
     output.
     """
     options = RunOptions(**values)
+    config.tell_unknown_variables(ctx, os.environ)
     if options.print_config:
         click.echo(config.render(ctx))
         return 0
