@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spectr_jobs.clock import show_duration
-from spectr_jobs.queues.submission import Submission
+from spectr_jobs.queues.submission import Submission, require
 from spectr_runtime.errors import UsageError
 
 MARGIN = 40  # seconds between the end of the drain and Slurm's kill, for the last writes
@@ -25,8 +25,16 @@ def script(job: Submission, *, folder: Path, time_limit: float, partition: str |
         setup: Shell commands to run before the command, for instance to activate an environment.
 
     Raises:
-        UsageError: The time limit leaves no time before the warning.
+        UsageError: The time limit leaves no time before the warning, or Slurm would not take a value.
     """
+    require("--name", job.name, r"[\w.\-]{1,200}", "up to 200 letters, digits, dots, - and _, without blanks")
+    require("--partition", partition, r"[\w.\-]+(,[\w.\-]+)*", "a partition, or several with commas between them")
+    require("--memory", job.memory, r"\d+[KMGT]?", "a number of megabytes, or one with K, M, G or T, such as 64G")
+    if set("\"'\\\n") & set(str(folder)):
+        raise UsageError(
+            f"The folder {folder} has a quote, a backslash or a line break in its name, which sbatch cannot be told.",
+            hint="Submit from another folder.",
+        )
     warning = round(job.drain_timeout) + MARGIN
     if time_limit <= warning:
         raise UsageError(
@@ -44,7 +52,7 @@ def script(job: Submission, *, folder: Path, time_limit: float, partition: str |
         "partition": partition,
         "time": _clock(time_limit),
         "signal": f"USR1@{warning}",
-        "chdir": shlex.quote(str(folder)),
+        "chdir": f'"{folder}"' if shlex.quote(str(folder)) != str(folder) else folder,
         "output": f"{job.name}-%A_%a.log",
         "open-mode": "append",
         "requeue": "",
