@@ -155,7 +155,7 @@ def test_ranks_share_the_shards_and_the_last_one_merges(
     done = 0
     for rank, world in worlds:
         assert merged.exists() is (done == 20)
-        result = run("--rank", rank, "--world", world)
+        result = run("--rank", rank, "--world", world, own_shards=True)
         assert result.code == 0
         done += result.decoder.finished if result.decoder else 0
         if done < 20:
@@ -166,7 +166,7 @@ def test_ranks_share_the_shards_and_the_last_one_merges(
 
 def test_the_number_of_ranks_may_change(run, break_after, whole: bytes, tmp_path: Path):
     break_after(4)
-    run("--rank", 1, "--world", 2)
+    run("--rank", 1, "--world", 2, own_shards=True)
     for rank in range(3):
         assert run("--rank", rank, "--world", 3).code == 0
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
