@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spectr_export.build import build
 from spectr_export.preparation import BuildOptions
-from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
+from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams, telemetry
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TOKENS = 32
@@ -84,3 +87,62 @@ def test_the_python_of_a_document_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(example, document, "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) >= len(re.findall(r"Request\(\"", example))
+
+
+WATCHED = """
+import os, sys, threading, time
+from spectr_jobs.cli.main import call
+
+found, over = set(), threading.Event()
+
+def watch():
+    while not over.wait(0.002):
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                found.add(os.readlink(f"/proc/self/fd/{number}").partition(":")[0])
+            except OSError:
+                pass
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+code = call(["run", *sys.argv[1:]])
+over.set()
+watcher.join()
+print(code, "socket" in found)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not show a process's files")
+def test_a_run_opens_no_socket_and_leaves_nothing_in_the_home_folder(bundle: Bundle, tmp_path: Path) -> None:
+    home, prompts = tmp_path / "home", tmp_path / "prompts.jsonl"
+    home.mkdir()
+    lines = (EXAMPLES / "prompts.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+    prompts.write_text("\n".join(lines), encoding="utf-8")
+    # Continuous integration is a reason for some libraries to keep quiet, so the process must not know of it.
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    run = [
+        sys.executable,
+        "-c",
+        WATCHED,
+        str(bundle.path),
+        str(prompts),
+        "-o",
+        str(tmp_path / "run"),
+        "--max-tokens",
+        "8",
+    ]
+    ended = subprocess.run(run, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=False)
+    assert ended.stdout == "0 False\n", ended.stderr
+    assert list(home.rglob("*")) == []
+
+
+def test_reports_are_off_unless_the_user_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in telemetry.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    telemetry.turn_off()
+    assert {name: os.environ[name] for name in telemetry.VARIABLES} == {
+        "ORT_DISABLE_TELEMETRY": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }

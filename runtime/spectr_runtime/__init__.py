@@ -29,6 +29,7 @@ The wings, each importing only those below it:
     contract           what the decoder asks of a model
     bundle             the bundle's format, and the weights in it
     backends, errors, files    what every wing may use
+    telemetry                  libraries that report their use are told not to, when this package is imported
 
 Public names are imported when they are first used, so that a command's ``--help`` and its checks of records load no
 torch.
@@ -38,6 +39,8 @@ from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
+
+from spectr_runtime import telemetry
 
 if TYPE_CHECKING:
     from spectr_runtime.bundle import Bundle, Manifest, ModelSpec
@@ -58,6 +61,8 @@ if TYPE_CHECKING:
     )
     from spectr_runtime.speculation.plan import Plan, rule_names
     from spectr_runtime.speculation.timing import Timing
+
+telemetry.turn_off()
 
 _NAMES = {
     "bundle": ("Bundle", "Manifest", "ModelSpec"),

@@ -10,6 +10,8 @@ import pytest
 from jobs_stub import StubDecoder, write_bundle, write_lines
 
 from spectr_jobs.cli import main as cli
+from spectr_jobs.drivers import local
+from spectr_jobs.drivers.shards import left_over
 from spectr_jobs.work import models as seam
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
@@ -34,9 +36,12 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Batch:
-    """Runs ``spectr-batch`` in this process with the stub decoder; keywords go to the decoder."""
+    """Runs ``spectr-batch`` in this process with the stub decoder; keywords go to the decoder.
 
-    def run(*arguments: object, stop: Stop | None = None, **options: Any) -> Result:
+    With ``own_shards`` a rank leaves the shards of others alone, as if others were at work on them.
+    """
+
+    def run(*arguments: object, stop: Stop | None = None, own_shards: bool = False, **options: Any) -> Result:
         opened: list[StubDecoder] = []
 
         def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> StubDecoder:
@@ -44,6 +49,7 @@ def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
             return opened[-1]
 
         monkeypatch.setattr(seam, "open_decoder", open_decoder)
+        monkeypatch.setattr(local, "left_over", (lambda run: iter(())) if own_shards else left_over)
         capsys.readouterr()
         code = cli.call([str(argument) for argument in arguments], stop)
         captured = capsys.readouterr()

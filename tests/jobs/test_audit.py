@@ -104,7 +104,7 @@ def test_every_row_is_drawn_equally_often_whatever_its_length(run_dir: Path):
 
 
 def test_an_incomplete_run_can_be_audited(batch, bundle: Path, prompts: Path, tmp_path: Path, open_scorer: Opened):
-    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 5, "--rank", 1, "--world", 2)
+    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 5, "--rank", 1, "--world", 2, own_shards=True)
     open_scorer()
     assert "10 of 10 rows" in batch("audit", tmp_path / "run").err
     assert not (tmp_path / "run" / "summary.json").exists()

@@ -54,6 +54,15 @@ def test_what_is_shown_can_be_given_back_as_a_file(batch, shown, tmp_path: Path)
         ("[walk]\nseed = 1\n", "got walk, allowed is one table [run]"),
         ("run = 1\n", "got int, allowed is one table [run]"),
         ("[run", "is not TOML"),
+        ("[run]\nbatch-size = 2.5\n", "spectr.toml: batch-size: got 2.5, allowed is an integer."),
+        ("[run]\nbatch-size = true\n", "spectr.toml: batch-size: got true, allowed is an integer."),
+        ('[run]\nbatch-size = "2"\n', 'spectr.toml: batch-size: got "2", allowed is an integer.'),
+        ("[run]\ntop-p = false\n", "spectr.toml: top-p: got false, allowed is a number."),
+        ('[run]\nretry-errors = "no"\n', 'spectr.toml: retry-errors: got "no", allowed is true or false.'),
+        ("[run]\nretry-errors = 1\n", "spectr.toml: retry-errors: got 1, allowed is true or false."),
+        ("[run]\ndevice = 1\n", "spectr.toml: device: got 1, allowed is a text."),
+        ("[run]\ntime-limit = true\n", "spectr.toml: time-limit: got true, allowed is a text."),
+        ('[run]\ncolumn = "prompt=text"\n', 'spectr.toml: column: got "prompt=text", allowed is a list.'),
         ("[run]\nbatch-size = 0\n", "Invalid value for '--batch-size': 0 is not in the range x>=1"),
     ],
 )
@@ -63,6 +72,33 @@ def test_a_wrong_file_is_refused(batch, tmp_path: Path, content: str, message: s
     result = batch("run", "b", "i", "-o", "run", "--config", file)
     assert result.code == 2
     assert message in " ".join(result.err.split())
+
+
+def test_types_of_toml_and_a_byte_order_mark_are_read(shown, tmp_path: Path):
+    (tmp_path / "spectr.toml").write_bytes(
+        b"\xef\xbb\xbf[run]\r\nbatch-size = 2\r\ntop-p = 1\r\ntime-limit = 60\r\ndate = 2024-02-29\r\n"
+        b'column = ["prompt=text"]\r\nretry-errors = true\r\n'
+    )
+    values = shown("--config", tmp_path / "spectr.toml")
+    assert [values[name] for name in ("batch-size", "top-p", "time-limit", "date", "column", "retry-errors")] == [
+        2,
+        1.0,
+        60.0,
+        "2024-02-29",
+        [["prompt", "text"]],
+        True,
+    ]
+
+
+def test_a_variable_that_is_no_option_is_told(batch, monkeypatch: pytest.MonkeyPatch):
+    for name in ("SPECTR_BATCHSIZE", "SPECTR_BATCH_SIZE", "SPECTR_CONFIG", "SPECTRE", "SPECTR_OUTPUT"):
+        monkeypatch.setenv(name, "")
+    result = batch("run", "b", "i", "-o", "run", "--print-config")
+    assert result.code == 0
+    assert result.err == (
+        "spectr-batch: warning: SPECTR_BATCHSIZE is set, but there is no option of that name; "
+        "see `spectr-batch run --help`\n"
+    )
 
 
 @pytest.mark.parametrize(

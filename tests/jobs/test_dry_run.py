@@ -78,7 +78,7 @@ def test_in_a_run_directory_it_tells_what_is_left(run, batch, bundle: Path, tmp_
     records = [{"id": n, "prompt": "four", "max_tokens": 5} for n in range(50)]
     path = str(write_lines(tmp_path / "in.jsonl", records))
     plain = ("run", bundle, path, "-o", tmp_path / "run", "--shard-size", 20)
-    batch(*plain, "--rank", 0, "--world", 2)
+    batch(*plain, "--rank", 0, "--world", 2, own_shards=True)
     before = sorted(tmp_path.rglob("*"))
     result = run(path, "--shard-size", 20, pause=0.001)
     lines = lines_of(result)

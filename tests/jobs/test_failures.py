@@ -123,7 +123,7 @@ def without_privileges() -> None:
 @forks
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 def test_a_folder_that_may_not_be_written_is_named(batch, command, whole: bytes, tmp_path: Path):
-    batch(*command, "--rank", 1, "--world", 2)
+    batch(*command, "--rank", 1, "--world", 2, own_shards=True)
     shards, locked = tmp_path / "run" / "shards", tmp_path / "locked"
     locked.mkdir()
     try:
@@ -207,7 +207,7 @@ def test_nothing_depends_on_a_clock_that_jumps(
     chance = random.Random(0)
     monkeypatch.setattr(time, "time", lambda: chance.uniform(0, 2e9))
     monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
-    assert batch(*command, "--rank", 1, "--world", 2, pause=0.002).code == 0
+    assert batch(*command, "--rank", 1, "--world", 2, own_shards=True, pause=0.002).code == 0
     assert batch(*command, pause=0.002).code == 0
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
     assert batch("verify", "run").code == 0
@@ -221,7 +221,7 @@ def test_nothing_depends_on_a_clock_that_jumps(
 
 
 def test_torn_ends_of_every_journal_are_mended(batch, command, whole: bytes, tmp_path: Path):
-    batch(*command, "--rank", 1, "--world", 2)
+    batch(*command, "--rank", 1, "--world", 2, own_shards=True)
     torn = tmp_path / "run" / "shards" / "00000"
     torn.mkdir()
     lines = whole.splitlines(keepends=True)[:6]

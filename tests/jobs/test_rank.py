@@ -32,6 +32,8 @@ SKYPILOT = {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2"}
         (None, None, STEP | {"SLURM_STEP_NUM_TASKS": "2"}, Rank(1, 2, "SLURM_PROCID")),
         (None, 8, KUBERNETES | SKYPILOT, Rank(2, 8, "JOB_COMPLETION_INDEX")),
         (None, None, SKYPILOT, Rank(1, 2, "SKYPILOT_NODE_RANK")),
+        (None, 2, KUBERNETES, Rank(2, 2, "JOB_COMPLETION_INDEX")),
+        (None, None, ARRAY | {"SLURM_ARRAY_TASK_ID": "30"}, Rank(13, 4, "SLURM_ARRAY_TASK_ID")),
         (None, None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Rank(0, 1, "default")),
     ],
 )
@@ -46,12 +48,10 @@ def test_the_first_that_tells_a_rank_wins(
     [
         (1, None, {}, "--rank came without --world"),
         (None, 3, {}, "--world 3 came without --rank"),
-        (3, 3, {}, r"Rank 3 of 3 \(set by --rank and --world\)"),
         (None, None, KUBERNETES, "Set SPECTR_WORLD"),
-        (None, 2, KUBERNETES, "Rank 2 of 2"),
         (None, None, SKYPILOT | {"SKYPILOT_NUM_NODES": "two"}, "SKYPILOT_NUM_NODES is 'two'"),
         (None, None, {"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_MIN is None"),
-        (None, None, ARRAY | {"SLURM_ARRAY_TASK_ID": "30"}, "Rank 13 of 4"),
+        (0, 0, {}, r"Rank 0 of 0 \(set by --rank and --world\); allowed are ranks from 0, of at least 1."),
     ],
 )
 def test_half_a_rank_is_refused(rank: int | None, world: int | None, environment: dict[str, str], message: str):
@@ -63,6 +63,11 @@ def test_half_a_rank_is_refused(rank: int | None, world: int | None, environment
 def test_ranks_share_out_every_shard_once(world: int):
     taken = [shard for index in range(world) for shard in Rank(index, world, "test").shards(10)]
     assert sorted(taken) == list(range(10))
+
+
+@pytest.mark.parametrize(("index", "first"), [(0, 0), (3, 0), (7, 1), (13, 1)])
+def test_a_rank_outside_its_world_begins_with_the_shards_of_one_inside(index: int, first: int):
+    assert Rank(index, 3, "test").shards(10) == range(first, 10, 3)
 
 
 def test_ranks_may_begin_a_run_at_the_same_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

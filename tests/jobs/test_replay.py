@@ -104,7 +104,7 @@ def test_a_run_that_does_not_tell_how_it_decoded_is_refused(batch, run_dir: Path
 
 
 def test_a_record_without_a_row_is_refused(batch, bundle: Path, prompts: Path, tmp_path: Path):
-    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 5, "--rank", 0, "--world", 2)
+    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 5, "--rank", 0, "--world", 2, own_shards=True)
     result = batch("replay", tmp_path / "run", "--id", "row-5")
     assert (result.code, "has no row in" in result.err) == (2, True)
 

@@ -51,7 +51,7 @@ def test_failures_are_counted_by_their_code_and_shown_as_text(run_dir: Path):
 
 
 def test_an_incomplete_run_has_a_report_too(batch, bundle: Path, prompts: Path, tmp_path: Path):
-    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2)
+    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2, own_shards=True)
     assert "8 of 20 records so far" in module.page(RunDirectory.open(tmp_path / "run"))
 
 
@@ -74,7 +74,21 @@ def test_interruptions_are_marked_and_told(batch, bundle: Path, prompts: Path, t
         )
         return module.page(run)
 
-    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2, pause=0.002)
+    batch(
+        "run",
+        bundle,
+        prompts,
+        "-o",
+        tmp_path / "run",
+        "--shard-size",
+        8,
+        "--rank",
+        1,
+        "--world",
+        2,
+        own_shards=True,
+        pause=0.002,
+    )
     run = RunDirectory.open(tmp_path / "run")
     assert 'stroke-dasharray="4 3"' not in end(run, "done")
     for reason, shown in (("SIGTERM", "SIGTERM"), (None, "killed or running")):

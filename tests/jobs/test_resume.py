@@ -11,7 +11,7 @@ import pytest
 from jobs_stub import read_lines, write_bundle, write_lines
 
 from spectr_jobs.run_directory.lock import held
-from spectr_jobs.work.stop import Stop
+from spectr_jobs.work.stop import SIGNALS, Stop
 from spectr_runtime import EngineError
 
 
@@ -155,7 +155,7 @@ def test_ranks_share_the_shards_and_the_last_one_merges(
     done = 0
     for rank, world in worlds:
         assert merged.exists() is (done == 20)
-        result = run("--rank", rank, "--world", world)
+        result = run("--rank", rank, "--world", world, own_shards=True)
         assert result.code == 0
         done += result.decoder.finished if result.decoder else 0
         if done < 20:
@@ -166,7 +166,7 @@ def test_ranks_share_the_shards_and_the_last_one_merges(
 
 def test_the_number_of_ranks_may_change(run, break_after, whole: bytes, tmp_path: Path):
     break_after(4)
-    run("--rank", 1, "--world", 2)
+    run("--rank", 1, "--world", 2, own_shards=True)
     for rank in range(3):
         assert run("--rank", rank, "--world", 3).code == 0
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
@@ -203,7 +203,7 @@ def test_a_foreign_row_is_not_merged(run, break_after, tmp_path: Path):
 @pytest.fixture
 def signals():
     """Restores what ``Stop.install`` replaces."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)
+    numbers = (*SIGNALS, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -217,7 +217,7 @@ def signal_after(after_rows, signals: None) -> Callable[[signal.Signals, int], N
     return lambda number, rows: after_rows(rows, lambda: os.kill(os.getpid(), number))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_lets_the_rows_in_flight_finish_and_ends_with_75(
     run, signal_after, whole: bytes, tmp_path: Path, number: signal.Signals
 ):
@@ -230,6 +230,26 @@ def test_a_signal_lets_the_rows_in_flight_finish_and_ends_with_75(
     assert f"stopped by {number.name} after {result.decoder.finished} rows. Run the same command again" in result.err
     assert run().code == 0
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
+def test_a_signal_that_comes_several_times_by_itself_is_one_signal(run, signals: None, after_rows, number: int):
+    stop = Stop()
+    stop.install()
+    after_rows(5, lambda: [os.kill(os.getpid(), number) for _ in range(3)])
+    result = run(stop=stop)
+    assert result.code == 75
+    assert result.decoder.finished == result.decoder.pulled < 20
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(run, signals: None, after_rows, number: int):
+    signal.signal(number, signal.SIG_IGN)
+    stop = Stop()
+    stop.install()
+    stop.install()  # as after a library has installed its own handlers
+    after_rows(5, lambda: os.kill(os.getpid(), number))
+    assert run(stop=stop).code == 0
 
 
 def test_rows_that_take_too_long_to_drain_are_given_up(run, signal_after, whole: bytes, tmp_path: Path):
@@ -250,6 +270,16 @@ def test_a_time_limit_stops_ahead_of_it(run, signals: None, whole: bytes, tmp_pa
     assert rows_on_disk(tmp_path / "run") < 20
     assert run().code == 0
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("limit", "drain", "shown"), [("15s", "20s", "15.0 s"), ("20", "20", "20.0 s"), ("0s", "0", "0.0 s")]
+)
+def test_a_time_limit_that_is_not_longer_than_the_drain_is_refused(run, limit: str, drain: str, shown: str):
+    result = run("--time-limit", limit, "--drain-timeout", drain)
+    assert (result.code, result.decoder) == (2, None)
+    assert f"--time-limit is {shown}, but rows in flight get " in result.err
+    assert "allowed is a longer limit. Raise --time-limit, or lower --drain-timeout." in result.err
 
 
 def test_a_signal_before_decoding_ends_the_command_at_once(

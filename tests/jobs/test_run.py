@@ -289,8 +289,9 @@ def test_the_bar_fits_into_the_terminal(monkeypatch: pytest.MonkeyPatch, columns
 
 
 def test_the_summary_of_ranks_tells_the_time_in_which_any_decoded(batch, bundle: Path, prompts: Path, run_dir: Path):
+    ranks = ("run", bundle, prompts, "-o", run_dir, "--shard-size", 6, "--world", 2)
     for rank in range(2):
-        batch("run", bundle, prompts, "-o", run_dir, "--shard-size", 6, "--rank", rank, "--world", 2, pause=0.002)
+        batch(*ranks, "--rank", rank, own_shards=True, pause=0.002)
     (first, second) = (read_lines(path) for path in sorted((run_dir / "sessions").iterdir()))
     for events in (first, second):
         events[0]["time"] = 1000.0 + (events is second) * 3.0

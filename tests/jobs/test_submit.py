@@ -127,6 +127,90 @@ def test_the_command_of_the_run_is_checked(
     assert message in result.err
 
 
+ARRAY = ("slurm", "--ranks", 3, "--time", "1h")
+JOB = ("kubernetes", "--ranks", 3, "--image", "r/s:1", "--claim", "work")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((*ARRAY, "--name", "my job"), "--name is 'my job'; allowed is up to 200 letters, digits, dots, - and _,"),
+        ((*ARRAY, "--name", "a/b"), "--name is 'a/b'; allowed is up to 200 letters"),
+        ((*ARRAY, "--name", "a%j"), "--name is 'a%j'; allowed is up to 200 letters"),
+        ((*ARRAY, "--name", "x\n#SBATCH --uid=0"), "--name is 'x\\n#SBATCH --uid=0'; allowed is up to 200 letters"),
+        ((*ARRAY, "--name", ""), "--name is ''; allowed is up to 200 letters"),
+        ((*ARRAY, "--partition", "a b"), "--partition is 'a b'; allowed is a partition, or several with commas"),
+        (
+            (*ARRAY, "--memory", "64GB"),
+            "--memory is '64GB'; allowed is a number of megabytes, or one with K, M, G or T",
+        ),
+        (
+            ("slurm", "--ranks", 3, "--time", "70s"),
+            "--time is 1 min 10 s, but a task is warned 1 min 10 s before that; allowed is a longer time. "
+            "Raise --time, or lower --drain-timeout.",
+        ),
+        (("slurm", "--ranks", 3, "--time", "0s"), "--time is 0.0 s, but a task is warned 1 min 10 s before that;"),
+        ((*ARRAY, "--to", "none/there/s"), "--to none/there/s: there is no folder none/there."),
+        ((*JOB, "--name", "My_Job"), "--name is 'My_Job'; allowed is up to 61 small letters, digits and -,"),
+        ((*JOB, "--name", "x" * 62), f"--name is '{'x' * 62}'; allowed is up to 61 small letters, digits and -,"),
+        (
+            (*JOB, "--name", "-x"),
+            "--name is '-x'; allowed is up to 61 small letters, digits and -, first and last no -.",
+        ),
+        ((*JOB, "--name", ""), "--name is ''; allowed is up to 61 small letters"),
+        ((*JOB, "--name", 'a: b"c'), """--name is 'a: b"c'; allowed is up to 61 small letters"""),
+        ((*JOB, "--memory", "64GB"), "--memory is '64GB'; allowed is an amount such as 64Gi or 64G."),
+        ((*JOB, "--memory", "lots"), "--memory is 'lots'; allowed is an amount such as 64Gi or 64G."),
+        ((*JOB, "--mount", "work"), "--mount is 'work'; allowed is an absolute path without a colon."),
+        ((*JOB, "--claim", "My Claim"), "--claim is 'My Claim'; allowed is the name of a volume claim."),
+        ((*JOB, "--ranks", 100_001), "--ranks is 100001; allowed are up to 100000 indices of a job."),
+    ],
+)
+def test_what_the_queue_would_not_take_is_refused(
+    batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...], message: str
+):
+    monkeypatch.chdir(tmp_path)
+    result = batch("submit", *options, *RUN)
+    assert (result.code, list(tmp_path.iterdir())) == (2, [])
+    assert message in result.err
+
+
+@pytest.mark.parametrize("name", ["x" * 61, "a-1", "7"])
+def test_the_longest_name_of_a_kubernetes_job_is_taken(submitted, name: str):
+    assert kubernetes_job(submitted, "--name", name)["metadata"]["name"] == name
+
+
+def test_a_folder_with_blanks_is_quoted_as_sbatch_reads_it(batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "my dir #1"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert batch("submit", *ARRAY, "--partition", "gpu,cpu", "--to", "job", *RUN).code == 0
+    options = slurm_options((folder / "job").read_text())
+    assert options["chdir"] == f'"{folder}"'
+    assert options["partition"] == "gpu,cpu"
+
+
+def test_a_folder_that_sbatch_cannot_be_told_is_refused(batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / 'a"b'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    result = batch("submit", *ARRAY, *RUN)
+    assert result.code == 2
+    assert "has a quote, a backslash or a line break in its name, which sbatch cannot be told." in result.err
+
+
+def test_a_bundle_and_inputs_that_are_not_here_are_told(batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").touch()
+    run = ("--", "bundle", "in.jsonl", "*.jsonl", "s3://bucket/in.jsonl", "none*.jsonl", "-o", "run")
+    result = batch("submit", *ARRAY, *run)
+    assert result.code == 0
+    assert result.err.splitlines()[:-1] == [
+        f"spectr-batch: warning: there is no {name} here; the machines of the queue must have it under this path"
+        for name in ("bundle", "none*.jsonl")
+    ]
+
+
 def test_a_script_that_was_edited_is_not_overwritten(batch, submitted, tmp_path: Path):
     text = submitted("slurm", "--time", "1h")
     assert submitted("slurm", "--time", "1h") == text
@@ -138,4 +222,4 @@ def test_a_script_that_was_edited_is_not_overwritten(batch, submitted, tmp_path:
 def test_how_to_start_is_told(batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     result = batch("submit", "slurm", "--ranks", 3, "--time", "1h", *RUN)
-    assert result.err == "spectr-batch: wrote spectr.sbatch; start it with: sbatch spectr.sbatch\n"
+    assert result.err.endswith("spectr-batch: wrote spectr.sbatch; start it with: sbatch spectr.sbatch\n")

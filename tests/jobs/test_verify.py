@@ -20,7 +20,7 @@ def test_a_complete_run_is_sound(batch, run_dir: Path):
 
 
 def test_a_run_that_was_interrupted_is_incomplete(batch, bundle: Path, prompts: Path, tmp_path: Path):
-    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2)
+    batch("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 8, "--rank", 1, "--world", 2, own_shards=True)
     result = batch("verify", tmp_path / "run")
     assert result.code == 75
     assert "is incomplete: of 20 records 8 completed, 0 failed, 12 to be decoded" in result.err

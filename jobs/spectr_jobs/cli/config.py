@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from spectr_jobs.cli.options import Day, Duration
+from spectr_jobs.console import say
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 ACTIONS = ("print_config", "dry_run")  # options with which the command decodes nothing
 _SOURCES = {
@@ -44,7 +47,7 @@ def _read(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
     if value is None:
         return
     try:
-        tables = tomllib.loads(value.read_text(encoding="utf-8"))
+        tables = tomllib.loads(value.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{value} is not TOML: {error}.", ctx, param) from error
     name = ctx.info_name or ""
@@ -63,7 +66,39 @@ def _options(ctx: click.Context, param: click.Parameter, file: Path, table: Mapp
         if name is None:
             raise click.BadParameter(f"{file}: got {key}, allowed are {', '.join(known)}.", ctx, param)
         values[name] = item
+    for option in _configurable(ctx):
+        if option.name in values and not _fits(option, values[option.name]):
+            got = json.dumps(values[option.name], default=str)
+            raise click.BadParameter(f"{file}: {_name(option)}: got {got}, allowed is {_words(option)}.", ctx, param)
     return values
+
+
+def _fits(option: click.Option, value: Any) -> bool:
+    """Return whether a value of TOML has the type of an option; click itself would turn 2.5 and true into integers."""
+    if option.multiple:
+        return isinstance(value, list)
+    if option.is_flag or isinstance(value, bool):
+        return option.is_flag and isinstance(value, bool)
+    if isinstance(option.type, click.types.IntParamType):
+        return isinstance(value, int)
+    if isinstance(option.type, click.types.FloatParamType):
+        return isinstance(value, int | float)
+    return isinstance(value, str) or isinstance(option.type, Duration | Day)
+
+
+def _words(option: click.Option) -> str:
+    if option.multiple:
+        return "a list"
+    kind = "boolean" if option.is_flag else option.type.name.partition(" ")[0]
+    return {"boolean": "true or false", "integer": "an integer", "float": "a number"}.get(kind, "a text")
+
+
+def tell_unknown_variables(ctx: click.Context, environment: Mapping[str, str]) -> None:
+    """Tell the user of variables that look like options of a command and are none."""
+    prefix = f"{ctx.auto_envvar_prefix}_"
+    known = {f"{prefix}{(param.name or '').upper()}" for param in ctx.command.params}
+    for name in sorted(name for name in environment if name.startswith(prefix) and name not in known):
+        say(f"warning: {name} is set, but there is no option of that name; see `spectr-batch run --help`")
 
 
 def _configurable(ctx: click.Context) -> list[click.Option]:

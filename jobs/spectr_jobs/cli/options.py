@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spectr_jobs.clock import parse_duration
+from spectr_jobs.clock import parse_duration, show_duration
 from spectr_runtime.errors import RequestError, UsageError
 from spectr_runtime.rows.request import SamplingParams
 
@@ -66,6 +66,7 @@ class RunOptions:
         Raises:
             UsageError: Two values exclude each other, or a value is out of range.
         """
+        self.refuse_short_time()
         sampling = self.sampling()  # refused before torch is loaded, which takes seconds
         plan = self.choose_plan()
         from spectr_jobs.commands.job import Job
@@ -110,6 +111,19 @@ class RunOptions:
         except RequestError as error:
             option = (error.param or "").replace("_", "-")
             raise UsageError(f"--{option}: {error.message}") from error
+
+    def refuse_short_time(self) -> None:
+        """Refuse a time limit that leaves no time to decode before the drain.
+
+        Raises:
+            UsageError: The limit is not longer than the drain.
+        """
+        if self.time_limit is not None and self.time_limit <= self.drain_timeout:
+            raise UsageError(
+                f"--time-limit is {show_duration(self.time_limit)}, but rows in flight get "
+                f"{show_duration(self.drain_timeout)} of it to finish; allowed is a longer limit.",
+                hint="Raise --time-limit, or lower --drain-timeout.",
+            )
 
     def refuse_two_plans(self) -> None:
         """Refuse a plan beside the options of a fixed plan.

@@ -168,6 +168,7 @@ def run(ctx: click.Context, /, **values: Any) -> int:
     output.
     """
     options = RunOptions(**values)
+    config.tell_unknown_variables(ctx, os.environ)
     if options.print_config:
         click.echo(config.render(ctx))
         return 0
@@ -180,4 +181,4 @@ def run(ctx: click.Context, /, **values: Any) -> int:
     from spectr_jobs.drivers.local import Local
 
     stop.arm(options.drain_timeout, options.time_limit)
-    return start(job, Local(rank), stop)
+    return start(job, Local(rank, shared=job.mirror is None), stop)

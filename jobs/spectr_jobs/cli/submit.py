@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from spectr_jobs.cli.config import ACTIONS
 from spectr_jobs.cli.options import Duration, RunOptions
 from spectr_jobs.cli.run import run
 from spectr_jobs.console import say
+from spectr_jobs.inputs.stores import is_remote
 from spectr_jobs.queues import kubernetes as kubernetes_job
 from spectr_jobs.queues import slurm as slurm_array
 from spectr_jobs.queues.submission import Submission
@@ -170,6 +172,7 @@ def ray(ctx: click.Context, /, arguments: tuple[str, ...], address: str, ranks: 
 
 def _submission(program: str, arguments: Sequence[str], resources: Mapping[str, Any]) -> Submission:
     options = _checked(arguments)
+    _tell_missing(options)
     return Submission((program, "run", *arguments), options.drain_timeout, **resources)
 
 
@@ -196,11 +199,22 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
         if getattr(options, name):
             raise click.UsageError(f"--{name.replace('_', '-')} decodes nothing; give it to `spectr-batch run`.")
     options.sampling()
+    options.refuse_short_time()
     options.refuse_two_plans()
     return options
 
 
+def _tell_missing(options: RunOptions) -> None:
+    """Tell the user of a bundle and of inputs that do not exist here; they may on the machines of the queue."""
+    names = (str(options.bundle), *options.inputs)
+    for name in names:
+        if not is_remote(name) and not Path(name).exists() and not glob.glob(name, recursive=True):
+            say(f"warning: there is no {name} here; the machines of the queue must have it under this path")
+
+
 def _write(to: Path, text: str, start: str) -> None:
+    if not to.parent.is_dir():
+        raise click.UsageError(f"--to {to}: there is no folder {to.parent}.")
     if to.exists() and to.read_text(encoding="utf-8") != text:
         raise click.UsageError(f"{to} exists with other content. Remove it, or name another file with --to.")
     to.write_text(text, encoding="utf-8")

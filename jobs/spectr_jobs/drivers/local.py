@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from spectr_jobs.drivers.rank import Rank
-from spectr_jobs.drivers.shards import announce, check_finished, session_facts, unsealed
+from spectr_jobs.drivers.shards import announce, check_finished, is_takeable, left_over, session_facts, unsealed
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work import models
 from spectr_jobs.work.progress import Progress
@@ -20,25 +22,44 @@ from spectr_runtime.bundle import Bundle
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Local:
-    """The driver that decodes the shards of a rank in this process.
+    """The driver that decodes shards in this process: first those of its rank, then what other ranks leave.
 
     Attributes:
         rank: The rank.
+        shared: Whether other ranks see the run directory. If not, each keeps to its own shards.
     """
 
     rank: Rank
+    shared: bool = True
 
     def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
-        """Decode the shards of the rank that are not sealed; see ``Driver.decode``."""
+        """Decode the shards of the rank that are not sealed, then those that others leave; see ``Driver.decode``."""
         mine = self.rank.shards(len(run.shards))
-        if not (left := unsealed(run, mine)):
+        progress = Progress(sys.stderr, sum(map(run.manifest.size_of, mine)))
+        shards = self._shards(run, mine, progress)
+        if (first := next(shards, None)) is None:
             return
+        run.summary.unlink(missing_ok=True)  # what an earlier session wrote is no longer true
         decoder = models.open_decoder(bundle, setup, seed=run.manifest.terms.seed, date=run.manifest.date)
-        total, remaining = (sum(map(run.manifest.size_of, some)) for some in (mine, left))
-        progress = Progress(sys.stderr, total)
-        progress.skip(total - remaining)
-        announce(run, setup, remaining, str(self.rank) if self.rank.world > 1 else "")
+        left = sum(run.manifest.size_of(number) for number in {first, *mine} if not run.is_sealed(number))
+        progress.skip(progress.total - left)
+        announce(run, setup, left, str(self.rank) if self.rank.world > 1 else "")
         facts = session_facts(setup, self.rank.index, self.rank.world)
         session = Session(run.sessions, facts, progress, decoder, echo)
-        busy = decode_shards(run, decoder, left, session, stop)
-        check_finished(run, busy, stop, session.tally.rows + session.tally.failed)
+        busy = decode_shards(run, decoder, itertools.chain([first], shards), session, stop)
+        check_finished(run, () if self._helps else busy, stop, session.tally.rows + session.tally.failed)
+
+    @property
+    def _helps(self) -> bool:
+        """Whether the process takes shards of others. Alone it has all of them, and waits for nobody."""
+        return self.shared and self.rank.world > 1
+
+    def _shards(self, run: RunDirectory, mine: range, progress: Progress) -> Iterator[int]:
+        if not self._helps:
+            yield from unsealed(run, mine)
+            return
+        yield from (number for number in mine if is_takeable(run, number))
+        for number in left_over(run):
+            if number not in mine:
+                progress.extend(run.manifest.size_of(number))
+            yield number

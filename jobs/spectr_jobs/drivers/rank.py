@@ -14,14 +14,17 @@ Environment = Mapping[str, str]
 class Rank:
     """One of several processes at work on a run.
 
+    A rank says with which shards a process begins. It is no assignment: a process that has done its own takes what the
+    others leave, so any ranks of a world finish a run.
+
     Attributes:
-        index: Index of the rank, from 0.
+        index: Index of the rank, from 0. One outside the world begins where the index modulo the world does.
         world: Number of ranks. It may differ each time that the run is continued, since the files of the run say what
             is done, and not which rank did it.
         source: The option or the variable that set the rank, for messages.
 
     Raises:
-        UsageError: The index lies outside the world.
+        UsageError: There is no rank in the world, or the index is negative.
     """
 
     index: int
@@ -29,15 +32,15 @@ class Rank:
     source: str
 
     def __post_init__(self) -> None:
-        if self.world < 1 or not 0 <= self.index < self.world:
+        if self.world < 1 or self.index < 0:
             raise UsageError(
-                f"Rank {self.index} of {self.world} (set by {self.source}); allowed are ranks from 0 to world - 1.",
+                f"Rank {self.index} of {self.world} (set by {self.source}); allowed are ranks from 0, of at least 1.",
                 hint="Pass --rank and --world.",
             )
 
     def shards(self, count: int) -> range:
-        """Return the shards of this rank, of so many shards in all: every ``world``-th, from its index on."""
-        return range(self.index, count, self.world)
+        """Return the shards with which this rank begins, of so many in all: every ``world``-th, from its index on."""
+        return range(self.index % self.world, count, self.world)
 
     def __str__(self) -> str:
         return f"rank {self.index} of {self.world} (set by {self.source})"

@@ -63,6 +63,7 @@ class Cluster:
         needs = self._needs(setup)
         if not (left := unsealed(run, run.shards)):
             return
+        run.summary.unlink(missing_ok=True)  # what an earlier session wrote is no longer true
         remaining = sum(map(run.manifest.size_of, left))
         before = run.tally(left)
         progress = Progress(sys.stderr, run.manifest.records)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from spectr_jobs.console import say
 from spectr_jobs.errors import Interrupted
+from spectr_jobs.run_directory import claim
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.lock import is_free
 from spectr_jobs.run_directory.provenance import machine
@@ -18,17 +19,38 @@ from spectr_jobs.work.stop import CONTINUE, Stop
 def unsealed(run: RunDirectory, shards: Iterable[int]) -> list[int]:
     """Return those of some shards that are left to decode.
 
-    If there are any, the summary that an earlier session wrote is removed, since it is no longer true.
-
     Raises:
         Interrupted: Other processes have all of these shards.
     """
     found = [number for number in shards if not run.is_sealed(number)]
-    if found and not any(is_free(run.shard(number)) for number in found):
-        raise Interrupted(f"another process is at work on {run.path}.", hint=f"When it has ended: {CONTINUE}")
-    if found:
-        run.summary.unlink(missing_ok=True)
+    if found and not any(is_takeable(run, number) for number in found):
+        others = {other for number in found if (other := claim.holder(run.shard(number))) is not None}
+        who = f" ({', '.join(map(str, others))})" if others else ""
+        raise Interrupted(f"another process is at work on {run.path}{who}.", hint=f"When it has ended: {CONTINUE}")
     return found
+
+
+def is_takeable(run: RunDirectory, number: int) -> bool:
+    """Return whether a shard is not sealed, and no living process is at work on it."""
+    folder = run.shard(number)
+    return not run.is_sealed(number) and is_free(folder) and claim.holder(folder) is None
+
+
+def left_over(run: RunDirectory) -> Iterator[int]:
+    """Yield the shards that no living process has, until there is none; the caller opens each before it asks for more.
+
+    The last come first, since a slow rank is at work on its first. In the end, processes of other machines that show no
+    sign of life are waited for, until they do or count as dead.
+    """
+    found = True
+    while found:
+        found = False
+        for number in reversed(run.shards):
+            if is_takeable(run, number):
+                found = True
+                yield number
+        if not found and (dead := claim.find_dead(run.shard(number) for number in run.shards)):
+            yield from (number for number in run.shards if run.shard(number) in dead)
 
 
 def session_facts(setup: Setup, rank: int, world: int) -> dict[str, Any]:

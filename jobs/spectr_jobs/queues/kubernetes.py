@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from spectr_jobs.queues.submission import Submission
+from spectr_jobs.queues.submission import Submission, require
+from spectr_runtime.errors import UsageError
 
 MARGIN = 20  # seconds between the end of the drain and the kill, for the last writes
 RETRIES = 10  # failures of one index until it is given up
 CONTAINER = "spectr"
+LONGEST_LABEL = 63  # characters of a pod's name
+MOST_RANKS = 100_000  # indices of a job with a limit of failures per index
 # Exit codes with which another try would end alike: wrong usage, finished with failed records, unusable input.
 FINAL = [2, 3, 42]
 INTERRUPTED = [75]
@@ -23,7 +26,11 @@ def manifest(job: Submission, *, image: str, claim: str, mount: str) -> str:
         image: Container image with spectr in it.
         claim: Volume claim that holds bundle, inputs and run directory.
         mount: Path of the volume in the container, and the command's working directory.
+
+    Raises:
+        UsageError: Kubernetes would not take a value.
     """
+    _check(job, image, claim, mount)
     requests = {"cpu": str(job.cpus)} | ({"memory": job.memory} if job.memory else {})
     limits = {"nvidia.com/gpu": str(job.gpus)} if job.gpus else {}
     container = {
@@ -51,6 +58,19 @@ def manifest(job: Submission, *, image: str, claim: str, mount: str) -> str:
     }
     whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job.name}, "spec": spec}
     return "\n".join([_TITLE.format(name=job.name), *_yaml(whole)]) + "\n"
+
+
+def _check(job: Submission, image: str, claim: str, mount: str) -> None:
+    """Check values by the rules of the API: names by RFC 1123, amounts as quantities, volumes by absolute paths."""
+    longest = LONGEST_LABEL - len(f"-{job.ranks - 1}")  # a pod is called by the job's name and its index
+    name = rf"(?=.{{1,{longest}}}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+    require("--name", job.name, name, f"up to {longest} small letters, digits and -, first and last no -")
+    require("--memory", job.memory, r"\d+(\.\d+)?([KMGTPE]i|[kMGTPE])?", "an amount such as 64Gi or 64G")
+    require("--claim", claim, r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "the name of a volume claim")
+    require("--image", image, r"[^\s]+", "the name of an image")
+    require("--mount", mount, r"/[^:]*", "an absolute path without a colon")
+    if job.ranks > MOST_RANKS:
+        raise UsageError(f"--ranks is {job.ranks}; allowed are up to {MOST_RANKS} indices of a job.")
 
 
 _TITLE = """\

@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spectr_jobs.queues.submission import Submission
+from spectr_jobs.clock import show_duration
+from spectr_jobs.queues.submission import Submission, require
+from spectr_runtime.errors import UsageError
 
 MARGIN = 40  # seconds between the end of the drain and Slurm's kill, for the last writes
 RESTARTS = 100  # a task that is interrupted more often is not queued again and ends with exit code 75
@@ -21,7 +23,25 @@ def script(job: Submission, *, folder: Path, time_limit: float, partition: str |
         time_limit: Seconds of one start of a task.
         partition: Partition of the job; None for the cluster's default.
         setup: Shell commands to run before the command, for instance to activate an environment.
+
+    Raises:
+        UsageError: The time limit leaves no time before the warning, or Slurm would not take a value.
     """
+    require("--name", job.name, r"[\w.\-]{1,200}", "up to 200 letters, digits, dots, - and _, without blanks")
+    require("--partition", partition, r"[\w.\-]+(,[\w.\-]+)*", "a partition, or several with commas between them")
+    require("--memory", job.memory, r"\d+[KMGT]?", "a number of megabytes, or one with K, M, G or T, such as 64G")
+    if set("\"'\\\n") & set(str(folder)):
+        raise UsageError(
+            f"The folder {folder} has a quote, a backslash or a line break in its name, which sbatch cannot be told.",
+            hint="Submit from another folder.",
+        )
+    warning = round(job.drain_timeout) + MARGIN
+    if time_limit <= warning:
+        raise UsageError(
+            f"--time is {show_duration(time_limit)}, but a task is warned {show_duration(warning)} before that; "
+            "allowed is a longer time.",
+            hint="Raise --time, or lower --drain-timeout.",
+        )
     options = {
         "job-name": job.name,
         "array": f"0-{job.ranks - 1}",
@@ -31,8 +51,8 @@ def script(job: Submission, *, folder: Path, time_limit: float, partition: str |
         "mem": job.memory,
         "partition": partition,
         "time": _clock(time_limit),
-        "signal": f"USR1@{round(job.drain_timeout) + MARGIN}",
-        "chdir": shlex.quote(str(folder)),
+        "signal": f"USR1@{warning}",
+        "chdir": f'"{folder}"' if shlex.quote(str(folder)) != str(folder) else folder,
         "output": f"{job.name}-%A_%a.log",
         "open-mode": "append",
         "requeue": "",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+
+from spectr_runtime.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,3 +29,19 @@ class Submission:
     gpus: int
     cpus: int
     memory: str | None
+
+
+def require(option: str, value: str | None, pattern: str, allowed: str) -> None:
+    """Check the value of an option by a rule of the queue; no value is always allowed.
+
+    Args:
+        option: The option, for the message.
+        value: Its value.
+        pattern: A regular expression of the values that the queue takes.
+        allowed: The same in words.
+
+    Raises:
+        UsageError: The value breaks the rule.
+    """
+    if value is not None and not re.fullmatch(pattern, value, re.ASCII):
+        raise UsageError(f"{option} is {value!r}; allowed is {allowed}.")

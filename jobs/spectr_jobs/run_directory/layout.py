@@ -7,6 +7,7 @@
                                                  then with --compress as .jsonl.zst, like the merged files
     RUN/shards/00012/sealed.json                 the shard's counts and hashes, written when the shard is sealed
     RUN/shards/00012/lock                        locked by the process that decodes the shard
+    RUN/shards/00012/claim.N                     the same process, for processes of other machines; see ``claim``
     RUN/sessions/*.jsonl                         events, one file per process
     RUN/output.jsonl, errors.jsonl               the rows of all shards, in input order, once all are sealed
     RUN/events.jsonl                             the events of all sessions, by time
@@ -18,6 +19,7 @@ The files of the shards decide what is done. The merged files are copies, and ca
 from __future__ import annotations
 
 LOCK = "lock"
+CLAIM = "claim"
 MANIFEST = "manifest.json"
 SHARDS = "shards"
 SEAL = "sealed.json"

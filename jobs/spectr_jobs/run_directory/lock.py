@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from spectr_jobs.console import say
 from spectr_jobs.run_directory.layout import LOCK
+from spectr_runtime.errors import SpectrError
+
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # a file system's ways to say so
 
 
 class Lock:
@@ -33,7 +37,7 @@ class Lock:
 
 
 def is_free(folder: Path) -> bool:
-    """Return whether no process holds the lock of a shard's folder; the folder may not exist yet."""
+    """Return whether no process of this machine holds the lock of a shard's folder; the folder may not exist yet."""
     if not folder.exists():
         return True
     lock = Lock.try_take(folder / LOCK)
@@ -64,7 +68,12 @@ def _lock(path: Path, operation: int) -> Lock | None:
     except BlockingIOError:
         os.close(handle)
         return None
-    except BaseException:
+    except BaseException as error:
         os.close(handle)
+        if isinstance(error, OSError) and error.errno in WITHOUT_LOCKS:
+            raise SpectrError(
+                f"{path} cannot be locked: {error.strerror}.",
+                hint="Take a run directory on a file system with locks; on Lustre, mount it with -o flock.",
+            ) from error
         raise
     return Lock(handle)

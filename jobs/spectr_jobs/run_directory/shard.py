@@ -12,6 +12,7 @@ from pathlib import Path
 from spectr_jobs.records import rows
 from spectr_jobs.records.tally import Tally
 from spectr_jobs.run_directory import journal
+from spectr_jobs.run_directory.claim import Claim
 from spectr_jobs.run_directory.journal import Journal
 from spectr_jobs.run_directory.layout import ERRORS, LOCK, PARTS, SEAL
 from spectr_jobs.run_directory.lock import Lock
@@ -39,8 +40,8 @@ class Shard:
         exhausted: Whether all records were read.
     """
 
-    def __init__(self, folder: Path, lock: Lock, *, packed: bool) -> None:
-        """Open the journals of a locked folder, and read which records are done."""
+    def __init__(self, folder: Path, lock: Lock, claim: Claim, *, packed: bool) -> None:
+        """Open the journals of a locked and claimed folder, and read which records are done."""
         self.folder = folder
         self.tally = Tally()
         self.done: set[str] = set()
@@ -48,6 +49,7 @@ class Shard:
         self.order: list[str] = []
         self.exhausted = False
         self._lock = lock
+        self._claim = claim
         self._packed = packed
         self._output, self._errors = (Journal(folder / name) for name in PARTS)
         self.damaged = self._output.damaged + self._errors.damaged
@@ -69,10 +71,14 @@ class Shard:
         lock = Lock.try_take(folder / LOCK)
         if lock is None:
             return None
-        if (folder / SEAL).exists():
+        claim = None if (folder / SEAL).exists() else Claim.try_take(folder)
+        if claim is not None and (folder / SEAL).exists():  # sealed by another machine in the meantime
+            claim.release(sealed=True)
+            claim = None
+        if claim is None:
             lock.release()
             return None
-        shard = Shard(folder, lock, packed=packed)
+        shard = Shard(folder, lock, claim, packed=packed)
         sync(folder)
         sync(folder.parent)
         return shard
@@ -100,29 +106,36 @@ class Shard:
         self.tally.add(row)
 
     def _commit(self) -> None:
+        self._claim.check()
         self._output.sync()
         self._errors.sync()
         self._uncommitted = 0
         self._committed_at = time.monotonic()
 
     def seal(self) -> None:
-        """Put the rows into input order, write the seal with their counts and hashes, and close the shard."""
+        """Put the rows into input order, write the seal with their counts and hashes, and close the shard.
+
+        Raises:
+            Interrupted: Another process has taken the shard over.
+            SpectrError: A record has no row, or a row no record.
+        """
         self._commit()
         order = {key: index for index, key in enumerate(self.order)}
         plain = [self.folder / name for name in PARTS]
-        for path in plain:
-            if path.stat().st_size:
-                _sort(path, order)
+        found = sum(_sort(path, order) for path in plain if path.stat().st_size)
+        if found != len(order):
+            raise SpectrError(f"{self.folder} holds rows of {found} records, not of {len(order)}.", hint=FOREIGN)
         files = [journal.pack(path) for path in plain] if self._packed else plain
         Seal(len(self.order), self.tally, {path.name: file_sha256(path) for path in files}).write(self.folder)
         for path in plain if self._packed else ():
             path.unlink()
-        self.close()
+        self.close(sealed=True)
 
-    def close(self) -> None:
+    def close(self, *, sealed: bool = False) -> None:
         """Write everything to the disk, close the files, and release the shard for other processes."""
         self._output.close()
         self._errors.close()
+        self._claim.release(sealed=sealed)
         self._lock.release()
 
 
@@ -146,10 +159,13 @@ def reopen(folder: Path) -> int:
     return retryable
 
 
-def _sort(path: Path, order: Mapping[str, int]) -> None:
+def _sort(path: Path, order: Mapping[str, int]) -> int:
     """Sort the lines of a part by the order of their records. If a record has two rows, the first is kept.
 
     Only offsets are kept in memory, and the lines are copied from the old file to the new one.
+
+    Returns:
+        The number of records that have a row.
 
     Raises:
         SpectrError: A row has an id that no record of the shard has.
@@ -170,3 +186,4 @@ def _sort(path: Path, order: Mapping[str, int]) -> None:
                 yield file.read(size)
 
         replace(path, pieces())
+    return len(found)

@@ -25,14 +25,17 @@ UNLIMITED = {"ncols": 1000, "nrows": 1000}
 class Progress:
     """The progress line of a run.
 
+    Attributes:
+        total: Number of records of this process's shards.
+
     Args:
         stream: The stream of the line; a terminal shows the bar.
-        total: Number of records of this process's shards.
+        total: As the attribute.
     """
 
     def __init__(self, stream: TextIO, total: int) -> None:
         self._stream = stream
-        self._total = total
+        self.total = total
         self._skipped = 0
         self._line_due = time.monotonic() + LINE_SECONDS
         self._bar = tqdm(
@@ -47,6 +50,11 @@ class Progress:
             miniters=1,
             **UNLIMITED,
         )
+
+    def extend(self, records: int) -> None:
+        """Count more records that this process decodes."""
+        self.total += records
+        self._bar.total = self.total
 
     def skip(self, records: int) -> None:
         """Count records whose rows were written before the session."""
@@ -76,12 +84,12 @@ class Progress:
     def _parts(self, tally: Tally, seconds: float) -> list[str]:
         """Return the parts of the line, the most important first."""
         done, now_done = self._done(tally), tally.rows + tally.failed
-        parts = [f"{done / self._total:.0%}", f"{done:,}/{self._total:,} rows"]
+        parts = [f"{done / self.total:.0%}", f"{done:,}/{self.total:,} rows"]
         if not now_done or not seconds:
             return [*parts, "starting"]
         if tally.failed:
             parts.append(f"{tally.failed:,} failed")
-        parts.append(f"{show_duration((self._total - done) * seconds / now_done)} left")
+        parts.append(f"{show_duration((self.total - done) * seconds / now_done)} left")
         parts.append(f"{tally.completion_tokens / seconds:,.0f} tokens/s")
         if tally.block_efficiency is not None:
             parts.append(f"block efficiency {tally.block_efficiency:.2f}")

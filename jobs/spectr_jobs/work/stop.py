@@ -1,7 +1,9 @@
 """Stopping: signals and time limits end the work, first gently, then at once.
 
 While rows are decoded, the first signal or the time limit closes the intake: no more records are taken, and the rows in
-flight get some seconds to finish. At any other time, the first signal ends the process; a second signal always does.
+flight get some seconds to finish. At any other time, the first signal ends the process. A second signal always does,
+but for those that nobody repeats on purpose: a terminal that goes away sends SIGHUP several times, and a CPU limit
+SIGXCPU once a second. A signal that was ignored when the process started, as ``nohup`` arranges, stays ignored.
 Every instant is safe to stop at: rows that are written stay, all others are decoded again by the next session.
 """
 
@@ -16,7 +18,8 @@ from types import FrameType
 
 from spectr_jobs.errors import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+REPEATED = (signal.SIGHUP, signal.SIGXCPU)  # come several times by themselves
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *REPEATED)
 
 
 # Signal handlers raise these two wherever the process happens to be, mostly inside a call of a library. The callers of
@@ -37,17 +40,18 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        """Start the clock of the time limit. Signals are not caught before ``install`` is called."""
+        """Start the clock of the time limit, and note which signals are ignored; ``install`` catches the others."""
         self.reason: str | None = None
         self._started = time.monotonic()
         self._drain_timeout = 0.0
         self._gentle = False
         self._signalled = False
+        self._ignored = {number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
 
     def install(self) -> None:
         """Catch the signals with which schedulers and terminals end a process."""
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            signal.signal(number, signal.SIG_IGN if number in self._ignored else self._on_signal)
 
     def arm(self, drain_timeout: float, time_limit: float | None) -> None:
         """Set the times, and start the alarm of the time limit.
@@ -78,6 +82,8 @@ class Stop:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled and number in REPEATED:
+            return
         if self._signalled:
             os._exit(Interrupted.exit_code)
         self._signalled = True
