@@ -150,8 +150,9 @@ def test_an_input_that_vanishes_is_missed_and_may_come_back(
     after_rows(2, lambda: prompts.rename(away))
     result = batch(*command, "--rank", 0, "--world", 2, "--batch-size", 2)
     assert (result.code, result.err.splitlines()[-1]) == (
-        1,
-        f"spectr-batch: error: Input prompts.jsonl is gone. Put it back, then {AGAIN}",
+        65,
+        "spectr-batch: error: Input prompts.jsonl has changed, so shard 1 cannot be decoded: Input prompts.jsonl is "
+        f"gone. 2 more shards could not be decoded. Put it back as it was, then {AGAIN}",
     )
     later = batch(*command)
     assert (later.code, later.err) == (

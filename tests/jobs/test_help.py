@@ -193,7 +193,7 @@ def test_rows_of_two_processes_in_one_journal_are_not_sealed_with_gaps(tmp_path:
 def test_what_is_left_is_looked_for_from_the_end(batch, command, tmp_path: Path):
     batch(*command, "--rank", 0, "--world", 2, own_shards=True)
     run = RunDirectory.open(tmp_path / "run")
-    opened = [Shard.try_open(run.shard(number), packed=False) for number in left_over(run)]
+    opened = [Shard.try_open(run.shard(number), packed=False) for number in left_over(run, ())]
     assert [shard.folder.name for shard in opened if shard is not None] == ["00003", "00001"]
     for shard in opened:
         assert shard is not None

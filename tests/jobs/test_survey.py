@@ -9,7 +9,7 @@ from jobs_stub import write_lines
 from spectr_jobs.errors import InputError
 from spectr_jobs.inputs import survey as module
 from spectr_jobs.inputs.reader import Position
-from spectr_jobs.inputs.sources import resolve
+from spectr_jobs.inputs.sources import Source, resolve
 from spectr_jobs.inputs.survey import Survey, survey
 from spectr_runtime import SamplingParams
 
@@ -27,10 +27,35 @@ def test_shards_start_where_their_first_lines_do(tmp_path: Path):
     a.write_bytes(b'{"prompt":1}\n\n{"prompt":"2"}\n{"prompt":"3"}\n')
     b.write_bytes(b'\n{"prompt":"4"}\n{"prompt":"5"}\n')
     found = look(a, b)
-    assert found.shards == (Position(0, 0, 1), Position(0, 29, 4), Position(1, 16, 3))
+    assert [(shard.start, shard.records) for shard in found.shards] == [
+        (Position(0, 0, 1), 2),
+        (Position(0, 29, 4), 2),
+        (Position(1, 16, 3), 1),
+    ]
     assert (found.records, found.bad) == (5, 1)
     (refusal,) = found.refusals
     assert refusal.startswith("a.jsonl:1: prompt: got 1, allowed a non-empty text")
+
+
+def test_a_shard_ends_early_where_its_lines_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 100)
+    sizes = [20, 20, 20, 20, 200, 20, 90, 20, 20]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f'{{"prompt":"{"x" * (size - 13)}"}}\n' for size in sizes))
+    found = survey([Source(str(path), path.name)], SamplingParams(), shard_size=3, limit=None)
+    assert [shard.records for shard in found.shards] == [3, 1, 1, 1, 1, 2]
+    assert sum(shard.records for shard in found.shards) == found.records == len(sizes)
+
+
+def test_a_stretch_has_a_fingerprint_of_its_lines_alone(tmp_path: Path):
+    def fingerprints(text: str) -> list[str]:
+        (tmp_path / "in.jsonl").write_text(text)
+        return [shard.fingerprint for shard in look(tmp_path / "in.jsonl").shards]
+
+    first = fingerprints('{"prompt":"1"}\n{"prompt":"2"}\n{"prompt":"3"}\n')
+    assert fingerprints('\n{"prompt":"1"}\n{"prompt":"2"}\n\n{"prompt":"3"}') == first
+    assert fingerprints('{"prompt":"1"}\n{"prompt":"4"}\n{"prompt":"3"}\n')[1:] == first[1:]
+    assert len({*first, *fingerprints('{"prompt":"2"}\n{"prompt":"1"}\n{"prompt":"3"}\n')}) == 3
 
 
 def test_records_are_counted_by_shape(tmp_path: Path):

@@ -124,9 +124,10 @@ def _load(job: Job, terms: Terms, inputs: Sequence[Source], found: Survey, run: 
     size = max(COUNTED, 2 * pilot.GENERATIONS * job.setup.batch_size)
     load, generator, done = Load(), random.Random(0), set[str]()
     reader = Reader(inputs, [file.shape for file in found.files], terms.sampling)
-    for index, item in enumerate(reader.read(START, job.limit)):
-        if run is not None and index % job.shard_size == 0:
-            done = run.done(index // job.shard_size)
+    starts = {shard.start: number for number, shard in enumerate(found.shards)}
+    for item in reader.read(START, job.limit):
+        if run is not None and item.position in starts:
+            done = run.done(starts[item.position])
         if isinstance(item.record, Record) and item.record.origin.key not in done:
             load.add(item.record, size, generator)
     generator.shuffle(load.sample)

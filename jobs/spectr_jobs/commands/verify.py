@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from spectr_jobs.console import say
+from spectr_jobs.errors import InputChanged
 from spectr_jobs.records import rows
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
@@ -45,7 +46,11 @@ def verify(run: RunDirectory) -> Verdict:
         return verdict
     reader = ShardReader(run.manifest)
     for number in run.shards:
-        keys = [record.origin.key for record in reader.read(number)]
+        try:
+            keys = [record.origin.key for record in reader.read(number)]
+        except InputChanged as error:
+            verdict.problems.append(str(error))
+            continue
         _check_shard(run.shard(number), keys, sealed=run.is_sealed(number), verdict=verdict)
     if run.summary.exists():
         verdict.problems += [

@@ -16,7 +16,7 @@ from spectr_jobs.work.models import RunDecoder
 from spectr_jobs.work.session import Session
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
-from spectr_jobs.work.worker import decode_shards
+from spectr_jobs.work.worker import Skipped, decode_shards
 from spectr_runtime.bundle import Bundle
 
 REPORT_SECONDS = 0.5  # between two reports to the desk, at least
@@ -85,7 +85,7 @@ class Actor:
         self._folder = folder
         self._desk = desk
 
-    def decode(self, run: RunDirectory, bundle_path: Path, setup: Setup, opener: Opener) -> list[int]:
+    def decode(self, run: RunDirectory, bundle_path: Path, setup: Setup, opener: Opener) -> Skipped:
         """Decode shards until the desk hands out no more.
 
         Args:
@@ -95,14 +95,16 @@ class Actor:
             opener: Loads the models.
 
         Returns:
-            The shards that were skipped because another process has them.
+            The shards that were not decoded.
         """
         os.chdir(self._folder)
         decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed, date=run.manifest.date)
         stop = Stop()
         facts = session_facts(setup, self._number % self._team, self._team)
         session = Session(run.sessions, facts, DeskDisplay(self._report, stop), decoder, None)
-        return decode_shards(run, decoder, self._shards(), session, stop)
+        skipped = Skipped()
+        decode_shards(run, decoder, self._shards(), session, stop, skipped)
+        return skipped
 
     def _shards(self) -> Iterator[int]:
         while (number := self._ask(self._desk.take, self._number)) is not None:

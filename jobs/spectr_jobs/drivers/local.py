@@ -16,7 +16,7 @@ from spectr_jobs.work.progress import Progress
 from spectr_jobs.work.session import Session
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
-from spectr_jobs.work.worker import decode_shards
+from spectr_jobs.work.worker import Skipped, decode_shards
 from spectr_runtime.bundle import Bundle
 
 
@@ -36,7 +36,8 @@ class Local:
         """Decode the shards of the rank that are not sealed, then those that others leave; see ``Driver.decode``."""
         mine = self.rank.shards(len(run.shards))
         progress = Progress(sys.stderr, sum(map(run.manifest.size_of, mine)))
-        shards = self._shards(run, mine, progress)
+        skipped = Skipped()
+        shards = self._shards(run, mine, progress, skipped)
         if (first := next(shards, None)) is None:
             return
         run.summary.unlink(missing_ok=True)  # what an earlier session wrote is no longer true
@@ -46,20 +47,22 @@ class Local:
         announce(run, setup, left, str(self.rank) if self.rank.world > 1 else "")
         facts = session_facts(setup, self.rank.index, self.rank.world)
         session = Session(run.sessions, facts, progress, decoder, echo)
-        busy = decode_shards(run, decoder, itertools.chain([first], shards), session, stop)
-        check_finished(run, () if self._helps else busy, stop, session.tally.rows + session.tally.failed)
+        decode_shards(run, decoder, itertools.chain([first], shards), session, stop, skipped)
+        if self._helps:  # those who have the other shards finish them
+            skipped.busy.clear()
+        check_finished(run, skipped, stop, session.tally.rows + session.tally.failed)
 
     @property
     def _helps(self) -> bool:
         """Whether the process takes shards of others. Alone it has all of them, and waits for nobody."""
         return self.shared and self.rank.world > 1
 
-    def _shards(self, run: RunDirectory, mine: range, progress: Progress) -> Iterator[int]:
+    def _shards(self, run: RunDirectory, mine: range, progress: Progress, skipped: Skipped) -> Iterator[int]:
         if not self._helps:
             yield from unsealed(run, mine)
             return
         yield from (number for number in mine if is_takeable(run, number))
-        for number in left_over(run):
+        for number in left_over(run, skipped.changed):
             if number not in mine:
                 progress.extend(run.manifest.size_of(number))
             yield number

@@ -75,7 +75,7 @@ class Cluster:
                 rows = _oversee(team, progress, stop)
             except ray.exceptions.RayError as error:
                 raise Interrupted(f"Ray failed: {first_line(error).rstrip('.')}.", hint=CONTINUE) from error
-        check_finished(run, team.busy, stop, rows)
+        check_finished(run, team.skipped, stop, rows)
 
     def _needs(self, setup: Setup) -> dict[str, int]:
         """Return the resources that Ray is to reserve for an actor."""

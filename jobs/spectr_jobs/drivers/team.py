@@ -11,6 +11,7 @@ from spectr_jobs.drivers.actor import Actor
 from spectr_jobs.drivers.desk import Desk, DeskState
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work.stop import CONTINUE
+from spectr_jobs.work.worker import Skipped
 from spectr_runtime.errors import EngineError, first_line
 
 LOSSES = 3  # losses per actor that may be an accident, if no shard was sealed between them
@@ -21,7 +22,7 @@ class Team:
     """The actors that decode a run.
 
     Attributes:
-        busy: Shards that were skipped because another process has them.
+        skipped: Shards that were not decoded.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Team:
             needs: Resources that Ray is to reserve for each actor.
             work: The arguments of ``Actor.decode``.
         """
-        self.busy: list[int] = []
+        self.skipped = Skipped()
         self._ray = ray
         self._run = run
         self._shards = shards
@@ -79,7 +80,7 @@ class Team:
         for future in ended:
             number, _ = self._running.pop(future)
             try:
-                self.busy += self._ray.get(future)
+                self.skipped.add(self._ray.get(future))
                 self._ray.get(self._desk.finish.remote(number))
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -32,6 +33,35 @@ class Position:
 
 
 START = Position(0, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive records of the inputs.
+
+    Attributes:
+        start: The start of the first record's line.
+        records: Number of records.
+        fingerprint: Hash of their lines, by which other lines in their place are noticed.
+    """
+
+    start: Position
+    records: int
+    fingerprint: str
+
+
+class Fingerprint:
+    """The hash of lines one after another: BLAKE2b over the length and the bytes of each."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, line: Line) -> None:
+        """Add a line."""
+        self._hash.update(len(line.text).to_bytes(8, "little") + line.text)
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,14 +114,23 @@ class Reader:
             start: The start of a line.
             count: Number of records to read; None for all.
         """
+        for position, line in self.lines(start, count):
+            yield Item(self.parse(position, line), position)
+
+    def lines(self, start: Position, count: int | None) -> Iterator[tuple[Position, Line]]:
+        """Yield the lines of the same records, which ``parse`` turns into records."""
         self._move_to(start)
         for _ in itertools.count() if count is None else range(count):
             if self._next is None:
                 return
-            position, line = self._next
-            location = f"{self._inputs[position.source].label}:{line.number}"
+            found = self._next
             self._advance()
-            yield Item(records.parse(line.text, location, self._shapes[position.source], self._defaults), position)
+            yield found
+
+    def parse(self, position: Position, line: Line) -> Record | BadRecord:
+        """Return the record of a line at a position."""
+        location = f"{self._inputs[position.source].label}:{line.number}"
+        return records.parse(line.text, location, self._shapes[position.source], self._defaults)
 
     def _move_to(self, start: Position) -> None:
         if self._next is None or not self._leads_to(self._next[0], start):

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from spectr_jobs.errors import InputError
+from spectr_jobs.errors import InputChanged, InputError
 from spectr_jobs.inputs import tables
 from spectr_jobs.inputs.compression import Archive, Damaged, decompress, is_compressed, skip
 from spectr_jobs.inputs.expansion import expand
 from spectr_jobs.inputs.stores import filesystem, is_remote, reaching, version
 from spectr_jobs.inputs.tables import is_csv, is_table
-from spectr_runtime.errors import SpectrError, UsageError
+from spectr_runtime.errors import UsageError
 from spectr_runtime.files import file_sha256
 
 LONGEST_LINE = 64 * 2**20  # bytes; a file with a longer line cannot be JSON Lines, and would fill the memory
@@ -148,7 +148,8 @@ def lines(source: Source, offset: int = 0, number: int = 1) -> Iterator[Line]:
 
     Raises:
         InputError: A line is too long to be a record, the file is UTF-16 or UTF-32, or its compression is damaged.
-        SpectrError: The file is gone, or its store cannot be reached.
+        InputChanged: The file is gone.
+        SpectrError: The file's store cannot be reached.
     """
     with _reaching(source):
         yield from _table_lines(source, offset) if is_table(source.path) else _text_lines(source, offset, number)
@@ -168,7 +169,10 @@ def only_forward(source: Source) -> bool:
 
 def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
     with _open(source) as file:
-        skip(file, offset)
+        try:
+            skip(file, offset)
+        except Damaged as error:
+            raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
         while text := _readline(file, source, number):
             if stripped := (_without_bom(source, text) if offset == 0 else text).strip():
                 yield Line(number, offset, stripped)
@@ -205,7 +209,7 @@ def _open_raw(path: str) -> BinaryIO:
         store, inside = _store_of(path)
         return io.BufferedReader(store.open(inside, "rb"))  # the files of fsspec ignore the limit of ``readline``
     except FileNotFoundError as error:
-        raise SpectrError(f"Input {path} is gone.", hint="Put it back, then run the same command again.") from error
+        raise InputChanged(f"Input {path} is gone.", hint="Put it back, then run the same command again.") from error
 
 
 def _readline(file: BinaryIO, source: Source, number: int) -> bytes:

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from spectr_jobs.errors import InputError
 from spectr_jobs.inputs.form import require_lines
-from spectr_jobs.inputs.reader import START, Position, Reader, shape_of
-from spectr_jobs.inputs.sources import Source, fingerprint, stamp
+from spectr_jobs.inputs.reader import START, Fingerprint, Position, Reader, Stretch, shape_of
+from spectr_jobs.inputs.sources import LONGEST_LINE, Line, Source, fingerprint, stamp
 from spectr_jobs.records.record import BadRecord, Origin, Shape
 from spectr_runtime.errors import SpectrError
 from spectr_runtime.rows.request import SamplingParams
 
 SHOWN_REFUSALS = 5
+SHARD_BYTES = LONGEST_LINE  # of the lines of a shard, unless a single line has more
 NO_RECORD = "The input must be JSON Lines, one record per line, or a table, one record per row."
 
 
@@ -65,14 +66,14 @@ class Survey:
 
     Attributes:
         files: The inputs.
-        shards: Position of the first record of every shard.
+        shards: The records of every shard.
         records: Number of records, the bad ones included.
         bad: Number of records that cannot be decoded.
         refusals: Error messages of the first bad records.
     """
 
     files: tuple[InputFile, ...]
-    shards: tuple[Position, ...]
+    shards: tuple[Stretch, ...]
     records: int
     bad: int
     refusals: tuple[str, ...]
@@ -80,6 +81,9 @@ class Survey:
 
 def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: int, limit: int | None) -> Survey:
     """Check all records and cut them into shards.
+
+    A shard ends after so many records, or earlier where its lines would fill the memory, since a worker reads the whole
+    shard before it decodes the first record.
 
     Args:
         inputs: The sources, in order.
@@ -96,20 +100,21 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
         require_lines(source)
     shapes = [shape_of(source) for source in inputs]
     counts: list[dict[Shape, int]] = [{} for _ in inputs]
-    shards: list[Position] = []
+    cutter = _Cutter(shard_size)
     refusals: list[str] = []
     total = bad = 0
     keys = _Keys()
-    for item in Reader(inputs, shapes, defaults).read(START, limit):
-        if total % shard_size == 0:
-            shards.append(item.position)
+    reader = Reader(inputs, shapes, defaults)
+    for position, line in reader.lines(START, limit):
+        cutter.add(position, line)
+        record = reader.parse(position, line)
         total += 1
-        origin, count = item.record.origin, counts[item.position.source]
+        origin, count = record.origin, counts[position.source]
         count[origin.shape] = count.get(origin.shape, 0) + 1
         keys.add(origin.key)
-        if isinstance(item.record, BadRecord):
+        if isinstance(record, BadRecord):
             bad += 1
-            refusals += [str(item.record.error)] if bad <= SHOWN_REFUSALS else []
+            refusals += [str(record.error)] if bad <= SHOWN_REFUSALS else []
     if not total:
         raise InputError(f"{_listed(inputs)}: no record.", hint=NO_RECORD)
     if repeated := keys.repeated():
@@ -120,11 +125,48 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
         if stamp(source) != before:
             message = f"Input {source.path} changed while it was read."
             raise SpectrError(message, hint="Wait until it is complete, then run the same command again.")
-    return Survey(files, tuple(shards), total, bad, tuple(refusals))
+    return Survey(files, tuple(cutter.shards()), total, bad, tuple(refusals))
 
 
 def _listed(inputs: Sequence[Source]) -> str:
     return ", ".join(source.path for source in inputs)
+
+
+class _Cutter:
+    """Cuts lines into shards.
+
+    Args:
+        size: The largest number of records of a shard.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._done: list[Stretch] = []
+        self._start: Position | None = None
+        self._clear()
+
+    def add(self, position: Position, line: Line) -> None:
+        """Add a line, to the shard before it or as the first of a new one."""
+        if self._records == self._size or self._bytes + len(line.text) > SHARD_BYTES:
+            self._cut()
+        if self._start is None:
+            self._start = position
+        self._records += 1
+        self._bytes += len(line.text)
+        self._fingerprint.add(line)
+
+    def shards(self) -> list[Stretch]:
+        """Return all shards."""
+        self._cut()
+        return self._done
+
+    def _cut(self) -> None:
+        if self._start is not None:
+            self._done.append(Stretch(self._start, self._records, str(self._fingerprint)))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._start, self._records, self._bytes, self._fingerprint = None, 0, 0, Fingerprint()
 
 
 class _Keys:

@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from spectr_jobs.inputs.reader import Reader
+from spectr_jobs.errors import InputChanged, InputError
+from spectr_jobs.inputs.reader import Fingerprint, Reader
 from spectr_jobs.inputs.sources import Source
 from spectr_jobs.records.record import BadRecord, Record
 from spectr_jobs.records.rows import key
@@ -29,17 +30,19 @@ from spectr_jobs.run_directory.lock import held
 from spectr_jobs.run_directory.manifest import RunManifest
 from spectr_jobs.run_directory.seal import Seal
 from spectr_jobs.run_directory.sessions import merged_events
-from spectr_runtime.errors import UsageError
+from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.files import replace, replacing
 
+PUT_BACK = "Put it back as it was, then run the same command again."
 _PIECE = 1 << 20  # bytes copied at a time
 
 
 class ShardReader:
     """Reads the records of shards from the inputs.
 
-    Asked for shards in ascending order, it reads an input that cannot be entered in the middle, for instance a
-    compressed file, only once.
+    All lines of a shard are read and compared with the manifest before the first record is given out, so that no record
+    of an input that changed is ever decoded. Asked for shards in ascending order, it reads an input that cannot be
+    entered in the middle, for instance a compressed file, only once.
 
     Args:
         manifest: The manifest, which says where every shard starts.
@@ -47,13 +50,39 @@ class ShardReader:
 
     def __init__(self, manifest: RunManifest) -> None:
         self._manifest = manifest
-        inputs = [file.source for file in manifest.files]
-        self._reader = Reader(inputs, [file.shape for file in manifest.files], manifest.terms.sampling)
+        self._reader = self._open()
 
     def read(self, shard: int) -> Iterator[Record | BadRecord]:
-        """Yield the records of a shard."""
-        for item in self._reader.read(self._manifest.shards[shard], self._manifest.size_of(shard)):
-            yield item.record
+        """Return the records of a shard, each read when it is asked for.
+
+        Raises:
+            InputChanged: The inputs hold other lines there than when the run began.
+            SpectrError: A store cannot be reached.
+        """
+        stretch, fingerprint = self._manifest.shards[shard], Fingerprint()
+        try:
+            lines = [*self._reader.lines(stretch.start, stretch.records)]
+        except (InputChanged, InputError) as error:  # gone, or not even lines any more
+            self._reader = self._open()
+            raise self._changed(shard, error.message) from error
+        except SpectrError:
+            self._reader = self._open()
+            raise
+        for _, line in lines:
+            fingerprint.add(line)
+        if len(lines) != stretch.records or str(fingerprint) != stretch.fingerprint:
+            self._reader = self._open()
+            raise self._changed(shard, "it holds other lines than when the run began.")
+        reader = self._reader
+        return (reader.parse(position, line) for position, line in lines)
+
+    def _open(self) -> Reader:
+        files = self._manifest.files
+        return Reader([file.source for file in files], [file.shape for file in files], self._manifest.terms.sampling)
+
+    def _changed(self, shard: int, how: str) -> InputChanged:
+        path = self._manifest.files[self._manifest.shards[shard].start.source].path
+        return InputChanged(f"Input {path} has changed, so shard {shard} cannot be decoded: {how}", hint=PUT_BACK)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

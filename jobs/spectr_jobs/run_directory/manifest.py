@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spectr_jobs.inputs.reader import Position
+from spectr_jobs.inputs.reader import Position, Stretch
 from spectr_jobs.inputs.survey import InputFile
 from spectr_jobs.run_directory import paths
 from spectr_runtime.errors import UsageError
@@ -75,7 +75,7 @@ class RunManifest:
         files: The inputs, which must also stay the same.
         records: Number of records.
         bad: Number of these records that cannot be decoded.
-        shards: Position of the first record of every shard.
+        shards: The records of every shard.
         versions: Versions of Python and of packages at the start of the run.
     """
 
@@ -85,7 +85,7 @@ class RunManifest:
     files: tuple[InputFile, ...]
     records: int
     bad: int
-    shards: tuple[Position, ...]
+    shards: tuple[Stretch, ...]
     versions: Mapping[str, str]
 
     def to_json(self, folder: Path) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class RunManifest:
             "records": self.records,
             "bad": self.bad,
             "versions": dict(self.versions),
-            "shards": [list(dataclasses.astuple(shard)) for shard in self.shards],
+            "shards": [[*dataclasses.astuple(shard.start), shard.records, shard.fingerprint] for shard in self.shards],
         }
 
     @staticmethod
@@ -133,8 +133,8 @@ class RunManifest:
         return self.terms.date
 
     def size_of(self, shard: int) -> int:
-        """Return the number of records of a shard; the last shard may be smaller than the others."""
-        return min(self.terms.shard_size, self.records - shard * self.terms.shard_size)
+        """Return the number of records of a shard."""
+        return self.shards[shard].records
 
     def check(self, terms: Terms, files: tuple[InputFile, ...]) -> None:
         """Check that a command continues the run with the same terms and inputs.
@@ -165,7 +165,7 @@ def _from_fields(fields: dict[str, Any], folder: Path) -> RunManifest:
             "terms": Terms(**terms | {"sampling": sampling, "date": date}),
             "bundle": paths.from_stored(fields["bundle"], folder),
             "files": tuple(file.at(paths.from_stored(file.path, folder)) for file in files),
-            "shards": tuple(Position(*shard) for shard in fields["shards"]),
+            "shards": tuple(Stretch(Position(*shard[:3]), *shard[3:]) for shard in fields["shards"]),
         }
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
+from spectr_jobs.errors import InputChanged
 from spectr_jobs.records import rows
 from spectr_jobs.records.record import BadRecord, Record
 from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
@@ -22,8 +23,8 @@ from spectr_runtime.rows.request import Outcome, Request
 
 
 def decode_shards(
-    run: RunDirectory, decoder: RunDecoder, shards: Iterable[int], session: Session, stop: Stop
-) -> list[int]:
+    run: RunDirectory, decoder: RunDecoder, shards: Iterable[int], session: Session, stop: Stop, skipped: Skipped
+) -> None:
     """Decode shards, and close the session however the work ends.
 
     Args:
@@ -33,17 +34,33 @@ def decode_shards(
         session: Counts the rows and shows the progress.
         stop: Says when to take no more records.
 
-    Returns:
-        The shards that were skipped because another process has them.
+        skipped: Receives the shards that were not decoded, while the work goes on.
     """
-    worker = Worker(run, decoder, session, stop)
+    worker = Worker(run, decoder, session, stop, skipped)
     try:
         worker.decode(shards)
     except BaseException as error:
         session.close(type(error).__name__)
         raise
     session.close(stop.reason or DONE)
-    return worker.busy
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Skipped:
+    """The shards that a worker did not decode.
+
+    Attributes:
+        busy: Those that another process has.
+        changed: Those whose input changed, with the errors that say so.
+    """
+
+    busy: list[int] = dataclasses.field(default_factory=list)
+    changed: dict[int, InputChanged] = dataclasses.field(default_factory=dict)
+
+    def add(self, other: Skipped) -> None:
+        """Add the shards that another worker did not decode."""
+        self.busy.extend(other.busy)
+        self.changed.update(other.changed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,16 +79,12 @@ class Pending:
 
 
 class Worker:
-    """Decodes shards of a run; see ``decode_shards``.
+    """Decodes shards of a run; see ``decode_shards``."""
 
-    Attributes:
-        busy: Shards that were skipped because another process has them.
-    """
-
-    def __init__(self, run: RunDirectory, decoder: RunDecoder, session: Session, stop: Stop) -> None:
+    def __init__(self, run: RunDirectory, decoder: RunDecoder, session: Session, stop: Stop, skipped: Skipped) -> None:
         """Take the arguments of ``decode_shards``."""
-        self.busy: list[int] = []
         self._run = run
+        self._skipped = skipped
         self._decoder = decoder
         self._session = session
         self._stop = stop
@@ -96,7 +109,14 @@ class Worker:
                 continue
             if (shard := self._opened(number)) is None:
                 continue
-            for record in reader.read(number):
+            try:
+                records = reader.read(number)
+            except InputChanged as error:
+                self._skipped.changed[number] = error
+                self._open.discard(shard)
+                shard.close()
+                continue
+            for record in records:
                 if self._stop.reason is not None:
                     return
                 shard.order.append(record.origin.key)
@@ -110,7 +130,7 @@ class Worker:
         packed = self._run.manifest.terms.compress is not None
         shard = Shard.try_open(self._run.shard(number), packed=packed)
         if shard is None:
-            self.busy.append(number)
+            self._skipped.busy.append(number)
             return None
         self._open.add(shard)
         self._session.opened(shard)
