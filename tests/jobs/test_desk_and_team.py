@@ -12,9 +12,10 @@ import pytest
 from spectr_jobs.drivers.actor import DeskDisplay
 from spectr_jobs.drivers.desk import Desk
 from spectr_jobs.drivers.team import LOSSES, Team
-from spectr_jobs.errors import Interrupted
+from spectr_jobs.errors import InputChanged, Interrupted
 from spectr_jobs.records.tally import Tally
 from spectr_jobs.work.stop import Stop
+from spectr_jobs.work.worker import Skipped
 from spectr_runtime import EngineError
 
 
@@ -130,21 +131,24 @@ def to_the_end(team: Team) -> None:
 def test_an_actor_that_is_lost_is_replaced(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     run = Shards()
 
-    def play(number: int, desk: Desk) -> list[int]:
+    changed = InputChanged("Another.")
+
+    def play(number: int, desk: Desk) -> Skipped:
         while (shard := desk.take(number)) is not None:
             if number == 0:
                 raise Lost("The actor died.\nAt length.")
             run.sealed.add(shard)
-        return []
+        return Skipped([number], {number: changed})
 
     team, ray = team_of(play, run, monkeypatch)
     to_the_end(team)
     assert (run.sealed, ray.hired) == ({0, 1, 2, 3}, [0, 1, 2])
+    assert (sorted(team.skipped.busy), team.skipped.changed) == ([1, 2], {1: changed, 2: changed})
     assert capsys.readouterr().err == "spectr-batch: actor 0 was lost; its shards are taken up again\n"
 
 
 def test_actors_that_are_lost_again_and_again_end_the_run(monkeypatch: pytest.MonkeyPatch):
-    def play(number: int, desk: Desk) -> list[int]:
+    def play(number: int, desk: Desk) -> Skipped:
         desk.take(number)
         raise Lost("The actor died.\nAt length.")
 
@@ -159,7 +163,7 @@ def test_actors_that_are_lost_again_and_again_end_the_run(monkeypatch: pytest.Mo
 
 
 def test_what_an_actor_raised_is_raised_with_its_own_exit_code(monkeypatch: pytest.MonkeyPatch):
-    def play(number: int, desk: Desk) -> list[int]:
+    def play(number: int, desk: Desk) -> Skipped:
         raise Failed(Interrupted("stopped."))
 
     team, _ = team_of(play, Shards(), monkeypatch)
