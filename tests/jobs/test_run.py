@@ -81,6 +81,23 @@ def test_the_summary_on_stderr_reads_as_a_table(batch, bundle: Path, run_dir: Pa
     assert f"  errors             {run_dir}/errors.jsonl" in lines
 
 
+def test_many_files_are_told_in_one_line(batch, bundle: Path, run_dir: Path, tmp_path: Path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(30):
+        record = {"id": number, "prompt": "x"}
+        openai = {"custom_id": f"c{number}", "method": "POST", "url": "/v1/completions", "body": {"prompt": "x"}}
+        write_lines(folder / f"{number}.jsonl", [record, openai])
+    for number in range(3):
+        (folder / f"empty-{number}.jsonl").touch()
+    lines = batch("run", bundle, folder, "-o", run_dir).err.splitlines()
+    assert lines[:3] == [
+        "spectr-batch: 33 files: 30 simple records, 30 OpenAI batch records",
+        f"spectr-batch: warning: {folder}/empty-0.jsonl and 2 more files: no record",
+        f"spectr-batch: defaults of records: max_tokens 128, temperature 1; date {datetime.date.today()}",
+    ]
+
+
 def test_bad_records_and_failed_rows_go_to_the_errors_file(batch, bundle: Path, run_dir: Path, tmp_path: Path):
     body: dict[str, Any] = {"model": "m", "prompt": "Hi"}
     batch_line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}

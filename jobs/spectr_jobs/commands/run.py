@@ -8,7 +8,8 @@ import datetime
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from spectr_jobs.inputs.sources import Source
 from spectr_jobs.inputs.stdin import resolve_with_stdin
 from spectr_jobs.inputs.stores import is_remote
 from spectr_jobs.inputs.survey import InputFile, Survey, survey
+from spectr_jobs.records.record import Shape
 from spectr_jobs.report import summary
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.layout import LOCK, STDIN
@@ -34,7 +36,8 @@ from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import UsageError
 
 ALL_DONE, SOME_FAILED = 0, 3
-SHAPES = {"openai": "OpenAI batch records", "simple": "simple records"}
+SHOWN_FILES = 10  # more files are told in one line
+SHAPES: Mapping[Shape, str] = {"openai": "OpenAI batch records", "simple": "simple records"}
 
 
 def start(job: Job, driver: Driver, stop: Stop) -> int:
@@ -129,13 +132,25 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
 
 def show_survey(found: Survey) -> None:
     """Show the user how many records the inputs hold, and the first ones that cannot be decoded."""
-    for file in found.files:
-        counts = ", ".join(f"{count:,} {SHAPES[shape]}" for shape, count in file.records.items())
-        say(f"{file.path}: {counts}" if counts else f"warning: {file.path}: no record")
+    told, empty = found.files, [file.path for file in found.files if not file.records]
+    if len(told) > SHOWN_FILES:
+        total: Counter[Shape] = sum((Counter(file.records) for file in told), Counter())
+        say(f"{len(told):,} files: {_counts(total)}")
+    else:
+        for file in told:
+            if file.records:
+                say(f"{file.path}: {_counts(file.records)}")
+    if empty:
+        more = f" and {len(empty) - 1:,} more files" if len(empty) > 1 else ""
+        say(f"warning: {empty[0]}{more}: no record")
     for message in found.refusals:
         say(message)
     if found.bad:
         say(f"{found.bad:,} of {found.records:,} records cannot be decoded; they go to errors.jsonl")
+
+
+def _counts(records: Mapping[Shape, int]) -> str:
+    return ", ".join(f"{count:,} {SHAPES[shape]}" for shape, count in records.items())
 
 
 def retry(run: RunDirectory, rank: Rank) -> None:
