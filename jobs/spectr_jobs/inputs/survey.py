@@ -16,7 +16,7 @@ from spectr_jobs.errors import InputError
 from spectr_jobs.inputs.form import require_lines
 from spectr_jobs.inputs.reader import START, Fingerprint, Position, Reader, Stretch, shape_of
 from spectr_jobs.inputs.sources import LONGEST_LINE, Line, Source, fingerprint, stamp
-from spectr_jobs.records.record import BadRecord, Origin, Shape
+from spectr_jobs.records.record import BadRecord, Origin, Record, Shape
 from spectr_runtime.errors import SpectrError
 from spectr_runtime.rows.request import SamplingParams
 
@@ -99,37 +99,56 @@ def survey(inputs: Sequence[Source], defaults: SamplingParams, *, shard_size: in
     for source in inputs:
         require_lines(source)
     shapes = [shape_of(source) for source in inputs]
-    counts: list[dict[Shape, int]] = [{} for _ in inputs]
-    cutter = _Cutter(shard_size)
-    refusals: list[str] = []
-    total = bad = 0
-    keys = _Keys()
-    reader = Reader(inputs, shapes, defaults)
+    cutter, census, reader = _Cutter(shard_size), _Census(len(inputs)), Reader(inputs, shapes, defaults)
     for position, line in reader.lines(START, limit):
         cutter.add(position, line)
-        record = reader.parse(position, line)
-        total += 1
-        origin, count = record.origin, counts[position.source]
-        count[origin.shape] = count.get(origin.shape, 0) + 1
-        keys.add(origin.key)
-        if isinstance(record, BadRecord):
-            bad += 1
-            refusals += [str(record.error)] if bad <= SHOWN_REFUSALS else []
-    if not total:
+        census.count(position, reader.parse(position, line))
+    if not census.total:
         raise InputError(f"{_listed(inputs)}: no record.", hint=NO_RECORD)
-    if repeated := keys.repeated():
-        again = Reader(inputs, shapes, defaults).read(START, total)
+    if repeated := census.keys.repeated():
+        again = Reader(inputs, shapes, defaults).read(START, census.total)
         _refuse_duplicates((item.record.origin for item in again), repeated)
-    files = tuple(InputFile.of(*file) for file in zip(inputs, shapes, counts, strict=True))
+    files = tuple(InputFile.of(*file) for file in zip(inputs, shapes, census.shapes, strict=True))
     for source, before in zip(inputs, stamps, strict=True):
         if stamp(source) != before:
             message = f"Input {source.path} changed while it was read."
             raise SpectrError(message, hint="Wait until it is complete, then run the same command again.")
-    return Survey(files, tuple(cutter.shards()), total, bad, tuple(refusals))
+    return Survey(files, tuple(cutter.shards()), census.total, census.bad, tuple(census.refusals))
 
 
 def _listed(inputs: Sequence[Source]) -> str:
     return ", ".join(source.path for source in inputs)
+
+
+class _Census:
+    """Counts records.
+
+    Attributes:
+        total: Number of records.
+        bad: Number of those that cannot be decoded.
+        refusals: Error messages of the first of these.
+        shapes: Number of records of each shape, by source.
+        keys: The ids.
+
+    Args:
+        sources: Number of sources.
+    """
+
+    def __init__(self, sources: int) -> None:
+        self.total = self.bad = 0
+        self.refusals: list[str] = []
+        self.shapes: list[dict[Shape, int]] = [{} for _ in range(sources)]
+        self.keys = _Keys()
+
+    def count(self, position: Position, record: Record | BadRecord) -> None:
+        """Count a record."""
+        origin, shapes = record.origin, self.shapes[position.source]
+        self.total += 1
+        shapes[origin.shape] = shapes.get(origin.shape, 0) + 1
+        self.keys.add(origin.key)
+        if isinstance(record, BadRecord):
+            self.bad += 1
+            self.refusals += [str(record.error)] if self.bad <= SHOWN_REFUSALS else []
 
 
 class _Cutter:

@@ -27,14 +27,7 @@ def script(job: Submission, *, folder: Path, time_limit: float, partition: str |
     Raises:
         UsageError: The time limit leaves no time before the warning, or Slurm would not take a value.
     """
-    require("--name", job.name, r"[\w.\-]{1,200}", "up to 200 letters, digits, dots, - and _, without blanks")
-    require("--partition", partition, r"[\w.\-]+(,[\w.\-]+)*", "a partition, or several with commas between them")
-    require("--memory", job.memory, r"\d+[KMGT]?", "a number of megabytes, or one with K, M, G or T, such as 64G")
-    if set("\"'\\\n") & set(str(folder)):
-        raise UsageError(
-            f"The folder {folder} has a quote, a backslash or a line break in its name, which sbatch cannot be told.",
-            hint="Submit from another folder.",
-        )
+    _check(job, folder, partition)
     warning = round(job.drain_timeout) + MARGIN
     if time_limit <= warning:
         raise UsageError(
@@ -60,6 +53,18 @@ def script(job: Submission, *, folder: Path, time_limit: float, partition: str |
     head = [line for key, value in options.items() if value is not None for line in _option(key, value)]
     body = _BODY.format(command=shlex.join(job.command), restarts=RESTARTS)
     return "\n".join(["#!/bin/bash", _TITLE, *head, "", *setup, body])
+
+
+def _check(job: Submission, folder: Path, partition: str | None) -> None:
+    """Check values by Slurm's rules: names without what sbatch or the shell would read otherwise, sizes with units."""
+    require("--name", job.name, r"[\w.\-]{1,200}", "up to 200 letters, digits, dots, - and _, without blanks")
+    require("--partition", partition, r"[\w.\-]+(,[\w.\-]+)*", "a partition, or several with commas between them")
+    require("--memory", job.memory, r"\d+[KMGT]?", "a number of megabytes, or one with K, M, G or T, such as 64G")
+    if set("\"'\\\n") & set(str(folder)):
+        raise UsageError(
+            f"The folder {folder} has a quote, a backslash or a line break in its name, which sbatch cannot be told.",
+            hint="Submit from another folder.",
+        )
 
 
 def _option(key: str, value: object) -> Iterator[str]:
