@@ -125,7 +125,6 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "bad_words_list": ([],),
     "beam_width": (1,),
     "begin_suppress_tokens": ([],),
-    "chat_template": (),
     "continue_final_message": (False,),
     "custom_logit_processor": (),
     "decoder_input_details": (False,),

@@ -46,7 +46,7 @@ HARMLESS = frozenset(
 )
 # Fields that only the row of a simple record may have; and ``custom_id``, which only the row of an openai record has.
 RESERVED = frozenset({"text", "completions", "finish_reason", "usage", "speculation", "error", "custom_id"})
-FIELDS = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | template.ARGUMENTS.keys() | {template.SPECIAL_TOKENS}
+FIELDS = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | template.FIELDS
 _KNOWN = FIELDS | RESERVED | {"id", *PROMPTS}
 _FOLDED = {names.folded(name): name for name in FIELDS | {"id", *PROMPTS}}
 _BODY = FIELDS | HARMLESS
@@ -202,7 +202,7 @@ def _read_prompts(value: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Pro
 
 def _read_prompt(name: str, value: Mapping[str, Any]) -> tuple[Prompt, ...]:
     if name == "messages":
-        return (prompts.read_messages(value[name], template.read_arguments(value)),)
+        return (prompts.read_messages(value[name], template.read_arguments(value), template.read_name(value)),)
     return (prompts.read_token_ids(value[name]),) if name == "token_ids" else prompts.read_prompts(value[name])
 
 

@@ -92,10 +92,12 @@ class Chat:
     Attributes:
         messages: The messages.
         arguments: Further variables of the template, such as ``enable_thinking``.
+        template: Name of the template, where the tokenizer has several; None for the one that is called ``default``.
     """
 
     messages: tuple[Mapping[str, object], ...]
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    template: str | None = None
 
 
 Prompt = str | tuple[int, ...] | Chat
