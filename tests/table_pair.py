@@ -26,7 +26,7 @@ class NoText:
 
     def __init__(self, folder: Path, vocabulary: int, date: datetime.date | None = None) -> None: ...
 
-    def encode(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+    def encode(self, prompt: tuple[int, ...], most: int | None = None) -> tuple[int, ...]:
         return prompt
 
     def special_ids(self, texts: Sequence[str]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from spectr_export.checks.parity import SMALLEST_CAPACITY
 from spectr_export.console import Say
 from spectr_export.inspection import describe_sampling
 from spectr_export.member import Member
+from spectr_export.original.chat_template import try_templates
 from spectr_export.original.checkpoint import check_weights
 from spectr_export.original.generation import GENERATION, find_end_tokens, foreign_settings, own_sampling
 from spectr_export.original.model import load_config, longest_text
@@ -129,7 +130,7 @@ def _share_tokenizer(folders: Mapping[Role, Path], configs: Mapping[Role, Any], 
     widths: dict[Role, int] = {role: configs[role].vocab_size for role in ROLES}
     end_tokens = find_end_tokens(folders["target"], configs["target"], target, widths["target"])
     vocabulary = share_vocabulary(widths, target, draft, end_tokens)
-    for line in remarks(widths, target, draft):
+    for line in (*remarks(widths, target, draft), *try_templates(target)):
         say(line)
     return target, vocabulary
 

@@ -15,8 +15,8 @@ from jobs_stub import StubDecoder, write_lines
 from spectr_jobs.commands import pilot
 from spectr_jobs.commands.dry_run import Load
 from spectr_jobs.commands.pilot import Pilot, measure
-from spectr_jobs.records.fields import Wanted
 from spectr_jobs.records.record import Origin, Record
+from spectr_jobs.records.wanted import Wanted
 from spectr_jobs.work import models as seam
 from spectr_runtime import RequestError, SamplingParams
 from spectr_runtime.planning.footprint import Footprint

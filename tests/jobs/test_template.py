@@ -46,9 +46,25 @@ def test_arguments_of_the_chat_template_reach_the_conversation(given: dict[str, 
         assert found.prompts == (Chat(tuple(SAID), arguments),)
 
 
+@pytest.mark.parametrize("name", [None, "tool_use"])
+def test_the_name_of_a_chat_template_reaches_the_conversation(name: str | None):
+    for found in both({"messages": SAID, "chat_template": name, "enable_thinking": True}):
+        assert isinstance(found, Record)
+        assert found.prompts == (Chat(tuple(SAID), {"enable_thinking": True}, name),)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"chat_template": ""}, 'chat_template: got "", allowed the name of one of the bundle\'s chat templates.'),
+        (
+            {"chat_template": ["a"]},
+            'chat_template: got ["a"], allowed the name of one of the bundle\'s chat templates.',
+        ),
+        (
+            {"chat_template": "{{ x }}"},
+            'chat_template: got "{{ x }}", allowed the name of one of the bundle\'s chat templates, not a template.',
+        ),
         (
             {"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}},
             "enable_thinking: got true, allowed false, as chat_template_kwargs says, or one of the two.",
@@ -77,7 +93,13 @@ def test_arguments_that_cannot_be_used_are_refused(given: dict[str, Any], messag
 
 
 @pytest.mark.parametrize(
-    "given", [{"enable_thinking": False}, {"reasoning_effort": "low"}, {"chat_template_kwargs": {"a": 1}}]
+    "given",
+    [
+        {"enable_thinking": False},
+        {"reasoning_effort": "low"},
+        {"chat_template_kwargs": {"a": 1}},
+        {"chat_template": "default"},
+    ],
 )
 def test_arguments_are_refused_where_there_is_no_conversation(given: dict[str, Any]):
     ((name, value),) = given.items()

@@ -22,7 +22,7 @@ class LetterText:
     def __init__(self, folder: Path, vocabulary: int, date: datetime.date | None = None) -> None:
         self.vocabulary = vocabulary
 
-    def encode(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+    def encode(self, prompt: tuple[int, ...], most: int | None = None) -> tuple[int, ...]:
         return prompt
 
     def decode(self, ids: Sequence[int]) -> str:

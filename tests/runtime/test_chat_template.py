@@ -19,16 +19,21 @@ ASKED = ({"role": "user", "content": "Hi"},)
 TODAY = "{{ strftime_now('%d %b %Y') }}"
 
 
-def written(template: Any, date: datetime.date = DATE, **arguments: object) -> str:
+def written(template: Any, name: str | None = None, **arguments: object) -> str:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = template
-    return ChatTemplate(tokenizer, date).render(Chat(ASKED, arguments))
+    return ChatTemplate(tokenizer, DATE).render(Chat(ASKED, arguments, name))
+
+
+def error_of(template: Any, name: str | None = None, **arguments: object) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        written(template, name, **arguments)
+    return caught.value
 
 
 def refusal(template: Any, **arguments: object) -> tuple[str, str | None]:
-    with pytest.raises(RequestError) as caught:
-        written(template, **arguments)
-    return caught.value.message, caught.value.param
+    error = error_of(template, **arguments)
+    return error.message, error.param
 
 
 def test_a_template_that_asks_for_the_time_is_told_midnight_of_the_date() -> None:
@@ -109,12 +114,59 @@ def test_an_argument_that_is_no_variable_is_refused(name: str) -> None:
     assert refusal("x", **{name: "x"}) == (told, "chat_template_kwargs")
 
 
-def test_tools_choose_the_template_for_tools() -> None:
-    named = {"default": "plain", "tool_use": "{{ tools[0].name }}"}
-    assert written(named) == "plain"
-    assert written(named, tools=[{"name": "search"}]) == "search"
+def test_a_conversation_is_written_by_the_template_that_it_names_or_by_the_default() -> None:
+    named = {"default": "plain", "tool_use": "{{ tools[0].name if tools else 'none' }}"}
+    search = [{"name": "search"}]
+    assert written(named) == written(named, "default") == written(named, tools=search) == "plain"
+    assert written(named, "tool_use") == "none"
+    assert written(named, "tool_use", tools=search) == "search"
 
 
-def test_a_tokenizer_without_a_template_takes_no_messages() -> None:
-    told = "The tokenizer has no chat template, so messages cannot be written out as a prompt."
-    assert refusal(None) == (told, "messages")
+def test_a_template_without_a_name_is_the_default() -> None:
+    assert written("plain", "default") == "plain"
+
+
+def test_a_named_template_has_the_date_and_the_arguments() -> None:
+    named = {"default": "plain", "dated": f"{TODAY} {{{{ style }}}}"}
+    assert written(named, "dated", style="short") == "26 Jul 2024 short"
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "code"),
+    [
+        ("rag", "The tokenizer has no chat template 'rag'; it has 'loud' and 'tool_use'.", "invalid_value"),
+        (
+            None,
+            "The tokenizer has no chat template 'default'; it has 'loud' and 'tool_use'.",
+            "missing_required_parameter",
+        ),
+    ],
+)
+def test_a_name_that_no_template_has_is_refused_with_those_that_there_are(
+    name: str | None, message: str, code: str
+) -> None:
+    error = error_of({"tool_use": "x", "loud": "y"}, name)
+    assert (error.message, error.param, error.code) == (message, "chat_template", code)
+    assert error.hint == 'Name one of them, as in "chat_template": "loud".'
+
+
+@pytest.mark.parametrize("template", [None, "", {}, 3])
+def test_a_tokenizer_without_a_template_takes_no_messages(template: Any) -> None:
+    for name in (None, "default"):
+        error = error_of(template, name)
+        assert error.message == "The tokenizer has no chat template, so messages cannot be written out as a prompt."
+        assert (error.param, error.code) == ("messages", "no_chat_template")
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("a\n\n{{ }}", "line 3: Expected an expression, got 'end of print statement'"),
+        ("{{ 1 | shout }}", "line 1: No filter named 'shout'"),
+        ("{% for a in b %}" * 30 + "{% endfor %}" * 30, "too many statically nested blocks"),
+    ],
+)
+def test_a_template_that_does_not_compile_is_told_with_its_line(template: str, told: str) -> None:
+    error = error_of(template)
+    assert error.message.startswith(f"The chat template does not compile ({told}")
+    assert (error.param, error.code) == ("messages", "no_chat_template")

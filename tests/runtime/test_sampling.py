@@ -47,6 +47,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     assert law(logits, top_p=0.5) == pytest.approx([0, 1, 0, 0])
     assert law(logits, top_p=0.51) == pytest.approx([0, 2 / 3, 0, 1 / 3])
     assert law(logits, top_p=1e-9) == pytest.approx([0, 1, 0, 0])
+    assert law(logits, top_p=0) == pytest.approx([0, 1, 0, 0])
     assert law(logits, top_p=1.0) == pytest.approx([0.1, 0.5, 0.15, 0.25])
 
 
@@ -104,8 +105,8 @@ def test_truncation_leaves_the_kept_logits_as_they_are() -> None:
         ({"temperature": 1e-6}, "temperature is 1e-06; it must be 0, or from 0.00001 to 1000."),
         ({"temperature": 10**400}, f"temperature is {10**400}; it must be 0, or from 0.00001 to 1000."),
         ({"stop": "ab"}, "stop is 'ab'; it must be a tuple of non-empty texts."),
-        ({"top_p": 0}, "top_p is 0; it must be in (0, 1]."),
-        ({"top_p": 1.5}, "top_p is 1.5; it must be in (0, 1]."),
+        ({"top_p": -0.1}, "top_p is -0.1; it must be 0 to 1."),
+        ({"top_p": 1.5}, "top_p is 1.5; it must be 0 to 1."),
         ({"top_k": -1}, "top_k is -1; it must be 0 (all tokens) or more."),
         ({"max_tokens": -1}, "max_tokens is -1; it must be 0 or more."),
         ({"stop": ("a", "")}, "stop is ('a', ''); it must be a tuple of non-empty texts."),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from tiny_models import VOCABULARY, byte_tokenizer
-from tiny_tokenizers import FAMILIES, byte_level, llama_2
-from tokenizers import processors
+from tiny_tokenizers import FAMILIES, byte_level, llama_2, words
+from tokenizers import AddedToken, processors
 
 from spectr_runtime import RequestError
 from spectr_runtime.rows.detokenizer import INCOMPLETE
@@ -29,8 +29,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def test_text_survives_the_round_trip(text: Tokenizer) -> None:
-    for words in ("hello", "naïve — 日本語 🎉", "  two\n\nlines "):
-        assert text.completion(text.encode("x"), text.encode(words)) == words
+    for said in ("hello", "naïve — 日本語 🎉", "  two\n\nlines "):
+        assert text.completion(text.encode("x"), text.encode(said)) == said
 
 
 def test_a_prompt_that_ends_inside_a_character_loses_nothing(text: Tokenizer) -> None:
@@ -130,3 +130,36 @@ def test_a_stop_text_that_holds_a_special_token_and_more_is_refused(tmp_path: Pa
         "The stop text '</s>\\n' holds the special token '</s>', which texts do not show, so it would never be found. "
         "Give '</s>' alone, which ends the completion at that token, or the text without it."
     )
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(tmp_path: Path) -> None:
+    tokenizer = byte_level()  # the longest name has eight characters
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    text = saved(tokenizer, tmp_path)
+    assert len(text.encode("a" * 80, 10)) > 10  # eight to a token would fit, and only tokenising tells
+    text._tokenizer = None  # type: ignore[assignment]
+    with pytest.raises(RequestError) as caught:
+        text.encode("a" * 81, 10)
+    told = "The prompt has 81 characters; this bundle takes at most 10 tokens, which stand for at most 80."
+    assert (caught.value.message, caught.value.param) == (told, "prompt")
+    assert caught.value.code == "context_length_exceeded"
+    assert caught.value.hint == "Shorten it, or build the bundle with a larger --capacity."
+
+
+def test_a_conversation_is_refused_by_its_length_too(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.add_tokens([AddedToken("<end>", rstrip=True)])
+    text = saved(tokenizer, tmp_path)
+    assert len(text.encode(Chat(({"role": "user", "content": f"<end>{' ' * 999}"},)), 1)) == 1
+    with pytest.raises(RequestError) as caught:
+        text.encode(Chat(({"role": "user", "content": "a b" * 30},)), 7)
+    assert caught.value.message == (
+        "The prompt has 60 characters beside white space; this bundle takes at most 7 tokens, which stand for at most "
+        "56."
+    )
+
+
+def test_without_a_span_every_text_is_tokenised(tmp_path: Path) -> None:
+    text = saved(words(), tmp_path)
+    assert len(text.encode("鑫" * 10_000, 2)) == 2

@@ -153,10 +153,10 @@ def refuse_changed_by_saving(tokenizer: Any) -> None:
     """Refuse a tokenizer that reads or writes texts in another way once it was saved to a bundle and loaded from it.
 
     Raises:
-        BundleError: Saved and loaded again it differs, or it cannot be loaded again.
+        BundleError: Saved and loaded again it differs, or it cannot be saved or loaded again.
     """
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        _save(tokenizer, folder)
         again = _load(Path(folder))
     name, special = type(tokenizer).__name__, [str(token) for token in tokenizer.added_tokens_decoder.values()]
     texts = texts_for(special)
@@ -170,6 +170,16 @@ def refuse_changed_by_saving(tokenizer: Any) -> None:
         f"Saved to the bundle and loaded again, {name} is another tokenizer: {what}.",
         hint=f"Set tokenizer_class to {PLAIN_CLASS} in {SETTINGS}, or save the tokenizer with this transformers first.",
     )
+
+
+def _save(tokenizer: Any, folder: str) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # names and texts of chat templates become files, and may be anything
+        raise BundleError(
+            f"transformers cannot save the tokenizer to the bundle: {first_line(error)}",
+            hint="Each of its chat templates needs a name that can be a file's, and a text.",
+        ) from error
 
 
 def _as_the_runtime(tokenizer: Any, texts: tuple[str, ...]) -> list[Reading]:

@@ -9,15 +9,14 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
-from spectr_jobs.records.names import OTHERS
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES, Range
-from spectr_runtime.rows.request import SamplingParams
 
 SHOWN = 60  # characters of a value in a message
 MAX_COMPLETIONS = 128  # so many completions may be asked for one prompt
+NO_SEED = -1  # what vLLM, llama.cpp and others call a seed that is not given
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +59,10 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _is_any_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def list_of(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
     """Return a predicate for a list, possibly empty, of accepted values."""
     return lambda value: isinstance(value, list) and all(map(accepts, value))
@@ -86,8 +89,8 @@ TOP_LOGPROBS = integer(RANGES["logprobs"])
 SAMPLING: Mapping[str, Check] = {
     "max_tokens": integer(RANGES["max_tokens"]),
     "max_completion_tokens": integer(RANGES["max_tokens"]),
-    "temperature": number(RANGES["temperature"], RANGES["temperature"].words),
-    "top_p": number(RANGES["top_p"], "a number above 0, at most 1"),
+    "temperature": number(Range(0, RANGES["temperature"].high)),
+    "top_p": number(RANGES["top_p"]),
     "top_k": integer(Range(-1), "an integer from 1 upwards, or 0 or -1 for all tokens"),
     "min_p": number(RANGES["min_p"]),
     "presence_penalty": number(RANGES["presence_penalty"]),
@@ -95,8 +98,10 @@ SAMPLING: Mapping[str, Check] = {
     "repetition_penalty": number(RANGES["repetition_penalty"]),
     "logit_bias": Check(_is_bias, f"an object of token ids and numbers from {LOGIT_BIAS.bounds}"),
     "min_tokens": integer(Range(0)),
-    "stop": Check(lambda value: is_text(value) or list_of(is_text)(value), "a non-empty text or a list of them"),
-    "seed": integer(RANGES["seed"], f"an integer {RANGES['seed'].words}"),
+    "stop": Check(lambda value: _is_any_text(value) or list_of(_is_any_text)(value), "a text or a list of texts"),
+    "seed": integer(
+        dataclasses.replace(RANGES["seed"], low=NO_SEED), f"an integer {RANGES['seed'].words}, or {NO_SEED} for none"
+    ),
     "stop_token_ids": Check(list_of(is_token), "a list of token ids"),
     "ignore_eos": BOOLEAN,
     "logprobs": Check(
@@ -120,7 +125,6 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "bad_words_list": ([],),
     "beam_width": (1,),
     "begin_suppress_tokens": ([],),
-    "chat_template": (),
     "continue_final_message": (False,),
     "custom_logit_processor": (),
     "decoder_input_details": (False,),
@@ -202,92 +206,3 @@ def require(name: str, value: object, check: Check) -> None:
     """
     if not check.accepts(value):
         raise refusal(name, value, check.allowed)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a record asks for, apart from its prompts.
-
-    Attributes:
-        params: Sampling parameters of its completions.
-        n: Number of completions per prompt.
-        echo: Whether the text of a completion, and its log-probabilities, begin with its prompt.
-        token_ids: Whether the row contains the token ids of the completions.
-    """
-
-    params: SamplingParams
-    n: int = 1
-    echo: bool = False
-    token_ids: bool = True
-
-
-def read_wanted(record: Mapping[str, object], defaults: SamplingParams) -> Wanted:
-    """Read the sampling fields of a record. A field that is absent or null has its default value.
-
-    Args:
-        record: The fields of the record.
-        defaults: Sampling parameters of records that do not set their own.
-
-    Raises:
-        RequestError: A field has the wrong type, is out of range, or asks for something that is not supported.
-    """
-    given: dict[str, Any] = {}
-    for name, value in record.items():
-        if name in UNSUPPORTED:
-            _refuse_unsupported(name, value, UNSUPPORTED[name])
-        elif name in SAMPLING and value is not None:
-            require(name, value, SAMPLING[name])
-            given[name] = value
-    n = given.pop("n", 1)
-    if given.pop("best_of", n) != n:
-        raise refusal("best_of", record["best_of"], f"{n}, as n says: every completion is returned")
-    echo, token_ids = given.pop("echo", False), given.pop("return_token_ids", True)
-    return Wanted(dataclasses.replace(defaults, **_as_params(given, defaults)), n, echo, token_ids)
-
-
-def _refuse_unsupported(name: str, value: object, idle: tuple[object, ...]) -> None:
-    if value is None or any(_same(value, other) for other in idle):
-        return
-    allowed = " or ".join(shown(other) for other in (*idle, None))
-    advice = f"use {OTHERS[name]}" if name in OTHERS else "spectr does not honour this field"
-    raise refusal(name, value, f"{allowed} ({advice})", "unsupported_parameter")
-
-
-def _same(value: object, other: object) -> bool:
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
-
-
-def _as_params(given: Mapping[str, Any], defaults: SamplingParams) -> dict[str, Any]:
-    params = dict(given)
-    limit = params.pop("max_completion_tokens", None)
-    if limit is not None and params.setdefault("max_tokens", limit) != limit:
-        raise refusal(
-            "max_completion_tokens", limit, f"{shown(given['max_tokens'])}, as max_tokens says, or one of the two"
-        )
-    most = params.get("max_tokens", defaults.max_tokens)
-    if params.get("min_tokens", 0) > most:
-        raise refusal("min_tokens", params["min_tokens"], f"at most {most}, the largest number of tokens")
-    if params.get("top_k") == -1:
-        params["top_k"] = 0
-    if isinstance(params.get("stop"), str):
-        params["stop"] = [params["stop"]]
-    for name in ("stop", "stop_token_ids"):
-        if name in params:
-            params[name] = tuple(params[name])
-    if "logit_bias" in params:
-        params["logit_bias"] = tuple(sorted((int(token), float(bias)) for token, bias in params["logit_bias"].items()))
-    params["logprobs"] = _logprobs(params.get("logprobs", False), params.pop("top_logprobs", 0))
-    return params
-
-
-def _logprobs(logprobs: bool | int, top: int) -> int | None:
-    """Return the number of most probable tokens to report; None for no log-probabilities.
-
-    The completions API gives the number as ``logprobs``; the chat API gives ``logprobs: true`` and the number as
-    ``top_logprobs``.
-    """
-    if top and logprobs is not True:
-        raise refusal("top_logprobs", top, "this field only beside logprobs: true")
-    if logprobs is True:
-        return top
-    return None if logprobs is False else logprobs

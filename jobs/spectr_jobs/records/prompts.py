@@ -40,12 +40,13 @@ def read_token_ids(value: object) -> Prompt:
     return tuple(value)
 
 
-def read_messages(value: object, arguments: Mapping[str, object]) -> Chat:
+def read_messages(value: object, arguments: Mapping[str, object], template: str | None) -> Chat:
     """Read the field ``messages``: a conversation. The text parts of a message are joined to one text.
 
     Args:
         value: The field's value.
         arguments: What else the chat template is given.
+        template: Name of the chat template, if the record has one.
 
     Raises:
         RequestError: The field is empty or malformed, or contains tools, images or sound.
@@ -53,7 +54,7 @@ def read_messages(value: object, arguments: Mapping[str, object]) -> Chat:
     if not isinstance(value, list) or not value:
         raise fields.refusal("messages", value, "a non-empty list of messages")
     messages = tuple(_read_message(f"messages[{index}]", item) for index, item in enumerate(value))
-    return Chat(messages, arguments)
+    return Chat(messages, arguments, template)
 
 
 def _read_message(name: str, value: object) -> dict[str, object]:

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from spectr_jobs.records import fields, names, prompts, template
-from spectr_jobs.records.fields import Wanted
 from spectr_jobs.records.line import load
+from spectr_jobs.records.wanted import Wanted, read_wanted
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import Chat, Prompt, Request, SamplingParams
 
@@ -46,7 +46,7 @@ HARMLESS = frozenset(
 )
 # Fields that only the row of a simple record may have; and ``custom_id``, which only the row of an openai record has.
 RESERVED = frozenset({"text", "completions", "finish_reason", "usage", "speculation", "error", "custom_id"})
-FIELDS = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | template.ARGUMENTS.keys() | {template.SPECIAL_TOKENS}
+FIELDS = fields.SAMPLING.keys() | fields.UNSUPPORTED.keys() | template.FIELDS
 _KNOWN = FIELDS | RESERVED | {"id", *PROMPTS}
 _FOLDED = {names.folded(name): name for name in FIELDS | {"id", *PROMPTS}}
 _BODY = FIELDS | HARMLESS
@@ -179,7 +179,7 @@ def _read_simple(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tu
             raise fields.refusal(name, item, "another name; the output line has this one for itself", "reserved_field")
         if name not in _KNOWN and item not in prompts.IDLE and (right := field_meant(name)):
             raise fields.refusal(name, item, right, "unsupported_parameter")
-    return _read_prompts(value, PROMPTS), fields.read_wanted(value, defaults)
+    return _read_prompts(value, PROMPTS), read_wanted(value, defaults)
 
 
 @functools.lru_cache(1024)  # the same columns come with every record
@@ -202,7 +202,7 @@ def _read_prompts(value: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Pro
 
 def _read_prompt(name: str, value: Mapping[str, Any]) -> tuple[Prompt, ...]:
     if name == "messages":
-        return (prompts.read_messages(value[name], template.read_arguments(value)),)
+        return (prompts.read_messages(value[name], template.read_arguments(value), template.read_name(value)),)
     return (prompts.read_token_ids(value[name]),) if name == "token_ids" else prompts.read_prompts(value[name])
 
 
@@ -225,7 +225,7 @@ def _read_openai(value: Mapping[str, Any], defaults: SamplingParams) -> tuple[tu
                 param=name,
                 code="unsupported_parameter",
             )
-    return _read_prompts(body, (prompt,)), fields.read_wanted(body, defaults)
+    return _read_prompts(body, (prompt,)), read_wanted(body, defaults)
 
 
 def _read_envelope(value: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -14,9 +14,12 @@ SHORT: Mapping[str, Check] = {
     "reasoning_effort": Check(fields.is_text, "a non-empty text"),
     "enable_thinking": BOOLEAN,
 }
-TEXTS = ("reasoning_effort",)  # the arguments that are texts
 ARGUMENTS: Mapping[str, Check] = {KWARGS: Check(lambda value: isinstance(value, dict), "an object"), **SHORT}
+NAME = "chat_template"
+NAMED = Check(fields.is_text, "the name of one of the bundle's chat templates")
 SPECIAL_TOKENS = "add_special_tokens"
+FIELDS = frozenset({*ARGUMENTS, NAME, SPECIAL_TOKENS})
+TEXTS = (NAME, "reasoning_effort")  # those of them that are texts
 # Arguments of ``apply_chat_template``, and names that every template has already.
 TAKEN = frozenset(
     {
@@ -62,6 +65,21 @@ def read_arguments(record: Mapping[str, object]) -> dict[str, object]:
     return arguments
 
 
+def read_name(record: Mapping[str, object]) -> str | None:
+    """Read the name of the chat template that writes out the conversation; None if the record leaves it open.
+
+    Raises:
+        RequestError: The field is not a name. A template itself is a program, and none is taken from a record.
+    """
+    name = record.get(NAME)
+    if name is None:
+        return None
+    fields.require(NAME, name, NAMED)
+    if "{" in str(name):
+        raise fields.refusal(NAME, name, f"{NAMED.allowed}, not a template", "unsupported_parameter")
+    return str(name)
+
+
 def _check_argument(name: str, value: object) -> None:
     field = f"{KWARGS}.{name}"
     if name in TAKEN:
@@ -78,7 +96,7 @@ def check_prompts(record: Mapping[str, object], prompts: Sequence[Prompt]) -> No
             spectr adds none, or not wanted where it does.
     """
     chat = any(isinstance(prompt, Chat) for prompt in prompts)
-    for name in ARGUMENTS:
+    for name in (*ARGUMENTS, NAME):
         if not chat and record.get(name) not in (None, {}):
             raise fields.refusal(name, record[name], "this field only beside messages")
     if (wanted := record.get(SPECIAL_TOKENS)) is None:

@@ -6,7 +6,7 @@ from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import Request
 from spectr_runtime.rows.row import Row
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.tokenizer import SHORTEN, TOO_LONG, Tokenizer
 from spectr_runtime.rows.tokens import check_tokens
 from spectr_select import seed_of, seed_of_prompt
 
@@ -26,8 +26,9 @@ def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_see
     params, vocabulary = request.params, manifest.vocabulary
     check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocabulary.size)
     check_tokens("stop_token_ids", params.stop_token_ids, vocabulary.size)
-    prompt = tokenizer.encode(request.prompt)
-    _check_length(len(prompt), min(params.max_tokens, 1), manifest.limits.capacity)
+    least = min(params.max_tokens, 1)
+    prompt = tokenizer.encode(request.prompt, manifest.limits.capacity - least)
+    _check_length(len(prompt), least, manifest.limits.capacity)
     model_ends = () if params.ignore_eos else vocabulary.eos_token_ids
     return Row(
         request=request,
@@ -51,6 +52,6 @@ def _check_length(tokens: int, least: int, capacity: int) -> None:
         raise RequestError(
             f"The prompt has {tokens} tokens; this bundle takes at most {capacity - least}{room}.",
             param="prompt",
-            code="context_length_exceeded",
-            hint="Shorten it, or build the bundle with a larger --capacity.",
+            code=TOO_LONG,
+            hint=SHORTEN,
         )

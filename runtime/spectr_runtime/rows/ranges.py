@@ -43,7 +43,7 @@ RANGES: Mapping[str, Range] = {
     # Logits divided by a smaller temperature would leave float32.
     "temperature": Range(1e-5, 1000, also=(0,), phrase="0, or from 0.00001 to 1000"),
     "top_k": Range(0, phrase="0 (all tokens) or more"),
-    "top_p": Range(math.nextafter(0, 1), 1, phrase="in (0, 1]"),
+    "top_p": Range(0, 1),
     "min_p": Range(0, 1),
     "presence_penalty": Range(-2, 2),
     "frequency_penalty": Range(-2, 2),

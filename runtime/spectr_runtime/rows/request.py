@@ -21,7 +21,8 @@ class SamplingParams:
         temperature: The logits are divided by this number, 1e-5 to 1000; 0 takes the most probable token.
         top_k: Only the k most probable tokens are kept; 0 keeps all. Of equally probable tokens at the border, those
             with the lower ids are kept.
-        top_p: Only the smallest set of most probable tokens that has this probability is kept, in (0, 1].
+        top_p: Only the smallest set of most probable tokens that has this probability is kept, 0 to 1; 0 keeps the most
+            probable one.
         min_p: Tokens less probable than this share of the most probable one are dropped, 0 to 1.
         presence_penalty: Subtracted from the logit of every token that was written before, -2 to 2.
         frequency_penalty: Subtracted from a token's logit once for every time that it was written before, -2 to 2.
@@ -91,10 +92,12 @@ class Chat:
     Attributes:
         messages: The messages.
         arguments: Further variables of the template, such as ``enable_thinking``.
+        template: Name of the template, where the tokenizer has several; None for the one that is called ``default``.
     """
 
     messages: tuple[Mapping[str, object], ...]
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    template: str | None = None
 
 
 Prompt = str | tuple[int, ...] | Chat

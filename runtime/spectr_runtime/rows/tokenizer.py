@@ -14,7 +14,11 @@ from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.chat_template import ChatTemplate
 from spectr_runtime.rows.detokenizer import Detokenizer, TextStream
 from spectr_runtime.rows.request import Chat, Prompt
+from spectr_runtime.rows.span import span_of
 from spectr_runtime.rows.tokens import check_tokens, outside
+
+TOO_LONG = "context_length_exceeded"
+SHORTEN = "Shorten it, or build the bundle with a larger --capacity."
 
 
 class Tokenizer:
@@ -36,23 +40,30 @@ class Tokenizer:
         self._start = self._tokens_in_front()
         added = self._tokenizer.added_tokens_decoder.items()
         self._special = {str(token): number for number, token in added if token.special and number < vocabulary}
+        self._span = span_of(self._tokenizer)
         self._detokenizer = Detokenizer(self._tokenizer)
         self.piece = functools.cache(self._detokenizer.piece)
 
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+    def encode(self, prompt: Prompt, most: int | None = None) -> tuple[int, ...]:
         """Return the token ids of a prompt; the tokenizer's chat template turns a conversation into one.
 
         A text gets the tokens in front that the tokenizer puts there, such as the one that begins a text, unless it
         begins with their texts already. A conversation has those that the template writes.
 
+        Args:
+            prompt: The prompt.
+            most: As many tokens are of use. A text that is so long that it certainly has more is refused before it is
+                tokenised, which takes seconds and gigabytes for a text of megabytes; one of which this is not certain
+                may come back with more.
+
         Raises:
-            RequestError: The prompt has no tokens, a token outside the vocabulary or half of a surrogate pair, or the
-                tokenizer has no chat template, or the template refuses the messages.
+            RequestError: The prompt has no tokens, a token outside the vocabulary or half of a surrogate pair, or is
+                certainly too long; or the tokenizer has no chat template, or the template refuses the messages.
         """
         if isinstance(prompt, Chat):
-            ids = self._ids(self._template.render(prompt), "messages", special=False)
+            ids = self._ids(self._fitting(self._template.render(prompt), most), "messages", special=False)
         elif isinstance(prompt, str):
-            ids = self._less_doubled_start(self._ids(prompt, "prompt", special=True))
+            ids = self._less_doubled_start(self._ids(self._fitting(prompt, most), "prompt", special=True))
         else:
             check_tokens("prompt", prompt, self._vocabulary)
             ids = list(prompt)
@@ -94,6 +105,21 @@ class Tokenizer:
                 param="stop",
                 hint=f"Give {found!r} alone, which ends the completion at that token, or the text without it.",
             )
+
+    def _fitting(self, text: str, most: int | None) -> str:
+        """Return a text, unless it has more characters than so many tokens may stand for."""
+        if self._span is None or most is None or len(text) <= (allowed := most * self._span.characters):
+            return text
+        if (size := self._span.size(text)) <= allowed:
+            return text
+        white = "" if self._span.counts_white else " beside white space"
+        raise RequestError(
+            f"The prompt has {size} characters{white}; this bundle takes at most {most} tokens, which stand for at "
+            f"most {allowed}.",
+            param="prompt",
+            code=TOO_LONG,
+            hint=SHORTEN,
+        )
 
     def _ids(self, text: str, param: str, *, special: bool) -> list[int]:
         """Return the tokens of a text, with those that the tokenizer adds around it or without.
