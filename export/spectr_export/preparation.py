@@ -17,14 +17,14 @@ from spectr_export.checks.parity import SMALLEST_CAPACITY
 from spectr_export.console import Say
 from spectr_export.inspection import describe_sampling
 from spectr_export.member import Member
-from spectr_export.original.chat_template import try_templates
 from spectr_export.original.checkpoint import check_weights
 from spectr_export.original.generation import GENERATION, find_end_tokens, foreign_settings, own_sampling
 from spectr_export.original.model import load_config, longest_text
 from spectr_export.original.refusal import refuse_unsupported
 from spectr_export.original.source import fetch
-from spectr_export.original.tokenizer import load_tokenizer, refuse_changed_by_saving
-from spectr_export.original.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
+from spectr_export.original.tokens.chat_template import try_templates
+from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
+from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
 from spectr_export.storing.precision import FLOAT32, Precision
 from spectr_export.text import encode_text, read_text
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary

@@ -22,7 +22,7 @@ from spectr_runtime.rows.admission import make_row
 from spectr_runtime.rows.request import Failure, Outcome, Request, SamplingParams
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.speculation.round import Emitted, Rows, speculate

@@ -23,7 +23,7 @@ from spectr_runtime.planning.planner import menu_of
 from spectr_runtime.rows.admission import make_row
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.score import Score, TokenScore, Written
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.rows.tokens import outside
 from spectr_runtime.speculation.pair import Pair, logits_per_call
 from spectr_runtime.speculation.plan import Plan, PlanChoice

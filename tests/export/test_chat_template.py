@@ -10,11 +10,11 @@ import pytest
 from tiny_models import byte_tokenizer, save_pair
 
 from spectr_export.build import build
-from spectr_export.original.chat_template import try_templates
-from spectr_export.original.tokenizer import load_tokenizer, refuse_changed_by_saving
+from spectr_export.original.tokens.chat_template import try_templates
+from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_export.preparation import BuildOptions
 from spectr_runtime import Bundle, BundleError, Chat
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 
 SOUND = "{% for message in messages %}{{ message.content }}{% endfor %}"
 BROKEN = "{% for message in messages %}\n{{ message.content }}\n{% endif %}"

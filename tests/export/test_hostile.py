@@ -20,7 +20,7 @@ from tiny_models import VOCABULARY, save_checkpoint, tiny_model
 from spectr_export.cli import main
 from spectr_runtime import Bundle, BundleError
 from spectr_runtime.files import file_sha256
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 
 GRAPH, WEIGHTS = "target/model.onnx", "target/model.safetensors"
 

@@ -11,9 +11,9 @@ from tiny_models import END, byte_tokenizer, tiny_config
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from spectr_export.original import tokenizer as module
-from spectr_export.original.probe import PROBES
-from spectr_export.original.tokenizer import load_tokenizer, refuse_changed_by_saving
+from spectr_export.original.tokens import tokenizer as module
+from spectr_export.original.tokens.probe import PROBES
+from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_runtime import BundleError
 
 PROBE = PROBES[0]

@@ -9,7 +9,7 @@ from tiny_models import END, byte_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from spectr_export.original.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
+from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
 from spectr_runtime import BundleError
 from spectr_runtime.bundle import Vocabulary
 

@@ -25,7 +25,7 @@ from spectr_runtime.planning.footprint import Footprint
 class Letters:
     """A tokenizer with one token per letter, which refuses capitals."""
 
-    def encode(self, prompt: str) -> tuple[int, ...]:
+    def encode(self, prompt: str, most: int) -> tuple[int, ...]:
         if prompt != prompt.lower():
             raise RequestError("No capitals.")
         return tuple(prompt.encode())

@@ -10,9 +10,9 @@ import pytest
 from tiny_models import byte_tokenizer
 
 from spectr_runtime import RequestError
-from spectr_runtime.rows.chat_template import ChatTemplate
 from spectr_runtime.rows.request import Chat
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.chat_template import ChatTemplate
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 
 DATE = datetime.date(2024, 7, 26)
 ASKED = ({"role": "user", "content": "Hi"},)

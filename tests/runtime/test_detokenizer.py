@@ -13,7 +13,14 @@ import tiny_tokenizers
 from tiny_tokenizers import FAMILIES, sequences
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from spectr_runtime.rows.detokenizer import CLEANUP, INCOMPLETE, Detokenizer, Replacement, TextStream, common_length
+from spectr_runtime.rows.text.detokenizer import (
+    CLEANUP,
+    INCOMPLETE,
+    Detokenizer,
+    Replacement,
+    TextStream,
+    common_length,
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.__name__)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from tiny_models import VOCABULARY, byte_tokenizer
 
-from spectr_runtime.rows.detokenizer import INCOMPLETE
 from spectr_runtime.rows.request import Completion, Request, SamplingParams
 from spectr_runtime.rows.row import Row
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.detokenizer import INCOMPLETE
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 
 END = VOCABULARY - 1
 

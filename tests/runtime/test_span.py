@@ -26,7 +26,7 @@ from tiny_tokenizers import (
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from spectr_runtime.rows.span import COMPOSED, WHITE, Span, span_of
+from spectr_runtime.rows.text.span import COMPOSED, WHITE, Span, span_of
 
 
 def changed(**parts: Any) -> PreTrainedTokenizerFast:

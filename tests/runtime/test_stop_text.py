@@ -10,9 +10,9 @@ import pytest
 from tiny_models import VOCABULARY, byte_tokenizer
 from tiny_tokenizers import FAMILIES, gemma, llama_2, sequences
 
-from spectr_runtime.rows.detokenizer import INCOMPLETE, common_length
-from spectr_runtime.rows.stop_text import StopText
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.detokenizer import INCOMPLETE, common_length
+from spectr_runtime.rows.text.stop_text import StopText
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 
 Found = tuple[str | None, int]  # the text before the stop text, and the number of tokens that it took
 

@@ -12,9 +12,9 @@ from tiny_tokenizers import FAMILIES, byte_level, llama_2, words
 from tokenizers import AddedToken, processors
 
 from spectr_runtime import RequestError
-from spectr_runtime.rows.detokenizer import INCOMPLETE
 from spectr_runtime.rows.request import Chat
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.detokenizer import INCOMPLETE
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 
 
 def saved(tokenizer: Any, folder: Path, vocabulary: int = 0) -> Tokenizer:

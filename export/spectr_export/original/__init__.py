@@ -8,9 +8,6 @@ Modules:
     model: Loads a model and measures its sizes.
     conversion: Gives the weights of a checkpoint the names and shapes of transformers' model.
     ondemand: A model whose matrices are in memory only while they are used.
-    tokenizer: Loads a tokenizer, and sees to it that texts are read as its file says.
-    chat_template: Tries the chat templates as a run uses them.
-    probe: What tokenizers make of some texts.
-    vocabulary: The vocabulary that target and draft share.
+    tokens: The tokenizer, and what a pair shares of it.
     generation: The tokens that end a text, and the model's own sampling.
 """

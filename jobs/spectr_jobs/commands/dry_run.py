@@ -105,7 +105,8 @@ def dry_run(job: Job, rank: Rank) -> int:
     if run is not None and not load.records:
         _show(job.setup, [*lines, ("time", "none: nothing is left to decode")])
         return 0
-    lines += [*_prompts(models.open_tokenizer(bundle, date=date), load), _memory(bundle, job.setup)]
+    encoder, most = models.open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity
+    lines += [*_prompts(encoder, most, load), _memory(bundle, job.setup)]
     started = time.monotonic()
     decoder = models.open_decoder(bundle, job.setup, seed=job.seed, date=date)
     loading = time.monotonic() - started
@@ -145,12 +146,12 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
     yield "completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"
 
 
-def _prompts(encoder: models.Encoder, load: Load) -> list[TableLine]:
+def _prompts(encoder: models.Encoder, most: int, load: Load) -> list[TableLine]:
     """Return the number of prompt tokens: counted if the sample holds all records, otherwise estimated from it."""
     counts, failed = [], 0
     for record in load.sample:
         try:
-            counts.append(sum(len(encoder.encode(prompt)) for prompt in record.prompts))
+            counts.append(sum(len(encoder.encode(prompt, most)) for prompt in record.prompts))
         except RequestError:
             failed += 1
     if not counts:

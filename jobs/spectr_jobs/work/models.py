@@ -49,8 +49,8 @@ class RunScorer(Protocol):
 class Encoder(Protocol):
     """The part of the tokenizer that a dry run uses."""
 
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """Return the token ids of a prompt."""
+    def encode(self, prompt: Prompt, most: int) -> tuple[int, ...]:
+        """Return the token ids of a prompt, at most so many; a longer one is refused."""
         ...
 
 
@@ -85,7 +85,7 @@ def open_scorer(bundle: Bundle, setup: Setup, *, date: datetime.date) -> RunScor
 
 def open_tokenizer(bundle: Bundle, *, date: datetime.date) -> Encoder:
     """Load the tokenizer of a bundle for a run with this date."""
-    from spectr_runtime.rows.tokenizer import Tokenizer
+    from spectr_runtime.rows.text.tokenizer import Tokenizer
 
     return Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
 

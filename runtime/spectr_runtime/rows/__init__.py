@@ -2,18 +2,14 @@
 
 The modules:
 
-    request        requests with their sampling parameters, completions and failures
-    ranges         the values that sampling parameters may take
-    tokens         the check of token ids against the vocabulary
-    tokenizer      text to tokens and back
-    span           how much text a token stands for at most
-    chat_template  conversations written out as prompts
-    detokenizer    tokens to text, all at once and bit by bit
-    stop_text      stop texts in the text so far
-    admission      from a request to a row
-    row            one row of the batch: its text so far, and when it ends
-    scheduler      which rows of the batch are free
-    score          completions that are to be scored, and their scores
+    request    requests with their sampling parameters, completions and failures
+    ranges     the values that sampling parameters may take
+    tokens     the check of token ids against the vocabulary
+    text/      between text and tokens: the tokenizer, chat templates, stop texts
+    admission  from a request to a row
+    row        one row of the batch: its text so far, and when it ends
+    scheduler  which rows of the batch are free
+    score      completions that are to be scored, and their scores
 
 Nothing here runs a model.
 """

@@ -6,7 +6,7 @@ from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.request import Request
 from spectr_runtime.rows.row import Row
-from spectr_runtime.rows.tokenizer import SHORTEN, TOO_LONG, Tokenizer
+from spectr_runtime.rows.text.tokenizer import SHORTEN, TOO_LONG, Tokenizer
 from spectr_runtime.rows.tokens import check_tokens
 from spectr_select import seed_of, seed_of_prompt
 

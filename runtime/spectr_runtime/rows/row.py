@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from spectr_runtime.bundle import ROLES, Role
 from spectr_runtime.rows.request import Completion, FinishReason, Request, SpeculationStats, TokenLogprob, Usage
-from spectr_runtime.rows.stop_text import StopText
-from spectr_runtime.rows.tokenizer import Tokenizer
+from spectr_runtime.rows.text.stop_text import StopText
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 
 Scored = tuple[int, float]  # a token and its log-probability
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from spectr_runtime.errors import RequestError, first_line
-from spectr_runtime.rows.chat_template import DEFAULT, ChatTemplate
 from spectr_runtime.rows.request import Chat
+from spectr_runtime.rows.text.chat_template import DEFAULT, ChatTemplate
 
 MESSAGE = {"role": "user", "content": "Hello"}
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spectr_export.original.probe import difference, read_with, texts_for
+from spectr_export.original.tokens.probe import difference, read_with, texts_for
 from spectr_runtime.bundle import Role, Vocabulary
 from spectr_runtime.errors import BundleError
 

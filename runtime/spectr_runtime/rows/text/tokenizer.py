@@ -11,10 +11,10 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from spectr_runtime.errors import RequestError
-from spectr_runtime.rows.chat_template import ChatTemplate
-from spectr_runtime.rows.detokenizer import Detokenizer, TextStream
 from spectr_runtime.rows.request import Chat, Prompt
-from spectr_runtime.rows.span import span_of
+from spectr_runtime.rows.text.chat_template import ChatTemplate
+from spectr_runtime.rows.text.detokenizer import Detokenizer, TextStream
+from spectr_runtime.rows.text.span import span_of
 from spectr_runtime.rows.tokens import check_tokens, outside
 
 TOO_LONG = "context_length_exceeded"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spectr_runtime.rows.detokenizer import TextStream, common_length
+from spectr_runtime.rows.text.detokenizer import TextStream, common_length
 
 
 class StopText:

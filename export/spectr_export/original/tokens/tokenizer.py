@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from spectr_export.console import Say
-from spectr_export.original.probe import Reading, difference, read_with, read_with_file, texts_for
 from spectr_export.original.settings import read_settings
+from spectr_export.original.tokens.probe import Reading, difference, read_with, read_with_file, texts_for
 from spectr_runtime.errors import BundleError, first_line
 
 FAST = "tokenizer.json"  # the file from which the tokenizers library makes a tokenizer by itself
