@@ -92,7 +92,7 @@ def test_a_store_is_sorted_out_like_a_folder(capsys: pytest.CaptureFixture[str])
     for name in ("a.jsonl", "b.csv", ".c/d.jsonl", "run/manifest.json", "run/output.jsonl", "notes.txt"):
         with fsspec.open(f"memory://sorted/{name}", "w") as file:
             file.write(MANIFEST if name.endswith("manifest.json") else "")
-    assert expand("memory://sorted") == ["memory:///sorted/a.jsonl", "memory:///sorted/b.csv"]
+    assert expand("memory://sorted") == ["memory://sorted/a.jsonl", "memory://sorted/b.csv"]
     left_out = "left out: 1 hidden file, 2 files of the run directory run, 1 file with other endings (.txt)"
     assert capsys.readouterr().err == f"spectr-batch: memory://sorted: {left_out}\n"
     assert expand("memory://sorted/**/*.jsonl") == ["memory:///sorted/a.jsonl"]
