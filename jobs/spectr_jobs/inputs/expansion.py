@@ -115,6 +115,8 @@ def _url_of(file: str, store: Any, path: str, url: str) -> str:
     Some stores would give a URL without the host, the user, or the store that theirs is a cache of.
     """
     stem, whole = path.rstrip("/"), url.rstrip("/")
+    if stem and file.startswith(f"{stem}/"):
+        return whole + file.removeprefix(stem)
     before = whole.removesuffix(stem)
     return before + file if whole.endswith(stem) and (stem or is_remote(before)) else str(store.unstrip_protocol(file))
 
