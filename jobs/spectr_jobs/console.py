@@ -10,13 +10,18 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from spectr_jobs.urls import masked
+
 TableLine = tuple[str, str]
 """A line of a table: the name of a fact, and the fact."""
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a message to stderr or another stream. A progress bar on the same terminal moves below the message."""
-    tqdm.write(f"spectr-batch: {text}", file=stream or sys.stderr)
+    """Write a message to stderr or another stream. A progress bar on the same terminal moves below the message.
+
+    No message shows what gives access in a URL, whoever made the message.
+    """
+    tqdm.write(f"spectr-batch: {masked(text)}", file=stream or sys.stderr)
 
 
 def table(lines: Sequence[TableLine]) -> str:

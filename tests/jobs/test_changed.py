@@ -154,7 +154,7 @@ def test_a_changed_object_is_noticed(batch, bundle: Path, prompts: Path, run_dir
     after_rows(5, lambda: store.pipe(url, prompts.read_bytes().replace(b"Say", b"Cry")))
     result = batch(*command)
     assert result.code == 65
-    assert "Input memory:///changed/prompts.jsonl has changed, so shard " in result.err
+    assert "Input memory://changed/prompts.jsonl has changed, so shard " in result.err
 
 
 def test_verify_reads_the_inputs_again(batch, bundle: Path, prompts: Path, run_dir: Path, monkeypatch):

@@ -92,13 +92,13 @@ def test_a_store_is_sorted_out_like_a_folder(capsys: pytest.CaptureFixture[str])
     for name in ("a.jsonl", "b.csv", ".c/d.jsonl", "run/manifest.json", "run/output.jsonl", "notes.txt"):
         with fsspec.open(f"memory://sorted/{name}", "w") as file:
             file.write(MANIFEST if name.endswith("manifest.json") else "")
-    assert expand("memory://sorted") == ["memory:///sorted/a.jsonl", "memory:///sorted/b.csv"]
+    assert expand("memory://sorted") == ["memory://sorted/a.jsonl", "memory://sorted/b.csv"]
     left_out = "left out: 1 hidden file, 2 files of the run directory run, 1 file with other endings (.txt)"
     assert capsys.readouterr().err == f"spectr-batch: memory://sorted: {left_out}\n"
-    assert expand("memory://sorted/**/*.jsonl") == ["memory:///sorted/a.jsonl"]
+    assert expand("memory://sorted/**/*.jsonl") == ["memory://sorted/a.jsonl"]
     with pytest.raises(UsageError, match="it is a run directory"):
         expand("memory://sorted/run")
-    assert expand("memory://sorted/run/output.jsonl") == ["memory:///sorted/run/output.jsonl"]
+    assert expand("memory://sorted/run/output.jsonl") == ["memory://sorted/run/output.jsonl"]
 
 
 def test_the_same_command_goes_on_with_a_run_inside_of_its_input_folder(batch, bundle: Path, tmp_path: Path):
@@ -113,3 +113,26 @@ def test_the_same_command_goes_on_with_a_run_inside_of_its_input_folder(batch, b
     assert len(read_lines(data / "run" / "output.jsonl")) == 5
     assert batch("run", bundle, data, "-o", tmp_path / "other").code == 0
     assert len(read_lines(tmp_path / "other" / "output.jsonl")) == 5
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "file", "found"),
+    [
+        ("s3://b/in", "b/in", "b/in/a.jsonl", "s3://b/in/a.jsonl"),
+        ("simplecache::s3://b/in/", "b/in", "b/in/a.jsonl", "simplecache::s3://b/in/a.jsonl"),
+        ("ftp://anna:pw@h/in", "/in", "/in/a.jsonl", "ftp://anna:pw@h/in/a.jsonl"),
+        ("ftp://anna:pw@h/*.csv", "/*.csv", "/a.csv", "ftp://anna:pw@h/a.csv"),
+        ("ftp://h/", "/", "/a.jsonl", "ftp://h/a.jsonl"),
+        ("https://h/in/", "https://h/in/", "https://h/in/a.jsonl", "https://h/in/a.jsonl"),
+        ("abfs://c@account.net/in", "c/in", "c/in/a.jsonl", "abfs://c@account.net/in/a.jsonl"),
+        ("abfs://c@account.net/*.csv", "c/*.csv", "c/a.csv", "abfs://c/a.csv"),
+    ],
+)
+def test_a_file_of_a_store_has_the_host_and_the_user_of_the_url_that_led_to_it(
+    url: str, path: str, file: str, found: str
+):
+    class Store:
+        def unstrip_protocol(self, name: str) -> str:
+            return f"abfs://{name}"
+
+    assert expansion._url_of(file, Store(), path, url) == found

@@ -168,8 +168,8 @@ def test_a_store_that_fails_on_the_way_is_tried_again_and_then_named(
     result = batch(*command)
     assert (result.code, result.err.splitlines()[-1]) == (
         1,
-        f"spectr-batch: error: {store}/runs/1 cannot be reached: TimeoutError: no answer. Check address, "
-        "credentials and endpoint (AWS_ENDPOINT_URL), then run the same command again.",
+        f"spectr-batch: error: {store}/runs/1 cannot be reached: TimeoutError: no answer. "
+        "Check address and credentials, then run the same command again.",
     )
     assert (tmp_path / "run" / "summary.json").exists()
     monkeypatch.setattr(type(filesystem), "put_file", real)

@@ -113,8 +113,9 @@ def test_a_kubernetes_job_follows_the_published_schema(submitted, options: list[
     [
         (["--", "bundle"], "Missing argument 'INPUT...'"),
         (["--", "bundle", "in", "-o", "run", "--batch-size", "0"], "Invalid value for '--batch-size'"),
-        (["--", "bundle", "in", "-o", "-"], "A job has no stdin or stdout"),
-        (["--", "bundle", "-", "-o", "run"], "A job has no stdin or stdout"),
+        (["--", "bundle", "in", "-o", "-"], "A job has no stdin, pipe or stdout to read or write; name files."),
+        (["--", "bundle", "-", "-o", "run"], "A job has no stdin, pipe or stdout to read or write; name files."),
+        (["--", "bundle", "/dev/fd/63", "-o", "run"], "A job has no stdin, pipe or stdout to read or write;"),
         (["--", "bundle", "in", "-o", "run", "--rank", "0", "--world", "1"], "--rank is set by the queue"),
     ],
 )

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from spectr_jobs.cli.options import Day, Duration
 from spectr_jobs.console import say
+from spectr_jobs.urls import masked
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 ACTIONS = ("print_config", "dry_run")  # options with which the command decodes nothing
@@ -116,6 +117,6 @@ def render(ctx: click.Context) -> str:
     for option in _configurable(ctx):
         name, value = _name(option), ctx.params[option.name or ""]
         source = _SOURCES[ctx.get_parameter_source(option.name or "") or ParameterSource.DEFAULT]
-        text = json.dumps(value, default=str)  # a day becomes a text
+        text = masked(json.dumps(value, default=str))  # a day becomes a text
         lines.append(f"# {name} is not set" if value is None else f"{name} = {text}  # {source}")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from spectr_jobs.cli.run import run
 from spectr_jobs.cli.submit import submit
 from spectr_jobs.console import runtime_log_shown, say
 from spectr_jobs.errors import Interrupted
+from spectr_jobs.urls import masked
 from spectr_jobs.work.stop import CONTINUE, Ended, Stop
 from spectr_runtime.errors import SpectrError
 
@@ -144,6 +145,7 @@ def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
         with runtime_log_shown():
             return int(cli.main(arguments, prog_name="spectr-batch", standalone_mode=False, obj=stop) or 0)
     except click.ClickException as error:
+        error.message = masked(error.message)  # type: ignore[misc]
         error.show()
         return error.exit_code
     except Ended as end:

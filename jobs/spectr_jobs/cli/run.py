@@ -163,9 +163,8 @@ def run(ctx: click.Context, /, **values: Any) -> int:
     After an interruption, the same command continues the run.
 
     An INPUT is a file of JSON Lines, CSV or TSV (also compressed) or Parquet, a folder of such files, a pattern, a URL
-    that fsspec opens, or - for stdin. A record is an OpenAI batch request, or an object
-    with "prompt", "messages" or "token_ids", an optional "id" and sampling fields; its other fields are copied to the
-    output.
+    that fsspec opens, a pipe, or - for stdin. A record is an OpenAI batch request, or an object with "prompt",
+    "messages" or "token_ids", an optional "id" and sampling fields; its other fields are copied to the output.
     """
     options = RunOptions(**values)
     config.tell_unknown_variables(ctx, os.environ)

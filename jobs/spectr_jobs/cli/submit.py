@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from spectr_jobs.cli.config import ACTIONS
 from spectr_jobs.cli.options import Duration, RunOptions
 from spectr_jobs.cli.run import run
 from spectr_jobs.console import say
+from spectr_jobs.inputs.stdin import is_stream
 from spectr_jobs.inputs.stores import is_remote
 from spectr_jobs.queues import kubernetes as kubernetes_job
 from spectr_jobs.queues import slurm as slurm_array
 from spectr_jobs.queues.submission import Submission
+from spectr_jobs.urls import masked
 from spectr_jobs.work.stop import Stop
 
 PROGRAM = "spectr-batch"
@@ -105,6 +108,7 @@ def slurm(
     job = _submission(PROGRAM if setup else _this_program(), arguments, resources)
     script = slurm_array.script(job, folder=Path.cwd(), time_limit=time_limit, partition=partition, setup=setup)
     _write(to, script, f"sbatch {to}")
+    _tell_secrets(arguments, f"{to} holds what gives access to a URL; only you can read it")
 
 
 @submit.command(
@@ -134,6 +138,10 @@ def kubernetes(arguments: tuple[str, ...], to: Path, image: str, claim: str, mou
     """
     job = _submission(PROGRAM, arguments, resources)
     _write(to, kubernetes_job.manifest(job, image=image, claim=claim, mount=mount), f"kubectl apply -f {to}")
+    _tell_secrets(
+        arguments,
+        f"{to} holds what gives access to a URL; only you can read it, but all who may see the cluster's jobs can too",
+    )
 
 
 @submit.command(
@@ -190,8 +198,8 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
         UsageError: A value is out of range, or two exclude each other. The rule itself is checked when the job runs.
     """
     options = RunOptions(**run.make_context("run", list(arguments)).params)
-    if "-" in (*options.inputs, options.output):
-        raise click.UsageError("A job has no stdin or stdout to read or write; name files.")
+    if options.output == "-" or any(map(is_stream, options.inputs)):
+        raise click.UsageError("A job has no stdin, pipe or stdout to read or write; name files.")
     for name in ("rank", "world"):
         if getattr(options, name) is not None:
             raise click.UsageError(f"--{name} is set by the queue; leave it out.")
@@ -212,10 +220,20 @@ def _tell_missing(options: RunOptions) -> None:
             say(f"warning: there is no {name} here; the machines of the queue must have it under this path")
 
 
+def _tell_secrets(arguments: Sequence[str], warning: str) -> None:
+    if any(masked(argument) != argument for argument in arguments):
+        say(f"warning: {warning}")
+
+
 def _write(to: Path, text: str, start: str) -> None:
+    """Write a file, for its owner alone if there is anything secret in it."""
     if not to.parent.is_dir():
         raise click.UsageError(f"--to {to}: there is no folder {to.parent}.")
     if to.exists() and to.read_text(encoding="utf-8") != text:
         raise click.UsageError(f"{to} exists with other content. Remove it, or name another file with --to.")
-    to.write_text(text, encoding="utf-8")
+    with to.open("a+b") as file:
+        if masked(text) != text:
+            os.fchmod(file.fileno(), 0o600)
+        file.truncate(0)
+        file.write(text.encode())
     say(f"wrote {to}; start it with: {start}")

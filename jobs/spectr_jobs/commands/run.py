@@ -29,6 +29,7 @@ from spectr_jobs.run_directory.layout import LOCK, STDIN
 from spectr_jobs.run_directory.lock import held
 from spectr_jobs.run_directory.manifest import RunManifest, Terms
 from spectr_jobs.run_directory.mirror import Mirror
+from spectr_jobs.run_directory.paths import keep_urls
 from spectr_jobs.run_directory.provenance import versions
 from spectr_jobs.run_directory.shard import reopen
 from spectr_jobs.work.stop import Stop
@@ -122,11 +123,10 @@ def prepare(path: Path, bundle: Bundle, inputs: Sequence[Source], terms: Terms) 
         )
 
     run, made = RunDirectory.start(path, survey_inputs)
-    if made:
-        return run
-    # Only fingerprints are compared, so the shape and the counts of the records need not be known.
-    files = tuple(InputFile.of(source, "simple", {}) for source in inputs)
-    run.manifest.check(terms, files)
+    if not made:
+        # Only fingerprints are compared, so the shape and the counts of the records need not be known.
+        run.manifest.check(terms, tuple(InputFile.of(source, "simple", {}) for source in inputs))
+    keep_urls([source.path for source in inputs], path)
     return run.reading(inputs)
 
 

@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 from spectr_jobs.console import say
 from spectr_jobs.inputs.compression import PACKED
-from spectr_jobs.inputs.stores import bare, filesystem, is_remote, reaching
+from spectr_jobs.inputs.stores import bare, filesystem, has_query, is_file, is_remote, reaching
 from spectr_jobs.inputs.tables import CSV, PARQUET
+from spectr_jobs.urls import masked
 from spectr_runtime.errors import UsageError
 
 LINES = (".jsonl", ".ndjson")
@@ -85,27 +86,39 @@ def _expand_local(name: str) -> list[str]:
 
 
 def _expand_remote(url: str) -> list[str]:
-    store, path = filesystem(url, f"Reading {url}")
+    store, path = filesystem(url, "Reading")
 
     def is_run(folder: str) -> bool:
         manifest = f"{folder}/{MANIFEST}"
         return bool(store.isfile(manifest)) and _is_manifest(store.cat_file(manifest))
 
     with reaching(url):
-        if bare(path).lower().endswith(SUFFIXES) and store.isfile(path):
-            found = [path]
-        elif glob.has_magic(path):
+        if (has_query(url) or bare(url).lower().endswith(SUFFIXES)) and is_file(store, path):
+            return [url]
+        if glob.has_magic(bare(url)):
             found = _take_matching(path, store.glob(path), is_run)
         elif store.isdir(path):
             path = path.rstrip("/")
             if is_run(path):
                 _refuse_run(url)
             found = _take(url, store.find(path), path, is_run)
-        elif store.isfile(path):
-            found = [path]
+        elif is_file(store, path):
+            return [url]
         else:
             _refuse(url, "there is no such file")
-        return [store.unstrip_protocol(file) for file in found]
+        return [_url_of(file, store, path, url) for file in found]
+
+
+def _url_of(file: str, store: Any, path: str, url: str) -> str:
+    """Return the URL of a file in a store: the URL that led to it, with the file's path for its own.
+
+    Some stores would give a URL without the host, the user, or the store that theirs is a cache of.
+    """
+    stem, whole = path.rstrip("/"), url.rstrip("/")
+    if stem and file.startswith(f"{stem}/"):
+        return whole + file.removeprefix(stem)
+    before = whole.removesuffix(stem)
+    return before + file if whole.endswith(stem) and (stem or is_remote(before)) else str(store.unstrip_protocol(file))
 
 
 def _take(name: str, files: Iterable[str], folder: str, is_run: Test) -> list[str]:
@@ -176,9 +189,13 @@ def _is_manifest(text: bytes) -> bool:
 
 
 def _refuse_run(name: str) -> NoReturn:
-    rows = f"{name.rstrip('/')}/{OUTPUT}"
-    raise UsageError(f"Input {name}: it is a run directory.", hint=f"To decode its rows, name their file: {rows}.")
+    rows = f"{masked(name).rstrip('/')}/{OUTPUT}"
+    raise UsageError(
+        f"Input {masked(name)}: it is a run directory.", hint=f"To decode its rows, name their file: {rows}."
+    )
 
 
 def _refuse(name: str, why: str) -> NoReturn:
-    raise UsageError(f"Input {name}: {why}.", hint="Name files of JSON Lines, CSV or Parquet, or folders of them.")
+    raise UsageError(
+        f"Input {masked(name)}: {why}.", hint="Name files of JSON Lines, CSV or Parquet, or folders of them."
+    )

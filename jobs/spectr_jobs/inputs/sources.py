@@ -15,14 +15,15 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from spectr_jobs.errors import InputChanged, InputError
 from spectr_jobs.inputs import tables
 from spectr_jobs.inputs.compression import Archive, Damaged, decompress, is_compressed, skip
 from spectr_jobs.inputs.expansion import expand
-from spectr_jobs.inputs.stores import filesystem, is_remote, reaching, version
+from spectr_jobs.inputs.stores import filesystem, is_remote, reaching, refusal, version
 from spectr_jobs.inputs.tables import is_csv, is_table
+from spectr_jobs.urls import identity, masked
 from spectr_runtime.errors import UsageError
 from spectr_runtime.files import file_sha256
 
@@ -45,7 +46,8 @@ class Source:
     Attributes:
         path: A local path or a URL.
         label: Name of the source in messages, and in the ids of records that have none: its file name, with as many of
-            its folders as are needed to tell it from the other sources.
+            its folders as are needed to tell it from the other sources. It holds nothing secret of a URL, and stays the
+            same when a URL gets another signature.
         columns: For a table, the column of every field that has another name there.
     """
 
@@ -107,20 +109,16 @@ def _labels(paths: Sequence[str]) -> list[str]:
     return [labels[index] for index in range(len(paths))]
 
 
-def _store_of(url: str) -> tuple[Any, str]:
-    return filesystem(url, f"Reading {url}")
-
-
 def _refuse_repeated(paths: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for path in paths:
         first = seen.setdefault(_absolute(path), path)
         if first is not path:
-            raise UsageError(f"Input {path} is the same file as {first}.", hint="Name it once.")
+            raise UsageError(f"Input {masked(path)} is the same file as {masked(first)}.", hint="Name it once.")
 
 
 def _absolute(path: str) -> str:
-    return path if is_remote(path) else Path(path).resolve().as_posix()
+    return identity(path) if is_remote(path) else Path(path).resolve().as_posix()
 
 
 def fingerprint(source: Source) -> str:
@@ -183,9 +181,9 @@ def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
 def _table_lines(source: Source, start: int) -> Iterator[Line]:
     try:
         with _open(source) as file:
-            if is_csv(source.path):
+            if of_text := is_csv(source.path):
                 _refuse_other_encodings(source, file.peek(4))
-            for index, text in tables.rows(file, source.label, source.columns, start):
+            for index, text in tables.rows(file, source.label, source.columns, start, of_text=of_text):
                 yield Line(index + 1, index, text)
     except Damaged as error:
         raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
@@ -206,10 +204,13 @@ def _open_raw(path: str) -> BinaryIO:
     try:
         if not is_remote(path):
             return Path(path).open("rb")
-        store, inside = _store_of(path)
+        store, inside = filesystem(path, "Reading")
         return io.BufferedReader(store.open(inside, "rb"))  # the files of fsspec ignore the limit of ``readline``
     except FileNotFoundError as error:
-        raise InputChanged(f"Input {path} is gone.", hint="Put it back, then run the same command again.") from error
+        if refusal(error):
+            raise
+        message = f"Input {masked(path)} is gone."
+        raise InputChanged(message, hint="Put it back, then run the same command again.") from error
 
 
 def _readline(file: BinaryIO, source: Source, number: int) -> bytes:

@@ -6,8 +6,11 @@ cell that holds no value is no field.
 
 from __future__ import annotations
 
+import codecs
 import collections
 import datetime
+import io
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -22,6 +25,9 @@ from spectr_jobs.records import record, template
 from spectr_jobs.records.line import nested_too_deeply
 
 CSV, PARQUET = (".csv", ".tsv"), (".parquet",)  # endings of names
+LINES = ".jsonl"
+PLAIN = (LINES, CSV[0], PARQUET[0])  # what ``ending_of`` returns
+_COMPARED = 3  # rows that a text has to share its number of fields with, to be CSV with unknown columns
 INDEX = "__index_level_"  # begins the names that pandas gives to an index
 # A text in one of these columns is parsed as JSON; in ``stop``, a list is, a text is not.
 _TYPED = (record.FIELDS | {"messages", "token_ids", "body"}) - {"stop", *template.TEXTS}
@@ -47,19 +53,44 @@ def is_csv(name: str) -> bool:
     return plain.endswith(CSV)
 
 
-def rows(file: BinaryIO, name: str, columns: Columns, start: int) -> Iterator[tuple[int, bytes]]:
+def ending_of(head: bytes, columns: Columns) -> str:
+    """Return the ending that a file's name should have, judged by its content: one of ``PLAIN``.
+
+    Args:
+        head: The first bytes, decompressed.
+        columns: The column of every field that has another name there.
+    """
+    if head.startswith(b"PAR1"):
+        return PARQUET[0]
+    of_json = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"["))
+    return LINES if of_json or b"\0" in head or not _is_csv_text(head, columns) else CSV[0]
+
+
+def _is_csv_text(head: bytes, columns: Columns) -> bool:
+    """Return whether a text is CSV: its first line names a field, or the next ones have as many fields, two or more."""
+    try:
+        header, found = delimited.read(io.BytesIO(head), "")
+        if any(_field(column, header) in _KNOWN or column in columns.values() for column in header):
+            return True
+        some = list(itertools.islice(found, _COMPARED))
+        return len(header) > 1 and bool(some) and not any(row[0].startswith("{") for row in some)
+    except InputError:
+        return False
+
+
+def rows(file: BinaryIO, name: str, columns: Columns, start: int, *, of_text: bool) -> Iterator[tuple[int, bytes]]:
     """Yield the index of every row, from 0 without the header, and the row as JSON.
 
     Args:
         file: The content of the file.
-        name: Name of the file.
+        name: Name of the file, for messages.
         columns: The column of every field that has another name there; all other columns keep their names.
         start: Index of the first row to yield.
+        of_text: Whether the file is CSV or TSV, and not Parquet.
 
     Raises:
         InputError: The file is damaged, or a column is missing, ambiguous, or of no use.
     """
-    of_text = is_csv(name)
     header, found = delimited.read(file, name) if of_text else parquet.read(file, name, start)
     taken = take(header, columns, name)
     for index, row in enumerate(found, 0 if of_text else start):

@@ -2,7 +2,8 @@
 
     RUN/lock                                     locked by a process that writes files which all processes share
     RUN/manifest.json                            what fixes every row: inputs, bundle, seed, sampling defaults, shards
-    RUN/stdin.jsonl                              standard input, if it is an input
+    RUN/stdin.jsonl, pipe-1.jsonl                standard input and pipes, if they are inputs; or .csv, .parquet
+    RUN/urls.json                                URLs of inputs with what gives access in them, for their owner alone
     RUN/shards/00012/{output,errors}.jsonl       journals while the shard is decoded; in input order once it is sealed,
                                                  then with --compress as .jsonl.zst, like the merged files
     RUN/shards/00012/sealed.json                 the shard's counts and hashes, written when the shard is sealed
@@ -30,6 +31,7 @@ PARTS = (OUTPUT, ERRORS)
 PACKED = ".zst"  # added to the name of a part when it is compressed
 EVENTS = "events.jsonl"
 STDIN = "stdin.jsonl"
+URLS = "urls.json"
 SUMMARY = "summary.json"
 AUDIT = "audit.json"
 REPORT = "report.html"

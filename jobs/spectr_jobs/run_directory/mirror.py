@@ -17,6 +17,7 @@ from spectr_jobs.console import say
 from spectr_jobs.inputs.stores import filesystem, reaching
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.layout import EVENTS, MANIFEST, SEAL, SHARDS
+from spectr_jobs.urls import masked
 from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.files import file_sha256, replace
 
@@ -27,13 +28,14 @@ class Mirror:
     """A copy of a run at a URL that fsspec opens."""
 
     def __init__(self, url: str) -> None:
-        """Find the store of a URL, without reaching it yet.
+        """Find the store of a URL. Some are connected to for that, and the others not reached yet.
 
         Raises:
             UsageError: fsspec does not know the URL, or is not installed.
+            SpectrError: The store cannot be reached, or refuses.
         """
         self._url = url.rstrip("/")
-        self._store, self._root = filesystem(self._url, f"Writing to {url}")
+        self._store, self._root = filesystem(self._url, "Writing to")
         self._sent: dict[str, bytes] = {}  # the seals in the store, by the names of their shards
 
     def fetch(self, folder: Path) -> None:
@@ -57,7 +59,7 @@ class Mirror:
             for name in names:
                 self._fetch_shard(name, folder / SHARDS / name)
             replace(folder / MANIFEST, [self._store.cat_file(f"{self._root}/{MANIFEST}")])
-        say(f"{len(names):,} finished shards came back from {self._url}")
+        say(f"{len(names):,} finished shards came back from {masked(self._url)}")
 
     @contextlib.contextmanager
     def following(self, run: RunDirectory, numbers: Sequence[int]) -> Iterator[None]:
@@ -103,7 +105,7 @@ class Mirror:
             if not self._store.exists(there):
                 self._store.pipe_file(there, mine)
             elif self._store.cat_file(there) != mine:
-                raise UsageError(f"{self._url} holds another run.", hint="Name another URL with --mirror.")
+                raise UsageError(f"{masked(self._url)} holds another run.", hint="Name another URL with --mirror.")
             self._sent = {name: self._store.cat_file(self._seal_of(name)) for name in self._sealed_there()}
 
     def _send_shards(self, run: RunDirectory, numbers: Sequence[int]) -> None:
@@ -121,7 +123,7 @@ class Mirror:
             with reaching(self._url):
                 for name in (*run.parts, EVENTS, run.summary.name):
                     self._store.put_file(str(run.path / name), f"{self._root}/{name}")
-            say(f"everything is at {self._url}")
+            say(f"everything is at {masked(self._url)}")
 
     def _seal_of(self, name: str) -> str:
         return f"{self._root}/{SHARDS}/{name}/{SEAL}"
@@ -138,7 +140,9 @@ class Mirror:
         for part, sha256 in json.loads(seal)["sha256"].items():
             self._store.get_file(f"{there}/{part}", str(folder / part))
             if file_sha256(folder / part) != sha256:
-                raise SpectrError(f"{self._url}/{SHARDS}/{name}/{part} is damaged.", hint="Delete this shard there.")
+                raise SpectrError(
+                    f"{masked(self._url)}/{SHARDS}/{name}/{part} is damaged.", hint="Delete this shard there."
+                )
         replace(folder / SEAL, [seal])
 
 
