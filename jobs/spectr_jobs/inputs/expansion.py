@@ -10,11 +10,13 @@ import collections
 import dataclasses
 import functools
 import glob
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 from spectr_jobs.console import say
 from spectr_jobs.inputs.compression import PACKED
@@ -27,6 +29,7 @@ LINES = (".jsonl", ".ndjson")
 SUFFIXES = tuple(end + packed for end in (*LINES, *CSV) for packed in ("", *PACKED)) + PARQUET
 # By these a run directory is known; ``run_directory.layout`` gives them their names.
 LOCK, MANIFEST, OUTPUT = "lock", "manifest.json", "output.jsonl"
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 Test = Callable[[str], bool]
 
 
@@ -76,13 +79,41 @@ def _expand_local(name: str) -> list[str]:
     if path.is_dir():
         if _is_run(name):
             _refuse_run(name)
-        found = (os.path.join(folder, file) for folder, _, files in os.walk(path) for file in files)
-        return _take(name, filter(os.path.isfile, found), str(path), _is_run)
+        return _take(name, _files_below(name), str(path), _is_run)
     if path.is_file():
         return [name]
     if glob.has_magic(name):
         return _take_matching(name, filter(os.path.isfile, glob.glob(name, recursive=True)), _is_run)
     _refuse(name, "it is not a file" if path.exists() else "there is no such file")
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Yield the files below a folder. Links are followed, but nothing is reached twice."""
+    seen: set[str] = set()
+    for above, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(one for one in folders if os.path.realpath(os.path.join(above, one)) not in seen)
+        seen.update(os.path.realpath(os.path.join(above, one)) for one in ("", *folders))
+        for path in (os.path.join(above, file) for file in sorted(files)):
+            if os.path.isfile(path) and (real := os.path.realpath(path)) not in seen:
+                seen.add(real)
+                yield path
+
+
+def partition_of(name: str, path: str) -> dict[str, str | None]:
+    """Return the fields that the folders of a partitioned table stand for: ``{"lang": "de"}`` of ``lang=de/a.jsonl``.
+
+    Only folders below the one that was named count, or from the first placeholder of a pattern on. Names and values are
+    written as Hive writes them, with ``%`` and a name of its own for null.
+
+    Args:
+        name: The name on the command line.
+        path: One of the files that it stands for.
+    """
+    above, named = PurePosixPath(path).parent.parts, PurePosixPath(name).parts
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(above, named, strict=False))
+    pairs = (part.partition("=") for part in above[sum(1 for _ in same) :])
+    values = {unquote(field): unquote(value) for field, equals, value in pairs if field and equals}
+    return {field: None if value == HIVE_NULL else value for field, value in values.items()}
 
 
 def _expand_remote(url: str) -> list[str]:

@@ -129,8 +129,8 @@ class Reader:
 
     def parse(self, position: Position, line: Line) -> Record | BadRecord:
         """Return the record of a line at a position."""
-        location = f"{self._inputs[position.source].label}:{line.number}"
-        return records.parse(line.text, location, self._shapes[position.source], self._defaults)
+        source, shape = self._inputs[position.source], self._shapes[position.source]
+        return records.parse(line.text, f"{source.label}:{line.number}", shape, self._defaults, source.partition)
 
     def _move_to(self, start: Position) -> None:
         if self._next is None or not self._leads_to(self._next[0], start):

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from spectr_jobs.errors import InputChanged, InputError
 from spectr_jobs.inputs import tables
 from spectr_jobs.inputs.compression import Archive, Damaged, decompress, is_compressed, skip
-from spectr_jobs.inputs.expansion import expand
+from spectr_jobs.inputs.expansion import expand, partition_of
 from spectr_jobs.inputs.stores import filesystem, is_remote, reaching, refusal, version
 from spectr_jobs.inputs.tables import is_csv, is_table
 from spectr_jobs.urls import identity, masked
@@ -49,11 +49,13 @@ class Source:
             its folders as are needed to tell it from the other sources. It holds nothing secret of a URL, and stays the
             same when a URL gets another signature.
         columns: For a table, the column of every field that has another name there.
+        partition: Fields that the folders of a partitioned table stand for; plain records carry them.
     """
 
     path: str
     label: str
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    partition: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     @property
     def quoted(self) -> str:
@@ -88,11 +90,12 @@ def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> t
     Raises:
         UsageError: A name leads to no file, or two names lead to the same file.
     """
-    paths = [path for name in names for path in expand(name)]
+    found = [(name, path) for name in names for path in expand(name)]
+    paths = [path for _, path in found]
     _refuse_repeated(paths)
     return tuple(
-        Source(path, label, (columns or {}) if is_table(path) else {})
-        for path, label in zip(paths, _labels(paths), strict=True)
+        Source(path, label, (columns or {}) if is_table(path) else {}, partition_of(name, path))
+        for (name, path), label in zip(found, _labels(paths), strict=True)
     )
 
 

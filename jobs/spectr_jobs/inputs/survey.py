@@ -36,6 +36,7 @@ class InputFile:
         fingerprint: A text that changes with the content.
         records: Number of records of each shape.
         columns: For a table, the column of every field that has another name there.
+        partition: Fields that the folders of a partitioned table stand for.
     """
 
     path: str
@@ -44,16 +45,19 @@ class InputFile:
     fingerprint: str
     records: Mapping[Shape, int]
     columns: Mapping[str, str]
+    partition: Mapping[str, str | None]
 
     @staticmethod
     def of(source: Source, shape: Shape, records: Mapping[Shape, int]) -> InputFile:
         """Describe a source."""
-        return InputFile(source.path, source.label, shape, fingerprint(source), records, source.columns)
+        return InputFile(
+            source.path, source.label, shape, fingerprint(source), records, source.columns, source.partition
+        )
 
     @property
     def source(self) -> Source:
         """The source, from which the file can be read again."""
-        return Source(self.path, self.label, self.columns)
+        return Source(self.path, self.label, self.columns, self.partition)
 
     def at(self, path: str) -> InputFile:
         """Return the same file with another path."""

@@ -124,7 +124,12 @@ def detect(value: Mapping[str, Any]) -> Shape | None:
     return "openai" if "body" in value or "custom_id" in value else None
 
 
-def parse(line: bytes, location: str, shape: Shape, defaults: SamplingParams) -> Record | BadRecord:
+NOTHING: Mapping[str, Any] = {}
+
+
+def parse(
+    line: bytes, location: str, shape: Shape, defaults: SamplingParams, around: Mapping[str, Any] = NOTHING
+) -> Record | BadRecord:
     """Read and check one line.
 
     Args:
@@ -132,11 +137,13 @@ def parse(line: bytes, location: str, shape: Shape, defaults: SamplingParams) ->
         location: ``file:line``, which begins every message, and is the id of a record that has none.
         shape: The shape of a record whose own shape cannot be detected.
         defaults: Sampling parameters of records that do not set their own.
+        around: Fields that a simple record carries besides its own, which come first; those with names of ours are
+            left out.
     """
     origin = Origin(location, shape, location)
     try:
         value = load(line)
-        origin = _origin(value, location, detect(value) or shape)
+        origin = _origin(value, location, detect(value) or shape, around)
         found, wanted = _read_openai(value, defaults) if origin.shape == "openai" else _read_simple(value, defaults)
         _check_echo(found, wanted)
     except RequestError as error:
@@ -149,7 +156,7 @@ def located(error: RequestError, location: str) -> RequestError:
     return type(error)(f"{location}: {error.message}", param=error.param, code=error.code, hint=error.hint)
 
 
-def _origin(value: Mapping[str, Any], location: str, shape: Shape) -> Origin:
+def _origin(value: Mapping[str, Any], location: str, shape: Shape, around: Mapping[str, Any]) -> Origin:
     """Return the origin of a record that may be malformed; fields that are not valid are left out."""
     if shape == "openai":
         body = value.get("body")
@@ -167,7 +174,7 @@ def _origin(value: Mapping[str, Any], location: str, shape: Shape) -> Origin:
         location,
         shape,
         id=given if given is not None and _ID.accepts(given) else location,
-        carried={name: item for name, item in value.items() if name not in _KNOWN},
+        carried={name: item for name, item in {**around, **value}.items() if name not in _KNOWN},
     )
 
 

@@ -174,6 +174,7 @@ def _fingerprints(files: tuple[InputFile, ...]) -> dict[str, object]:
     return {
         **{f"input {file.label}": file.fingerprint for file in files},
         **{f"--column of {file.label}": dict(file.columns) for file in files},
+        **{f"folders above {file.label}": dict(file.partition) for file in files},
         "inputs": [file.label for file in files],
     }
 
