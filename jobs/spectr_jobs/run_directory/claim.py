@@ -87,7 +87,9 @@ class Claim:
 
         Raises:
             Interrupted: One has, since this process gave no sign of life for too long.
+            FileNotFoundError: The run directory was moved or removed.
         """
+        os.stat(self._path.parent)
         if _last(self._path.parent) != self._path:
             raise Interrupted(
                 f"{self._path.parent} was taken over by another process, since this one gave no sign of life for "
