@@ -222,7 +222,11 @@ def test_a_failure_has_its_exit_code_and_its_words(batch, here: Path, name: str)
     ("error", "message"),
     [
         (EngineError("The device is gone.", hint="Look at it."), "The device is gone. Look at it."),
-        (OSError(5, "Input/output error", "out"), "[Errno 5] Input/output error: 'out'"),
+        (
+            OSError(5, "Input/output error", "out"),
+            "[Errno 5] Input/output error: 'out'. Look at the disk or its mount. Run the same command again to go on.",
+        ),
+        (OSError(98, "Address already in use"), "[Errno 98] Address already in use"),
     ],
 )
 def test_what_breaks_while_decoding_ends_with_1(

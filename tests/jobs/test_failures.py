@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import json
 import multiprocessing
 import os
 import random
 import resource
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -15,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_stub import StubDecoder, read_lines
+from jobs_stub import StubDecoder, StubScorer, read_lines
 
 from spectr_jobs.cli import main as cli
 from spectr_jobs.inputs import survey as survey_module
 from spectr_jobs.report.timeline import spans
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory
+from spectr_jobs.run_directory.lock import Lock, is_free
 from spectr_jobs.work import models as seam
 
 AGAIN = "run the same command again."
+CONTINUE = "Run the same command again to go on."
+GIVE_ACCESS = f"Give this user access to it. {CONTINUE}"
 
 
 @pytest.fixture
@@ -101,7 +107,8 @@ def test_a_limit_on_the_size_of_files_is_met_like_a_full_disk(batch, command, wh
     code, said = in_a_fork(small_files, (*command[:-1], 20), tmp_path)
     assert (code, said[-1]) == (
         1,
-        f"spectr-batch: error: [Errno {errno.EFBIG}] File too large: 'run/shards/00000/output.jsonl'",
+        f"spectr-batch: error: [Errno {errno.EFBIG}] File too large: 'run/shards/00000/output.jsonl'. "
+        f"Allow larger files. {CONTINUE}",
     )
     done = (tmp_path / "run" / "shards" / "00000" / "output.jsonl").read_bytes()
     assert 0 < len(done) <= 1200
@@ -136,9 +143,12 @@ def test_a_folder_that_may_not_be_written_is_named(batch, command, whole: bytes,
         locked.chmod(0o700)
     assert (went_on[0], went_on[1][-1]) == (
         1,
-        "spectr-batch: error: [Errno 13] Permission denied: 'run/shards/00000'",
+        f"spectr-batch: error: [Errno 13] Permission denied: 'run/shards/00000'. {GIVE_ACCESS}",
     )
-    assert (began[0], began[1]) == (1, ["spectr-batch: error: [Errno 13] Permission denied: 'locked/run'"])
+    assert (began[0], began[1]) == (
+        1,
+        [f"spectr-batch: error: [Errno 13] Permission denied: 'locked/run'. {GIVE_ACCESS}"],
+    )
     assert batch(*command).code == 0
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
 
@@ -235,3 +245,153 @@ def test_torn_ends_of_every_journal_are_mended(batch, command, whole: bytes, tmp
     assert (result.code, result.decoder.finished) == (0, 9)
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
     assert [row["event"] for row in journal.rows(tmp_path / "run" / "events.jsonl")].count("start") == 2
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("packed", [(), ("--compress", "zst")], ids=["plain", "packed"])
+@pytest.mark.parametrize("damage", [Path.unlink, cut, lambda path: path.write_bytes(b"")], ids=["gone", "cut", "empty"])
+def test_merged_files_that_are_lost_are_written_again(
+    batch, command, tmp_path: Path, packed: tuple[str, ...], damage: Callable[[Path], None]
+):
+    assert batch(*command, *packed).code == 0
+    merged = tmp_path / "run" / ("output.jsonl" + (".zst" if packed else ""))
+    whole = merged.read_bytes()
+    damage(merged)
+    again = batch(*command, *packed)
+    assert (again.code, again.decoder, merged.read_bytes()) == (0, None, whole)
+    assert batch("verify", "run").code == 0
+
+
+def test_merged_files_that_are_whole_are_left_alone(batch, command, tmp_path: Path):
+    batch(*command)
+    before = os.stat("run/output.jsonl")
+    batch(*command)
+    assert os.stat("run/output.jsonl").st_ino == before.st_ino
+
+
+@forks
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_looking_back_at_a_run_needs_no_write_access(batch, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    batch(*command)
+    monkeypatch.setattr(seam, "open_scorer", lambda bundle, how, *, date: StubScorer())
+    folders = [tmp_path / "run", *(path for path in (tmp_path / "run").rglob("*") if path.is_dir())]
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    try:
+        for path in (*folders, *files):
+            path.chmod(0o500)
+        said = {
+            words: in_a_fork(without_privileges, tuple(words.split()), tmp_path)
+            for words in (
+                "verify run",
+                "replay run --id row-3",
+                "report run",
+                "report run -o page.html",
+                "audit run",
+                "audit run --output figures.json",
+                "report run -o /dev/null",
+            )
+        }
+        went_on = in_a_fork(without_privileges, command, tmp_path)
+    finally:
+        for path in folders:
+            path.chmod(0o700)
+    elsewhere = "Name another file with --output, or - for stdout."
+    assert {words: (code, lines[-1].removeprefix("spectr-batch: ")) for words, (code, lines) in said.items()} == {
+        "verify run": (0, "run is sound: of 20 records 20 completed, 0 failed, 0 to be decoded"),
+        "replay run --id row-3": (0, "row-3: the same row"),
+        "report run": (1, f"error: run/report.html cannot be written: Permission denied. {elsewhere}"),
+        "report run -o page.html": (0, "wrote page.html"),
+        "audit run": (
+            0,
+            f"warning: the verdict is not kept: run/audit.json cannot be written: Permission denied. {elsewhere}",
+        ),
+        "audit run --output figures.json": (0, "  false alarms       at most 1 audit in 1,000"),
+        "report run -o /dev/null": (0, "wrote /dev/null"),
+    }
+    assert went_on == (1, [f"spectr-batch: error: [Errno 13] Permission denied: 'run/lock'. {GIVE_ACCESS}"])
+    assert sorted(path for path in (tmp_path / "run").rglob("*") if path.is_file()) == sorted(files)
+    assert json.loads((tmp_path / "figures.json").read_text())["passed"] is True
+    assert "<h1>run</h1>" in (tmp_path / "page.html").read_text()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_looking_at_a_lock_makes_no_file(tmp_path: Path):
+    assert is_free(tmp_path / "none")
+    assert is_free(tmp_path)
+    assert [*tmp_path.iterdir()] == []
+    held = Lock.try_take(tmp_path / "lock")
+    assert not is_free(tmp_path)
+    held.release()
+    (tmp_path / "lock").chmod(0o400)
+    assert is_free(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks(batch, command, whole: bytes, tmp_path: Path, monkeypatch, code: int):
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    result = batch(*command)
+    assert (result.code, result.err) == (
+        1,
+        f"spectr-batch: error: run/lock cannot be locked: {os.strerror(code)}. "
+        "Take a run directory on a file system with locks; on Lustre, mount it with -o flock.\n",
+    )
+    monkeypatch.undo()
+    os.chdir(tmp_path)
+    assert batch(*command).code == 0
+    assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
+
+
+@forks
+@pytest.mark.parametrize("calls_left", [0, 3, 8])
+def test_a_file_system_that_cannot_be_waited_for(batch, command, whole: bytes, tmp_path: Path, calls_left: int):
+    real, left = os.fsync, [calls_left]
+
+    def fsync(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    def without_sync() -> None:
+        os.fsync = journal._fdatasync = fsync
+
+    code, said = in_a_fork(without_sync, command, tmp_path)
+    assert code == 1
+    assert said[-1].startswith("spectr-batch: error: [Errno 22] fsync: Invalid argument: 'run/")
+    assert said[-1].endswith(f"'. Take a folder on a file system that supports it. {CONTINUE}")
+    assert batch(*command).code == 0
+    assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
+
+
+def test_folders_that_cannot_be_waited_for_are_not(batch, command, whole: bytes, tmp_path: Path, monkeypatch):
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert batch(*command).code == 0
+    assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole
+
+
+@forks
+@pytest.mark.parametrize("rows", [1, 5, 7])
+def test_a_run_directory_that_is_moved_away_is_missed_and_not_made_again(
+    batch, command, after_rows, whole: bytes, tmp_path: Path, rows: int
+):
+    code, said = in_a_fork(lambda: after_rows(rows, lambda: Path("run").rename("away")), command, tmp_path)
+    assert code == 1
+    assert said[-1].startswith("spectr-batch: error: [Errno 2] No such file or directory: 'run/shards")
+    assert said[-1].endswith(f"'. Put it back. {CONTINUE}")
+    assert not Path("run").exists()
+    Path("away").rename("run")
+    assert batch(*command).code == 0
+    assert (tmp_path / "run" / "output.jsonl").read_bytes() == whole

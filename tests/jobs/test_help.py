@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -198,3 +199,20 @@ def test_what_is_left_is_looked_for_from_the_end(batch, command, tmp_path: Path)
     for shard in opened:
         assert shard is not None
         shard.close()
+
+
+def test_a_full_disk_leaves_no_claim(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/claim\.0'"):
+            Claim.try_take(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_claim_that_was_released_names_nobody(tmp_path: Path):
+    claim = Claim.try_take(tmp_path)
+    claim.release()
+    assert ((tmp_path / "claim.0").read_bytes(), holder(tmp_path)) == (b"null", None)

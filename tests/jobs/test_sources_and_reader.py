@@ -155,7 +155,9 @@ def test_a_file_named_twice_is_refused(tmp_path: Path):
     path = write_lines(tmp_path / "in.jsonl", [])
     (tmp_path / "link.jsonl").symlink_to(path)
     with pytest.raises(UsageError, match="is the same file as"):
-        resolve([str(tmp_path)])
+        resolve([str(path), str(tmp_path / "link.jsonl")])
+    (source,) = resolve([str(tmp_path)])
+    assert source.path == str(path)
 
 
 def test_urls_open_through_fsspec():

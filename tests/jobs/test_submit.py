@@ -86,7 +86,7 @@ def test_a_kubernetes_job_has_an_index_per_rank_and_knows_the_exit_codes(submitt
     spec = job["spec"]
     assert (spec["completions"], spec["parallelism"], spec["completionMode"]) == (3, 3, "Indexed")
     actions = {rule["action"]: rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"][:2]}
-    assert actions == {"FailIndex": [2, 3, 42], "Ignore": [75]}
+    assert actions == {"FailIndex": [2, 3, 42, 65], "Ignore": [75]}
     pod = spec["template"]["spec"]
     assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", 50)
     (container,) = pod["containers"]

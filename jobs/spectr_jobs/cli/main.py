@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
-from spectr_jobs.cli.run import run
+from spectr_jobs.cli.run import Decorated, run
 from spectr_jobs.cli.submit import submit
-from spectr_jobs.console import runtime_log_shown, say
+from spectr_jobs.console import keep_streams, runtime_log_shown, say
 from spectr_jobs.errors import Interrupted
 from spectr_jobs.urls import masked
 from spectr_jobs.work.stop import CONTINUE, Ended, Stop
 from spectr_runtime.errors import SpectrError
+
+# What helps against a failure of a file system; then the same command goes on.
+REMEDIES = {
+    errno.ENOSPC: "Make room.",
+    errno.EDQUOT: "Make room.",
+    errno.EFBIG: "Allow larger files.",
+    errno.EROFS: "Make it writable.",
+    errno.EACCES: "Give this user access to it.",
+    errno.EPERM: "Give this user access to it.",
+    errno.ENOENT: "Put it back.",
+    errno.ESTALE: "Mount it again.",
+    errno.EIO: "Look at the disk or its mount.",
+    errno.EINVAL: "Take a folder on a file system that supports it.",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -31,13 +45,24 @@ _bundle_option = click.option(
 )
 
 
+def _output_option(name: str) -> Callable[[Decorated], Decorated]:
+    """Return the option of another place for a file that a command writes into the run directory."""
+    return click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help=f"File to write; - is stdout. For a RUN_DIR that cannot be written.  [default: RUN_DIR/{name}]",
+    )
+
+
 @cli.command(
     epilog="""
 \b
 Exit codes:
    0  every record has its row, and nothing is wrong
    1  something is wrong; the messages say what
-  75  nothing is wrong, but some records are still to be decoded
+  75  nothing is wrong, but some records are still to be decoded, or finished shards to be merged
 """
 )
 @click.argument("run_dir", type=click.Path(path_type=Path))
@@ -77,7 +102,7 @@ def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
     from spectr_jobs.commands.replay import replay as decode_again
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    return decode_again(RunDirectory.open(run_dir), key, bundle, sys.stdout.buffer)
+    return decode_again(RunDirectory.open(run_dir), key, bundle)
 
 
 @cli.command(
@@ -96,31 +121,38 @@ Exit codes:
 @click.option("--tokens", metavar="N", default=20_000, type=click.IntRange(min=1), help="Size of the sample in tokens.")
 @click.option("--seed", metavar="S", default=0, type=click.IntRange(min=0), help="Seed that draws the sample.")
 @_bundle_option
-def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None) -> int:
+@_output_option("audit.json")
+def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None, output: Path | None) -> int:
     """Test whether the rows of RUN_DIR follow the target's law.
 
     The models score a random sample of the rows, in passes over plain text, without speculation. A statistical test
     then tells whether the sampled tokens can have been drawn from the target's probabilities. The figures are written
-    to RUN_DIR/audit.json. The run may be incomplete.
+    to RUN_DIR/audit.json; if they cannot be, the verdict stands. The run may be incomplete.
     """
     from spectr_jobs.commands.audit import audit as test_rows
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    return test_rows(RunDirectory.open(run_dir), bundle, tokens=tokens, seed=seed)
+    return test_rows(RunDirectory.open(run_dir), bundle, tokens=tokens, seed=seed, output=output)
 
 
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-def report(run_dir: Path) -> None:
+@_output_option("report.html")
+def report(run_dir: Path, output: Path | None) -> None:
     """Write RUN_DIR/report.html, a page of charts and tables.
 
     The page shows speed over time, acceptance by depth, time by stage, lengths and failures. It needs no network. The
     run may be incomplete, or still be going on.
     """
-    from spectr_jobs.report.page import write
+    from spectr_jobs.report import outlet
+    from spectr_jobs.report.page import page
     from spectr_jobs.run_directory.directory import RunDirectory
+    from spectr_jobs.run_directory.layout import REPORT
 
-    say(f"wrote {write(RunDirectory.open(run_dir))}")
+    path = output or run_dir / REPORT
+    outlet.write(page(RunDirectory.open(run_dir)), path)
+    if path != outlet.STDOUT:
+        say(f"wrote {path}")
 
 
 cli.add_command(run)
@@ -129,6 +161,7 @@ cli.add_command(submit)
 
 def main() -> None:
     """Run the command and leave with its exit code."""
+    keep_streams()
     stop = Stop()
     stop.install()
     sys.exit(call(sys.argv[1:], stop))
@@ -150,12 +183,9 @@ def call(arguments: Sequence[str], stop: Stop | None = None) -> int:
         return error.exit_code
     except Ended as end:
         return _complain(str(end), Interrupted.exit_code)
-    except BrokenPipeError:
-        sys.stdout = None  # or the interpreter flushes it at exit, and fails again
-        return 1
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _complain(f"{error}. Make room. {CONTINUE}" if full else str(error), 1)
+        remedy = REMEDIES.get(error.errno or 0)
+        return _complain(f"{error}. {remedy} {CONTINUE}" if remedy else str(error), 1)
     except SpectrError as error:
         return _complain(str(error), error.exit_code)
 

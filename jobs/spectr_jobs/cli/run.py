@@ -23,6 +23,7 @@ Exit codes:
    2  wrong usage or configuration
    3  finished, but too many records failed (see errors.jsonl)
   42  the input or the bundle is unusable; another try would end alike
+  65  an input changed while it was decoded; put it back, then run the same command again
   75  interrupted; run the same command again to continue
 """
 

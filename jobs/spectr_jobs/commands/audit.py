@@ -21,14 +21,13 @@ from spectr_jobs.commands.replay import setups
 from spectr_jobs.console import say, table
 from spectr_jobs.records import rows
 from spectr_jobs.records.record import Record
-from spectr_jobs.report import summary
+from spectr_jobs.report import outlet, summary
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory, ShardReader
 from spectr_jobs.run_directory.layout import AUDIT, OUTPUT
 from spectr_jobs.run_directory.provenance import changed_sources, open_bundle
 from spectr_jobs.work import models
 from spectr_runtime.errors import RequestError, SpectrError, UsageError
-from spectr_runtime.files import replace
 from spectr_runtime.rows.score import Written
 
 PASSED, FAILED = 0, 1
@@ -54,14 +53,15 @@ class Drawn:
         return sum(map(len, self.completions))
 
 
-def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int) -> int:
-    """Test a sample of the rows, show the result, and write the figures to ``audit.json`` and the summary.
+def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int, output: Path | None = None) -> int:
+    """Test a sample of the rows, show the result, and keep the figures if that is possible.
 
     Args:
         run: The run directory; it may be incomplete.
         bundle_path: Path of the bundle if it was moved; None for the path that the run directory remembers.
         tokens: Size of the sample in tokens; a smaller run is tested whole.
         seed: Seed of the sample and of the uniform numbers that the test needs.
+        output: File of the figures, ``-`` for stdout; None for the run's ``audit.json`` and summary.
 
     Returns:
         The exit code: 0 if the rows follow the target's law as far as the sample shows.
@@ -90,12 +90,20 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
     except RequestError as error:
         raise SpectrError(str(error), hint="The rows are not those of this bundle and these inputs.") from error
     figures = _figures(evidence, len(sample), total, scorer.tolerance)
-    replace(run.path / AUDIT, [json.dumps(figures, indent=2).encode() + b"\n"])
-    if run.summary.exists():
-        summary.write(run)
     verdict = "passes" if evidence.sound else "fails"
     say(f"{run.path} {verdict}\n" + render(evidence, figures))
+    _keep(run, figures, output)
     return PASSED if evidence.sound else FAILED
+
+
+def _keep(run: RunDirectory, figures: Mapping[str, Any], output: Path | None) -> None:
+    """Write the figures; if that fails, the verdict is still worth its exit code."""
+    try:
+        outlet.write(json.dumps(figures, indent=2) + "\n", output or run.path / AUDIT)
+        if output is None and run.summary.exists():
+            summary.write(run)
+    except (SpectrError, OSError) as error:
+        say(f"warning: the verdict is not kept: {error}")
 
 
 def draw(run: RunDirectory, tokens: int, seed: int) -> tuple[list[Drawn], int]:

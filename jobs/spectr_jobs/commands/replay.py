@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from spectr_jobs.console import say
+from spectr_jobs.console import give, say
 from spectr_jobs.records import rows
 from spectr_jobs.records.record import BadRecord, Record
 from spectr_jobs.records.rows import Row
@@ -27,8 +27,8 @@ LAST_BITS = 1e-3  # difference of log-probabilities that batches of another size
 UNDRAFTED = Plan("race", 0, 0)
 
 
-def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO) -> int:
-    """Decode one record alone, write its row, and say whether the run has the same row.
+def replay(run: RunDirectory, key: str, bundle_path: Path | None) -> int:
+    """Decode one record alone, write its row to stdout, and say whether the run has the same row.
 
     The sessions of the run may have had different setups, and the row does not say which of them wrote it. So the
     record is decoded with one setup after another until the rows agree.
@@ -37,7 +37,6 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO)
         run: The run directory.
         key: The record's id.
         bundle_path: Path of the bundle if it was moved; None for the path that the run directory remembers.
-        out: The stream to which the new row is written.
 
     Returns:
         The exit code: 0 if both rows are the same.
@@ -54,8 +53,7 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None, out: BinaryIO)
         row = _decode(run, bundle, setup, record)
         if not (difference := _difference(kept, row, setup)):
             break
-    out.write(rows.encode(row))
-    out.flush()
+    give(rows.encode(row))
     say(f"{key}: another row; {difference}" if difference else f"{key}: the same row")
     return DIFFERENT if difference else SAME
 

@@ -90,6 +90,8 @@ def _output(output: str) -> Iterator[tuple[Path, BinaryIO | None]]:
     if output != STDOUT:
         yield Path(output), None
         return
+    if sys.stdout is None:
+        raise UsageError("-o - writes rows to stdout, which is closed.", hint="Name a run directory.")
     with tempfile.TemporaryDirectory(prefix="spectr-") as folder:
         yield Path(folder), sys.stdout.buffer
 
@@ -171,7 +173,7 @@ def conclude(run: RunDirectory, rank: Rank, max_error_rate: float, *, keep: bool
     tally = run.tally(rank.shards(len(run.shards)))
     if all(map(run.is_sealed, run.shards)):
         with held(run.lock):
-            if not run.summary.exists():
+            if not run.is_merged():
                 run.merge()
             run.merge_events()
             figures = summary.write(run)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from spectr_jobs.console import say
 from spectr_jobs.errors import InputChanged
@@ -15,10 +17,10 @@ from spectr_jobs.run_directory.layout import ERRORS, OUTPUT, PARTS
 from spectr_jobs.run_directory.provenance import changed_sources
 from spectr_jobs.run_directory.seal import Seal
 from spectr_runtime.errors import SpectrError
-from spectr_runtime.files import file_sha256
 
 SOUND, BROKEN, INCOMPLETE = 0, 1, 75
 SHOWN_PROBLEMS = 20
+MERGE = "Run the run's command again, which makes it anew from the shards."
 _STEP = 1 << 20  # bytes compared at a time
 
 
@@ -30,12 +32,14 @@ class Verdict:
         completed: Number of rows in the output.
         failed: Number of rows in the errors.
         missing: Number of records without a row, in shards that are not sealed yet.
+        unmerged: Whether all shards are sealed, and were not merged since.
         problems: Messages about everything that is wrong.
     """
 
     completed: int = 0
     failed: int = 0
     missing: int = 0
+    unmerged: bool = False
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -43,6 +47,9 @@ def verify(run: RunDirectory) -> Verdict:
     """Check a run directory against its manifest and its inputs. The run may be incomplete, or still be going on."""
     verdict = Verdict(problems=[*changed_sources(run)])
     if verdict.problems:
+        tally = run.tally(run.shards)
+        verdict.completed, verdict.failed = tally.rows, tally.failed
+        verdict.missing = run.manifest.records - tally.rows - tally.failed
         return verdict
     reader = ShardReader(run.manifest)
     for number in run.shards:
@@ -52,10 +59,10 @@ def verify(run: RunDirectory) -> Verdict:
             verdict.problems.append(str(error))
             continue
         _check_shard(run.shard(number), keys, sealed=run.is_sealed(number), verdict=verdict)
-    if run.summary.exists():
-        verdict.problems += [
-            f"{run.path / name} is not what the shards hold" for name in run.parts if not _merged(run, name)
-        ]
+    if not run.summary.exists():
+        verdict.unmerged = all(map(run.is_sealed, run.shards))
+    elif not verdict.problems:
+        verdict.problems += filter(None, (_merge_problem(run, name) for name in run.parts))
     return verdict
 
 
@@ -67,14 +74,18 @@ def show_verdict(run: RunDirectory) -> int:
     if len(verdict.problems) > SHOWN_PROBLEMS:
         say(f"and {len(verdict.problems) - SHOWN_PROBLEMS:,} more problems")
     counts = f"{verdict.completed:,} completed, {verdict.failed:,} failed, {verdict.missing:,} to be decoded"
-    state = "broken" if verdict.problems else "incomplete" if verdict.missing else "sound"
+    if verdict.unmerged:
+        say(f"the shards of {run.path} are still to be merged; the run's command does that")
+    left = verdict.missing or verdict.unmerged
+    state = "broken" if verdict.problems else "incomplete" if left else "sound"
     say(f"{run.path} is {state}: of {run.manifest.records:,} records {counts}")
-    return BROKEN if verdict.problems else INCOMPLETE if verdict.missing else SOUND
+    return BROKEN if verdict.problems else INCOMPLETE if left else SOUND
 
 
 def _check_shard(folder: Path, keys: list[str], *, sealed: bool, verdict: Verdict) -> None:
     try:
         found = {name: [rows.key(row) for row in journal.rows(folder / name)] for name in PARTS}
+        verdict.problems += _altered(folder) if sealed else ()
     except SpectrError as error:
         verdict.problems.append(str(error))
         return
@@ -89,22 +100,34 @@ def _check_shard(folder: Path, keys: list[str], *, sealed: bool, verdict: Verdic
         verdict.missing += len(missing)
         return
     verdict.problems += [f"{folder}: {key!r} has no row, but the shard is sealed" for key in missing]
-    verdict.problems += [
-        f"{folder / name} was altered"
-        for name, sha256 in Seal.read(folder).sha256.items()
-        if file_sha256(folder / name) != sha256
-    ]
 
 
-def _merged(run: RunDirectory, name: str) -> bool:
-    """Return whether a merged file consists of the shards' files one after another."""
+def _altered(folder: Path) -> Iterator[str]:
+    """Yield what is wrong with the files of a sealed shard, and what helps."""
+    seal = Seal.read(folder)
+    for name in seal.sha256:
+        try:
+            for _ in seal.pieces(folder, name):
+                pass
+        except SpectrError as error:
+            yield str(error)
+
+
+def _merge_problem(run: RunDirectory, name: str) -> str | None:
+    """Return what is wrong with a merged file, and what helps; None if it consists of the shards' files."""
     merged = run.path / name
     if not merged.is_file():
-        return False
+        return f"{merged} is gone. {MERGE}"
     with merged.open("rb") as file:
-        for number in run.shards:
-            with (run.shard(number) / name).open("rb") as part:
-                while piece := part.read(_STEP):
-                    if file.read(len(piece)) != piece:
-                        return False
-        return not file.read(1)
+        if all(_continues(file, run.shard(number) / name) for number in run.shards) and not file.read(1):
+            return None
+    return f"{merged} is not what the shards hold. Remove it. {MERGE}"
+
+
+def _continues(whole: BinaryIO, path: Path) -> bool:
+    """Return whether a stream goes on with the content of a file."""
+    with path.open("rb") as part:
+        while piece := part.read(_STEP):
+            if whole.read(len(piece)) != piece:
+                return False
+    return True

@@ -13,8 +13,9 @@ RETRIES = 10  # failures of one index until it is given up
 CONTAINER = "spectr"
 LONGEST_LABEL = 63  # characters of a pod's name
 MOST_RANKS = 100_000  # indices of a job with a limit of failures per index
-# Exit codes with which another try would end alike: wrong usage, finished with failed records, unusable input.
-FINAL = [2, 3, 42]
+# Exit codes with which another try would end alike: wrong usage, finished with failed records, unusable input, an input
+# that was changed.
+FINAL = [2, 3, 42, 65]
 INTERRUPTED = [75]
 
 
@@ -81,7 +82,7 @@ _TITLE = """\
 _REASONS = {
     "completions": "One index per rank; each decodes its part of the shards.",
     "backoffLimitPerIndex": "Failures of one index do not end the others.",
-    "podFailurePolicy": "2, 42: unusable command or input; 3: done, some records failed; 75: interrupted, try again.",
+    "podFailurePolicy": "2, 42, 65: unusable command or input; 3: done, some records failed; 75: interrupted, again.",
     "terminationGracePeriodSeconds": "Time to finish the rows in flight before the pod is killed.",
     "env": "Kubernetes tells a pod its index, but not the number of indices.",
     "persistentVolumeClaim": "Bundle, inputs and run directory. All pods share the volume: it must be ReadWriteMany.",

@@ -4,4 +4,5 @@ summary   ``summary.json``, and the same figures as a table on stderr
 timeline  rates over the time of the run, from the events of its sessions
 charts    charts as inline SVG
 page      ``report.html``
+outlet    into the run directory, into another file, or to stdout
 """

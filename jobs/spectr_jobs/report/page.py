@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from spectr_jobs.clock import show_date, show_duration
@@ -14,9 +13,8 @@ from spectr_jobs.report import charts, summary, timeline
 from spectr_jobs.report.charts import Axis
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory
-from spectr_jobs.run_directory.layout import ERRORS, OUTPUT, REPORT
+from spectr_jobs.run_directory.layout import ERRORS, OUTPUT
 from spectr_jobs.run_directory.sessions import DONE
-from spectr_runtime.files import replace
 
 DOTS = 2000  # the scatter chart has at most about so many dots
 SHOWN_MESSAGE = 200  # characters of an error message
@@ -25,13 +23,6 @@ UNKNOWN_END = "killed or running"
 NONE = "-"  # stands for a figure that does not exist
 
 Figures = Mapping[str, Any]
-
-
-def write(run: RunDirectory) -> Path:
-    """Write ``report.html`` and return its path. The run may be incomplete."""
-    path = run.path / REPORT
-    replace(path, [page(run).encode("utf-8")])
-    return path
 
 
 def page(run: RunDirectory) -> str:

@@ -164,5 +164,5 @@ def write(run: RunDirectory) -> dict[str, Any]:
     """Summarize a complete run, write the summary to ``summary.json`` and return it."""
     summary = summarize(run)
     text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
-    replace(run.summary, [text.encode()])
+    replace(run.summary, [text.encode("utf-8", "backslashreplace")])
     return summary

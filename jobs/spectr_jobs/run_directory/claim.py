@@ -87,7 +87,9 @@ class Claim:
 
         Raises:
             Interrupted: One has, since this process gave no sign of life for too long.
+            FileNotFoundError: The run directory was moved or removed.
         """
+        os.stat(self._path.parent)
         if _last(self._path.parent) != self._path:
             raise Interrupted(
                 f"{self._path.parent} was taken over by another process, since this one gave no sign of life for "
@@ -106,7 +108,9 @@ class Claim:
         if sealed:
             self._path.unlink(missing_ok=True)
         elif self._path.exists():
-            self._path.write_bytes(RELEASED)
+            with self._path.open("r+b") as file:  # in place: a full disk would not give back what was cut off first
+                file.write(RELEASED)
+                file.truncate()
 
     def _renew(self) -> None:
         while not self._over.wait(BEAT):
@@ -169,13 +173,20 @@ def _lives(path: Path) -> bool:
 
 
 def _make(path: Path) -> bool:
-    """Make the file of a claim; return False if another process has just made it."""
+    """Make the file of a claim; return False if another process has just made it.
+
+    If the disk is full, nothing stays of the file, which would seem to be that of an unknown process.
+    """
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
         return False
-    with open(file, "wb") as written:
-        written.write(json.dumps(dataclasses.asdict(Holder(_machine(), platform.node(), os.getpid()))).encode())
+    try:
+        with open(file, "wb") as written:
+            written.write(json.dumps(dataclasses.asdict(Holder(_machine(), platform.node(), os.getpid()))).encode())
+    except OSError as error:
+        path.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +34,6 @@ from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.files import replace, replacing
 
 PUT_BACK = "Put it back as it was, then run the same command again."
-_PIECE = 1 << 20  # bytes copied at a time
 
 
 class ShardReader:
@@ -218,14 +217,29 @@ class RunDirectory:
                     total.add(row)
         return total
 
+    def is_merged(self) -> bool:
+        """Return whether everything was merged, and the merged files still have the sizes of the shards' files."""
+        return self.summary.exists() and all(
+            _size(self.path / name) == sum(_size(folder / name) for folder in map(self.shard, self.shards))
+            for name in self.parts
+        )
+
     def merge(self) -> None:
-        """Write the merged output and errors: the files of all shards, one after another. All shards must be sealed."""
+        """Write the merged output and errors: the files of all shards, one after another. All shards must be sealed.
+
+        Raises:
+            SpectrError: A file of a shard is gone or was altered; the merged file stays as it was.
+        """
         for name in self.parts:
             with replacing(self.path / name) as whole:
-                for number in self.shards:
-                    with (self.shard(number) / name).open("rb") as part:
-                        shutil.copyfileobj(part, whole, _PIECE)
+                for folder in map(self.shard, self.shards):
+                    whole.writelines(Seal.read(folder).pieces(folder, name))
 
     def merge_events(self) -> None:
         """Write the events of all sessions into one file, sorted by time."""
         replace(self.path / EVENTS, merged_events(self.sessions))
+
+
+def _size(path: Path) -> float:
+    """Return the size of a file in bytes, as NaN if it is gone, which is the size of no file."""
+    return path.stat().st_size if path.exists() else math.nan

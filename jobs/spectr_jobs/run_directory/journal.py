@@ -17,9 +17,10 @@ from spectr_jobs.inputs.compression import Damaged, compress, decompress
 from spectr_jobs.records.rows import Row
 from spectr_jobs.run_directory.layout import PACKED
 from spectr_runtime.errors import SpectrError
-from spectr_runtime.files import replace, replacing
+from spectr_runtime.files import replace, replacing, wait
 
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+REDO = "Remove the folder {}; the next run of the same command decodes its records again."
 _STEP = 1 << 16  # bytes read at a time while the last newline is looked for
 
 
@@ -69,7 +70,7 @@ class Journal:
 
     def sync(self) -> None:
         """Wait until all appended lines are on the disk."""
-        _fdatasync(self._file)
+        wait(self._file, self.path, _fdatasync)
 
     def close(self) -> None:
         """Sync and close the file."""
@@ -168,5 +169,4 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield offset, line
                 offset += len(line)
     except Damaged as error:
-        hint = f"Remove the folder {found.parent}; the next run of the same command decodes its records again."
-        raise SpectrError(f"{found} is damaged: {error}.", hint=hint) from error
+        raise SpectrError(f"{found} is damaged: {error}.", hint=REDO.format(found.parent)) from error

@@ -37,10 +37,14 @@ class Lock:
 
 
 def is_free(folder: Path) -> bool:
-    """Return whether no process of this machine holds the lock of a shard's folder; the folder may not exist yet."""
-    if not folder.exists():
+    """Return whether no process of this machine holds the lock of a shard's folder; the folder may not exist yet.
+
+    Looking writes nothing.
+    """
+    try:
+        lock = _lock(folder / LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY)
+    except FileNotFoundError:
         return True
-    lock = Lock.try_take(folder / LOCK)
     if lock is not None:
         lock.release()
     return lock is not None
@@ -60,9 +64,9 @@ def held(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _lock(path: Path, operation: int) -> Lock | None:
+def _lock(path: Path, operation: int, access: int = os.O_RDWR | os.O_CREAT) -> Lock | None:
     """Open a file and lock it; return None if the operation must not wait and another process holds the lock."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, access | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, operation)
     except BlockingIOError:

@@ -67,7 +67,8 @@ class Shard:
             folder: Folder of the shard's files, made if there is none.
             packed: Whether to compress the files when the shard is sealed.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder.parent, folder):  # not above: a run directory that was moved away is not made again
+            path.mkdir(exist_ok=True)
         lock = Lock.try_take(folder / LOCK)
         if lock is None:
             return None
