@@ -59,9 +59,9 @@ def test_a_pipe_of_a_shell_is_one(batch, bundle: Path, tmp_path: Path):
     ("content", "kept"),
     [
         (LINES, "stdin.jsonl"),
-        (gzip.compress(LINES), "stdin.jsonl"),
+        (gzip.compress(LINES, mtime=0), "stdin.jsonl"),
         (TABLE, "stdin.csv"),
-        (gzip.compress(TABLE), "stdin.csv"),
+        (gzip.compress(TABLE, mtime=0), "stdin.csv"),
     ],
 )
 def test_standard_input_is_known_by_its_content(
