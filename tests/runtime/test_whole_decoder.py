@@ -204,10 +204,10 @@ def test_conversations_need_a_chat_template(byte_pair: tuple[Bundle, Path], tmp_
     assert isinstance(refused, Failure)
     assert refused.error.code == "no_chat_template"
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
-    decoder._tokenizer._tokenizer.chat_template = template
+    decoder._tokenizer._template.templates = {"default": template}
     (answered,) = completions(decoder.generate([request])).values()
     assert answered.usage.prompt_tokens == len("user: hi\n")
-    decoder._tokenizer._tokenizer.chat_template = "{{ raise_exception('system first') }}"
+    decoder._tokenizer._template.templates = {"default": "{{ raise_exception('system first') }}"}
     (failed,) = decoder.generate([request])
     assert isinstance(failed, Failure)
     assert "The chat template refused the messages: system first." in str(failed.error)
