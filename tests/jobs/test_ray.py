@@ -23,9 +23,10 @@ OPTIONS = ("--shard-size", "20", "--max-error-rate", "1")
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Records, every fortieth of them bad, in the folder where commands are given."""
+    """Records, every fortieth of them bad, in the folder where commands are given; a read takes in a few of them."""
     monkeypatch.chdir(tmp_path)
-    records = [{"id": n, "prompt": f"Say {n}" if n % BAD_EVERY else ""} for n in range(RECORDS)]
+    pad = "x" * 2000
+    records = [{"id": n, "prompt": f"Say {n}" if n % BAD_EVERY else "", "pad": pad} for n in range(RECORDS)]
     return write_lines(Path("in.jsonl"), records)
 
 
@@ -88,6 +89,23 @@ def test_the_shards_of_a_killed_actor_are_taken_up_by_another(
     assert len(pids(run_dir)) == 3
     assert merged(run_dir) == whole
     assert batch("verify", run_dir).code == 0
+
+
+def test_an_input_that_changes_ends_the_run_with_65_and_is_decoded_once_it_is_back(
+    process: subprocess.Popen[str], batch, bundle: Path, whole: dict[str, bytes], inputs: Path
+):
+    kept = inputs.read_bytes()
+    wait_for(lambda: rows_of(Path("run")) >= 5, process)
+    inputs.write_bytes(kept.replace(b"Say", b"Cry"))  # in place: an actor may have the file open
+    _, told = process.communicate()
+    assert process.returncode == 65, told
+    assert "Input in.jsonl has changed, so shard " in told
+    assert {row for path in Path("run").glob("shards/*/output.jsonl") for row in path.read_bytes().splitlines()} <= set(
+        whole["output.jsonl"].splitlines()
+    )
+    inputs.write_bytes(kept)
+    assert batch("run", bundle, inputs, "-o", "run", *OPTIONS).code == 0
+    assert merged(Path("run")) == whole
 
 
 def test_a_signal_drains_the_actors_and_another_driver_goes_on(
