@@ -173,7 +173,7 @@ def _text_lines(source: Source, offset: int, number: int) -> Iterator[Line]:
         try:
             skip(file, offset)
         except Damaged as error:
-            raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
+            raise _damaged(source.label, error) from error
         while text := _readline(file, source, number):
             if stripped := (_without_bom(source, text) if offset == 0 else text).strip():
                 yield Line(number, offset, stripped)
@@ -189,7 +189,7 @@ def _table_lines(source: Source, start: int) -> Iterator[Line]:
             for index, text in tables.rows(file, source.label, source.columns, start, of_text=of_text):
                 yield Line(index + 1, index, text)
     except Damaged as error:
-        raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
+        raise _damaged(source.label, error) from error
 
 
 def _open(source: Source) -> io.BufferedReader:
@@ -200,7 +200,7 @@ def _open(source: Source) -> io.BufferedReader:
             f"{source.label} is a {error} archive; allowed are files.", hint="Unpack it, and name its files."
         ) from error
     except Damaged as error:
-        raise InputError(f"{source.label}: damaged: {error}.", hint="Copy the file again.") from error
+        raise _damaged(source.label, error) from error
 
 
 def _open_raw(path: str) -> BinaryIO:
@@ -220,13 +220,17 @@ def _readline(file: BinaryIO, source: Source, number: int) -> bytes:
     try:
         text = file.readline(LONGEST_LINE + 1)
     except Damaged as error:
-        raise InputError(f"{source.label}:{number}: damaged: {error}.", hint="Copy the file again.") from error
+        raise _damaged(f"{source.label}:{number}", error) from error
     if len(text) > LONGEST_LINE:
         raise InputError(
             f"{source.label}:{number}: line: got more than {LONGEST_LINE >> 20} MiB, allowed one record.",
             hint="The input must be JSON Lines. If it is one JSON array, `jq -c '.[]'` makes lines of it.",
         )
     return text
+
+
+def _damaged(where: str, error: Damaged) -> InputError:
+    return InputError(f"{where}: damaged: {error}.", hint="Copy the file again.")
 
 
 def _without_bom(source: Source, text: bytes) -> bytes:
