@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jobs_stub import write_lines
 
 from spectr_jobs.drivers.shards import left_over
 from spectr_jobs.errors import Interrupted
@@ -51,6 +52,14 @@ def test_whichever_tasks_come_the_run_is_finished(
     assert codes == [0] * len(tasks)
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == (tmp_path / "whole" / "output.jsonl").read_bytes()
     assert not list((tmp_path / "run").rglob("claim*"))
+
+
+def test_failures_in_the_shards_of_others_count_for_the_one_that_took_them(batch, bundle: Path, tmp_path: Path):
+    records = [{"id": f"{'long-' * (4 <= n < 8)}{n}", "prompt": "x"} for n in range(12)]
+    path = write_lines(tmp_path / "in.jsonl", records)
+    command = ("run", bundle, path, "-o", tmp_path / "run", "--shard-size", 4)
+    assert batch(*command, "--rank", 0, "--world", 2, own_shards=True).code == 0
+    assert batch(*command, "--rank", 7, "--world", 5).code == 3
 
 
 def test_ranks_with_a_mirror_keep_to_their_shards(batch, command, tmp_path: Path):

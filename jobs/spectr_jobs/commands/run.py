@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,8 +74,8 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
             retry(run, driver.rank)
         mine = driver.rank.shards(len(run.shards))
         with contextlib.nullcontext() if mirror is None else mirror.following(run, mine):
-            driver.decode(run, bundle, job.setup, stop, echo)
-            return conclude(run, driver.rank, job.max_error_rate, keep=echo is None)
+            taken = driver.decode(run, bundle, job.setup, stop, echo)
+            return conclude(run, driver.rank, {*mine, *taken}, job.max_error_rate, keep=echo is None)
 
 
 @contextlib.contextmanager
@@ -161,16 +161,17 @@ def retry(run: RunDirectory, rank: Rank) -> None:
     say(f"{count:,} failed records are tried again")
 
 
-def conclude(run: RunDirectory, rank: Rank, max_error_rate: float, *, keep: bool) -> int:
+def conclude(run: RunDirectory, rank: Rank, shards: Iterable[int], max_error_rate: float, *, keep: bool) -> int:
     """Merge the shards if all of them are sealed, show the summary, and return the exit code.
 
     Args:
         run: The run directory.
-        rank: The rank whose shards decide on the exit code.
+        rank: The rank of this process.
+        shards: Those of the rank, and others that it took: they decide on the exit code.
         max_error_rate: Largest share of failed records, 0 to 1, with which the run is a success.
         keep: Whether the run directory is kept, so that its files can be shown.
     """
-    tally = run.tally(rank.shards(len(run.shards)))
+    tally = run.tally(shards)
     if all(map(run.is_sealed, run.shards)):
         with held(run.lock):
             if not run.is_merged():

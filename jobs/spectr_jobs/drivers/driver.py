@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import BinaryIO, Protocol
 
 from spectr_jobs.drivers.rank import Rank
@@ -19,7 +20,9 @@ class Driver(Protocol):
         """The rank whose shards the driver gets decoded."""
         ...
 
-    def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
+    def decode(
+        self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None
+    ) -> Collection[int]:
         """Decode the shards of the rank that are not sealed, and return when they are.
 
         Args:
@@ -28,6 +31,9 @@ class Driver(Protocol):
             setup: The setup to decode with.
             stop: Says when to stop.
             echo: A stream that also receives every row; None for no stream.
+
+        Returns:
+            The shards of other ranks that were taken up besides.
 
         Raises:
             Interrupted: The work was stopped, or another process has some of the shards.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 from spectr_jobs.drivers.rank import Rank
@@ -32,14 +32,16 @@ class Local:
     rank: Rank
     shared: bool = True
 
-    def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
+    def decode(
+        self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None
+    ) -> Collection[int]:
         """Decode the shards of the rank that are not sealed, then those that others leave; see ``Driver.decode``."""
         mine = self.rank.shards(len(run.shards))
         progress = Progress(sys.stderr, sum(map(run.manifest.size_of, mine)))
-        skipped = Skipped()
-        shards = self._shards(run, mine, progress, skipped)
+        skipped, taken = Skipped(), set[int]()
+        shards = self._shards(run, mine, progress, skipped, taken)
         if (first := next(shards, None)) is None:
-            return
+            return taken
         run.summary.unlink(missing_ok=True)  # what an earlier session wrote is no longer true
         decoder = models.open_decoder(bundle, setup, seed=run.manifest.terms.seed, date=run.manifest.date)
         left = sum(run.manifest.size_of(number) for number in {first, *mine} if not run.is_sealed(number))
@@ -51,18 +53,22 @@ class Local:
         if self._helps:  # those who have the other shards finish them
             skipped.busy.clear()
         check_finished(run, skipped, stop, session.tally.rows + session.tally.failed)
+        return taken
 
     @property
     def _helps(self) -> bool:
         """Whether the process takes shards of others. Alone it has all of them, and waits for nobody."""
         return self.shared and self.rank.world > 1
 
-    def _shards(self, run: RunDirectory, mine: range, progress: Progress, skipped: Skipped) -> Iterator[int]:
+    def _shards(
+        self, run: RunDirectory, mine: range, progress: Progress, skipped: Skipped, taken: set[int]
+    ) -> Iterator[int]:
         if not self._helps:
             yield from unsealed(run, mine)
             return
         yield from (number for number in mine if is_takeable(run, number))
         for number in left_over(run, skipped.changed):
-            if number not in mine:
+            if number not in mine and number not in taken:
+                taken.add(number)
                 progress.extend(run.manifest.size_of(number))
             yield number

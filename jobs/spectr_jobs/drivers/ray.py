@@ -10,7 +10,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
 from spectr_jobs.console import say
@@ -52,7 +52,9 @@ class Cluster:
         """The only rank, with all shards."""
         return Rank(0, 1, "Ray")
 
-    def decode(self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None) -> None:
+    def decode(
+        self, run: RunDirectory, bundle: Bundle, setup: Setup, stop: Stop, echo: BinaryIO | None
+    ) -> Collection[int]:
         """Decode the shards that are not sealed; see ``Driver.decode``.
 
         Raises:
@@ -62,7 +64,7 @@ class Cluster:
         assert echo is None
         needs = self._needs(setup)
         if not (left := unsealed(run, run.shards)):
-            return
+            return ()
         run.summary.unlink(missing_ok=True)  # what an earlier session wrote is no longer true
         remaining = sum(map(run.manifest.size_of, left))
         before = run.tally(left)
@@ -76,6 +78,7 @@ class Cluster:
             except ray.exceptions.RayError as error:
                 raise Interrupted(f"Ray failed: {first_line(error).rstrip('.')}.", hint=CONTINUE) from error
         check_finished(run, team.skipped, stop, rows)
+        return ()
 
     def _needs(self, setup: Setup) -> dict[str, int]:
         """Return the resources that Ray is to reserve for an actor."""
