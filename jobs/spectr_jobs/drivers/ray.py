@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -114,7 +113,6 @@ class Cluster:
         """Return the options that start a new cluster on this machine, just large enough; none for one that exists."""
         if self.address != LOCAL:
             return {}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         return {
             "num_cpus": self.actors * self.cpus,
             "include_dashboard": False,
