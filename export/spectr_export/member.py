@@ -17,6 +17,7 @@ from spectr_export.inspection import describe_parity, describe_quality
 from spectr_export.original.model import load_original, load_stored, measure_spec
 from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.activations import measure_inputs
+from spectr_export.storing.kept import describe_kept
 from spectr_export.storing.plan import NO_INPUTS, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
@@ -69,10 +70,13 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
     """
     role, precision = member.role, member.precision
     stored = load_stored(member.source)
+    plan = StoragePlan.of(stored.model, precision, stored.weights)
+    precision = plan.precision
     spec = dataclasses.replace(measure_spec(stored.model), dtype=precision.dtype, quantisation=precision.quantisation)
     parameters = sum(parameter.numel() for parameter in stored.model.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
-    plan = StoragePlan.of(stored.model, precision)
+    for line in describe_kept(plan.matrices, stored.weights, precision.dtype) if precision.keeps else []:
+        say(f"{role}: {line}")
     inputs = measure_inputs(stored.model, plan.matrices, ids) if precision.quantisation == "fp8" else NO_INPUTS
     save_model(stored.model, folder, plan, stored.weights, inputs)
     export_graph(folder, spec)

@@ -18,6 +18,8 @@ from spectr_export.console import Say
 from spectr_export.inspection import describe_sampling
 from spectr_export.member import Member
 from spectr_export.original.checkpoint import check_weights
+from spectr_export.original.formats.gguf import is_gguf
+from spectr_export.original.formats.scheme import quantisation_settings
 from spectr_export.original.generation import GENERATION, find_end_tokens, foreign_settings, own_sampling
 from spectr_export.original.model import load_config, longest_text
 from spectr_export.original.refusal import refuse_unsupported
@@ -25,7 +27,7 @@ from spectr_export.original.source import fetch
 from spectr_export.original.tokens.chat_template import try_templates
 from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
-from spectr_export.storing.precision import FLOAT32, Precision
+from spectr_export.storing.precision import FLOAT32, KEPT, Precision
 from spectr_export.text import encode_text, read_text
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.errors import EngineError, UsageError
@@ -110,7 +112,7 @@ def prepare(options: BuildOptions, say: Say) -> Prepared:
         check_weights(folder, say)
     tokenizer, vocabulary = _share_tokenizer(folders, configs, say)
     return Prepared(
-        members={role: Member(role, folders[role], precisions[role]) for role in ROLES},
+        members={role: Member(role, folders[role], _kept(folders[role], precisions[role])) for role in ROLES},
         configs=configs,
         limits=limits,
         tokenizer=tokenizer,
@@ -182,3 +184,13 @@ def _precisions(draft: str, precision: Precision) -> dict[Role, Precision]:
             hint="Leave the target as it is, or name a smaller model as draft.",
         )
     return {"draft": copy, "target": precision}
+
+
+def _kept(folder: Path, precision: Precision) -> Precision:
+    """Return the precision with which a model is stored: a quantised checkpoint stays in its blocks unless asked."""
+    quantised = is_gguf(folder) or quantisation_settings(folder) is not None
+    return (
+        dataclasses.replace(precision, quantisation=KEPT)
+        if quantised and precision.quantisation == "none"
+        else precision
+    )

@@ -36,7 +36,7 @@ def check_quality(
         BundleError: The loss is above the limit of this precision.
     """
     expected, found = nats_per_token(original, ids), nats_per_token(stored, ids)
-    lost, limit = found - expected, LIMITS[precision.quantisation]
+    lost, limit = found - expected, LIMITS["none" if precision.keeps else precision.quantisation]
     if not lost <= limit:  # which holds for NaN as well
         raise BundleError(
             f"The {name} in {precision} loses {lost:.3f} nats per token on the text; allowed are {limit:g}.",

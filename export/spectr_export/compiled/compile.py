@@ -123,7 +123,7 @@ def refuse_fp8(models: Iterable[ModelSpec], key: EngineKey) -> None:
         UsageError: One of the models is in fp8; the message names the first compute capability that is too old.
     """
     older = [capability for capability in key.capabilities if _numbers(capability) < FP8_CAPABILITY]
-    if older and any(model.quantisation == "fp8" for model in models):
+    if older and any("fp8" in model.quantisation for model in models):
         raise UsageError(
             f"The bundle has a model in fp8, in which GPUs of compute capability {older[0]} do not multiply; "
             f"it must be {'.'.join(map(str, FP8_CAPABILITY))} or later.",

@@ -15,7 +15,7 @@ from spectr_export.graph.initializers import as_initializer, external_tensor, re
 from spectr_export.weights import TensorEntry, read_header
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape
-from spectr_runtime.bundle.weights import CODES, E4M3, SCALES, layer_shape, read_stored
+from spectr_runtime.bundle.weights import CODES, E4M3, MINIMA, SCALES, layer_shape, read_stored
 
 # The type of the codes in the graph, by the type that safetensors gives for their bytes.
 CODE_TYPES = {"I8": ir.DataType.INT8, "U8": ir.DataType.INT4, E4M3: ir.DataType.FLOAT8E4M3FN}
@@ -26,6 +26,7 @@ def read_undecoded(path: Path) -> dict[str, torch.Tensor]:
     stored, order = read_stored(path)
     for name in [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]:
         codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
+        stored.pop(name + MINIMA, None)
         stack = codes.dim() > 2
         shape = (
             stack_shape(codes, scales, up=is_up(name), inputs_first=order.experts)
@@ -60,6 +61,9 @@ def dequantise_weight(
             user.replace_input_with(index, node.outputs[0])
         else:
             _read_transposed(graph, user, index, node.outputs[0])
+    if name + MINIMA in header:
+        minima = external_tensor(f"{weight.name}{MINIMA}", weight.dtype, header[name + MINIMA], folder)
+        _add_minima(graph, node, as_initializer(minima))
     graph.graph.initializers.pop(str(weight.name))
 
 
@@ -119,13 +123,49 @@ def _dequantise(
     """Return the node that makes a matrix [K, N] of its codes and scales."""
     shape = (codes_entry.shape[0], scales_entry.shape[-1])
     codes_type = CODE_TYPES[codes_entry.dtype]
-    blocked = codes_type == ir.DataType.INT4
-    blocks = {"axis": 0, "block_size": shape[0] // scales_entry.shape[0]} if blocked else {"axis": 1}
+    groups = scales_entry.shape[0] if len(scales_entry.shape) == 2 else None
+    blocks = {"axis": 0, "block_size": shape[0] // groups} if groups else {"axis": 1}
     codes = external_tensor(f"{name}{CODES}", codes_type, codes_entry, folder, shape=shape)
     scales = external_tensor(f"{name}{SCALES}", dtype, scales_entry, folder)
     node = ir.node("DequantizeLinear", [as_initializer(codes), as_initializer(scales)], blocks)
     node.outputs[0].dtype, node.outputs[0].shape = dtype, ir.Shape(shape)
     return node
+
+
+def _add_minima(graph: ir.Model, dequantised: ir.Node, minima: ir.Value) -> None:
+    """Add to every product with a matrix what its minima contribute: the sums of each block's inputs times them.
+
+    So a runtime can still fuse the dequantisation with the product. Layers that share their inputs share the sums once
+    common nodes are joined.
+    """
+    assert minima.shape is not None
+    graph.graph.register_initializer(minima)
+    (matrix,) = dequantised.outputs
+    assert matrix.shape is not None
+    groups = minima.shape[0]
+    assert isinstance(groups, int)
+    for product, _ in tuple(matrix.uses()):
+        (inputs, *_), (output,) = product.inputs, product.outputs
+        assert inputs is not None
+        assert inputs.shape is not None
+        parted = [*[0] * (len(inputs.shape) - 1), groups, -1]
+        blocks = ir.node("Reshape", [inputs, _constant(graph, output, "blocks", parted)])
+        sums = ir.node("ReduceSum", [blocks.outputs[0], _constant(graph, output, "axes", [-1])], {"keepdims": 0})
+        offset = ir.node("MatMul", [sums.outputs[0], minima])
+        total = ir.node("Add", [output, offset.outputs[0]])
+        for made in (offset, total):
+            made.outputs[0].type, made.outputs[0].shape = output.type, output.shape
+        output.replace_all_uses_with(total.outputs[0])
+        total.replace_input_with(0, output)
+        graph.graph.insert_after(product, [blocks, sums, offset, total])
+
+
+def _constant(graph: ir.Model, beside: ir.Value, what: str, numbers: list[int]) -> ir.Value:
+    """Return an initializer of the graph that holds integers."""
+    name = f"{beside.name}.{what}"
+    value = ir.Value(name=name, const_value=ir.tensor(numbers, ir.DataType.INT64, name=name))
+    graph.graph.initializers[name] = value
+    return value
 
 
 def _insert(graph: ir.Model, node: ir.Node, before: ir.Node) -> None:

@@ -28,6 +28,8 @@ def round_products(graph: ir.Model, stored_names: Mapping[str, str], folder: Pat
         folder: Folder of the file.
     """
     header, scales = read_header(folder / WEIGHTS), read_input_scales(folder / WEIGHTS)
+    if not scales:
+        return  # no matrix in fp8, or a checkpoint's own that are multiplied with inputs as they are
     rounded: dict[tuple[ir.Value, float], ir.Value] = {}
     products = [(product, stored_names[own]) for product, own in _products(graph.graph)]
     assert {name for _, name in products} == scales.keys(), "the graph uses a matrix in fp8 other than in a product"

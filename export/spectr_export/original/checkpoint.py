@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectr_export.console import Say
+from spectr_export.original.formats.gguf import is_gguf
 from spectr_export.original.settings import read_settings
 from spectr_runtime.bundle.checks import LARGEST
 from spectr_runtime.bundle.layout import WEIGHTS
@@ -19,7 +20,7 @@ SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"
 
 
 def check_weights(folder: Path, say: Say) -> None:
-    """Check that a checkpoint has its weights in safetensors, every file against its header.
+    """Check that a checkpoint has its weights in safetensors, every file against its header, or in a GGUF file.
 
     Args:
         folder: The checkpoint.
@@ -30,6 +31,8 @@ def check_weights(folder: Path, say: Say) -> None:
     """
     from safetensors import SafetensorError, safe_open
 
+    if is_gguf(folder):
+        return  # its reader has checked it
     if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
         raise _no_weights(folder)
     if (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():

@@ -19,11 +19,14 @@ from typing import Any
 import torch
 
 from spectr_export.original.checkpoint import weight_files
+from spectr_export.original.formats.blocks import QuantisedMatrix
+from spectr_export.original.formats.gguf import is_gguf, read_weights
+from spectr_export.original.formats.scheme import quantisation_settings, unpack_tensors
 from spectr_export.original.ondemand import LazyWeight
 from spectr_runtime.errors import BundleError
 
-# The tensors that a converter reads, by the pattern that their names match.
-Sources = Mapping[str, Sequence[torch.Tensor]]
+# The weights that a converter reads, by the pattern that their names match.
+Sources = Mapping[str, Sequence[torch.Tensor | QuantisedMatrix]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class _Conversion:
     model: Any
     sources: Sources
 
-    def __call__(self, sources: Sources) -> dict[str, torch.Tensor]:
+    def __call__(self, sources: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Return the weights that are made of the tensors, by name."""
         converter = copy.deepcopy(self.converter)
         converter.collected_tensors.update({pattern: list(tensors) for pattern, tensors in sources.items()})
@@ -56,30 +59,46 @@ class _Conversion:
 
     def read(self, name: str, entries: slice) -> torch.Tensor:
         """Return one of the weights, made of some of each pattern's tensors."""
-        return self({pattern: tensors[entries] for pattern, tensors in self.sources.items()})[name]
+        sources = self.sources.items()
+        return self({pattern: [_read(tensor) for tensor in tensors[entries]] for pattern, tensors in sources})[name]
 
 
 def read_checkpoint(folder: Path, model: Any) -> dict[str, LazyWeight]:
     """Return the weights of a checkpoint by transformers' names; of tied weights that are equal, only one.
 
     Args:
-        folder: The checkpoint, its files in safetensors.
+        folder: The checkpoint, its files in safetensors or unpacked from a GGUF file.
         model: The causal LM on the meta device.
 
     Raises:
-        BundleError: The experts of a mixture are joined in a way that cannot be done one expert at a time.
+        BundleError: The experts of a mixture are joined in a way that cannot be done one expert at a time, or the
+            weights are quantised in a way that is not read.
+        EngineError: The package that reads a quantised format is not installed.
     """
+    if is_gguf(folder):
+        return {name: _lazy(weight) for name, weight in read_weights(folder, model).items()}
     weights: dict[str, LazyWeight] = {}
-    for name, sources, converter in _grouped(_mapped(folder), model):
+    tensors = unpack_tensors(_mapped(folder), quantisation_settings(folder), model)
+    for name, sources, converter in _grouped(tensors, model):
         if converter is None:
             ((tensor,),) = sources.values()
-            weights[name] = LazyWeight.of(tensor)
+            weights[name] = _lazy(tensor)
         else:
             weights |= _converted(_Conversion(converter, name, model, sources))
     for name, other in model.all_tied_weights_keys.items():
         if {name, other} <= weights.keys() and torch.equal(weights[name].read(), weights[other].read()):
             del weights[name]
     return weights
+
+
+def _lazy(tensor: torch.Tensor | QuantisedMatrix) -> LazyWeight:
+    if isinstance(tensor, QuantisedMatrix):
+        return LazyWeight(torch.float32, tensor.shape, [tensor.read], tensor)
+    return LazyWeight.of(tensor)
+
+
+def _read(tensor: torch.Tensor | QuantisedMatrix) -> torch.Tensor:
+    return tensor.read() if isinstance(tensor, QuantisedMatrix) else tensor
 
 
 def _mapped(folder: Path) -> dict[str, torch.Tensor]:
@@ -92,7 +111,7 @@ def _mapped(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _grouped(tensors: Mapping[str, torch.Tensor], model: Any) -> Iterator[tuple[str, Sources, Any]]:
+def _grouped(tensors: Mapping[str, torch.Tensor | QuantisedMatrix], model: Any) -> Iterator[tuple[str, Sources, Any]]:
     """Yield the tensors in groups: the first weight that a group becomes, the group, and its converter or None.
 
     The grouping is that of ``transformers.core_model_loading.convert_and_load_state_dict_in_model``. Tensors that the
@@ -106,7 +125,7 @@ def _grouped(tensors: Mapping[str, torch.Tensor], model: Any) -> Iterator[tuple[
     converters = [entry for entry in table if isinstance(entry, WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     prefix, own = model.base_model_prefix, model.state_dict()
-    groups: dict[str, dict[str, list[torch.Tensor]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[str, list[torch.Tensor | QuantisedMatrix]]] = defaultdict(lambda: defaultdict(list))
     for key in sorted(tensors, key=dot_natural_key):
         name, pattern = rename_source_key(key, renamings, converters, prefix, own)
         if name not in own and key in own:

@@ -13,6 +13,7 @@ import torch
 
 from spectr_export.original.checkpoint import check_sizes
 from spectr_export.original.conversion import read_checkpoint
+from spectr_export.original.formats.scheme import KEYS
 from spectr_export.original.ondemand import LazyWeight, load_on_demand
 from spectr_export.original.settings import CORRECT, read_settings
 from spectr_export.weights import read_header
@@ -22,6 +23,7 @@ from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape
 from spectr_runtime.bundle.weights import (
     CODES,
+    MINIMA,
     SCALES,
     layer_shape,
     read_expert,
@@ -33,7 +35,7 @@ from spectr_runtime.errors import BundleError, first_line
 
 
 def load_config(folder: Path) -> Any:
-    """Return the transformers configuration in a folder.
+    """Return the transformers configuration in a folder, without the settings of a quantised checkpoint.
 
     Raises:
         BundleError: The file is malformed, or transformers does not know the architecture, or would need code that
@@ -53,6 +55,9 @@ def load_config(folder: Path) -> Any:
             else "spectr serves architectures that transformers itself has; it runs no code from a checkpoint.",
         ) from error
     check_sizes(config, path)
+    for key in KEYS:
+        if hasattr(config, key):
+            delattr(config, key)  # transformers would take the model's weights for codes
     return config
 
 
@@ -209,13 +214,13 @@ def _stored_weights(path: Path) -> dict[str, LazyWeight]:
     for name, tensor in stored.items():
         if name.endswith(CODES):
             plain = name.removesuffix(CODES)
-            scales = stored[plain + SCALES].float()
+            scales, minima = stored[plain + SCALES].float(), stored.get(plain + MINIMA)
             if tensor.dim() == 2:
-                read = functools.partial(read_layer, tensor, scales, inputs_first=order.layers)
+                read = functools.partial(read_layer, tensor, scales, minima, inputs_first=order.layers)
                 weights[plain] = LazyWeight(torch.float32, layer_shape(tensor, scales, order), [read])
             else:
                 weights[plain] = _stored_stack(tensor, scales, up=is_up(plain), inputs_first=order.experts)
-        elif not name.endswith(SCALES):
+        elif not name.endswith((SCALES, MINIMA)):
             weights[name] = LazyWeight.of(tensor)
     return weights
 

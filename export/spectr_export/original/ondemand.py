@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectr_export.original.formats.blocks import QuantisedMatrix
 from spectr_runtime.errors import BundleError
 
 
@@ -26,11 +27,13 @@ class LazyWeight:
         dtype: Type in which the parts are read.
         shape: Sizes of the whole weight.
         parts: Functions, each of which reads one part; a part has as many dimensions as the weight.
+        quantised: The blocks in which a quantised checkpoint has the weight; None if it has none.
     """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     parts: Sequence[Callable[[], torch.Tensor]]
+    quantised: QuantisedMatrix | None = None
 
     @staticmethod
     def of(tensor: torch.Tensor) -> LazyWeight:

@@ -35,8 +35,6 @@ def _reasons(config: Any, capacity: int) -> Iterator[tuple[str, str]]:
         yield "an encoder", OTHER
     if config.get_text_config() is not config:
         yield "several modalities", OTHER
-    if getattr(config, "quantization_config", None) is not None:
-        yield "quantised weights", "Use the checkpoint that it was quantised from."
     if config.model_type in ALIBI or getattr(config, "alibi", False):
         yield "ALiBi position biases", OTHER
     if getattr(config, "use_bidirectional_attention", False):

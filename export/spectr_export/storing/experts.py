@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from spectr_export.original.ondemand import LazyWeight
-from spectr_export.storing.quantiser import quantise, quantised_layouts
+from spectr_export.storing.packing import packed_layouts
+from spectr_export.storing.quantiser import FORMS, quantise
 from spectr_export.weights import Layout
 from spectr_runtime.bundle.stacks import DOWN, UP, experts_per_product, products
+from spectr_runtime.bundle.weights import CODES, SCALES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,15 +53,18 @@ def find_stacks(model: Any) -> dict[str, ExpertStack]:
     }
 
 
-def stack_layouts(stack: ExpertStack, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:
-    """Return the layouts of the codes and scales that ``quantise_stack`` makes."""
+def stack_layouts(stack: ExpertStack, quantisation: str, dtype: torch.dtype) -> dict[str, Layout]:
+    """Return the layouts of the codes and scales that ``quantise_stack`` makes, by their suffixes."""
     experts = experts_per_product(stack.shape)
     count, (outputs, inputs) = stack.shape[0] // experts, stack.sizes
     joined = (outputs * experts, inputs) if stack.up else (outputs, inputs * experts)
-    codes, scales = quantised_layouts(torch.empty(joined, device="meta"), quantisation, dtype)
-    rows, columns = codes.shape
+    one = packed_layouts(joined, FORMS[quantisation], dtype)
+    rows, columns = one[CODES].shape
     parted = (rows, experts, columns // experts) if stack.up else (experts, rows // experts, columns)
-    return Layout(codes.dtype, (count, *parted)), Layout(dtype, (count, *scales.shape))
+    return {
+        CODES: Layout(one[CODES].dtype, (count, *parted)),
+        SCALES: Layout(dtype, (count, *one[SCALES].shape)),
+    }
 
 
 def quantise_stack(
@@ -74,9 +79,9 @@ def quantise_stack(
         dtype: Type of the scales.
     """
     experts = experts_per_product(stack.shape)
-    layout, _ = stack_layouts(stack, quantisation, dtype)
+    shape = stack_layouts(stack, quantisation, dtype)[CODES].shape
     for start in range(0, len(weight.parts), experts):
         part = torch.cat([read() for read in weight.parts[start : start + experts]])
         (matrix_KN,) = products(part, up=stack.up, inputs_first=stack.inputs_first)
         codes, scales = quantise(matrix_KN.T, quantisation, dtype)
-        yield codes.view(1, *layout.shape[1:]), scales[None]
+        yield codes.view(1, *shape[1:]), scales[None]

@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 
+from spectr_export.original.formats.blocks import Form
 from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.experts import ExpertStack, find_stacks, quantise_stack, stack_layouts
+from spectr_export.storing.kept import kept_forms, kept_quantisation
+from spectr_export.storing.packing import pack, packed_layouts
 from spectr_export.storing.precision import Precision
-from spectr_export.storing.quantiser import fits, has_inputs_first, quantisable, quantise, quantised_layouts, scale_to
+from spectr_export.storing.quantiser import FORMS, fits, has_inputs_first, quantisable, quantise, scale_to
 from spectr_export.weights import Layout
 from spectr_runtime.bundle.weights import CODES, INPUT, SCALES, Order
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError
 
+T = TypeVar("T")
 NO_INPUTS: Mapping[str, float] = {}
+NO_WEIGHTS: Mapping[str, LazyWeight] = {}
 # The scales of fp8 allow for inputs that are larger than the largest measured by this factor. A floating-point code
 # loses precision by it only at the very smallest numbers.
 HEADROOM = 2.0
@@ -30,26 +35,27 @@ class StoragePlan:
     """How one model is stored in one precision; made once for each model, from its shapes alone.
 
     Attributes:
-        precision: The precision.
-        matrices: Names of the linear layers' matrices that are quantised.
+        precision: The precision; of a checkpoint that stays in its blocks, with the types of their codes.
+        matrices: The forms of the linear layers' matrices that are quantised, by name.
         stacks: The stacks of experts that are quantised, by the names of their weights.
         order: Whether the model keeps inputs first, in its layers and in its stacks of experts.
         layouts: Type and shape of every tensor that is written, by its name in the file.
     """
 
     precision: Precision
-    matrices: frozenset[str]
+    matrices: Mapping[str, Form]
     stacks: Mapping[str, ExpertStack]
     order: Order
     layouts: Mapping[str, Layout]
 
     @staticmethod
-    def of(model: Any, precision: Precision) -> StoragePlan:
+    def of(model: Any, precision: Precision, weights: Mapping[str, LazyWeight] = NO_WEIGHTS) -> StoragePlan:
         """Plan how to store a model.
 
         Args:
             model: A causal LM, which may be on the meta device.
             precision: How to store it.
+            weights: The weights of a quantised checkpoint, whose blocks are kept if the precision says so.
 
         Raises:
             BundleError: The model has nothing to quantise, or experts that cannot be stored in fp8.
@@ -57,9 +63,12 @@ class StoragePlan:
         stacks = find_stacks(model)
         _refuse_fp8_experts(model, stacks, precision)
         order = Order(has_inputs_first(model), any(stack.inputs_first for stack in stacks.values()))
-        matrices, quantised_stacks = frozenset[str](), dict[str, ExpertStack]()
-        if precision.quantisation != "none":
-            matrices = frozenset(quantisable(model, precision.quantisation))
+        matrices, quantised_stacks = dict[str, Form](), dict[str, ExpertStack]()
+        if precision.keeps:
+            matrices = kept_forms(model, weights)
+            precision = dataclasses.replace(precision, quantisation=kept_quantisation(matrices))
+        elif precision.quantisation != "none":
+            matrices = dict.fromkeys(sorted(quantisable(model, precision.quantisation)), FORMS[precision.quantisation])
             quantised_stacks = {
                 name: stack for name, stack in stacks.items() if fits(stack.sizes, precision.quantisation)
             }
@@ -81,42 +90,60 @@ class StoragePlan:
         Raises:
             BundleError: A weight is not finite, or too large for the new type.
         """
-        dtype, quantisation = DTYPES[self.precision.dtype], self.precision.quantisation
+        dtype = DTYPES[self.precision.dtype]
         for name, weight in weights.items():
-            pairs: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()
             stored_dtype = self._dtype(weight.dtype)
+            if name in self.matrices and self.precision.keeps:
+                yield from _named(name, self._keep(name, weight))
+                continue
             weight = _checked(name, weight, stored_dtype)
             if name in self.stacks:
-                pairs = quantise_stack(weight, self.stacks[name], quantisation, stored_dtype)
+                yield from self._convert_stack(name, weight)
             elif name in self.matrices:
-                matrices = (part().T if self.order.layers else part() for part in weight.parts)
-                pairs = (quantise(matrix_NK, quantisation, stored_dtype) for matrix_NK in matrices)
+                for part in weight.parts:
+                    matrix_NK = part().T if self.order.layers else part()
+                    codes, scales = quantise(matrix_NK, self.precision.quantisation, stored_dtype)
+                    yield from _named(name, {CODES: codes, SCALES: scales})
             else:
                 yield from ((name, part().to(stored_dtype)) for part in weight.parts)
-            for codes, scales in pairs:
-                yield name + CODES, codes
-                yield name + SCALES, scales
         for name, largest in inputs.items():
             yield name + INPUT, scale_to(torch.tensor(HEADROOM * largest), dtype)
+
+    def _keep(self, name: str, weight: LazyWeight) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of a matrix that stays in the blocks of its checkpoint."""
+        assert weight.quantised is not None
+        assert weight.quantised.unpack is not None
+        dtype, blocks = DTYPES[self.precision.dtype], weight.quantised.unpack()
+        for numbers in (blocks.scales_NG, blocks.minima_NG):
+            if numbers is not None:
+                _refuse_unfit(name, numbers, dtype)
+        return pack(blocks, self.matrices[name], dtype)
+
+    def _convert_stack(self, name: str, weight: LazyWeight) -> Iterator[tuple[str, torch.Tensor]]:
+        dtype = DTYPES[self.precision.dtype]
+        for codes, scales in quantise_stack(weight, self.stacks[name], self.precision.quantisation, dtype):
+            yield from _named(name, {CODES: codes, SCALES: scales})
 
     def _lay_out(self, weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Layout]]:
         dtype, quantisation = DTYPES[self.precision.dtype], self.precision.quantisation
         for name, tensor in weights.items():
             if name in self.matrices:
-                codes, scales = quantised_layouts(tensor.T if self.order.layers else tensor, quantisation, dtype)
+                shape = (tensor.T if self.order.layers else tensor).shape
+                yield from _named(name, packed_layouts(shape, self.matrices[name], dtype))
             elif name in self.stacks:
-                codes, scales = stack_layouts(self.stacks[name], quantisation, dtype)
+                yield from _named(name, stack_layouts(self.stacks[name], quantisation, dtype))
             else:
                 yield name, Layout(self._dtype(tensor.dtype), tuple(tensor.shape))
-                continue
-            yield name + CODES, codes
-            yield name + SCALES, scales
         if quantisation == "fp8":
             yield from ((name + INPUT, Layout(dtype, ())) for name in sorted(self.matrices))
 
     def _dtype(self, given: torch.dtype) -> torch.dtype:
         """Return the type in which numbers of a type are stored: integers keep theirs."""
         return DTYPES[self.precision.dtype] if given.is_floating_point else given
+
+
+def _named(name: str, made: Mapping[str, T]) -> Iterator[tuple[str, T]]:
+    return ((name + suffix, value) for suffix, value in made.items())
 
 
 def distinct_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -139,12 +166,17 @@ def _checked(name: str, weight: LazyWeight, dtype: torch.dtype) -> LazyWeight:
     """Return the same weight, whose parts raise an error when they are read if a type cannot hold their numbers."""
     if not dtype.is_floating_point:
         return weight
-    parts = [functools.partial(_refuse_unfit, name, part, dtype) for part in weight.parts]
+    parts = [functools.partial(_read_checked, name, part, dtype) for part in weight.parts]
     return dataclasses.replace(weight, parts=parts)
 
 
-def _refuse_unfit(name: str, part: Callable[[], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+def _read_checked(name: str, part: Callable[[], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     tensor = part()
+    _refuse_unfit(name, tensor, dtype)
+    return tensor
+
+
+def _refuse_unfit(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
     least, most = (float(bound) for bound in torch.aminmax(tensor))
     largest, limit = max(-least, most), torch.finfo(dtype).max
     if not math.isfinite(largest) or math.isnan(least):
@@ -155,4 +187,3 @@ def _refuse_unfit(name: str, part: Callable[[], torch.Tensor], dtype: torch.dtyp
             f"Weight {name} has values up to {largest:.3g}; {str(dtype).removeprefix('torch.')} ends at {limit:.5g}.",
             hint="Use `--dtype bfloat16` or `--dtype float32`.",
         )
-    return tensor

@@ -8,6 +8,8 @@ from spectr_runtime.bundle.manifest import TYPES
 from spectr_runtime.errors import UsageError
 
 QUANTISATIONS = ("none", "int8", "int4", "fp8")
+# What the quantisation of a checkpoint that keeps its own begins with, before the types of its codes: ``kept int4``.
+KEPT = "kept"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,16 +19,23 @@ class Precision:
     Attributes:
         dtype: Type of the weights and of the cache: ``float32``, ``float16`` or ``bfloat16``.
         quantisation: How the matrices of the model's layers are stored: ``none`` (in ``dtype``), ``int8``, ``int4``,
-            or ``fp8``, in which the inputs of the layers are rounded to fp8 as well.
+            or ``fp8``, in which the inputs of the layers are rounded to fp8 as well. ``kept`` leaves those of a
+            quantised checkpoint in their blocks, and is followed by the types of their codes once they are known.
     """
 
     dtype: str = "float32"
     quantisation: str = "none"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("dtype", TYPES), ("quantisation", QUANTISATIONS)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"A {name} of {getattr(self, name)!r} is not known; it must be {', '.join(allowed)}.")
+        kind = KEPT if self.keeps else self.quantisation
+        for name, found, allowed in (("dtype", self.dtype, TYPES), ("quantisation", kind, (*QUANTISATIONS, KEPT))):
+            if found not in allowed:
+                raise UsageError(f"A {name} of {found!r} is not known; it must be {', '.join(allowed)}.")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a quantised checkpoint stays in its own blocks."""
+        return self.quantisation.split()[0] == KEPT
 
     def __str__(self) -> str:
         if self.quantisation == "none":

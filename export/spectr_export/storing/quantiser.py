@@ -17,11 +17,13 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from spectr_export.weights import Layout
+from spectr_export.original.formats.blocks import Form
+from spectr_export.storing.packing import join_codes
 from spectr_runtime.bundle.e4m3 import LARGEST, encode
 from spectr_runtime.errors import BundleError
 
 BLOCK = 32
+FORMS = {"int8": Form("int8"), "int4": Form("int4", BLOCK), "fp8": Form("fp8")}
 # Fractions of a block's largest weight that the largest code may represent.
 CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8)
 
@@ -67,16 +69,6 @@ def _sizes(module: nn.Linear | Conv1D) -> torch.Size:
     return module.weight.shape if isinstance(module, nn.Linear) else module.weight.T.shape
 
 
-def quantised_layouts(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> tuple[Layout, Layout]:
-    """Return the layouts of the codes and scales that ``quantise`` makes."""
-    outputs, inputs = matrix_NK.shape
-    if quantisation == "int8":
-        return Layout(torch.int8, (inputs, outputs)), Layout(dtype, (outputs,))
-    if quantisation == "fp8":
-        return Layout(torch.float8_e4m3fn, (inputs, outputs)), Layout(dtype, (outputs,))
-    return Layout(torch.uint8, (inputs, outputs // 2)), Layout(dtype, (inputs // BLOCK, outputs))
-
-
 def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the codes and scales of a linear layer's matrix, in the form that ``spectr_runtime.bundle.weights`` reads.
 
@@ -102,9 +94,8 @@ def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> 
         error_GN = error_GKN.square_().sum(1)
         scales_GN = torch.where(error_GN < best_GN, tried_GN, scales_GN)
         best_GN = torch.minimum(error_GN, best_GN)
-    codes_KN = _round(blocks_GKN, scales_GN[:, None], 7).view(inputs, outputs).to(torch.int8).view(torch.uint8) & 15
-    # Two codes share a byte, the code of the even output in its low half.
-    return codes_KN[:, 0::2] | (codes_KN[:, 1::2] << 4), scales_GN.to(dtype)
+    codes_KN = _round(blocks_GKN, scales_GN[:, None], 7).view(inputs, outputs).to(torch.int8)
+    return join_codes(codes_KN), scales_GN.to(dtype)
 
 
 def scale_to(largest: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -33,7 +33,8 @@ class ModelSpec:
         max_positions: Longest text in tokens that the model was made for.
         dtype: Type of weights and cache: ``float32``, ``float16`` or ``bfloat16``.
         quantisation: Type in which the matrices of the layers are stored: ``int8``, ``int4``, ``fp8``, or ``none`` for
-            ``dtype``.
+            ``dtype``; ``kept`` and the types of its codes, as in ``kept int4, int8``, for a quantised checkpoint that
+            stays in its own blocks.
     """
 
     architecture: str

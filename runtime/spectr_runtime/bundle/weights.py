@@ -3,20 +3,22 @@
 A quantised matrix NAME of a linear layer is stored in ``model.safetensors`` as two tensors, in the orientation in which
 the graph multiplies with it: inputs first.
 
-    NAME.codes    int8: I8 [K, N], one scale per output
-                  int4: U8 [K, N / 2], two codes per byte with the even one low, one scale per block of inputs
-                  fp8: F8_E4M3 [K, N], one scale per output
-    NAME.scales   int8 and fp8: [N]; int4: [G, N], in the model's type
+    NAME.codes    int8: I8 [K, N]
+                  int4: U8 [K, N / 2], two codes per byte with the even one low
+                  fp8: F8_E4M3 [K, N]
+    NAME.scales   [N], one scale per output, or [G, N], one per output and block of inputs, in the model's type
+    NAME.minima   [G, N], only where the numbers of a block are not spread around zero
 
-In fp8, a third tensor is the scale by which the layer's inputs are rounded, as in ``spectr_runtime.bundle.e4m3``:
+Where a layer's inputs are rounded to fp8 too, another tensor is their scale, as in ``spectr_runtime.bundle.e4m3``:
 
     NAME.input_scale    [], in the model's type
 
 A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. Most models of transformers keep a matrix
 with its outputs first. If a model keeps the inputs first, the file's metadata says so under ``layers`` or ``experts``.
 
-A weight is its code, from -128 to 127, -8 to 7 or -448 to 448, times its scale. ONNX's DequantizeLinear computes the
-same, and the graph of the bundle reads the same bytes.
+A weight is its code, from -128 to 127, -8 to 7 or -448 to 448, times its scale, plus its minimum if there are minima.
+ONNX's DequantizeLinear computes the product, and the graph of the bundle reads the same bytes; it multiplies minima
+with the sums of a block's inputs.
 """
 
 # K inputs of a linear layer, N outputs, G blocks of inputs.
@@ -33,7 +35,7 @@ from spectr_runtime.bundle.stacks import expert, is_up, stack_shape
 from spectr_runtime.errors import BundleError
 
 E4M3 = "F8_E4M3"  # the name in safetensors
-CODES, SCALES, INPUT = ".codes", ".scales", ".input_scale"
+CODES, SCALES, MINIMA, INPUT = ".codes", ".scales", ".minima", ".input_scale"
 INPUTS_FIRST = "inputs first"
 
 
@@ -69,9 +71,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     stored, order = read_stored(path)
     quantised = [name.removesuffix(CODES) for name in stored if name.endswith(CODES)]
     for name in quantised:
-        codes, scales = stored.pop(name + CODES), stored.pop(name + SCALES)
+        codes, scales, minima = stored.pop(name + CODES), stored.pop(name + SCALES), stored.pop(name + MINIMA, None)
         if codes.dim() == 2:
-            stored[name] = read_layer(codes, scales, inputs_first=order.layers)
+            stored[name] = read_layer(codes, scales, minima, inputs_first=order.layers)
         else:
             layout: Any = {"up": is_up(name), "inputs_first": order.experts}
             experts, *_ = stack_shape(codes, scales, **layout)
@@ -94,9 +96,11 @@ def read_stored(path: Path) -> tuple[dict[str, torch.Tensor], Order]:
         return stored, Order.from_metadata(file.metadata() or {})
 
 
-def read_layer(codes: torch.Tensor, scales: torch.Tensor, *, inputs_first: bool) -> torch.Tensor:
+def read_layer(
+    codes: torch.Tensor, scales: torch.Tensor, minima: torch.Tensor | None = None, *, inputs_first: bool
+) -> torch.Tensor:
     """Decode the matrix of a layer, in the type of its scales; [K, N] if the inputs are first, else [N, K]."""
-    matrix_NK = dequantise(codes, scales)
+    matrix_NK = dequantise(codes, scales, minima)
     return matrix_NK.T.contiguous() if inputs_first else matrix_NK
 
 
@@ -107,10 +111,13 @@ def layer_shape(codes: torch.Tensor, scales: torch.Tensor, order: Order) -> tupl
 
 
 def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
-    """Read the scales [] of the inputs of fp8 layers, by the names of their matrices; none for other precisions.
+    """Read the scales [] of the inputs of fp8 layers, by the names of their matrices.
+
+    There are none for other precisions, nor for a checkpoint in fp8 that is kept as it comes: then weights alone have
+    been rounded.
 
     Raises:
-        BundleError: A matrix lacks its scale, or the scale is not a positive number.
+        BundleError: Some matrices have a scale and one lacks it, or a scale is not a positive number.
         OSError: There is no such file.
         SafetensorError: The file is not in the safetensors format.
     """
@@ -119,7 +126,8 @@ def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
     scales = {}
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
-        for codes in sorted(name for name in names if name.endswith(CODES)):
+        rounded = any(name.endswith(INPUT) for name in names)
+        for codes in sorted(name for name in names if rounded and name.endswith(CODES)):
             if file.get_slice(codes).get_dtype() == E4M3:
                 name = codes.removesuffix(CODES)
                 scales[name] = file.get_tensor(name + INPUT).float() if name + INPUT in names else torch.tensor(0.0)
@@ -139,18 +147,23 @@ def read_expert(
     return read_layer(*expert(codes, scales, number, up=up), inputs_first=inputs_first)
 
 
-def dequantise(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+def dequantise(codes: torch.Tensor, scales: torch.Tensor, minima: torch.Tensor | None = None) -> torch.Tensor:
     """Decode the matrix [N, K] of a linear layer, in the type of its scales.
 
     Args:
         codes: The stored codes: int8 or float8_e4m3fn [K, N], or uint8 [K, N / 2] with two codes per byte.
-        scales: The stored scales: [N] for int8 and fp8, [G, N] for int4.
+        scales: The stored scales, [N] or [G, N].
+        minima: The stored minima, [G, N]; None for none.
     """
     codes_KN = _unpack(codes) if codes.dtype == torch.uint8 else codes.to(scales.dtype)
     blocks = 1 if scales.dim() == 1 else len(scales)
     inputs, outputs = codes_KN.shape
-    codes_GKN = codes_KN.view(blocks, inputs // blocks, outputs)
-    return (codes_GKN * scales.view(blocks, 1, outputs)).view(inputs, outputs).T.contiguous()
+    codes_GKN, scales_G1N = codes_KN.view(blocks, inputs // blocks, outputs), scales.view(blocks, 1, outputs)
+    if minima is None:
+        weights_GKN = codes_GKN * scales_G1N
+    else:  # rounded once, after the sum
+        weights_GKN = (codes_GKN * scales_G1N.float() + minima.view(blocks, 1, outputs)).to(scales.dtype)
+    return weights_GKN.view(inputs, outputs).T.contiguous()
 
 
 def _unpack(bytes_KN: torch.Tensor) -> torch.Tensor:

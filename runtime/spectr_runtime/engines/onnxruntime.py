@@ -139,7 +139,7 @@ def _open_session(
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if threads is not None:
         options.intra_op_num_threads = threads
-    if lean or spec.quantisation == "fp8":
+    if lean or "fp8" in spec.quantisation:
         # ONNX Runtime cannot multiply eight-bit floating-point numbers, and fusing them gives an invalid graph.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if lean:
