@@ -10,7 +10,8 @@ from pathlib import Path
 
 from spectr_export.console import Say
 from spectr_export.member import build_member, check_member
-from spectr_export.preparation import BuildOptions, prepare
+from spectr_export.original.scratch import open_scratch
+from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.staging import refuse_output, staged
 from spectr_runtime.bundle import ROLES, Bundle, Manifest
 from spectr_runtime.bundle.layout import MANIFEST, TOKENIZER
@@ -49,25 +50,32 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
     """
     started = time.monotonic()
     refuse_output(output, overwrite=overwrite)
-    pair = prepare(options, say)
-    with staged(output) as folder:
-        built = {
-            role: build_member(member, folder / role, pair.limits.capacity, pair.ids, say)
-            for role, member in pair.members.items()
-        }
-        pair.tokenizer.save_pretrained(folder / TOKENIZER)
-        manifest = Manifest(
-            models={role: member.spec for role, member in built.items()},
-            vocabulary=pair.vocabulary,
-            limits=pair.limits,
-            sampling=pair.sampling,
-            files=_hashes(folder),
-            versions=pair.versions,
-            parity={role: member.parity for role, member in built.items()},
-            quality={role: member.quality for role, member in built.items()},
-        )
-        _write_manifest(manifest, folder)
+    with open_scratch() as scratch:
+        pair = prepare(options, scratch, say)
+        with staged(output) as folder:
+            manifest = _build_into(folder, pair, say)
     return Built(manifest, Bundle(output, manifest).size, time.monotonic() - started)
+
+
+def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
+    """Write all files of a bundle into a folder, the manifest last."""
+    built = {
+        role: build_member(member, folder / role, pair.limits.capacity, pair.ids, say)
+        for role, member in pair.members.items()
+    }
+    pair.tokenizer.save_pretrained(folder / TOKENIZER)
+    manifest = Manifest(
+        models={role: member.spec for role, member in built.items()},
+        vocabulary=pair.vocabulary,
+        limits=pair.limits,
+        sampling=pair.sampling,
+        files=_hashes(folder),
+        versions=pair.versions,
+        parity={role: member.parity for role, member in built.items()},
+        quality={role: member.quality for role, member in built.items()},
+    )
+    _write_manifest(manifest, folder)
+    return manifest
 
 
 def check(bundle: Bundle, say: Say) -> None:

@@ -23,6 +23,7 @@ from spectr_export.original.formats.scheme import quantisation_settings
 from spectr_export.original.generation import GENERATION, find_end_tokens, foreign_settings, own_sampling
 from spectr_export.original.model import load_config, longest_text
 from spectr_export.original.refusal import refuse_unsupported
+from spectr_export.original.scratch import Scratch
 from spectr_export.original.source import fetch
 from spectr_export.original.tokens.chat_template import try_templates
 from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
@@ -87,11 +88,12 @@ class Prepared:
     versions: Mapping[str, str]
 
 
-def prepare(options: BuildOptions, say: Say) -> Prepared:
+def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     """Fetch a pair and check that it fits together.
 
     Args:
         options: The options of the build.
+        scratch: Takes files that stand for those of a checkpoint; it is kept until the models are built.
         say: Takes a line of progress.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 from spectr_export.console import Say, page
 from spectr_export.member import Member
 from spectr_export.original.model import outline
+from spectr_export.original.scratch import open_scratch
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
@@ -87,8 +88,9 @@ def rehearse(options: BuildOptions, say: Say) -> str:
     Returns:
         A page for a person.
     """
-    pair = prepare(options, say)
-    return render(pair, [Estimate.of(member, pair.configs[role]) for role, member in pair.members.items()])
+    with open_scratch() as scratch:
+        pair = prepare(options, scratch, say)
+        return render(pair, [Estimate.of(member, pair.configs[role]) for role, member in pair.members.items()])
 
 
 def render(pair: Prepared, models: list[Estimate]) -> str:
