@@ -205,7 +205,8 @@ def random_blocks(kind: str, outputs: int, inputs: int) -> np.ndarray:
     generator = np.random.default_rng(size + outputs)
     blocks = generator.integers(0, 256, (outputs, inputs // per, size), dtype=np.uint8)
     halves = {"Q6_K": [208], "Q4_0": [0], "Q5_0": [0], "Q8_0": [0]}.get(kind, [0, 2])
+    scale = 5e-5 if kind.endswith("_K") else 2e-3  # others than the scales of K-quants have no factors
     for start in halves:
-        numbers = generator.normal(scale=2e-3, size=(outputs, inputs // per, 1)).astype(np.float16)
+        numbers = generator.normal(scale=scale, size=(outputs, inputs // per, 1)).astype(np.float16)
         blocks[..., start : start + 2] = numbers.view(np.uint8)
     return blocks.reshape(outputs, -1)

@@ -104,8 +104,8 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     versions = _versions()
     precisions = _precisions(options.draft, options.precision)
     text = read_text(options.text)
-    folders: dict[Role, Path] = {"target": fetch(options.target)}
-    folders["draft"] = folders["target"] if options.draft in COPIES else fetch(options.draft)
+    folders: dict[Role, Path] = {"target": fetch(options.target, scratch, say)}
+    folders["draft"] = folders["target"] if options.draft in COPIES else fetch(options.draft, scratch, say)
     configs = {role: load_config(folders[role]) for role in ROLES}
     limits = Limits(_choose_capacity(configs, options.capacity, say), TOKENS_PER_CALL)
     for role in ROLES:

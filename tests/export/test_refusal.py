@@ -34,7 +34,6 @@ LONGROPE = {
             lambda: tiny_config("phi3", **LONGROPE),
             "once a text is longer than 64 tokens; the capacity",
         ),
-        (lambda: tiny_config("llama", quantization_config={"quant_method": "gptq", "bits": 4}), "quantised weights"),
     ],
 )
 def test_a_model_beyond_the_contract_is_refused_with_its_reason(config: Any, reason: str) -> None:

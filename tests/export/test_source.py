@@ -11,10 +11,16 @@ import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils._paths import filter_repo_objects
 
-from spectr_export.original.source import fetch
+from spectr_export.original import source as source_module
+from spectr_export.original.scratch import open_scratch
 from spectr_runtime import BundleError, SpectrError, UsageError
 
 EMPTY = struct.pack("<Q", 2) + b"{}"  # a safetensors file without a tensor
+
+
+def take(source: str) -> Path:
+    with open_scratch() as scratch:
+        return source_module.fetch(source, scratch, say=lambda line: None)
 
 
 def checkpoint(folder: Path, *names: str) -> Path:
@@ -26,12 +32,12 @@ def checkpoint(folder: Path, *names: str) -> Path:
 
 def test_a_folder_with_safetensors_is_taken_as_it_is(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, "config.json", "model.safetensors", "pytorch_model.bin")
-    assert fetch(str(folder)) == folder
+    assert take(str(folder)) == folder
 
 
 def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no config\.json"):
-        fetch(str(checkpoint(tmp_path, "model.safetensors")))
+        take(str(checkpoint(tmp_path, "model.safetensors")))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,7 @@ def test_an_adapter_is_refused_with_the_name_of_its_model(tmp_path: Path, names:
     settings = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "r": 8}
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(BundleError) as caught:
-        fetch(str(folder))
+        take(str(folder))
     assert caught.value.message == (
         f"{folder} holds an adapter (LORA) for owner/base, not a model of its own: it has adapter_config.json."
     )
@@ -52,8 +58,8 @@ def test_an_adapter_is_refused_with_the_name_of_its_model(tmp_path: Path, names:
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./missing", "a/b/c", "", "what is this"])
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(source: str) -> None:
-    with pytest.raises(UsageError, match="neither a folder nor a hub id"):
-        fetch(source)
+    with pytest.raises(UsageError, match="neither a folder nor a GGUF file nor a hub id"):
+        take(source)
 
 
 def test_a_hub_id_is_downloaded_without_pickles_and_other_formats(
@@ -66,10 +72,10 @@ def test_a_hub_id_is_downloaded_without_pickles_and_other_formats(
         return str(checkpoint(tmp_path, "config.json", "model.safetensors"))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert fetch("owner/name-1.5B") == tmp_path
+    assert take("owner/name-1.5B") == tmp_path
     assert asked["repository"] == "owner/name-1.5B"
     assert asked["revision"] is None
-    assert fetch("owner/name@refs/pr/7") == tmp_path
+    assert take("owner/name@refs/pr/7") == tmp_path
     assert (asked["repository"], asked["revision"]) == ("owner/name", "refs/pr/7")
     kept = filter_repo_objects(
         [
@@ -108,6 +114,42 @@ def test_errors_of_the_hub_are_told_in_our_words(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(kind, match=message) as caught:
-        fetch("owner/name@v9")
+        take("owner/name@v9")
     assert type(caught.value) is kind
     assert "owner/name" in caught.value.message
+
+
+def test_several_gguf_files_must_be_told_apart(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, *(f"{letter}.gguf" for letter in "abcd"))
+    with pytest.raises(UsageError) as caught:
+        take(str(folder))
+    assert caught.value.message == f"{folder} holds 4 GGUF files: a.gguf, b.gguf, c.gguf and more."
+
+
+def test_a_gguf_file_of_the_hub_is_downloaded_with_what_belongs_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return str(checkpoint(tmp_path, "config.json", "tiny.gguf"))
+
+    unpacked: list[Path] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(source_module, "unpack", lambda path, folder, say: unpacked.append(path))
+    take("owner/name-GGUF/tiny.gguf@v1")
+    assert unpacked == [tmp_path / "tiny.gguf"]
+    assert (asked["repository"], asked["revision"]) == ("owner/name-GGUF", "v1")
+    wanted = ["tiny.gguf", "config.json", "tokenizer.json", "other.gguf", "model.safetensors"]
+    taken = filter_repo_objects(
+        wanted, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
+    )
+    assert list(taken) == wanted[:3]
+
+
+def test_a_gguf_file_that_the_hub_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repository, **options: str(tmp_path))
+    with pytest.raises(UsageError) as caught:
+        take("owner/name/tiny.gguf")
+    assert caught.value.message == "owner/name has no file tiny.gguf on the hub."

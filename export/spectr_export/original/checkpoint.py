@@ -59,6 +59,9 @@ def _no_weights(folder: Path) -> BundleError:
             hint="Get the index too; a variant, such as fp16, can be loaded with transformers' from_pretrained(..., "
             "variant=...) and written again with save_pretrained.",
         )
+    files = sorted(folder.glob("*.gguf"))
+    if files:
+        return BundleError(f"{folder} has no weights in safetensors.", hint=f"Name its GGUF file: {files[0]}.")
     pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
     found = f"only {', '.join(pickles[:3])}, and pickle files can run code" if pickles else "none"
     return BundleError(

@@ -3,42 +3,87 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from spectr_export.console import Say
+from spectr_export.original.formats.gguf import BESIDE, SUFFIX, unpack
+from spectr_export.original.scratch import Scratch
 from spectr_export.original.settings import read_settings
 from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
 from spectr_runtime.errors import BundleError, SpectrError, UsageError, first_line
 
-# The hub's rule for `name` and `owner/name`, then, after an @, a branch, tag or commit.
-REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?)(@(?P<revision>[\w.\-/]+))?")
+# The hub's rule for `name` and `owner/name`, then a GGUF file of it, and after an @ a branch, tag or commit.
+REPOSITORY = re.compile(
+    r"(?P<name>[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?)(?P<file>/[\w.\-/]+\.gguf)?(@(?P<revision>[\w.\-/]+))?"
+)
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 ADAPTER = "adapter_config.json"  # the file of peft that makes a folder an adapter
 # Subfolders hold other formats, and files named `consolidated` are a second copy of the weights.
 OTHER_FORMATS = ["*/*", "consolidated*"]
 
 
-def fetch(source: str) -> Path:
+def fetch(source: str, scratch: Scratch, say: Say) -> Path:
     """Return the local folder of a model, after downloading it to the hub's cache if ``source`` names a repository.
 
+    A GGUF file, or the only one of a folder that has no configuration, is unpacked into a folder of the scratch.
+
     Args:
-        source: A folder, or a hub id such as ``owner/name`` or ``owner/name@revision``.
+        source: A folder, a GGUF file, or a hub id: ``owner/name`` or ``owner/name/FILE.gguf``, each perhaps with a
+            ``@revision``.
+        scratch: Takes what is unpacked.
+        say: Takes a line on what is taken from where.
 
     Raises:
-        UsageError: ``source`` is neither a folder nor a valid hub id, or the hub has no such repository or revision.
+        UsageError: ``source`` is none of these, or the hub has no such repository, file or revision.
         SpectrError: The hub cannot be reached or does not give the repository.
-        BundleError: The folder holds no model of transformers.
+        BundleError: The folder holds no model of transformers, or the GGUF file cannot be read.
+        EngineError: The package that reads GGUF files is not installed.
     """
-    folder = Path(source)
-    if not (source and folder.is_dir()):
-        found = REPOSITORY.fullmatch(source)
-        if not found:
-            raise UsageError(f"{source!r} is neither a folder nor a hub id.", hint="Give a folder or `owner/name`.")
-        folder = _download(found["name"], found["revision"])
-    _check_files(folder, source)
+    path = _locate(source)
+    if path.is_dir() and not (path / CONFIG).is_file():
+        path = _only_gguf(path) or path
+    if path.is_dir():
+        _check_files(path, source)
+        return path
+    folder = scratch.stand_in(source)
+    unpack(path, folder, say)
     return folder
 
 
-def _download(repository: str, revision: str | None) -> Path:
+def _locate(source: str) -> Path:
+    """Return the folder or the GGUF file that a source names, downloaded if need be."""
+    path = Path(source)
+    if source and (path.is_dir() or (path.is_file() and path.suffix.lower() == SUFFIX)):
+        return path
+    found = REPOSITORY.fullmatch(source)
+    if not found or path.is_file():
+        raise UsageError(
+            f"{source!r} is neither a folder nor a GGUF file nor a hub id.",
+            hint="Give a folder, a file that ends in .gguf, `owner/name`, or `owner/name/FILE.gguf`.",
+        )
+    if found["file"] is None:
+        return _download(found["name"], found["revision"], FILES)
+    name = found["file"].removeprefix("/")
+    file = _download(found["name"], found["revision"], [name, *BESIDE]) / name
+    if not file.is_file():
+        raise UsageError(f"{found['name']} has no file {name} on the hub.", hint="Check the spelling.")
+    return file
+
+
+def _only_gguf(folder: Path) -> Path | None:
+    """Return the GGUF file of a folder that has one and nothing else to read."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == SUFFIX)
+    if len(files) > 1:
+        raise UsageError(
+            f"{folder} holds {len(files)} GGUF files: {', '.join(path.name for path in files[:3])}"
+            f"{' and more' if len(files) > 3 else ''}.",
+            hint="Name one of them.",
+        )
+    return files[0] if files else None
+
+
+def _download(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -49,7 +94,9 @@ def _download(repository: str, revision: str | None) -> Path:
 
     try:
         return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=FILES, ignore_patterns=OTHER_FORMATS)
+            snapshot_download(
+                repository, revision=revision, allow_patterns=list(files), ignore_patterns=_ignored(files)
+            )
         )
     except RevisionNotFoundError as error:
         raise UsageError(
@@ -73,12 +120,19 @@ def _download(repository: str, revision: str | None) -> Path:
         raise SpectrError(f"The hub did not give {repository}: {first_line(error)}", hint="Try again later.") from error
 
 
+def _ignored(files: Sequence[str]) -> list[str]:
+    """Return the patterns of files to leave; a GGUF file may stand in a subfolder."""
+    return OTHER_FORMATS if files is FILES else []
+
+
 def _check_files(folder: Path, source: str) -> None:
     if (folder / ADAPTER).is_file():
         raise _adapter(folder, source)
     if not (folder / CONFIG).is_file():
         raise BundleError(
-            f"{source} has no config.json.", hint="Give a folder as transformers' save_pretrained writes it."
+            f"{source} has no config.json.",
+            hint="Give a folder as transformers' save_pretrained writes it, or `owner/name/FILE.gguf` for a file in "
+            "GGUF.",
         )
 
 
