@@ -33,7 +33,7 @@ from spectr_runtime import (
     TokenLogprob,
     Usage,
 )
-from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.rows.score import Score, TokenScore, Written
 
 
@@ -121,31 +121,37 @@ def _scored(tokens: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
 
 
 class StubScorer:
-    """Scores every token as drawn from its law; a biased one puts all of them into the lower half."""
+    """Scores every token as drawn from its law; a biased one puts all of them into the lower half.
+
+    Without a draft there is no order of draft to target.
+    """
 
     tolerance = 0.001
 
-    def __init__(self, *, biased: bool = False) -> None:
+    def __init__(self, *, biased: bool = False, drafted: bool = True) -> None:
         self._share = 0.5 if biased else 1.0
+        self._ratio = 0.0 if drafted else None
         self.scored: list[Written] = []
 
     def score(self, completions: Iterable[Written]) -> Iterator[Score]:
         for written in completions:
             self.scored.append(written)
-            yield Score(written, (TokenScore(self._share, 0.0, 0.0, True),) * len(written.token_ids))
+            yield Score(written, (TokenScore(self._share, self._ratio, 0.0, True),) * len(written.token_ids))
 
 
-def write_bundle(folder: Path, *, tag: str = "", sampling: Mapping[str, float] | None = None) -> Path:
+def write_bundle(
+    folder: Path, *, tag: str = "", sampling: Mapping[str, float] | None = None, roles: Sequence[Role] = ROLES
+) -> Path:
     """A bundle without models; another tag makes another hash."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = ModelSpec("stub", layers=1, kv_heads=1, head_size=8, vocabulary=16, max_positions=64)
     manifest = Manifest(
-        models={"draft": spec, "target": spec},
+        models=dict.fromkeys(roles, spec),
         vocabulary=Vocabulary(16, (0,)),
         limits=Limits(64, 8),
         files={},
         versions={"tag": tag},
-        parity={"draft": {}, "target": {}},
+        parity={role: {} for role in roles},
         sampling=sampling or {},
     )
     (folder / "spectr.json").write_text(json.dumps(manifest.to_json()), encoding="utf-8")

@@ -11,7 +11,7 @@ from support import TableEngine
 
 from spectr_runtime import Bundle, Completion, Decoder, Manifest, ModelSpec, Plan, Request
 from spectr_runtime.backends import Backend
-from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.rows.score import Written
 from spectr_runtime.scorer import Scorer
 from spectr_runtime.speculation.plan import PlanChoice
@@ -36,16 +36,16 @@ class NoText:
         return ""
 
 
-def table_bundle(tokens_per_call: int) -> Bundle:
+def table_bundle(tokens_per_call: int, roles: Sequence[Role] = ROLES) -> Bundle:
     """A bundle whose files nobody opens; token 0 is the end."""
     spec = ModelSpec("table", 1, 1, 1, VOCABULARY, CAPACITY)
     manifest = Manifest(
-        models={"draft": spec, "target": spec},
+        models=dict.fromkeys(roles, spec),
         vocabulary=Vocabulary(VOCABULARY, (0,)),
         limits=Limits(CAPACITY, tokens_per_call),
         files={},
         versions={},
-        parity={"draft": {}, "target": {}},
+        parity={role: {} for role in roles},
     )
     return Bundle(Path("nowhere"), manifest)
 
@@ -65,10 +65,12 @@ def table_scorer(
     tokens_per_call: int = 4,
     backend: Backend = "torch",
     plan: PlanChoice = PLAIN,
+    roles: Sequence[Role] = ROLES,
 ) -> Scorer:
-    """A scorer over the pair."""
+    """A scorer over the pair, or over its target alone."""
     _patch(monkeypatch, "scorer")
-    return Scorer(table_bundle(tokens_per_call), backend=backend, device="cpu", batch_size=batch_size, plan=plan)
+    bundle = table_bundle(tokens_per_call, roles)
+    return Scorer(bundle, backend=backend, device="cpu", batch_size=batch_size, plan=plan)
 
 
 def write(monkeypatch: pytest.MonkeyPatch, plan: Plan, requests: Sequence[Request], batch_size: int) -> list[Written]:

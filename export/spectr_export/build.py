@@ -1,4 +1,4 @@
-"""Builds a bundle from a target and a draft, and checks a bundle again that was built before."""
+"""Builds a bundle from a target and, if there is one, its draft, and checks a bundle again that was built before."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 from spectr_export.console import Say
+from spectr_export.inspection import NO_DRAFT
 from spectr_export.member import build_member, check_member
 from spectr_export.original.scratch import open_scratch
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.staging import refuse_output, staged
-from spectr_runtime.bundle import ROLES, Bundle, Manifest
+from spectr_runtime.bundle import Bundle, Manifest
 from spectr_runtime.bundle.layout import MANIFEST, TOKENIZER
 from spectr_runtime.files import file_sha256
 
@@ -52,6 +53,8 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
     refuse_output(output, overwrite=overwrite)
     with open_scratch() as scratch:
         pair = prepare(options, scratch, say)
+        if "draft" not in pair.members:
+            say(f"draft: {NO_DRAFT}")
         with staged(output) as folder:
             manifest = _build_into(folder, pair, say)
     return Built(manifest, Bundle(output, manifest).size, time.monotonic() - started)
@@ -84,8 +87,8 @@ def check(bundle: Bundle, say: Say) -> None:
     Raises:
         BundleError: The logits of a graph differ.
     """
-    for role in ROLES:
-        manifest = bundle.manifest
+    manifest = bundle.manifest
+    for role in manifest.roles:
         check_member(role, bundle.model(role), manifest.models[role], manifest.limits.capacity, say)
 
 

@@ -11,12 +11,15 @@ from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.planning.calibration import calibration_file, machine_name, save_costs
 from spectr_runtime.planning.costs import Costs, measure
-from spectr_runtime.planning.planner import RACES
+from spectr_runtime.planning.planner import RACES, menu_of
 from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.plan import AUTO, Plan, settle
 
 
 def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tuple[Costs, Path]:
     """Measure the costs of every plan from which an automatic plan chooses, and write them into the bundle.
+
+    Without a draft there is one, plain decoding.
 
     Args:
         bundle: The models.
@@ -31,8 +34,9 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
         UsageError: The backend does not run on the device.
         EngineError: The backend cannot run the bundle on this machine.
     """
-    pair = Pair(bundle, RACES, backend=backend, device=device, rows=rows)
-    costs = measure(pair, RACES, bundle.manifest, rows)
+    plans = menu_of(settle(AUTO, bundle.manifest))
+    pair = Pair(bundle, plans, backend=backend, device=device, rows=rows)
+    costs = measure(pair, plans, bundle.manifest, rows)
     path = calibration_file(bundle, backend, pair.device, rows)
     facts = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -48,7 +52,7 @@ def render(costs: Costs) -> str:
     """Return a table of the milliseconds of a round: a line for each plan, a column for each number of rows."""
     length = costs.lengths[-1]
     lines = [("plan", "".join(f"{rows:>9}" for rows in costs.rows))]
-    for plan in RACES:
+    for plan in (one for one in (Plan.plain(), *RACES) if str(one) in costs.table):
         cells = (f"{1e3 * costs.seconds(plan, rows, length):>9.1f}" for rows in costs.rows)
         lines.append((str(plan), "".join(cells)))
     title = f"milliseconds of a round at texts of {length} tokens, by rows of the batch"

@@ -30,12 +30,13 @@ BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog=_example(
         "spectr-export build Qwen/Qwen2.5-7B --draft Qwen/Qwen2.5-0.5B -o qwen.bundle",
+        "spectr-export build Qwen/Qwen2.5-7B -o plain.bundle",
         "spectr-export inspect qwen.bundle",
     ),
 )
 @click.version_option(package_name="spectr")
 def main() -> None:
-    """Turn a pair of causal language models into a bundle that spectr-batch decodes with."""
+    """Turn a causal language model, and usually a small one that drafts for it, into a bundle for spectr-batch."""
 
 
 @main.command(
@@ -44,8 +45,8 @@ def main() -> None:
 @click.argument("target")
 @click.option(
     "--draft",
-    required=True,
-    help="The small model that drafts: a folder or a hub id; int8, int4 or fp8 for a copy of TARGET in that precision.",
+    help="The small model that drafts: a folder or a hub id; int8, int4 or fp8 for a copy of TARGET in that precision. "
+    " [default: none; TARGET decodes plainly]",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder of the new bundle.")
 @click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
@@ -58,7 +59,7 @@ def main() -> None:
 @click.option(
     "--quantise",
     type=click.Choice(["int8", "int4", "fp8"]),
-    help="Store the matrices of both models' layers in int8 or int4 and compute in --dtype; or store them in fp8 "
+    help="Store the matrices of the models' layers in int8 or int4 and compute in --dtype; or store them in fp8 "
     "(E4M3) and multiply in fp8 too, with TensorRT on GPUs of compute capability 8.9 or later.",
 )
 @click.option(
@@ -71,12 +72,12 @@ def main() -> None:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Check the pair, estimate the bundle's size and the memory and time of the build, and write nothing.",
+    help="Check the models, estimate the bundle's size and the memory and time of the build, and write nothing.",
 )
 def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: str | None, **options: Any) -> None:
-    """Build a bundle from TARGET, a folder or a hub id (owner/name, or owner/name@revision), and its draft.
+    """Build a bundle from TARGET, a folder or a hub id (owner/name, or owner/name@revision), and its draft, if any.
 
-    Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears.
+    Weights are read from safetensors only. Graphs are compared with the original models before the bundle appears.
     The build fails if they differ by more than rounding, or if a precision loses more than 0.02 (half precision), 0.05
     (int8, fp8) or 0.3 (int4) nats per token.
     """

@@ -9,6 +9,8 @@ from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Bundle, ModelSpec
 from spectr_runtime.bundle.compiled import list_engines
 
+NO_DRAFT = "none, the target decodes plainly"
+
 
 def describe(bundle: Bundle) -> str:
     """Return a page with the models, vocabulary, limits, tools and engines of a bundle.
@@ -22,6 +24,8 @@ def describe(bundle: Bundle) -> str:
         lines += [(role, _describe_model(spec)), ("", describe_parity(manifest.parity[role]))]
         if quality := manifest.quality.get(role):
             lines.append(("", describe_quality(quality)))
+    if not manifest.has_draft:
+        lines.append(("draft", NO_DRAFT))
     ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
     lines.append(("vocabulary", f"{manifest.vocabulary.size} tokens, end tokens {ends}"))
     if manifest.sampling:

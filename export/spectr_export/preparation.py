@@ -1,6 +1,6 @@
-"""Preparation of a build: the pair is fetched and checked, and everything is settled that needs no weights.
+"""Preparation of a build: the models are fetched and checked, and everything is settled that needs no weights.
 
-``prepare`` takes the options of a build (``BuildOptions``) and returns the pair that is built (``Prepared``).
+``prepare`` takes the options of a build (``BuildOptions``) and returns the models that are built (``Prepared``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_chang
 from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
 from spectr_export.storing.precision import FLOAT32, KEPT, Precision
 from spectr_export.text import encode_text, read_text
-from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
+from spectr_runtime.bundle import Limits, Role, Vocabulary
 from spectr_runtime.errors import EngineError, UsageError
 
 TOKENS_PER_CALL = 256
@@ -49,15 +49,16 @@ class BuildOptions:
 
     Attributes:
         target: Folder or hub id of the target.
-        draft: Folder or hub id of the draft; ``int8``, ``int4`` or ``fp8`` for a copy of the target in that precision.
-        capacity: Longest text in tokens; None takes the longest text of both models, up to
+        draft: Folder or hub id of the draft; ``int8``, ``int4`` or ``fp8`` for a copy of the target in that precision;
+            None for no draft.
+        capacity: Longest text in tokens; None takes the longest text that every model was made for, up to
             ``LARGEST_DEFAULT_CAPACITY``.
         precision: How the models are stored.
         text: File of text on which the loss by the precision is measured; None for a text that comes with Python.
     """
 
     target: str
-    draft: str
+    draft: str | None = None
     capacity: int | None = None
     precision: Precision = FLOAT32
     text: Path | None = None
@@ -65,13 +66,13 @@ class BuildOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """A pair of models that fit together, with everything that is known before their weights are read.
+    """A pair of models that fit together, or a target alone, with all that is known before their weights are read.
 
     Attributes:
         members: The source and the precision of each model.
         configs: The transformers configuration of each model.
         limits: The limits of the bundle.
-        tokenizer: The target's tokenizer, which the draft shares.
+        tokenizer: The target's tokenizer, which a draft shares.
         vocabulary: The tokens that are written.
         sampling: The target's own sampling parameters.
         ids: Tokens of the text on which the loss by the precision is measured.
@@ -89,7 +90,7 @@ class Prepared:
 
 
 def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
-    """Fetch a pair and check that it fits together.
+    """Fetch a pair and check that it fits together, or a target alone.
 
     Args:
         options: The options of the build.
@@ -105,16 +106,20 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     precisions = _precisions(options.draft, options.precision)
     text = read_text(options.text)
     folders: dict[Role, Path] = {"target": fetch(options.target, scratch, say)}
-    folders["draft"] = folders["target"] if options.draft in COPIES else fetch(options.draft, scratch, say)
-    configs = {role: load_config(folders[role]) for role in ROLES}
+    if options.draft is not None:
+        copied = options.draft in COPIES
+        folders["draft"] = folders["target"] if copied else fetch(options.draft, scratch, say)
+    configs = {role: load_config(folders[role]) for role in precisions}
     limits = Limits(_choose_capacity(configs, options.capacity, say), TOKENS_PER_CALL)
-    for role in ROLES:
-        refuse_unsupported(configs[role], limits.capacity)
+    for config in configs.values():
+        refuse_unsupported(config, limits.capacity)
     for folder in dict.fromkeys(folders.values()):
         check_weights(folder, say)
     tokenizer, vocabulary = _share_tokenizer(folders, configs, say)
     return Prepared(
-        members={role: Member(role, folders[role], _kept(folders[role], precisions[role])) for role in ROLES},
+        members={
+            role: Member(role, folders[role], _kept(folders[role], precision)) for role, precision in precisions.items()
+        },
         configs=configs,
         limits=limits,
         tokenizer=tokenizer,
@@ -126,12 +131,14 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
 
 
 def _share_tokenizer(folders: Mapping[Role, Path], configs: Mapping[Role, Any], say: Say) -> tuple[Any, Vocabulary]:
-    """Return the target's tokenizer and the vocabulary that is written with it, once the draft is known to share it."""
+    """Return the target's tokenizer and the vocabulary that is written with it, once a draft is known to share it."""
     target = load_tokenizer(folders["target"], say)
     refuse_changed_by_saving(target)
-    draft = target if folders["draft"] == folders["target"] else load_tokenizer(folders["draft"], say)
-    refuse_other_tokenizer(target, draft)
-    widths: dict[Role, int] = {role: configs[role].vocab_size for role in ROLES}
+    draft = None
+    if "draft" in folders:
+        draft = target if folders["draft"] == folders["target"] else load_tokenizer(folders["draft"], say)
+        refuse_other_tokenizer(target, draft)
+    widths: dict[Role, int] = {role: config.vocab_size for role, config in configs.items()}
     end_tokens = find_end_tokens(folders["target"], configs["target"], target, widths["target"])
     vocabulary = share_vocabulary(widths, target, draft, end_tokens)
     for line in (*remarks(widths, target, draft), *try_templates(target)):
@@ -171,19 +178,22 @@ def _choose_capacity(configs: Mapping[Role, Any], capacity: int | None, say: Say
     if not SMALLEST_CAPACITY <= capacity <= allowed:
         raise UsageError(
             f"A capacity of {capacity} tokens is not possible; it must be {SMALLEST_CAPACITY} to {allowed}, "
-            "the longest text that both models were made for.",
+            "the longest text that the bundle's models were made for.",
         )
     return capacity
 
 
-def _precisions(draft: str, precision: Precision) -> dict[Role, Precision]:
+def _precisions(draft: str | None, precision: Precision) -> dict[Role, Precision]:
+    """Return the precision of each model that is built, the draft first."""
+    if draft is None:
+        return {"target": precision}
     if draft not in COPIES:
         return {"draft": precision, "target": precision}
     copy = dataclasses.replace(precision, quantisation=draft)
     if copy == precision:
         raise UsageError(
             f"A draft in {draft} of a target in {draft} is the target itself.",
-            hint="Leave the target as it is, or name a smaller model as draft.",
+            hint="Leave --draft out and decode plainly, leave --quantise out, or name a smaller model as draft.",
         )
     return {"draft": copy, "target": precision}
 
@@ -191,8 +201,5 @@ def _precisions(draft: str, precision: Precision) -> dict[Role, Precision]:
 def _kept(folder: Path, precision: Precision) -> Precision:
     """Return the precision with which a model is stored: a quantised checkpoint stays in its blocks unless asked."""
     quantised = is_gguf(folder) or quantisation_settings(folder) is not None
-    return (
-        dataclasses.replace(precision, quantisation=KEPT)
-        if quantised and precision.quantisation == "none"
-        else precision
-    )
+    keeps = quantised and precision.quantisation == "none"
+    return dataclasses.replace(precision, quantisation=KEPT) if keeps else precision

@@ -1,4 +1,4 @@
-"""The dry run of a build: it checks the pair and estimates the bundle's size and the build's memory and time."""
+"""The dry run of a build: it checks the models and estimates the bundle's size and the build's memory and time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spectr_export.console import Say, page
+from spectr_export.inspection import NO_DRAFT
 from spectr_export.member import Member
 from spectr_export.original.model import outline
 from spectr_export.original.scratch import open_scratch
@@ -83,7 +84,7 @@ class Estimate:
 
 
 def rehearse(options: BuildOptions, say: Say) -> str:
-    """Check a pair and estimate what building it takes; ``prepare`` describes the arguments and the errors.
+    """Check the models of a build and estimate what it takes; ``prepare`` describes the arguments and the errors.
 
     Returns:
         A page for a person.
@@ -98,6 +99,7 @@ def render(pair: Prepared, models: list[Estimate]) -> str:
     seconds = START_SECONDS + sum(model.seconds for model in models)
     lines = [
         *((model.role, _describe(model)) for model in sorted(models, key=lambda model: model.role, reverse=True)),
+        *(() if "draft" in pair.members else (("draft", NO_DRAFT),)),
         ("vocabulary", f"{pair.vocabulary.size} tokens"),
         ("limits", f"{pair.limits.capacity} tokens per text"),
         ("disk", f"{sum(model.size for model in models) / 1e6:,.1f} MB and a few for graphs and tokenizer"),

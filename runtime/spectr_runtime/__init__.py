@@ -1,4 +1,4 @@
-"""The runtime decodes requests with the two models of a bundle. It knows no files of prompts.
+"""The runtime decodes requests with the models of a bundle. It knows no files of prompts.
 
 The way of the data through the decoder:
 
@@ -15,7 +15,8 @@ The way of the models:
     bundle -> engines -> pair
 
 A ``Bundle`` is a checked folder on disk. ``open_engine`` opens one of its models with a backend, and with a cache of
-keys and values. A ``Pair`` holds the engines of the draft and of the target; decoder and scorer each open one.
+keys and values. A ``Pair`` holds the engines of the draft, if there is one, and of the target; decoder and scorer
+each open one.
 
 The wings, each importing only those below it:
 

@@ -24,7 +24,7 @@ from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
 from spectr_runtime.speculation.round import Emitted, Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Decoder:
-    """Decodes requests with a bundle's pair of models.
+    """Decodes requests with a bundle's pair of models, or with its target alone.
 
     The text of a row depends on the bundle, the plan, the request and the run seed alone, never on the other rows of
     the batch. The one exception is the last bits of the models' logits, which may differ between batch shapes.
@@ -48,7 +48,8 @@ class Decoder:
     Args:
         bundle: The models and their tokenizer.
         plan: Rule, drafts and length of a round. ``auto`` lets every round take the race that promises most tokens per
-            second; a race writes the same text whatever it drafts, so this choice changes no row.
+            second; a race writes the same text whatever it drafts, so this choice changes no row. If the bundle has no
+            draft, ``auto`` is plain decoding.
         backend: Which engines run the models.
         device: The device that the models run on, as torch names it.
         batch_size: Number of rows to decode together.
@@ -56,7 +57,8 @@ class Decoder:
         date: The day on which chat templates are told that they run; None for today.
 
     Raises:
-        UsageError: The batch size is not positive, or the backend does not run on the device.
+        UsageError: The batch size is not positive, the backend does not run on the device, or the plan drafts and the
+            bundle has no draft.
         EngineError: The backend cannot run the bundle here.
     """
 
@@ -73,6 +75,7 @@ class Decoder:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
+        plan = settle(plan, bundle.manifest)
         self.batch_size = batch_size
         self.timing = Timing()
         self.rounds: Counter[Plan] = Counter()

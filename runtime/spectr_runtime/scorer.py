@@ -26,7 +26,7 @@ from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.rows.tokens import outside
 from spectr_runtime.speculation.pair import Pair, logits_per_call
-from spectr_runtime.speculation.plan import Plan, PlanChoice
+from spectr_runtime.speculation.plan import Plan, PlanChoice, settle
 from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import Rows, tree_call
 
@@ -37,7 +37,7 @@ LAW_ENTRIES = 2**22  # the most probabilities that one pass computes: 32 MB in f
 
 
 class Scorer:
-    """Scores completions with a bundle's pair of models.
+    """Scores completions with a bundle's pair of models, or with its target alone.
 
     Args:
         bundle: The models and their tokenizer.
@@ -68,10 +68,11 @@ class Scorer:
         self._manifest = bundle.manifest
         self._vocabulary = bundle.manifest.vocabulary.size
         self._limits = bundle.manifest.limits
-        self._most = logits_per_call(backend, menu_of(plan), self._limits)
+        plans = menu_of(settle(plan, bundle.manifest))
+        self._most = logits_per_call(backend, plans, self._limits)
         self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary, date)
-        pair = Pair(bundle, (*menu_of(plan), DRAFTING), backend=backend, device=device, rows=batch_size)
-        assert pair.draft is not None
+        opened = (*plans, DRAFTING) if bundle.manifest.has_draft else plans
+        pair = Pair(bundle, opened, backend=backend, device=device, rows=batch_size)
         self._target, self._draft = pair.target, pair.draft
 
     @torch.inference_mode()
@@ -137,9 +138,9 @@ class Scorer:
         ]
 
     def _prefilled(self, batch: Sequence[Row]) -> Rows:
-        """Read the prompts into both caches, and return the batch as tensors."""
+        """Read the prompts into the caches, and return the batch as tensors."""
         prompts, cached = [row.prompt for row in batch], [0] * len(batch)
-        for engine in (self._draft, self._target):
+        for engine in filter(None, (self._draft, self._target)):
             prefill(engine, prompts, cached, 0, self._limits.tokens_per_call, self._device)
         return Rows(
             length_B=torch.tensor([row.length for row in batch], device=self._device),
@@ -164,7 +165,7 @@ class Scorer:
         def logits(engine: Engine) -> torch.Tensor:
             return engine.forward(tree_call(engine, rows, fed_BN[:, first:].contiguous(), depths, first, sees_MN))
 
-        draft_BMV, drafted_B = rows.laws(logits(self._draft), fed_BN, sees_MN)
+        draft = None if self._draft is None else rows.laws(logits(self._draft), fed_BN, sees_MN)
         logits_BMV = logits(self._target)
         target_BMV, sound_B = rows.laws(logits_BMV, fed_BN, sees_MN)
         possible_BM = target_BMV.gather(2, written_BM1)[..., 0] > 0
@@ -177,24 +178,28 @@ class Scorer:
             )
             raised_BMV, _ = rows.laws(logits_BMV, fed_BN, sees_MN)
             possible_BM |= raised_BMV.gather(2, written_BM1)[..., 0] > 0
-        return _scores(target_BMV, draft_BMV, written_BM1, possible_BM), sound_B & drafted_B
+        if draft is None:
+            return _scores(target_BMV, None, written_BM1, possible_BM), sound_B
+        return _scores(target_BMV, draft[0], written_BM1, possible_BM), sound_B & draft[1]
 
 
 def _scores(
-    target_BMV: torch.Tensor, draft_BMV: torch.Tensor, written_BM1: torch.Tensor, possible_BM: torch.Tensor
+    target_BMV: torch.Tensor, draft_BMV: torch.Tensor | None, written_BM1: torch.Tensor, possible_BM: torch.Tensor
 ) -> list[list[TokenScore]]:
-    """Return the scores of the written tokens, row by row, from the two laws of each."""
+    """Return the scores of the written tokens, row by row, from the two laws of each; without a draft, from one."""
     target_BMV = target_BMV.double()
     target_BMV = target_BMV / target_BMV.sum(-1, keepdim=True)
-    ratio_BMV = torch.where(target_BMV > 0, draft_BMV.double() / target_BMV, torch.inf)
+    ratio_BM: list[list[float | None]] = [[None] * row.shape[0] for row in written_BM1]
+    if draft_BMV is not None:
+        ratio_BMV = torch.where(target_BMV > 0, draft_BMV.double() / target_BMV, torch.inf)
+        ratio_BM = _below(target_BMV, ratio_BMV, written_BM1).tolist()
     columns = [
-        target_BMV.gather(2, written_BM1)[..., 0],
-        _below(target_BMV, ratio_BMV, written_BM1),
-        _below(target_BMV, target_BMV, written_BM1),
-        possible_BM,
+        target_BMV.gather(2, written_BM1)[..., 0].tolist(),
+        ratio_BM,
+        _below(target_BMV, target_BMV, written_BM1).tolist(),
+        possible_BM.tolist(),
     ]
-    by_row = zip(*(column.tolist() for column in columns), strict=True)
-    return [[TokenScore(*token) for token in zip(*row, strict=True)] for row in by_row]
+    return [[TokenScore(*token) for token in zip(*row, strict=True)] for row in zip(*columns, strict=True)]
 
 
 def _below(target_BMV: torch.Tensor, order_BMV: torch.Tensor, written_BM1: torch.Tensor) -> torch.Tensor:

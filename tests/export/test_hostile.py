@@ -92,7 +92,8 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "an unknown field": (lambda manifest: manifest["models"]["target"].update(run="rm"), "malformed"),
     "a model that is no object": (lambda manifest: manifest["models"].update(target=[1]), "malformed"),
-    "no target": (lambda manifest: manifest["models"].pop("target"), "malformed"),
+    "no target": (lambda manifest: manifest["models"].pop("target"), "The models are draft, those with figures of"),
+    "no draft, but its files": (lambda manifest: manifest["models"].pop("draft"), "The models are target, those with"),
     "end tokens that are texts": (lambda manifest: manifest["vocabulary"].update(eos_token_ids="ab"), "malformed"),
     "an end token outside": (
         lambda manifest: manifest["vocabulary"].update(eos_token_ids=[-1]),
@@ -111,7 +112,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a hash that is no text": (lambda manifest: manifest["files"].update({GRAPH: 7}), "of a wrong type"),
     "versions that are no texts": (lambda manifest: manifest["versions"].update(torch=None), "of a wrong type"),
     "parity that is no number": (lambda manifest: manifest["parity"]["draft"].update(tree="0"), "of a wrong type"),
-    "no parity of the draft": (lambda manifest: manifest["parity"].pop("draft"), "malformed"),
+    "no parity of the draft": (lambda manifest: manifest["parity"].pop("draft"), "with figures of parity target"),
     "a path that leaves the bundle": (
         lambda manifest: manifest["files"].update({"../secret": "0"}),
         "names '../secret', which lies outside the bundle",

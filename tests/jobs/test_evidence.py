@@ -111,6 +111,22 @@ def test_greedy_rows_must_hold_the_best_tokens_and_give_no_numbers(monkeypatch: 
     assert evidence.examples[0] == "token 0 of 'row 3'"
 
 
+def test_without_a_draft_two_statistics_are_left_and_find_what_they_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(rows: Sequence[Written]) -> Evidence:
+        evidence = Evidence(seed=0, drafted=False)
+        for score in table_scorer(monkeypatch, batch_size=128, tokens_per_call=16, roles=("target",)).score(rows):
+            evidence.add(score)
+        return evidence
+
+    rows = write(monkeypatch, Plan.plain(), requests(600), 128)
+    sound = alone(rows)
+    assert (sound.sound, [*sound.statistics], sound.by_ratio) == (True, ["probability", "first tokens"], [])
+    assert sound.threshold == FALSE_ALARMS / 2
+    params = dataclasses.replace(rows[0].request.params, temperature=1.5)
+    wrong = [dataclasses.replace(row, request=dataclasses.replace(row.request, params=params)) for row in rows]
+    assert not alone(wrong).sound
+
+
 def test_numbers_depend_on_the_seed_and_the_completion_alone() -> None:
     score = Score(Written(Request("a", (1,)), (2,)), (TokenScore(0.5, 0.25, 0.1, True),))
     again, other = Evidence(0), Evidence(1)

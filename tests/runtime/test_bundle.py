@@ -48,6 +48,43 @@ def test_a_manifest_survives_the_disk(folder: Path) -> None:
     assert manifest.vocabulary.eos_token_ids == (0, 3)
 
 
+def test_a_bundle_may_have_no_draft(folder: Path) -> None:
+    assert Bundle.open(folder).manifest.roles == ("draft", "target")
+    spec = json.loads((folder / "spectr.json").read_text())["models"]["target"]
+    rewrite(folder, models={"target": spec}, parity={"target": {"largest_difference": 0.0}})
+    manifest = Bundle.open(folder).manifest
+    assert (manifest.roles, manifest.has_draft) == (("target",), False)
+    assert manifest.to_json()["models"].keys() == manifest.to_json()["parity"].keys() == {"target"}
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    rewrite(folder, vocabulary={"size": 65, "eos_token_ids": [0], "substitute": 0})
+    assert "The vocabulary has 65 tokens and 0 as substitute; the target has 64 logits." in refusal(folder)
+
+
+@pytest.mark.parametrize("listed", [["draft"], ["target", "draft", "judge"], ["target", "judge"]], ids="+".join)
+def test_other_models_than_a_target_and_its_draft_are_refused(folder: Path, listed: list[str]) -> None:
+    spec = json.loads((folder / "spectr.json").read_text())["models"]["target"]
+    rewrite(folder, models=dict.fromkeys(listed, spec), parity={role: {} for role in listed})
+    names = ", ".join(sorted(listed))
+    assert refusal(folder) == (
+        f"The models are {names}, those with figures of parity {names}; both must be draft and target, or target "
+        "alone. Build the bundle again."
+    )
+
+
+def test_parity_must_be_of_the_models_that_are_there(folder: Path) -> None:
+    spec = json.loads((folder / "spectr.json").read_text())["models"]["target"]
+    rewrite(folder, models={"target": spec})
+    assert refusal(folder).startswith("The models are target, those with figures of parity draft, target; both must")
+
+
+def test_a_bundle_without_a_draft_holds_no_files_of_one(folder: Path) -> None:
+    spec = json.loads((folder / "spectr.json").read_text())["models"]["target"]
+    rewrite(folder, models={"target": spec}, parity={"target": {}})
+    (folder / "draft").mkdir()
+    (folder / "draft" / "model.onnx").write_bytes(b"")
+    assert "draft/model.onnx is in the bundle" in refusal(folder)
+
+
 def test_a_missing_folder_names_the_command_that_makes_one(tmp_path: Path) -> None:
     folder = tmp_path / "none"
     assert refusal(folder) == (
@@ -76,7 +113,7 @@ def test_a_path_outside_the_bundle_is_refused(folder: Path) -> None:
     assert "lies outside the bundle" in refusal(folder)
 
 
-@pytest.mark.parametrize(("field", "known"), [("format_version", 2), ("contract_version", 1)])
+@pytest.mark.parametrize(("field", "known"), [("format_version", 3), ("contract_version", 1)])
 def test_an_unknown_version_is_refused(folder: Path, field: str, known: int) -> None:
     rewrite(folder, **{field: 99})
     assert refusal(folder).startswith(f"The bundle's {field} is 99; this spectr reads {known}.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from table_pair import table_bundle
 
 from spectr_runtime import Plan, UsageError, rule_names
+from spectr_runtime.speculation.plan import PlanChoice, settle
 from spectr_select import RULES, DraftTree
 
 
@@ -32,3 +34,20 @@ def test_what_does_not_go_is_refused(arguments: tuple[str, int, int], message: s
         Plan(*arguments)
     assert str(caught.value).startswith(message)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("choice", ["auto", Plan.plain(), Plan("race", 0, 0), Plan("kseq", 2, 2)], ids=str)
+def test_a_bundle_with_a_draft_takes_every_plan(choice: PlanChoice) -> None:
+    assert settle(choice, table_bundle(4).manifest) == choice
+
+
+def test_without_a_draft_the_automatic_plan_is_plain_and_drafting_is_refused() -> None:
+    manifest = table_bundle(4, roles=("target",)).manifest
+    assert settle("auto", manifest) == settle(Plan.plain(), manifest) == Plan.plain()
+    with pytest.raises(UsageError) as caught:
+        settle(Plan("kseq", 4, 4), manifest)
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == (
+        "The plan is kseq K=4 L=4, and the bundle has no draft; it can only be decoded plainly. "
+        "Use --plan plain, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`."
+    )

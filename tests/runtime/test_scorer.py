@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import random
@@ -86,6 +87,17 @@ def test_compiled_engines_are_asked_for_no_more_than_a_trees_logits(
     assert max(call.logit_index_BM.shape[1] for call in engine.calls) == most
     (expected,) = scored(open_scorer(tokens_per_call=16), written)
     assert score == expected
+
+
+@pytest.mark.parametrize("plan", [Plan.plain(), "auto"], ids=str)
+def test_a_target_alone_gives_the_same_scores_but_the_order_of_draft_to_target(
+    open_scorer: Callable[..., Scorer], plan: PlanChoice
+) -> None:
+    params = SamplingParams(temperature=0.7, top_k=4)
+    rows = [Written(Request(str(row), (1 + row % 4,) * (1 + row), params), (3, 1, 2, row % 5)) for row in range(9)]
+    alone = scored(open_scorer(plan=plan, roles=("target",)), *rows)
+    for score, one in zip(scored(open_scorer(), *rows), alone, strict=True):
+        assert one.tokens == tuple(dataclasses.replace(token, below_by_ratio=None) for token in score.tokens)
 
 
 def test_equal_prompts_of_equal_seeds_are_scored_once(open_scorer: Callable[..., Scorer]) -> None:

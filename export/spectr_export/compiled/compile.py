@@ -1,4 +1,4 @@
-"""Compiles both models of a bundle to engines, and writes a record beside each engine."""
+"""Compiles the models of a bundle to engines, and writes a record beside each engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits, build_engine, capabilities
 from spectr_export.console import Say
 from spectr_runtime.backends import Flavour
-from spectr_runtime.bundle import ROLES, Bundle, ModelSpec
+from spectr_runtime.bundle import Bundle, ModelSpec
 from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.engines.tensorrt_library import load_tensorrt, machine_key
@@ -32,7 +32,7 @@ def compile_bundle(
     limits: BuildLimits,
     say: Say,
 ) -> list[Path]:
-    """Compile each of the two models of a bundle to one engine.
+    """Compile each model of a bundle to one engine.
 
     Engines of the same key are replaced. The bundle's hash does not change, because engines are not part of it.
 
@@ -59,7 +59,7 @@ def compile_bundle(
     profiles = make_profiles(bundle.manifest.limits, rows=rows, tree_tokens=tree_tokens)
     capacity = static_capacity(bundle.manifest.limits, tree_tokens)
     written = []
-    for role in ROLES:
+    for role in bundle.manifest.roles:
         say(f"{role}: {key}, up to {rows} rows of {capacity} slots")
         built = build_engine(bundle.model(role), key, profiles, capacity, limits, BuildProgress(role, say))
         say(f"{role}: attention {built.attention}")

@@ -83,7 +83,7 @@ def audit(run: RunDirectory, bundle_path: Path | None, *, tokens: int, seed: int
     scored = min(tokens, sum(drawn.size for drawn in sample))
     say(f"scoring {scored:,} tokens of {len(sample):,} rows, {setup.backend} on {setup.device}")
     scorer = models.open_scorer(bundle, setup, date=run.manifest.date)
-    evidence = Evidence(seed)
+    evidence = Evidence(seed, drafted=bundle.manifest.has_draft)
     try:
         for score in scorer.score(_written(run, sample, tokens)):
             evidence.add(score)
@@ -176,7 +176,7 @@ def _figures(evidence: Evidence, drawn: int, total: int, tolerance: float) -> di
         "seed": evidence.seed,
         "rows": drawn,
         "rows_with_token_ids": total,
-        "tokens": len(evidence.by_ratio),
+        "tokens": len(evidence.by_probability),
         "statistics": {name: statistic.to_json() for name, statistic in evidence.statistics.items()},
         "greedy_tokens": evidence.greedy,
         "impossible_tokens": evidence.impossible,

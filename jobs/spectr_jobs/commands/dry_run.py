@@ -20,7 +20,7 @@ from spectr_jobs.clock import show_duration
 from spectr_jobs.commands import pilot
 from spectr_jobs.commands.job import Job
 from spectr_jobs.commands.pilot import Pilot
-from spectr_jobs.commands.run import show_survey
+from spectr_jobs.commands.run import settle, show_survey
 from spectr_jobs.console import TableLine, say, table
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.inputs.reader import START, Reader
@@ -87,6 +87,7 @@ def dry_run(job: Job, rank: Rank) -> int:
         SpectrError: The run could not start or continue, or its batch does not fit into the free memory.
     """
     bundle = Bundle.open(job.bundle)
+    setup = settle(job.setup, bundle)
     begun = RunDirectory.is_begun(Path(job.output))
     run = RunDirectory.open(Path(job.output)) if begun else None
     with (
@@ -103,16 +104,16 @@ def dry_run(job: Job, rank: Rank) -> int:
     say(f"{job.describe_defaults(bundle)}; date {date}")
     lines = [*_input(found, load, job.shard_size, rank, run)]
     if run is not None and not load.records:
-        _show(job.setup, [*lines, ("time", "none: nothing is left to decode")])
+        _show(setup, [*lines, ("time", "none: nothing is left to decode")])
         return 0
     encoder, most = models.open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity
-    lines += [*_prompts(encoder, most, load), _memory(bundle, job.setup)]
+    lines += [*_prompts(encoder, most, load), _memory(bundle, setup)]
     started = time.monotonic()
-    decoder = models.open_decoder(bundle, job.setup, seed=job.seed, date=date)
+    decoder = models.open_decoder(bundle, setup, seed=job.seed, date=date)
     loading = time.monotonic() - started
     requests = itertools.chain.from_iterable(record.requests for record in load.sample)
-    measured = pilot.decode_sample(decoder, requests, job.setup.batch_size)
-    _show(job.setup, [*lines, *_time(measured, load, loading, rank)])
+    measured = pilot.decode_sample(decoder, requests, setup.batch_size)
+    _show(setup, [*lines, *_time(measured, load, loading, rank)])
     return 0
 
 

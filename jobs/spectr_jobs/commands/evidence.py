@@ -14,7 +14,7 @@ The order decides which faults can be seen:
 
 - By d / t, the draft's probability over the target's. A rule that accepts too many drafts writes too many tokens that
   the draft likes better than the target does, so the numbers pile up at the high end, the more so the further the law
-  of the rows is from t.
+  of the rows is from t. A bundle without a draft has no such order, nor any drafts that a rule could accept.
 - By t. A wrong temperature, truncation or penalty moves the numbers to one end.
 - By t, the first tokens of the completions alone, because a broken prompt shows most clearly there.
 
@@ -41,7 +41,8 @@ class Evidence:
 
     Attributes:
         seed: The audit's seed.
-        by_ratio: The numbers u, with the vocabulary sorted by d / t.
+        drafted: Whether the bundle has a draft.
+        by_ratio: The numbers u, with the vocabulary sorted by d / t; empty without a draft.
         by_probability: The numbers u, with the vocabulary sorted by t.
         first_tokens: The numbers in ``by_probability`` that belong to the first token of a completion.
         greedy: Count of the tokens written at temperature 0. They were not drawn, so they have no number.
@@ -50,6 +51,7 @@ class Evidence:
     """
 
     seed: int
+    drafted: bool = True
     by_ratio: list[float] = dataclasses.field(default_factory=list)
     by_probability: list[float] = dataclasses.field(default_factory=list)
     first_tokens: list[float] = dataclasses.field(default_factory=list)
@@ -70,16 +72,17 @@ class Evidence:
         generator = random.Random(f"{self.seed}\0{request.choice}\0{request.id}")
         for index, token in enumerate(score.tokens):
             inside = generator.random() * token.probability
-            self.by_ratio.append(min(token.below_by_ratio + inside, 1.0))
+            if token.below_by_ratio is not None:
+                self.by_ratio.append(min(token.below_by_ratio + inside, 1.0))
             self.by_probability.append(min(token.below_by_probability + inside, 1.0))
             if index == 0:
                 self.first_tokens.append(self.by_probability[-1])
 
     @property
     def statistics(self) -> Mapping[str, Uniformity]:
-        """The statistics of the three tests, by name."""
+        """The statistics of the three tests, by name; of the two that need no draft if there is none."""
         return {
-            "draft to target": Uniformity.of(self.by_ratio),
+            **({"draft to target": Uniformity.of(self.by_ratio)} if self.drafted else {}),
             "probability": Uniformity.of(self.by_probability),
             "first tokens": Uniformity.of(self.first_tokens),
         }

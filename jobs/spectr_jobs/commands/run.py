@@ -32,6 +32,7 @@ from spectr_jobs.run_directory.mirror import Mirror
 from spectr_jobs.run_directory.paths import keep_urls
 from spectr_jobs.run_directory.provenance import versions
 from spectr_jobs.run_directory.shard import reopen
+from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import UsageError
@@ -62,6 +63,7 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
     mirror = None if job.mirror is None else Mirror(job.mirror)
     with _output(job.output) as (path, echo):
         bundle = Bundle.open(job.bundle)
+        setup = settle(job.setup, bundle)
         RunDirectory.reserve(path)
         if mirror is not None:
             with held(path / LOCK):
@@ -74,8 +76,20 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
             retry(run, driver.rank)
         mine = driver.rank.shards(len(run.shards))
         with contextlib.nullcontext() if mirror is None else mirror.following(run, mine):
-            taken = driver.decode(run, bundle, job.setup, stop, echo)
+            taken = driver.decode(run, bundle, setup, stop, echo)
             return conclude(run, driver.rank, {*mine, *taken}, job.max_error_rate, keep=echo is None)
+
+
+def settle(setup: Setup, bundle: Bundle) -> Setup:
+    """Return the setup with the plan that the bundle's rounds take, and tell the user if there is no draft.
+
+    Raises:
+        UsageError: The plan drafts, and the bundle has no draft.
+    """
+    settled = setup.on(bundle)
+    if not bundle.manifest.has_draft:
+        say("the bundle has no draft: its target decodes plainly, one token in every round")
+    return settled
 
 
 @contextlib.contextmanager

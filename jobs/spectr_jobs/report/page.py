@@ -93,9 +93,11 @@ def _over_time(run: RunDirectory, sessions: Sequence[Figures]) -> list[str]:
     efficiency = [
         (interval.at / size, interval.block_efficiency) for interval in bins if interval.block_efficiency is not None
     ]
+    accepted = any(value > 1 for _, value in efficiency)
     pictures = {
         "Tokens per second over time": ("tokens/s", speed, marks),
-        "Block efficiency over time": ("tokens per target pass", efficiency, []),
+        # Where no draft was accepted, as in plain decoding, every pass wrote one token: that is no picture.
+        "Block efficiency over time": ("tokens per target pass", efficiency if accepted else [], []),
     }
     return [
         _figure(title, charts.line(points, time, Axis.up_to(label, [value for _, value in points]), title, marks))

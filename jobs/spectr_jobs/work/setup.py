@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from spectr_runtime.backends import Backend
-from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.bundle import Bundle
+from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,6 +29,14 @@ class Setup:
 
     def __str__(self) -> str:
         return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"
+
+    def on(self, bundle: Bundle) -> Setup:
+        """Return the setup with the plan that a bundle's rounds take: without a draft, ``auto`` is plain decoding.
+
+        Raises:
+            UsageError: The plan drafts, and the bundle has no draft.
+        """
+        return dataclasses.replace(self, plan=settle(self.plan, bundle.manifest))
 
     def to_json(self) -> dict[str, Any]:
         """Return the setup as JSON values. ``plan`` is for people; ``from_json`` reads the fields of a fixed plan."""

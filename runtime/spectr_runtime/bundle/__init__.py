@@ -1,4 +1,4 @@
-"""The bundle: the two models, their tokenizer and the manifest, as ``spectr-export`` writes them.
+"""The bundle: a target, usually a draft, their tokenizer and the manifest, as ``spectr-export`` writes them.
 
 The modules:
 

@@ -57,6 +57,7 @@ class Bundle:
         folder = Path(path)
         manifest = Manifest.from_json(_read_manifest(folder))
         check_files(folder, manifest.files, MANIFEST)
+        # Of all roles: a bundle without a draft must not hold files in the place of one either.
         check_strangers(folder, manifest.files, (*ROLES, TOKENIZER), ENGINES)
         return Bundle(folder, manifest)
 

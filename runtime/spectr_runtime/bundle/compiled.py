@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spectr_runtime.backends import FLAVOURS
-from spectr_runtime.bundle import ROLES, Bundle, Role
+from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.bundle.checks import check_fields
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.errors import BundleError, EngineError
@@ -244,7 +244,7 @@ def check_engines(bundle: Bundle) -> int:
     Raises:
         BundleError: As for ``check_engine`` and ``list_engines``.
     """
-    engines = [(role, *engine) for role in ROLES for engine in list_engines(bundle, role).items()]
+    engines = [(role, *engine) for role in bundle.manifest.roles for engine in list_engines(bundle, role).items()]
     for role, path, compiled in engines:
         check_engine(bundle, role, path, compiled)
     return len(engines)

@@ -13,11 +13,11 @@ from spectr_runtime.bundle.checks import LARGEST, check_fields, check_mapping
 from spectr_runtime.bundle.layout import MANIFEST
 from spectr_runtime.errors import BundleError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONTRACT_VERSION = 1
 TYPES = ("float32", "float16", "bfloat16")
 Role = Literal["draft", "target"]
-ROLES: tuple[Role, Role] = ("draft", "target")
+ROLES: tuple[Role, Role] = ("draft", "target")  # that there are; a bundle may have no draft
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The tokens that draft and target share.
+    """The tokens that are written: those that draft and target share, or the target's own.
 
     Attributes:
         size: Number of tokens. A model may have more logits; those are padding and are left out. The draft may have
@@ -100,8 +100,8 @@ class Manifest:
     """The contents of ``spectr.json``.
 
     Attributes:
-        models: The specifications of draft and target.
-        vocabulary: The tokens that both share.
+        models: The specifications of draft and target, or of the target alone.
+        vocabulary: The tokens that are written.
         limits: What the graphs were made for.
         files: SHA-256 of every other file, by its path in the bundle with forward slashes.
         versions: Versions of the tools that made the bundle.
@@ -128,19 +128,42 @@ class Manifest:
         check_mapping("versions", self.versions, str)
         check_mapping("parity", self.parity, Mapping)
         check_mapping("sampling", self.sampling, (int, float))
+        self._check_roles()
         self._check_vocabulary()
         check_mapping("quality", self.quality, Mapping)
-        for role in ROLES:
+        for role in self.roles:
             check_mapping(f"parity.{role}", self.parity[role], (int, float))
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of the bundle's models: draft and target, or the target alone."""
+        return tuple(role for role in ROLES if role in self.models)
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether the bundle has a model that drafts; without one it decodes plainly."""
+        return "draft" in self.models
+
+    def _check_roles(self) -> None:
+        """Check that there is a target, beside it a draft or nothing, and parity of the same models."""
+        if "target" not in self.models or {*self.models} != {*self.roles} or self.parity.keys() != self.models.keys():
+            models, parity = (", ".join(sorted(one)) or "none" for one in (self.models, self.parity))
+            raise BundleError(
+                f"The models are {models}, those with figures of parity {parity}; both must be draft and target, or "
+                "target alone.",
+                hint="Build the bundle again.",
+            )
 
     def _check_vocabulary(self) -> None:
         """Check that the target scores every token, and that the draft knows what it is fed in place of others."""
         size, substitute = self.vocabulary.size, self.vocabulary.substitute
-        target, draft = self.models["target"].vocabulary, self.models["draft"].vocabulary
+        target = self.models["target"].vocabulary
+        draft = self.models["draft"].vocabulary if self.has_draft else target
         if size > target or substitute >= draft:
+            beside = f", the draft {draft}" if self.has_draft else ""
             raise BundleError(
-                f"The vocabulary has {size} tokens and {substitute} as substitute; the target has {target} logits, the "
-                f"draft {draft}."
+                f"The vocabulary has {size} tokens and {substitute} as substitute; the target has {target} logits"
+                f"{beside}."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -148,12 +171,12 @@ class Manifest:
         return {
             "format_version": FORMAT_VERSION,
             "contract_version": CONTRACT_VERSION,
-            "models": {role: dataclasses.asdict(self.models[role]) for role in ROLES},
+            "models": {role: dataclasses.asdict(self.models[role]) for role in self.roles},
             "vocabulary": dataclasses.asdict(self.vocabulary),
             "limits": dataclasses.asdict(self.limits),
             "sampling": dict(self.sampling),
             "versions": dict(self.versions),
-            "parity": {role: dict(self.parity[role]) for role in ROLES},
+            "parity": {role: dict(self.parity[role]) for role in self.roles},
             "quality": {role: dict(measured) for role, measured in self.quality.items()},
             "files": dict(sorted(self.files.items())),
         }
@@ -174,7 +197,7 @@ class Manifest:
         try:
             vocabulary = value["vocabulary"]
             return Manifest(
-                models={role: ModelSpec(**value["models"][role]) for role in ROLES},
+                models={role: ModelSpec(**spec) for role, spec in value["models"].items()},
                 vocabulary=Vocabulary(vocabulary["size"], tuple(vocabulary["eos_token_ids"]), vocabulary["substitute"]),
                 limits=Limits(**value["limits"]),
                 files=value["files"],

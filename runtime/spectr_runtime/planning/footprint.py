@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from spectr_runtime.bundle import ROLES, Bundle, ModelSpec, Role
+from spectr_runtime.bundle import Bundle, ModelSpec, Role
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.planning.planner import menu_of
-from spectr_runtime.speculation.plan import PlanChoice
+from spectr_runtime.speculation.plan import PlanChoice, settle
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -37,11 +37,15 @@ class Footprint:
 
     @staticmethod
     def of(bundle: Bundle, plan: PlanChoice) -> Footprint:
-        """Return what decoding a bundle with a plan needs; with ``auto``, what the largest plan needs."""
-        plans = menu_of(plan)
+        """Return what decoding a bundle with a plan needs; with ``auto``, what the largest plan needs.
+
+        Raises:
+            UsageError: The plan drafts, and the bundle has no draft.
+        """
+        plans = menu_of(settle(plan, bundle.manifest))
         nodes = max(one.tree.size for one in plans)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
-        roles: tuple[Role, ...] = ROLES if any(one.drafts for one in plans) else ("target",)
+        roles: tuple[Role, ...] = bundle.manifest.roles if any(one.drafts for one in plans) else ("target",)
         return Footprint(
             weights=sum((bundle.model(role) / WEIGHTS).stat().st_size for role in roles),
             slots=slots,

@@ -1,4 +1,4 @@
-"""The two models of a bundle with their caches."""
+"""The models of a bundle, draft and target or the target alone, with their caches."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Literal
 
+from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import UsageError
 from spectr_select import RULES, DraftTree
 
@@ -67,3 +68,25 @@ class Plan:
 
 
 PlanChoice = Plan | Literal["auto"]
+
+
+def settle(choice: PlanChoice, manifest: Manifest) -> PlanChoice:
+    """Return what a choice means for a bundle: without a draft, ``auto`` is plain decoding in every round.
+
+    Args:
+        choice: A plan, or ``auto``.
+        manifest: The bundle's manifest.
+
+    Raises:
+        UsageError: The plan drafts, and the bundle has no draft.
+    """
+    if manifest.has_draft:
+        return choice
+    if choice == AUTO:
+        return Plan.plain()
+    if choice.drafts:
+        raise UsageError(
+            f"The plan is {choice}, and the bundle has no draft; it can only be decoded plainly.",
+            hint="Use --plan plain, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`.",
+        )
+    return choice

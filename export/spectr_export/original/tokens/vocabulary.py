@@ -1,4 +1,4 @@
-"""The vocabulary that a target and its draft share."""
+"""The vocabulary that a target writes, and shares with its draft."""
 
 # V vocabulary: token ids 0 .. V - 1.
 from __future__ import annotations
@@ -45,7 +45,9 @@ def refuse_other_tokenizer(target: Any, draft: Any) -> None:
             )
 
 
-def share_vocabulary(widths: Mapping[Role, int], target: Any, draft: Any, end_tokens: tuple[int, ...]) -> Vocabulary:
+def share_vocabulary(
+    widths: Mapping[Role, int], target: Any, draft: Any | None, end_tokens: tuple[int, ...]
+) -> Vocabulary:
     """Return the token ids that are written: those that the target scores, without padding that only it has.
 
     Added tokens may lie beyond a model's logits, as tokens of images do. What the target cannot score is never written.
@@ -54,25 +56,30 @@ def share_vocabulary(widths: Mapping[Role, int], target: Any, draft: Any, end_to
     Args:
         widths: Width of the logits of each model.
         target: The target's tokenizer.
-        draft: The draft's tokenizer.
+        draft: The draft's tokenizer; None if there is no draft.
         end_tokens: Ids that end a text; the target scores them.
 
     Raises:
         BundleError: A model cannot score every token of its vocabulary that is not an added one.
     """
     _refuse_narrow("target", target, widths["target"])
-    _refuse_narrow("draft", draft, widths["draft"])
     used = max((*target.get_vocab().values(), *end_tokens)) + 1
+    if draft is None:
+        return Vocabulary(min(widths["target"], used), end_tokens)
+    _refuse_narrow("draft", draft, widths["draft"])
     stand_ins = (draft.unk_token_id, draft.pad_token_id, draft.eos_token_id)
     known = [token for token in stand_ins if token is not None and token < widths["draft"]]
     return Vocabulary(min(widths["target"], max(widths["draft"], used)), end_tokens, known[0] if known else 0)
 
 
-def remarks(widths: Mapping[Role, int], target: Any, draft: Any) -> Iterator[str]:
-    """Yield a line for tokens that the target cannot score, and one for tokens that only the target knows."""
-    tokens, known = target.get_vocab(), draft.get_vocab()
+def remarks(widths: Mapping[Role, int], target: Any, draft: Any | None) -> Iterator[str]:
+    """Yield a line for tokens that the target cannot score, and one for tokens that a draft does not know."""
+    tokens = target.get_vocab()
     if unscored := {token: number for token, number in tokens.items() if number >= widths["target"]}:
         yield f"target: no logits for {_some(unscored)}: never written, and a prompt that holds one fails"
+    if draft is None:
+        return
+    known = draft.get_vocab()
     lacking = {token: number for token, number in tokens.items() if token not in known or number >= widths["draft"]}
     if lacking := {token: number for token, number in lacking.items() if token not in unscored}:
         yield f"draft: not made for {_some(lacking)}, which the target has: hardly ever drafted"
