@@ -75,11 +75,13 @@ def main() -> None:
     help="Check the models, estimate the bundle's size and the memory and time of the build, and write nothing.",
 )
 def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: str | None, **options: Any) -> None:
-    """Build a bundle from TARGET, a folder or a hub id (owner/name, or owner/name@revision), and its draft, if any.
+    """Build a bundle from TARGET and its draft, if any: each a folder, a GGUF file or a hub id.
 
-    Weights are read from safetensors only. Graphs are compared with the original models before the bundle appears.
-    The build fails if they differ by more than rounding, or if a precision loses more than 0.02 (half precision), 0.05
-    (int8, fp8) or 0.3 (int4) nats per token.
+    Hub ids are owner/name or owner/name/FILE.gguf, with or without @revision. A quantised checkpoint stays in its own
+    blocks unless --quantise is given. Weights are read from safetensors and GGUF only.
+
+    Graphs are compared with the original models before the bundle appears. The build fails if they differ by more than
+    rounding, or if a precision loses more than 0.02 (half precision), 0.05 (int8, fp8) or 0.3 (int4) nats per token.
     """
     with _reporting_errors():
         from spectr_export.build import build as build_bundle

@@ -10,10 +10,11 @@ from typing import Any
 from spectr_export.console import Say, page
 from spectr_export.inspection import NO_DRAFT
 from spectr_export.member import Member
+from spectr_export.original.conversion import read_checkpoint
 from spectr_export.original.model import outline
 from spectr_export.original.scratch import open_scratch
 from spectr_export.preparation import BuildOptions, Prepared, prepare
-from spectr_export.storing.plan import StoragePlan
+from spectr_export.storing.plan import NO_WEIGHTS, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
@@ -28,6 +29,7 @@ START_SECONDS = 6
 # the checkpoint or, if that is less, MATRICES times the largest matrix in float32, which is held as it is read, widened
 # and transposed; and REST bytes for everything else.
 SHARDS, MATRICES, REST = 1.3, 3, 2e9
+WEIGHT_SUFFIXES = (".safetensors", ".gguf")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,14 +61,16 @@ class Estimate:
     def of(member: Member, config: Any) -> Estimate:
         """Make the estimate from a model without weights."""
         model = outline(config)
-        files = [path.stat().st_size for path in member.source.glob("*.safetensors")]
+        weights = read_checkpoint(member.source, model) if member.precision.keeps else NO_WEIGHTS
+        plan = StoragePlan.of(model, member.precision, weights)
+        files = [path.stat().st_size for path in member.source.iterdir() if path.suffix in WEIGHT_SUFFIXES]
         return Estimate(
             role=member.role,
             architecture=config.model_type,
-            precision=member.precision,
+            precision=plan.precision,
             parameters=sum(weight.numel() for weight in model.parameters()),
             layers=config.num_hidden_layers,
-            size=sum(layout.length for layout in StoragePlan.of(model, member.precision).layouts.values()),
+            size=sum(layout.length for layout in plan.layouts.values()),
             largest_file=max(files),
             largest_matrix=4 * max(_numbers_at_once(weight.shape) for weight in model.parameters()),
         )

@@ -209,8 +209,8 @@ def test_the_graph_computes_what_the_checkpoint_does(name: str, stored: Callable
 @pytest.mark.parametrize(
     ("name", "quantisation", "lines"),
     [
-        ("awq", "kept int4", ["kept as they come: 14 matrices int4 in blocks of 32 with minima"]),
-        ("fp8", "kept fp8", ["kept as they come: 14 matrices fp8"]),
+        ("awq", "kept int4", ["matrices kept as they come: 14 int4 in blocks of 32 with minima"]),
+        ("fp8", "kept fp8", ["matrices kept as they come: 14 fp8"]),
         (
             "gptq_scattered",
             "none",
@@ -239,7 +239,7 @@ def test_a_quantised_checkpoint_becomes_a_bundle_and_drafts_for_itself(
         "draft": "int8",
         "target": "kept int4",
     }
-    assert "target: kept as they come: 14 matrices int4 in blocks of 32 with minima" in lines
+    assert "target: matrices kept as they come: 14 int4 in blocks of 32 with minima" in lines
     assert abs(manifest.quality["target"]["lost"]) < 1e-5
     assert "quantization_config" not in json.loads((tmp_path / "bundle" / "target" / "config.json").read_text())
 

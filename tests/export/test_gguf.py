@@ -103,10 +103,10 @@ def test_a_file_becomes_a_bundle(file: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.manifest.models["target"].quantisation == "kept int4, int8"
     assert abs(bundle.manifest.quality["target"]["lost"]) < 1e-5
-    told = [line for line in lines if line.startswith("target: kept")]
+    told = [line for line in lines if line.startswith("target: matrices")]
     assert told == [
-        "target: kept as they come: 4 matrices int8 in blocks of 32 with minima, 4 matrices int4 in blocks of 32 with "
-        "minima, 2 matrices int8 in blocks of 32, 2 matrices int8 in blocks of 16, 2 matrices int4 in blocks of 32"
+        "target: matrices kept as they come: 4 int4 in blocks of 32 with minima, 4 int8 in blocks of 32 with minima, "
+        "2 int4 in blocks of 32, 2 int8 in blocks of 16, 2 int8 in blocks of 32"
     ]
     assert "target: quantised in the checkpoint and widened to float32: model.embed_tokens.weight" in lines
     assert not (tmp_path / "bundle" / "target" / "model.gguf").exists()

@@ -76,25 +76,19 @@ def read_checkpoint(folder: Path, model: Any) -> dict[str, LazyWeight]:
         EngineError: The package that reads a quantised format is not installed.
     """
     if is_gguf(folder):
-        return {name: _lazy(weight) for name, weight in read_weights(folder, model).items()}
+        return read_weights(folder, model)
     weights: dict[str, LazyWeight] = {}
     tensors = unpack_tensors(_mapped(folder), quantisation_settings(folder), model)
     for name, sources, converter in _grouped(tensors, model):
         if converter is None:
             ((tensor,),) = sources.values()
-            weights[name] = _lazy(tensor)
+            weights[name] = LazyWeight.of(tensor)
         else:
             weights |= _converted(_Conversion(converter, name, model, sources))
     for name, other in model.all_tied_weights_keys.items():
         if {name, other} <= weights.keys() and torch.equal(weights[name].read(), weights[other].read()):
             del weights[name]
     return weights
-
-
-def _lazy(tensor: torch.Tensor | QuantisedMatrix) -> LazyWeight:
-    if isinstance(tensor, QuantisedMatrix):
-        return LazyWeight(torch.float32, tensor.shape, [tensor.read], tensor)
-    return LazyWeight.of(tensor)
 
 
 def _read(tensor: torch.Tensor | QuantisedMatrix) -> torch.Tensor:

@@ -36,8 +36,10 @@ class LazyWeight:
     quantised: QuantisedMatrix | None = None
 
     @staticmethod
-    def of(tensor: torch.Tensor) -> LazyWeight:
-        """Make a lazy weight of a tensor that is mapped or in memory."""
+    def of(tensor: torch.Tensor | QuantisedMatrix) -> LazyWeight:
+        """Make a lazy weight of a tensor that is mapped or in memory, or of a quantised matrix."""
+        if isinstance(tensor, QuantisedMatrix):
+            return LazyWeight(torch.float32, tuple(tensor.shape), [tensor.read], tensor)
         stacked = tensor.dim() == 3
         views = [functools.partial(tensor.narrow, 0, number, 1) for number in range(len(tensor))] if stacked else None
         return LazyWeight(tensor.dtype, tuple(tensor.shape), views or [lambda: tensor])

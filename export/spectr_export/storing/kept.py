@@ -47,8 +47,10 @@ def describe_kept(forms: Mapping[str, Form], weights: Mapping[str, LazyWeight], 
         weights: The checkpoint's weights.
         dtype: The type of all other weights.
     """
-    counts = Counter(map(str, forms.values())).most_common()
-    lines = [f"kept as they come: {', '.join(f'{count} matrices {form}' for form, count in counts)}"] if counts else []
+    counts = sorted(Counter(map(str, forms.values())).items(), key=lambda pair: (-pair[1], pair[0]))
+    lines = []
+    if counts:
+        lines.append(f"matrices kept as they come: {', '.join(f'{count} {form}' for form, count in counts)}")
     wide = [name for name, weight in weights.items() if weight.quantised and name not in forms]
     if wide:
         more = f" and {len(wide) - NAMED} more" if len(wide) > NAMED else ""

@@ -78,13 +78,13 @@ class QuantisedMatrix:
     """A quantised matrix of a checkpoint that is unpacked when it is needed.
 
     Attributes:
-        shape: Its outputs and inputs.
+        shape: Its sizes, the outputs first.
         form: The form in which a bundle can hold its blocks; None if it can hold them in none.
         read: Reads the numbers of the matrix, [N, K] in float32, as the format's own library gives them.
         unpack: Reads the blocks; None if ``form`` is.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     form: Form | None
     read: Callable[[], torch.Tensor]
     unpack: Callable[[], Blocks] | None = None

@@ -8,11 +8,12 @@ makes of the file, and the numbers are those of ggml's own package.
 # N outputs, K inputs, D head size.
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import numpy as np
 import torch
 
 from spectr_export.console import Say
-from spectr_export.original.formats.blocks import QuantisedMatrix, fitting_form
+from spectr_export.original.formats.blocks import Blocks, QuantisedMatrix, fitting_form
 from spectr_export.original.formats.ggml import LAYOUTS, Layout, read_blocks
+from spectr_export.original.ondemand import LazyWeight
 from spectr_runtime.bundle.layout import CONFIG
 from spectr_runtime.errors import BundleError, EngineError, first_line
 
@@ -30,6 +32,8 @@ WEIGHTS = f"model{SUFFIX}"  # the name of the link to the file
 TOKENIZER = "tokenizer.json"
 # Files beside a GGUF file that say the same better: a tokenizer's own rules, a configuration with all of its fields.
 BESIDE = (CONFIG, "generation_config.json", TOKENIZER, "tokenizer_config.json", "chat_template.jinja")
+# Makes of a weight, or of numbers in its place, what transformers has.
+Change = Callable[[np.ndarray], np.ndarray]
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Rules for cutting text that llama.cpp knows by these names, and that cut as GPT-2 does; those of ``DIGITS`` also cut
 # out every digit. Source: ``llama-vocab.cpp`` of llama.cpp.
@@ -63,15 +67,13 @@ class GgufFile:
             BundleError: The file is not sound.
         """
         try:
-            from gguf import GGUFReader
+            file = GgufFile(path, _read(path.resolve()))
+            architecture = file.value("general.architecture")
         except ImportError as error:
             raise EngineError(
                 f"{path} is a GGUF file, and gguf cannot be imported: {error}.",
                 hint="Install it with `pip install 'spectr[gguf]'`.",
             ) from error
-        try:
-            file = GgufFile(path, GGUFReader(path))
-            architecture = file.value("general.architecture")
         except Exception as error:  # the reader checks little, and fails with errors of many types
             raise BundleError(f"{path} is no sound GGUF file: {first_line(error)}.", hint=AGAIN) from error
         if not isinstance(architecture, str):
@@ -91,6 +93,33 @@ class GgufFile:
     def own(self, key: str) -> Any:
         """Return the value of a key of the architecture's own, or None."""
         return self.value(f"{self.architecture}.{key}")
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path) -> Any:
+    """Return ggml's reader of a file; it takes seconds to read a large vocabulary, and a build needs it often."""
+    from gguf import GGUFReader
+
+    class Reader(GGUFReader):
+        def _get(self, *arguments: Any, **options: Any) -> Any:
+            # Slices of a memory map are several times slower than those of an array on the same memory.
+            self.data = np.asarray(self.data)
+            return super()._get(*arguments, **options)
+
+    return Reader(path)
+
+
+@contextlib.contextmanager
+def _one_reader() -> Iterator[None]:
+    """Let transformers, which reads a file anew for configuration and tokenizer, take the reader that is there."""
+    import gguf
+
+    own = gguf.GGUFReader
+    gguf.GGUFReader = lambda path: _read(Path(path).resolve())
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = own
 
 
 def unpack(path: Path, folder: Path, say: Say) -> None:
@@ -119,13 +148,14 @@ def unpack(path: Path, folder: Path, say: Say) -> None:
         shutil.copyfile(path.parent / name, folder / name)
     if beside:
         say(f"{path}: {', '.join(beside)} beside it {'is' if len(beside) == 1 else 'are'} taken")
-    if CONFIG not in beside:
-        _write_config(file, folder)
-    if TOKENIZER not in beside:
-        _write_tokenizer(file, folder, say)
+    with _one_reader():
+        if CONFIG not in beside:
+            _write_config(file, folder)
+        if TOKENIZER not in beside:
+            _write_tokenizer(file, folder, say)
 
 
-def read_weights(folder: Path, model: Any) -> dict[str, torch.Tensor | QuantisedMatrix]:
+def read_weights(folder: Path, model: Any) -> dict[str, LazyWeight]:
     """Return the weights of the file in an unpacked folder, under transformers' names; those of no use are left out.
 
     Args:
@@ -139,22 +169,20 @@ def read_weights(folder: Path, model: Any) -> dict[str, torch.Tensor | Quantised
         TENSOR_PROCESSORS,
         TensorProcessor,
         get_gguf_hf_weights_map,
-        load_gguf_checkpoint,
     )
 
     file = GgufFile.open(folder / WEIGHTS)
-    config = load_gguf_checkpoint(str(folder / WEIGHTS))["config"]  # type: ignore[no-untyped-call]
-    processor = TENSOR_PROCESSORS.get(file.architecture, TensorProcessor)(config=config)  # type: ignore[no-untyped-call]
+    kind: Any = TENSOR_PROCESSORS.get(file.architecture, TensorProcessor)
+    processor = kind(config=model.config.to_dict())
     try:
         names = get_gguf_hf_weights_map(model, processor)
     except NotImplementedError as error:
         raise _unknown(file, error) from error
-    found = {}
-    for tensor in file.reader.tensors:
-        if tensor.name in names:
-            change = functools.partial(_changed, processor, tensor.name)
-            found[names[tensor.name]] = _weight(tensor, change, folder)
-    return found
+    return {
+        names[tensor.name]: _weight(tensor, functools.partial(_changed, processor, tensor.name))
+        for tensor in file.reader.tensors
+        if tensor.name in names
+    }
 
 
 def _changed(processor: Any, name: str, weights: np.ndarray) -> np.ndarray:
@@ -165,50 +193,50 @@ def _changed(processor: Any, name: str, weights: np.ndarray) -> np.ndarray:
     return changed
 
 
-def _weight(tensor: Any, change: Callable[[np.ndarray], np.ndarray], folder: Path) -> torch.Tensor | QuantisedMatrix:
-    from gguf.quants import dequantize
-
+def _weight(tensor: Any, change: Change) -> LazyWeight:
     kind, shape = tensor.tensor_type.name, tuple(int(size) for size in reversed(tensor.shape))
+    # Numbers that take no memory show which shape the change leaves.
+    changed = change(np.broadcast_to(np.float32(0), shape)).shape
     if kind in PLAIN:
-        data = torch.from_numpy(np.array(tensor.data)).view(PLAIN[kind]).view(shape)
-        # numpy has no bfloat16.
-        changed = change(data.float().numpy() if kind == "BF16" else data.numpy())
-        return torch.from_numpy(np.ascontiguousarray(changed)).to(PLAIN[kind])
-    if len(shape) != 2:
-        raise BundleError(
-            f"{folder}: {tensor.name} has {len(shape)} dimensions in {kind}: the experts of a mixture in a GGUF file "
-            "are not read.",
-            hint="Use the model's checkpoint in safetensors.",
-        )
+        return LazyWeight(PLAIN[kind], changed, [lambda: _read_plain(tensor, shape, change)])
 
     def read() -> torch.Tensor:
+        from gguf.quants import dequantize
+
         return torch.from_numpy(np.ascontiguousarray(change(dequantize(tensor.data, tensor.tensor_type))))
 
-    order = _order_of_outputs(change, shape)
-    if kind not in LAYOUTS or order is None:
-        return QuantisedMatrix(shape, None, read)
+    order_N = _order_of_outputs(change, len(tensor.data))
+    if kind not in LAYOUTS or order_N is None or len(shape) != 2:
+        return LazyWeight.of(QuantisedMatrix(changed, None, read))
     layout = LAYOUTS[kind]
     form = fitting_form(layout.code, shape, shape[1] // layout.block, minima=layout.minima)
-    return QuantisedMatrix(shape, form, read, functools.partial(_unpack, tensor, layout, order))
+    return LazyWeight.of(QuantisedMatrix(changed, form, read, lambda: _read_blocks(tensor, layout, order_N)))
 
 
-def _unpack(tensor: Any, layout: Layout, order: torch.Tensor) -> Any:
-    return read_blocks(torch.from_numpy(np.array(tensor.data)), layout).take_outputs(order)
+def _read_plain(tensor: Any, shape: Sequence[int], change: Change) -> torch.Tensor:
+    dtype = PLAIN[tensor.tensor_type.name]
+    data = torch.from_numpy(np.array(tensor.data)).view(dtype).view(*shape)
+    # numpy has no bfloat16.
+    changed = change(data.float().numpy() if dtype == torch.bfloat16 else data.numpy())
+    return torch.from_numpy(np.ascontiguousarray(changed)).to(dtype)
 
 
-def _order_of_outputs(change: Callable[[np.ndarray], np.ndarray], shape: Sequence[int]) -> torch.Tensor | None:
-    """Return the order in which a change puts the outputs of a matrix [N, K], or None if it does anything else.
+def _read_blocks(tensor: Any, layout: Layout, order_N: torch.Tensor) -> Blocks:
+    return read_blocks(torch.from_numpy(np.array(tensor.data)), layout).take_outputs(order_N)
 
-    The change is tried on the numbers of the rows and of the columns in place of weights.
+
+def _order_of_outputs(change: Change, outputs: int) -> torch.Tensor | None:
+    """Return the order in which a change puts the outputs of a matrix, or None if it does anything else.
+
+    The change is tried on two columns, which hold the numbers of the rows and of themselves in place of weights.
     """
-    rows_NK, columns_NK = np.indices(shape, dtype=np.float64, sparse=False)
-    changed_NK = change(rows_NK)
-    if changed_NK.shape != tuple(shape) or not np.array_equal(change(columns_NK), columns_NK):
+    rows_N2, columns_N2 = np.indices((outputs, 2), dtype=np.float64)
+    changed_N2 = change(rows_N2)
+    if changed_N2.shape != (outputs, 2) or not np.array_equal(change(columns_N2), columns_N2):
         return None
-    order_N = changed_NK[:, 0]
-    if not np.array_equal(changed_NK, np.broadcast_to(order_N[:, None], shape)):
+    if not np.array_equal(changed_N2[:, 0], changed_N2[:, 1]):
         return None
-    return torch.from_numpy(order_N.astype(np.int64))
+    return torch.from_numpy(changed_N2[:, 0].astype(np.int64))
 
 
 def _write_config(file: GgufFile, folder: Path) -> None:
