@@ -184,7 +184,7 @@ CASES: dict[str, tuple[Arrange, list[str], int, str]] = {
         change_manifest(format_version=9),
         RUN,
         42,
-        "spectr-batch: error: The bundle's format_version is 9; this spectr reads 2. "
+        "spectr-batch: error: The bundle's format_version is 9; this spectr reads 3. "
         "Build it again with this version's `spectr-export build`.",
     ),
     "a bundle with a file missing": (

@@ -76,7 +76,7 @@ def test_a_path_outside_the_bundle_is_refused(folder: Path) -> None:
     assert "lies outside the bundle" in refusal(folder)
 
 
-@pytest.mark.parametrize(("field", "known"), [("format_version", 2), ("contract_version", 1)])
+@pytest.mark.parametrize(("field", "known"), [("format_version", 3), ("contract_version", 1)])
 def test_an_unknown_version_is_refused(folder: Path, field: str, known: int) -> None:
     rewrite(folder, **{field: 99})
     assert refusal(folder).startswith(f"The bundle's {field} is 99; this spectr reads {known}.")
@@ -89,6 +89,8 @@ def test_an_unknown_version_is_refused(folder: Path, field: str, known: int) -> 
         {"models": {}},
         {"vocabulary": {"size": 4}},
         {"limits": {"capacity": 0, "tokens_per_call": 1}},
+        {"overrides": []},
+        {"overrides": {"target": 1}},
     ],
 )
 def test_a_malformed_manifest_is_refused(folder: Path, changes: dict[str, object]) -> None:

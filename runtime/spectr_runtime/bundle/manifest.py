@@ -13,7 +13,7 @@ from spectr_runtime.bundle.checks import LARGEST, check_fields, check_mapping
 from spectr_runtime.bundle.layout import MANIFEST
 from spectr_runtime.errors import BundleError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONTRACT_VERSION = 1
 TYPES = ("float32", "float16", "bfloat16")
 Role = Literal["draft", "target"]
@@ -111,6 +111,8 @@ class Manifest:
             nats per token of the original; ``lost``, how many more the model needs; ``half``, by how much the logits of
             tokens that half precision prefers fall short of the best; ``rounded``, by what part of their spread the
             logits differ from the original's when both round what they multiply.
+        overrides: For each model that was built with other fields than its ``config.json`` had, these fields and their
+            values; names within an object follow its own with dots.
     """
 
     models: Mapping[Role, ModelSpec]
@@ -121,6 +123,7 @@ class Manifest:
     parity: Mapping[Role, Mapping[str, float]]
     sampling: Mapping[str, float] = dataclasses.field(default_factory=dict)
     quality: Mapping[Role, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[Role, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_mapping("files", self.files, str)
@@ -129,6 +132,7 @@ class Manifest:
         check_mapping("sampling", self.sampling, (int, float))
         self._check_vocabulary()
         check_mapping("quality", self.quality, Mapping)
+        check_mapping("overrides", self.overrides, Mapping)
         for role in ROLES:
             check_mapping(f"parity.{role}", self.parity[role], (int, float))
 
@@ -154,6 +158,7 @@ class Manifest:
             "versions": dict(self.versions),
             "parity": {role: dict(self.parity[role]) for role in ROLES},
             "quality": {role: dict(measured) for role, measured in self.quality.items()},
+            "overrides": {role: dict(fields) for role, fields in self.overrides.items()},
             "files": dict(sorted(self.files.items())),
         }
 
@@ -181,6 +186,7 @@ class Manifest:
                 parity=value["parity"],
                 sampling=value["sampling"],
                 quality=value.get("quality", {}),
+                overrides=value["overrides"],
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise BundleError(f"{MANIFEST} is malformed: {error}.", hint="Build the bundle again.") from error
