@@ -76,6 +76,7 @@ def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
         versions=pair.versions,
         parity={role: member.parity for role, member in built.items()},
         quality={role: member.quality for role, member in built.items()},
+        overrides=pair.overrides,
     )
     _write_manifest(manifest, folder)
     return manifest

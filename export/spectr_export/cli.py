@@ -68,6 +68,13 @@ def main() -> None:
     help="UTF-8 file on which to measure what a precision loses and, for fp8, the scales of the inputs.  [default: the "
     "source of a module of Python]",
 )
+@click.option(
+    "--config",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Replace a field of both models' config.json, or of one's with target.KEY or draft.KEY; may be repeated. "
+    "KEY may lead into an object with dots. VALUE is JSON, or text if it is not.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the bundle at this path.")
 @click.option(
     "--dry-run",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from spectr_export.console import page
 from spectr_export.storing.precision import Precision
@@ -24,6 +26,8 @@ def describe(bundle: Bundle) -> str:
         lines += [(role, _describe_model(spec)), ("", describe_parity(manifest.parity[role]))]
         if quality := manifest.quality.get(role):
             lines.append(("", describe_quality(quality)))
+        if overrides := manifest.overrides.get(role):
+            lines.append(("", f"config.json with {describe_overrides(overrides)}"))
     if not manifest.has_draft:
         lines.append(("draft", NO_DRAFT))
     ends = ", ".join(map(str, manifest.vocabulary.eos_token_ids)) or "none"
@@ -49,6 +53,11 @@ def _describe_model(spec: ModelSpec) -> str:
         f"{spec.kv_heads} key/value heads of {spec.head_size}, {spec.vocabulary} logits, "
         f"made for {spec.max_positions} tokens"
     )
+
+
+def describe_overrides(overrides: Mapping[str, Any]) -> str:
+    """Return overridden fields as ``--config`` takes them, such as ``rope_theta=1000000.0``."""
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in overrides.items())
 
 
 def describe_sampling(sampling: Mapping[str, float]) -> str:

@@ -18,10 +18,12 @@ from spectr_export.console import Say
 from spectr_export.inspection import describe_sampling
 from spectr_export.member import Member
 from spectr_export.original.checkpoint import check_weights
+from spectr_export.original.configuration.overrides import Override, overridden, parse_overrides, without_effect
+from spectr_export.original.configuration.reach import Reach, find_reach
 from spectr_export.original.formats.gguf import is_gguf
 from spectr_export.original.formats.scheme import quantisation_settings
 from spectr_export.original.generation import GENERATION, find_end_tokens, foreign_settings, own_sampling
-from spectr_export.original.model import load_config, longest_text
+from spectr_export.original.model import load_config
 from spectr_export.original.refusal import refuse_unsupported
 from spectr_export.original.scratch import Scratch
 from spectr_export.original.source import fetch
@@ -31,7 +33,7 @@ from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, rem
 from spectr_export.storing.precision import FLOAT32, KEPT, Precision
 from spectr_export.text import encode_text, read_text
 from spectr_runtime.bundle import Limits, Role, Vocabulary
-from spectr_runtime.errors import EngineError, UsageError
+from spectr_runtime.errors import BundleError, EngineError, UsageError
 
 TOKENS_PER_CALL = 256
 # The largest capacity that is chosen without --capacity. A run reserves the whole capacity for every row, and many
@@ -55,6 +57,7 @@ class BuildOptions:
             ``LARGEST_DEFAULT_CAPACITY``.
         precision: How the models are stored.
         text: File of text on which the loss by the precision is measured; None for a text that comes with Python.
+        config: Fields of config.json that are replaced, as ``parse_overrides`` reads them.
     """
 
     target: str
@@ -62,6 +65,7 @@ class BuildOptions:
     capacity: int | None = None
     precision: Precision = FLOAT32
     text: Path | None = None
+    config: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Prepared:
         sampling: The target's own sampling parameters.
         ids: Tokens of the text on which the loss by the precision is measured.
         versions: Versions of the tools that build.
+        overrides: The fields of each model's config.json that were replaced, with their values.
     """
 
     members: Mapping[Role, Member]
@@ -87,6 +92,7 @@ class Prepared:
     sampling: Mapping[str, float]
     ids: Sequence[int]
     versions: Mapping[str, str]
+    overrides: Mapping[Role, Mapping[str, Any]]
 
 
 def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
@@ -105,11 +111,10 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     versions = _versions()
     precisions = _precisions(options.draft, options.precision)
     text = read_text(options.text)
-    folders: dict[Role, Path] = {"target": fetch(options.target, scratch, say)}
-    if options.draft is not None:
-        copied = options.draft in COPIES
-        folders["draft"] = folders["target"] if copied else fetch(options.draft, scratch, say)
-    configs = {role: load_config(folders[role]) for role in precisions}
+    overrides = _overrides(options, tuple(precisions))
+    folders = _fetch(options, overrides, scratch, say)
+    configs = {role: _read_config(folders[role], overrides[role]) for role in precisions}
+    _tell_config(configs, overrides, say)
     limits = Limits(_choose_capacity(configs, options.capacity, say), TOKENS_PER_CALL)
     for config in configs.values():
         refuse_unsupported(config, limits.capacity)
@@ -127,7 +132,56 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
         sampling=_own_sampling(folders["target"], say),
         ids=encode_text(text, tokenizer, min(config.vocab_size for config in configs.values())),
         versions=versions,
+        overrides={role: {one.key: one.value for one in given} for role, given in overrides.items() if given},
     )
+
+
+def _fetch(
+    options: BuildOptions, overrides: Mapping[Role, Sequence[Override]], scratch: Scratch, say: Say
+) -> dict[Role, Path]:
+    """Return the folder of each model; a draft that is a copy of its target has the target's."""
+    folders: dict[Role, Path] = {
+        "target": overridden(fetch(options.target, scratch, say), overrides["target"], scratch)
+    }
+    if options.draft in COPIES:
+        folders["draft"] = folders["target"]
+    elif options.draft is not None:
+        folders["draft"] = overridden(fetch(options.draft, scratch, say), overrides["draft"], scratch)
+    return folders
+
+
+def _overrides(options: BuildOptions, roles: Sequence[Role]) -> dict[Role, list[Override]]:
+    """Return the overrides of each model that is built; a draft that is a copy of its target has the target's."""
+    given = parse_overrides(options.config)
+    own = [one for one in given if one.role == "draft"]
+    if own and options.draft in (None, *COPIES):
+        what = (
+            f"a draft in {options.draft} is a copy of the target and has its configuration"
+            if options.draft
+            else ("the bundle has no draft")
+        )
+        raise UsageError(f"--config draft.{own[0]}: {what}.", hint="Leave `draft.` out.")
+    if options.draft in COPIES:
+        return dict.fromkeys(roles, given)
+    return {role: [one for one in given if one.role in (role, None)] for role in roles}
+
+
+def _read_config(folder: Path, overrides: Sequence[Override]) -> Any:
+    try:
+        return load_config(folder)
+    except BundleError as error:
+        if overrides:
+            error.hint += f" It was read with {', '.join(f'--config {one}' for one in overrides)}."
+        raise
+
+
+def _tell_config(configs: Mapping[Role, Any], overrides: Mapping[Role, Sequence[Override]], say: Say) -> None:
+    for role, config in configs.items():
+        for line in without_effect(overrides[role], config):
+            say(f"{role}: {line}")
+        reach = find_reach(config)
+        if reach.scaling:
+            say(f"{role}: made for texts of {reach.tokens} tokens by rope scaling ({reach.scaling})")
 
 
 def _share_tokenizer(folders: Mapping[Role, Path], configs: Mapping[Role, Any], say: Say) -> tuple[Any, Vocabulary]:
@@ -170,7 +224,8 @@ def _versions() -> dict[str, str]:
 
 
 def _choose_capacity(configs: Mapping[Role, Any], capacity: int | None, say: Say) -> int:
-    allowed = min(longest_text(config) for config in configs.values())
+    reaches = {role: find_reach(config) for role, config in configs.items()}
+    allowed = min(reach.tokens for reach in reaches.values())
     if capacity is None:
         capacity = min(allowed, LARGEST_DEFAULT_CAPACITY)
         more = f"; --capacity allows up to {allowed}" if allowed > capacity else ""
@@ -179,8 +234,18 @@ def _choose_capacity(configs: Mapping[Role, Any], capacity: int | None, say: Say
         raise UsageError(
             f"A capacity of {capacity} tokens is not possible; it must be {SMALLEST_CAPACITY} to {allowed}, "
             "the longest text that the bundle's models were made for.",
+            hint=_longer(reaches, capacity),
         )
     return capacity
+
+
+def _longer(reaches: Mapping[Role, Reach], capacity: int) -> str:
+    """Return what to do so that texts may be longer: for each model that does not allow a capacity, its remedy."""
+    roles: dict[Reach, list[Role]] = {}
+    for role, reach in reaches.items():
+        if reach.tokens < capacity:
+            roles.setdefault(reach, []).append(role)
+    return " ".join(f"The {' and the '.join(short)}: {reach.advice()}" for reach, short in roles.items())
 
 
 def _precisions(draft: str | None, precision: Precision) -> dict[Role, Precision]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import POSITIONS, VOCABULARY, save_checkpoint, tiny_config, tiny_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from tiny_models import POSITIONS, VOCABULARY, save_checkpoint, tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spectr_export import preparation
 from spectr_export.build import Built, build, check
 from spectr_export.checks import parity
 from spectr_export.inspection import describe
-from spectr_export.original.model import load_original, longest_text, measure_spec
+from spectr_export.original.model import load_original, measure_spec
 from spectr_export.preparation import BuildOptions
 from spectr_export.storing.save import save_model
 from spectr_runtime import (
@@ -244,13 +244,6 @@ def test_sizes_are_measured_on_the_model() -> None:
     spec = measure_spec(tiny_model("gpt2", num_hidden_layers=3))
     assert (spec.architecture, spec.layers, spec.kv_heads, spec.head_size) == ("gpt2", 3, 4, 8)
     assert (spec.vocabulary, spec.max_positions) == (VOCABULARY, POSITIONS)
-
-
-def test_the_longest_text_has_two_names() -> None:
-    assert longest_text(tiny_config("llama")) == POSITIONS
-    assert longest_text(AutoConfig.for_model("bloom", seq_length=2048)) == 2048
-    with pytest.raises(BundleError, match=r"bloom model's config\.json has no max_position_embeddings"):
-        longest_text(AutoConfig.for_model("bloom"))
 
 
 def test_layers_with_caches_of_different_shapes_are_refused() -> None:

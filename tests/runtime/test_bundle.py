@@ -126,6 +126,8 @@ def test_an_unknown_version_is_refused(folder: Path, field: str, known: int) -> 
         {"models": {}},
         {"vocabulary": {"size": 4}},
         {"limits": {"capacity": 0, "tokens_per_call": 1}},
+        {"overrides": []},
+        {"overrides": {"target": 1}},
     ],
 )
 def test_a_malformed_manifest_is_refused(folder: Path, changes: dict[str, object]) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from spectr_export.original.checkpoint import check_sizes
+from spectr_export.original.configuration.reach import longest_text
+from spectr_export.original.configuration.rotary import check_reading, check_rotary
 from spectr_export.original.conversion import read_checkpoint
 from spectr_export.original.formats.scheme import KEYS
 from spectr_export.original.ondemand import LazyWeight, load_on_demand
@@ -44,7 +46,9 @@ def load_config(folder: Path) -> Any:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     path = folder / CONFIG
-    known = str(read_settings(path).get("model_type")) in CONFIG_MAPPING
+    settings = read_settings(path)
+    known = str(settings.get("model_type")) in CONFIG_MAPPING
+    check_rotary(settings, path)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers' own checks raise errors of many types
@@ -55,6 +59,7 @@ def load_config(folder: Path) -> Any:
             else "spectr serves architectures that transformers itself has; it runs no code from a checkpoint.",
         ) from error
     check_sizes(config, path)
+    check_reading(config, path)
     for key in KEYS:
         if hasattr(config, key):
             delattr(config, key)  # transformers would take the model's weights for codes
@@ -75,12 +80,24 @@ class Original:
 
 
 def outline(config: Any) -> Any:
-    """Return the causal LM on the meta device, which holds shapes and no data."""
+    """Return the causal LM on the meta device, which holds shapes and no data.
+
+    Raises:
+        BundleError: transformers cannot make a model of the configuration.
+    """
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        # Some experts are implemented in half precision only. The types that are stored follow from the storage plan.
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+    try:
+        with torch.device("meta"):
+            # Some experts are implemented in half precision only. The types that are stored follow from the storage
+            # plan.
+            return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+    except Exception as error:  # what a field that nobody checked leads to has many types
+        raise BundleError(
+            f"transformers cannot make a {config.model_type} model of config.json: {type(error).__name__}: "
+            f"{first_line(error)}.",
+            hint=CORRECT,
+        ) from error
 
 
 def load_stored(folder: Path) -> Original:
@@ -158,22 +175,6 @@ def load_original(folder: Path, *, rounding: bool = True) -> Any:
             round_inputs(model, read_input_scales(whole))
         return model
     return load_stored(folder).model
-
-
-def longest_text(config: Any) -> int:
-    """Return the longest text in tokens for which a model was made; Bloom's configuration has its own name for it.
-
-    Raises:
-        BundleError: The configuration does not say.
-    """
-    length = getattr(config, "max_position_embeddings", None) or getattr(config, "seq_length", None)
-    if length is None:
-        raise BundleError(
-            f"The {config.model_type} model's config.json has no max_position_embeddings, the longest text in tokens "
-            "that it was made for.",
-            hint="Add it.",
-        )
-    return int(length)
 
 
 def measure_spec(model: Any) -> ModelSpec:

@@ -6,9 +6,10 @@ pass the parity check, which reads short texts, and still give wrong logits on l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from spectr_export.original.configuration.rotary import ORIGINAL, OWN_TYPES, rotary_groups
 from spectr_runtime.errors import BundleError
 
 OTHER = "Use a decoder-only model whose layers attend to all of the text or to a window of it."
@@ -42,6 +43,7 @@ def _reasons(config: Any, capacity: int) -> Iterator[tuple[str, str]]:
     unknown = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
     if unknown:
         yield f"layers of type {unknown[0]!r}", OTHER
+    yield from _unknown_rotation(config)
     for short in _short_ranges(config):
         if short < capacity:
             yield (
@@ -52,7 +54,22 @@ def _reasons(config: Any, capacity: int) -> Iterator[tuple[str, str]]:
 
 def _short_ranges(config: Any) -> Iterator[int]:
     """Yield the lengths up to which LongRoPE uses its short factors: one for all layers, or one per type of layer."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    for group in (parameters, *parameters.values()):
-        if isinstance(group, Mapping) and group.get("rope_type") == "longrope":
-            yield int(group["original_max_position_embeddings"])
+    for group in rotary_groups(config).values():
+        if group.get("rope_type") == "longrope":
+            yield int(group[ORIGINAL])
+
+
+def _unknown_rotation(config: Any) -> Iterator[tuple[str, str]]:
+    """Yield the types of rotary positions that transformers does not have; it takes any, and fails later."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    known = {*OWN_TYPES, *ROPE_INIT_FUNCTIONS}
+    for name, group in rotary_groups(config).items():
+        kind = group.get("rope_type", "default")
+        if kind not in known:
+            where = ".".join(filter(None, ("rope_parameters", name, "rope_type")))
+            yield (
+                f"rotary positions of type {kind!r}",
+                f"Correct rope_type in config.json, or build with `--config {where}=TYPE`; types are "
+                f"{', '.join(sorted({'default', *ROPE_INIT_FUNCTIONS}))}.",
+            )

@@ -112,6 +112,8 @@ class Manifest:
             nats per token of the original; ``lost``, how many more the model needs; ``half``, by how much the logits of
             tokens that half precision prefers fall short of the best; ``rounded``, by what part of their spread the
             logits differ from the original's when both round what they multiply.
+        overrides: For each model that was built with other fields than its ``config.json`` had, these fields and their
+            values; names within an object follow its own with dots.
     """
 
     models: Mapping[Role, ModelSpec]
@@ -122,6 +124,7 @@ class Manifest:
     parity: Mapping[Role, Mapping[str, float]]
     sampling: Mapping[str, float] = dataclasses.field(default_factory=dict)
     quality: Mapping[Role, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[Role, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_mapping("files", self.files, str)
@@ -131,6 +134,7 @@ class Manifest:
         self._check_roles()
         self._check_vocabulary()
         check_mapping("quality", self.quality, Mapping)
+        check_mapping("overrides", self.overrides, Mapping)
         for role in self.roles:
             check_mapping(f"parity.{role}", self.parity[role], (int, float))
 
@@ -178,6 +182,7 @@ class Manifest:
             "versions": dict(self.versions),
             "parity": {role: dict(self.parity[role]) for role in self.roles},
             "quality": {role: dict(measured) for role, measured in self.quality.items()},
+            "overrides": {role: dict(fields) for role, fields in self.overrides.items()},
             "files": dict(sorted(self.files.items())),
         }
 
@@ -205,6 +210,7 @@ class Manifest:
                 parity=value["parity"],
                 sampling=value["sampling"],
                 quality=value.get("quality", {}),
+                overrides=value["overrides"],
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise BundleError(f"{MANIFEST} is malformed: {error}.", hint="Build the bundle again.") from error

@@ -103,7 +103,7 @@ def _read(path: Path) -> Any:
     class Reader(GGUFReader):
         def _get(self, *arguments: Any, **options: Any) -> Any:
             # Slices of a memory map are several times slower than those of an array on the same memory.
-            self.data = np.asarray(self.data)
+            vars(self)["data"] = np.asarray(self.data)
             return super()._get(*arguments, **options)
 
     return Reader(path)
@@ -112,8 +112,9 @@ def _read(path: Path) -> Any:
 @contextlib.contextmanager
 def _one_reader() -> Iterator[None]:
     """Let transformers, which reads a file anew for configuration and tokenizer, take the reader that is there."""
-    import gguf
+    import gguf as package
 
+    gguf: Any = package
     own = gguf.GGUFReader
     gguf.GGUFReader = lambda path: _read(Path(path).resolve())
     try:
