@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from spectr_export.console import Say
+from spectr_export.graph.tracing import Tracer
 from spectr_export.member import build_member, check_member
 from spectr_export.preparation import BuildOptions, prepare
 from spectr_export.staging import refuse_output, staged
@@ -50,9 +51,10 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
     started = time.monotonic()
     refuse_output(output, overwrite=overwrite)
     pair = prepare(options, say)
+    tracer = Tracer()
     with staged(output) as folder:
         built = {
-            role: build_member(member, folder / role, pair.limits.capacity, pair.ids, say)
+            role: build_member(member, folder / role, pair.limits.capacity, pair.ids, tracer, say)
             for role, member in pair.members.items()
         }
         pair.tokenizer.save_pretrained(folder / TOKENIZER)
