@@ -34,7 +34,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
 
 from spectr_export.graph import export as graph
-from spectr_export.graph import fusion
+from spectr_export.graph import fusion, tracing
 from spectr_export.graph.kinds import Pattern
 from spectr_export.original.model import measure_spec
 from spectr_export.storing.save import save_model
@@ -242,7 +242,7 @@ def tracing_whole() -> Iterator[None]:
 
         optimizer.optimize_ir(model, should_fold=should_fold)
 
-    with mock.patch.object(graph, "find_pattern", find_none), mock.patch.object(fusion, "fold", fold):
+    with mock.patch.object(tracing, "find_pattern", find_none), mock.patch.object(fusion, "fold", fold):
         yield
 
 

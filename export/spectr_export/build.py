@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from spectr_export.console import Say
+from spectr_export.graph.tracing import Tracer
 from spectr_export.inspection import NO_DRAFT
 from spectr_export.member import build_member, check_member
 from spectr_export.original.scratch import open_scratch
@@ -62,8 +63,9 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
 
 def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
     """Write all files of a bundle into a folder, the manifest last."""
+    tracer = Tracer()
     built = {
-        role: build_member(member, folder / role, pair.limits.capacity, pair.ids, say)
+        role: build_member(member, folder / role, pair.limits.capacity, pair.ids, tracer, say)
         for role, member in pair.members.items()
     }
     pair.tokenizer.save_pretrained(folder / TOKENIZER)

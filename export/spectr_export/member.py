@@ -13,6 +13,7 @@ from spectr_export.checks.quality import check_quality
 from spectr_export.checks.reference import Reference
 from spectr_export.console import Say
 from spectr_export.graph.export import export_graph
+from spectr_export.graph.tracing import Tracer
 from spectr_export.inspection import describe_parity, describe_quality
 from spectr_export.original.model import load_original, load_stored, measure_spec
 from spectr_export.original.ondemand import LazyWeight
@@ -55,7 +56,9 @@ class BuiltMember:
     quality: Mapping[str, float]
 
 
-def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int], say: Say) -> BuiltMember:
+def build_member(
+    member: Member, folder: Path, capacity: int, ids: Sequence[int], tracer: Tracer, say: Say
+) -> BuiltMember:
     """Write a model's weights and graph and check both.
 
     Args:
@@ -63,6 +66,7 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
         folder: The folder to write to.
         capacity: Longest text of the bundle.
         ids: Tokens of the text on which the loss by the precision is measured.
+        tracer: Traces the model.
         say: Takes a line of progress.
 
     Raises:
@@ -79,7 +83,7 @@ def build_member(member: Member, folder: Path, capacity: int, ids: Sequence[int]
         say(f"{role}: {line}")
     inputs = measure_inputs(stored.model, plan.matrices, ids) if precision.quantisation == "fp8" else NO_INPUTS
     save_model(stored.model, folder, plan, stored.weights, inputs)
-    export_graph(folder, spec)
+    export_graph(folder, spec, tracer)
     reference = Reference(load_original(folder, rounding=False))
     parity = check_onnxruntime(reference, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")

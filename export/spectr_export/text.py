@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import inspect
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def encode_text(text: str, tokenizer: Any, vocabulary: int) -> list[int]:
     return ids
 
 
-def windows(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield the windows of a text, each of at least two tokens."""
-    for start in range(0, len(ids) - 1, WINDOW):
-        yield ids[start : start + WINDOW]
+def batches(ids: Sequence[int]) -> Iterator[list[Sequence[int]]]:
+    """Yield the windows of a text, each of at least two tokens; those of one length come together."""
+    windows = (ids[start : start + WINDOW] for start in range(0, len(ids) - 1, WINDOW))
+    for _, alike in itertools.groupby(windows, key=len):
+        yield list(alike)

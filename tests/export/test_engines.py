@@ -21,7 +21,7 @@ from tiny_models import tiny_model
 from spectr_export.compiled import tensorrt as tensorrt_module
 from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits
-from spectr_export.graph import export as graph_module
+from spectr_export.graph import tracing
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import measure_spec
 from spectr_export.storing.plan import StoragePlan
@@ -53,7 +53,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Halves:
     """
     made: dict[tuple[str, str, str], Path] = {}
     traced: dict[str, ir.Model] = {}
-    trace = graph_module._trace
+    trace = tracing.trace
 
     def trace_once(model: Any, spec: ModelSpec) -> ir.Model:
         if spec.architecture not in traced:
@@ -68,7 +68,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Halves:
                 made[asked] = retyped(get(architecture, "float16", quantisation), folder)
             else:
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(graph_module, "_trace", trace_once)
+                    patch.setattr(tracing, "trace", trace_once)
                     made[asked] = export(folder, architecture, dtype, quantisation)
         return made[asked]
 

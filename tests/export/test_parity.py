@@ -107,22 +107,31 @@ def test_other_weights_are_found(folder: Path) -> None:
         check_parity(tiny_model("llama", seed=9), FaultyEngine(folder), name="other")
 
 
-def test_the_reference_gives_what_one_pass_of_the_model_gives() -> None:
-    model = tiny_model("gpt2")
-    text = (4, 8, 15, 16, 23, 42, 108)
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "bloom", "qwen3_moe"])
+def test_the_reference_gives_what_a_pass_over_each_text_alone_gives(family: str) -> None:
+    model = tiny_model(family)
+    texts = [tuple(range(3, 25)), (4, 8, 15), (108, 42)]
+    branches = [[(*text, 7, 9, 11), (*text, 200), (*text, 7, 30, 12, 5)] for text in texts]
     reference = Reference(model)
     with torch.inference_mode():
-        expected_TV = model(input_ids=torch.tensor([text])).logits[0]
-        for length in range(len(text), 0, -1):
-            torch.testing.assert_close(reference.logits(text[:length]), expected_TV[length - 1], atol=1e-5, rtol=1e-4)
+        reference.read(texts, branches)
+        for longest in (branch for several in branches for branch in several):
+            expected_TV = model(input_ids=torch.tensor([longest])).logits[0]
+            for length in range(1, len(longest) + 1):
+                found_V = reference.logits(longest[:length])
+                torch.testing.assert_close(found_V, expected_TV[length - 1], atol=1e-5, rtol=1e-4)
 
 
-def test_the_reference_continues_a_known_text_once_per_branch() -> None:
+def test_the_reference_reads_the_weights_seldom_and_never_for_a_text_that_it_knows() -> None:
     model = tiny_model("llama")
-    known, branches = (4, 8, 15, 16), ((23, 42), (23, 43), (108,))
+    passes: list[torch.Size] = []
+    model.register_forward_pre_hook(
+        lambda _model, _args, given: passes.append(given["input_ids"].shape), with_kwargs=True
+    )
     reference = Reference(model)
+    texts = [tuple(range(12)), tuple(range(50, 55))]
+    branches = [[(*text, 1, 2), (*text, 3)] for text in texts]
     with torch.inference_mode():
-        reference.logits(known)
-        for branch in branches:
-            expected_TV = model(input_ids=torch.tensor([known + branch])).logits[0]
-            torch.testing.assert_close(reference.logits(known + branch), expected_TV[-1], atol=1e-5, rtol=1e-4)
+        for _ in range(2):
+            reference.read(texts, branches)
+    assert passes == [(2, 2), (1, 10), (2, 2), (1, 3), (2, 2)]

@@ -276,6 +276,15 @@ def test_what_a_text_costs_is_the_mean_over_its_windows(target: Path) -> None:
     assert quality.nats_per_token(model, ids) == pytest.approx(expected, rel=1e-5)
 
 
+def test_windows_of_one_length_cost_the_same_together_as_alone(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectr_export.text.WINDOW", 16)
+    model = load_original(target)
+    ids = torch.randint(VOCABULARY, (40,), generator=torch.Generator().manual_seed(0)).tolist()
+    alone = [quality.nats_per_token(model, ids[start : start + 16]) for start in (0, 16, 32)]
+    expected = (15 * alone[0] + 15 * alone[1] + 7 * alone[2]) / 37
+    assert quality.nats_per_token(model, ids) == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_text_that_cannot_be_read_is_a_usage_error(target: Path, tmp_path: Path) -> None:
     (tmp_path / "short").write_text("")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")

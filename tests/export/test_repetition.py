@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from onnxscript import ir
 from tiny_models import WINDOW, tiny_model
 
-from spectr_export.graph import export as graph_module
+from spectr_export.graph import tracing
 from spectr_export.graph.export import export_graph
 from spectr_export.graph.kinds import Pattern, find_pattern, shortened
 from spectr_export.graph.repetition import repeat_layers
 from spectr_export.original.model import load_original, measure_spec
+from spectr_export.storing.plan import StoragePlan
+from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
 from spectr_runtime import ModelSpec
 from spectr_runtime.adapter import model as model_module
@@ -61,7 +64,7 @@ def test_a_graph_of_repeated_layers_is_the_one_whose_layers_were_all_traced(
     assert find_pattern(ContractModel(load_original(tmp_path)), spec.layers).traced == traced
     export_graph(tmp_path, spec)
     repeated = nodes(tmp_path / "model.onnx")
-    monkeypatch.setattr(graph_module, "find_pattern", lambda _model, layers: Pattern("", layers))
+    monkeypatch.setattr(tracing, "find_pattern", lambda _model, layers: Pattern("", layers))
     export_graph(tmp_path, spec)
     assert repeated == nodes(tmp_path / "model.onnx")
 
@@ -127,3 +130,26 @@ def test_a_shortened_model_is_whole_again() -> None:
     with shortened(model, find_pattern(model, 5)):
         assert len(model.model.model.layers) == 3
     assert [name for name, _ in model.named_modules()] == names
+
+
+def test_a_quantised_copy_is_traced_with_its_model_and_another_model_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[str] = []
+    trace = tracing.trace
+
+    def counted(model: ContractModel, spec: ModelSpec) -> ir.Model:
+        traced.append(f"{spec.layers} layers")
+        return trace(model, spec)
+
+    monkeypatch.setattr(tracing, "trace", counted)
+    tracer = tracing.Tracer()
+    models = [tiny_model("llama"), tiny_model("llama"), tiny_model("llama", num_hidden_layers=3)]
+    for number, (model, quantisation) in enumerate(zip(models, ("int8", "none", "none"), strict=True)):
+        folder, spec = tmp_path / str(number), measure_spec(model)
+        save_model(model, folder, StoragePlan.of(model, Precision("float32", quantisation)))
+        export_graph(folder, dataclasses.replace(spec, quantisation=quantisation), tracer)
+    assert traced == ["2 layers", "3 layers"]
+    alone = (tmp_path / "1" / "model.onnx").read_bytes()
+    export_graph(tmp_path / "1", measure_spec(models[1]))
+    assert (tmp_path / "1" / "model.onnx").read_bytes() == alone

@@ -1,7 +1,8 @@
 """Compares an engine with the original model: chunked prefill of ragged rows, a draft tree, then single tokens.
 
-The reference is the unchanged transformers model with its own eager attention and its own growing cache, and it reads
-one text at a time. The engine reads batches, chunks and trees, and has to give every token the same logits.
+The reference is the unchanged transformers model with its own eager attention and its own growing cache. It reads the
+texts, and what the tree and the single tokens make of each, as texts. The engine reads batches of ragged rows, chunks
+and trees, and has to give every token the same logits.
 """
 
 # B rows, T tokens fed, L attention length, N nodes of a tree, V vocabulary.
@@ -190,8 +191,7 @@ def compare(reference: Reference, engine: Engine, criterion: Criterion, *, name:
         return _compare(reference, calls, criterion, f"{name}, {stage}", half=half)
 
     with torch.inference_mode():
-        for text in texts:
-            reference.logits(text[:-1])
+        reference.read([text[:-1] for text in texts], [_branches(text, engine.spec.vocabulary) for text in texts])
         # Each stage continues with the cache that the stage before it has filled.
         return {
             "prefill": compared("prefill", _prefill(engine, texts)),
@@ -244,15 +244,34 @@ def _accept(engine: Engine, texts: Sequence[Tokens]) -> list[Tokens]:
     """Keep one path of the tree in the cache, as a round does, and return the texts that are now longer."""
     base_B = torch.tensor([len(text) - 1 for text in texts])
     engine.cache.keep(base_B, torch.tensor([ACCEPTED[1:]] * len(texts)))
-    return [text[:-1] + _paths(text, engine.spec.vocabulary)[ACCEPTED[-1]] for text in texts]
+    return [_accepted(text, engine.spec.vocabulary) for text in texts]
 
 
 def _steps(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
     """Feed single tokens after the accepted path."""
+    for longer in zip(*(_continued(text, engine.spec.vocabulary) for text in texts), strict=True):
+        fed = [[FedToken(text, frozenset(range(len(text))))] for text in longer]
+        yield _feed(engine, fed, [len(text) - 1 for text in longer], 0)
+
+
+def _branches(text: Tokens, vocabulary: int) -> list[Tokens]:
+    """Return all texts of the tree and the single tokens; those that another one begins with are left out."""
+    paths = _paths(text, vocabulary)
+    leaves = [text[:-1] + paths[node] for node in range(len(PARENTS)) if node not in {*PARENTS, ACCEPTED[-1]}]
+    return [*leaves, _continued(_accepted(text, vocabulary), vocabulary)[-1]]
+
+
+def _accepted(text: Tokens, vocabulary: int) -> Tokens:
+    """Return the text with the accepted path, which begins with its last token."""
+    return text[:-1] + _paths(text, vocabulary)[ACCEPTED[-1]]
+
+
+def _continued(text: Tokens, vocabulary: int) -> list[Tokens]:
+    """Return the text with one to ``STEPS`` more tokens, whose values are arbitrary."""
+    longer = [text]
     for step in range(STEPS):
-        texts = [(*text, (text[-1] + step + 1) % engine.spec.vocabulary) for text in texts]
-        fed = [[FedToken(text, frozenset(range(len(text))))] for text in texts]
-        yield _feed(engine, fed, [len(text) - 1 for text in texts], 0)
+        longer.append((*longer[-1], (longer[-1][-1] + step + 1) % vocabulary))
+    return longer[1:]
 
 
 def _paths(text: Tokens, vocabulary: int) -> list[Tokens]:
@@ -292,7 +311,7 @@ def _each(fed: Sequence[Sequence[FedToken]]) -> list[tuple[int, int, FedToken]]:
 
 def _compare(reference: Reference, calls: Iterator[Scores], criterion: Criterion, stage: str, *, half: bool) -> float:
     largest = 0.0
-    # The longest text of a call comes first: the reference reads it once and then knows the logits of its prefixes.
+    # The longest text of a call comes first, so that an error names it.
     for text, logits_V in (scored for call in calls for scored in sorted(call, key=lambda pair: -len(pair[0]))):
         difference, sound, allowed = criterion(logits_V.cpu(), reference.logits(text))
         if not sound and half and not logits_V.isfinite().all() and reference.logits(text).isfinite().all():

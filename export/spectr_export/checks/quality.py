@@ -1,6 +1,6 @@
 """Measures what a model loses by its precision: nats per token on a text, against the checkpoint."""
 
-# T tokens of a window, V vocabulary.
+# B windows of one length, T tokens of a window, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spectr_export.storing.precision import Precision
-from spectr_export.text import windows
+from spectr_export.text import batches
 from spectr_runtime.errors import BundleError
 
 # The most that each quantisation may lose, in nats per token; perplexity grows by the factor of e to this power.
@@ -49,8 +49,9 @@ def check_quality(
 def nats_per_token(model: Any, ids: Sequence[int]) -> float:
     """Return the mean cross entropy of a text's tokens; the first token of each window is not counted."""
     losses = []
-    for window in windows(ids):
-        window_T = torch.tensor(window)
-        logits_TV = model(input_ids=window_T[None]).logits[0, :-1].float()
-        losses.append(nn.functional.cross_entropy(logits_TV, window_T[1:], reduction="none"))
+    for batch in batches(ids):
+        windows_BT = torch.tensor(batch)
+        logits_BTV = model(input_ids=windows_BT).logits[:, :-1]
+        for logits_TV, window_T in zip(logits_BTV, windows_BT, strict=True):
+            losses.append(nn.functional.cross_entropy(logits_TV.float(), window_T[1:], reduction="none"))
     return float(torch.cat(losses).mean())

@@ -1,7 +1,8 @@
 """Makes the ONNX graph of a model: traced, simplified, its weights read from the model's one file.
 
 Modules:
-    export: Traces a model and writes its graph, in the order of the modules below.
+    export: Makes and writes the graph of a model, in the order of the modules below.
+    tracing: Traces a model, each trace once for all models that have the same.
     kinds: Finds out which layers of a model are alike, so that a few of them are traced.
     repetition: Copies traced layers for the layers that were not traced.
     fusion: Folds constants and puts operators of the opset in place of their parts.

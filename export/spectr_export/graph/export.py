@@ -1,15 +1,9 @@
 """Writes the graph of a model: the engine contract in standard ONNX, with all weights left in ``model.safetensors``."""
 
-# B rows, T tokens fed, L attention length, M wanted columns, S slots, Hk key/value heads, D head size.
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from onnxscript import ir
@@ -17,24 +11,18 @@ from onnxscript import ir
 from spectr_export.graph.dequantisation import dequantise_stacks, dequantise_weight, is_stack, read_undecoded
 from spectr_export.graph.fusion import simplify
 from spectr_export.graph.initializers import external_tensor
-from spectr_export.graph.kinds import find_pattern, shortened
-from spectr_export.graph.repetition import repeat_layers
 from spectr_export.graph.rounding import round_products
 from spectr_export.graph.slicing import cut_stacks
+from spectr_export.graph.tracing import Tracer
 from spectr_export.weights import read_header
 from spectr_runtime.adapter.model import ContractModel, load_contract_model
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH, WEIGHTS
 from spectr_runtime.bundle.weights import CODES, read_stored
-from spectr_runtime.contract import CALL_INPUTS, DTYPES, OPSET, past_names, present_names
-from spectr_runtime.errors import BundleError, first_line
-
-# Sizes of the example call with which the model is traced. The tracer would take a size of 0 or 1 for a constant, and
-# two equal sizes for one and the same.
-EXAMPLE = {"B": 2, "T": 3, "L": 7, "M": 5, "S": 11}
+from spectr_runtime.errors import BundleError
 
 
-def export_graph(folder: Path, spec: ModelSpec) -> None:
+def export_graph(folder: Path, spec: ModelSpec, tracer: Tracer | None = None) -> None:
     """Write ``model.onnx`` beside ``config.json`` and ``model.safetensors``.
 
     Every weight is external data in ``model.safetensors``, so that the folder holds one set of weights, which
@@ -44,12 +32,13 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     Args:
         folder: Folder of one model of a bundle.
         spec: The model's sizes.
+        tracer: Knows the traces of models before; None traces the model anew.
 
     Raises:
         BundleError: The model cannot be traced, or its graph does not keep the engine contract.
     """
     model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"), read=read_undecoded)
-    graph = _trace(model, spec)
+    graph = (tracer or Tracer()).trace(model, spec)
     _name_dimensions(graph)
     names = _stored_names(model, folder)
     stored = _point_at_weights(graph, names, folder)
@@ -59,59 +48,6 @@ def export_graph(folder: Path, spec: ModelSpec) -> None:
     cut_stacks(graph, stored)
     _check(graph, spec)
     ir.save(graph, folder / GRAPH)
-
-
-def _trace(model: ContractModel, spec: ModelSpec) -> ir.Model:
-    """Return the traced graph; layers that are like others are copied where possible, and not traced."""
-    pattern = find_pattern(model, spec.layers)
-    with shortened(model, pattern):
-        graph = _trace_layers(model, dataclasses.replace(spec, layers=pattern.traced))
-    return graph if repeat_layers(graph.graph, pattern) else _trace_layers(model, spec)
-
-
-def _trace_layers(model: ContractModel, spec: ModelSpec) -> ir.Model:
-    names = [*CALL_INPUTS, *past_names(spec.layers)]
-    with _quiet():
-        try:
-            program = torch.export.export(
-                model, _example(spec), dynamic_shapes=_dynamic_shapes(spec.layers), strict=False
-            )
-            exported = torch.onnx.export(
-                program,
-                input_names=names,
-                output_names=["logits", *present_names(spec.layers)],
-                opset_version=OPSET,
-                optimize=False,
-                verbose=False,
-            )
-        except BundleError:
-            raise
-        except Exception as error:
-            reason = first_line(error)
-            raise BundleError(
-                f"The {spec.architecture} model cannot be traced into one graph: {reason}", hint="Use another model."
-            ) from error
-    assert exported is not None
-    return exported.model
-
-
-def _example(spec: ModelSpec) -> tuple[Any, ...]:
-    rows, tokens, length, wanted, capacity = (EXAMPLE[name] for name in "BTLMS")
-    past = (rows, spec.kv_heads, capacity, spec.head_size)
-    return (
-        torch.zeros((rows, tokens), dtype=torch.int64),
-        torch.arange(tokens).repeat(rows, 1),
-        torch.ones((rows, 1, tokens, length), dtype=torch.bool),
-        torch.arange(rows),
-        torch.zeros((rows, wanted), dtype=torch.int64),
-        [torch.zeros(past, dtype=DTYPES[spec.dtype]) for _ in range(2 * spec.layers)],
-    )
-
-
-def _dynamic_shapes(layers: int) -> tuple[Any, ...]:
-    b, t, length, m, s = (torch.export.Dim(name) for name in "BTLMS")
-    call = ({0: b, 1: t}, {0: b, 1: t}, {0: b, 2: t, 3: length}, {0: b}, {0: b, 1: m})
-    return (*call, [{0: b, 2: s} for _ in range(2 * layers)])
 
 
 def _name_dimensions(graph: ir.Model) -> None:
@@ -170,17 +106,3 @@ def _check(graph: ir.Model, spec: ModelSpec) -> None:
             f"The graph writes its cache {found} times; {spec.layers} layers need {expected}.",
             hint="The model's layers do not keep their keys and values in transformers' Cache; use another model.",
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's messages about a missing torchvision and about its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectr_export.text import windows
+from spectr_export.text import batches
 
 
 @torch.inference_mode()
@@ -34,6 +34,6 @@ def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict
         for name in largest:
             layer = model.get_submodule(name.removesuffix(".weight"))
             hooks.enter_context(layer.register_forward_pre_hook(functools.partial(keep, name)))
-        for window in windows(ids):
-            model(input_ids=torch.tensor([window]))
+        for batch in batches(ids):
+            model(input_ids=torch.tensor(batch))
     return largest
