@@ -8,8 +8,11 @@ import shutil
 import time
 from pathlib import Path
 
+from spectr_export.checks.acceptance import measure_acceptance
 from spectr_export.console import Say
+from spectr_export.inspection import describe_acceptance
 from spectr_export.member import build_member, check_member
+from spectr_export.original.model import load_original
 from spectr_export.preparation import BuildOptions, prepare
 from spectr_export.staging import refuse_output, staged
 from spectr_runtime.bundle import ROLES, Bundle, Manifest
@@ -52,9 +55,13 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
     pair = prepare(options, say)
     with staged(output) as folder:
         built = {
-            role: build_member(member, folder / role, pair.limits.capacity, pair.ids, say)
+            role: build_member(member, folder / role, pair.limits.capacity, pair.texts, say)
             for role, member in pair.members.items()
         }
+        quality = {role: dict(member.quality) for role, member in built.items()}
+        target, draft = (load_original(folder / role) for role in ("target", "draft"))
+        quality["draft"]["acceptance"] = measure_acceptance(target, draft, pair.texts.measured)
+        say(f"draft: {describe_acceptance(quality['draft']['acceptance'])}")
         pair.tokenizer.save_pretrained(folder / TOKENIZER)
         manifest = Manifest(
             models={role: member.spec for role, member in built.items()},
@@ -64,7 +71,7 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
             files=_hashes(folder),
             versions=pair.versions,
             parity={role: member.parity for role, member in built.items()},
-            quality={role: member.quality for role, member in built.items()},
+            quality=quality,
         )
         _write_manifest(manifest, folder)
     return Built(manifest, Bundle(output, manifest).size, time.monotonic() - started)

@@ -64,8 +64,8 @@ def main() -> None:
 @click.option(
     "--text",
     type=click.Path(path_type=Path),
-    help="UTF-8 file on which to measure what a precision loses and, for fp8, the scales of the inputs.  [default: the "
-    "source of a module of Python]",
+    help="UTF-8 file on which to measure what a precision loses, how often drafts are accepted and, for fp8, the scales "
+    "of the inputs; what follows its first 512 tokens is read to round to int4.  [default: sources of Python's modules]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle at this path.")
 @click.option(
@@ -77,8 +77,9 @@ def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: st
     """Build a bundle from TARGET, a folder or a hub id (owner/name, or owner/name@revision), and its draft.
 
     Weights are read from safetensors only. Both graphs are compared with the original models before the bundle appears.
-    The build fails if they differ by more than rounding, or if a precision loses more than 0.02 (half precision), 0.05
-    (int8, fp8) or 0.3 (int4) nats per token.
+    The build fails if they differ by more than rounding, or if the target's precision loses more than 0.02 (half
+    precision), 0.05 (int8, fp8) or 0.3 (int4) nats per token. What a draft loses is told, and how often the target
+    accepts its tokens.
     """
     with _reporting_errors():
         from spectr_export.build import build as build_bundle

@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from spectr_export.original.tokens.chat_template import try_templates
 from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
 from spectr_export.storing.precision import FLOAT32, Precision
-from spectr_export.text import encode_text, read_text
+from spectr_export.text import Texts, read_text
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.errors import EngineError, UsageError
 
@@ -50,7 +50,7 @@ class BuildOptions:
         capacity: Longest text in tokens; None takes the longest text of both models, up to
             ``LARGEST_DEFAULT_CAPACITY``.
         precision: How the models are stored.
-        text: File of text on which the loss by the precision is measured; None for a text that comes with Python.
+        text: File of text to measure and to round by; None for texts that come with Python.
     """
 
     target: str
@@ -71,7 +71,7 @@ class Prepared:
         tokenizer: The target's tokenizer, which the draft shares.
         vocabulary: The tokens that are written.
         sampling: The target's own sampling parameters.
-        ids: Tokens of the text on which the loss by the precision is measured.
+        texts: The texts to measure and to round by.
         versions: Versions of the tools that build.
     """
 
@@ -81,7 +81,7 @@ class Prepared:
     tokenizer: Any
     vocabulary: Vocabulary
     sampling: Mapping[str, float]
-    ids: Sequence[int]
+    texts: Texts
     versions: Mapping[str, str]
 
 
@@ -99,7 +99,7 @@ def prepare(options: BuildOptions, say: Say) -> Prepared:
     """
     versions = _versions()
     precisions = _precisions(options.draft, options.precision)
-    text = read_text(options.text)
+    text = None if options.text is None else read_text(options.text)
     folders: dict[Role, Path] = {"target": fetch(options.target)}
     folders["draft"] = folders["target"] if options.draft in COPIES else fetch(options.draft)
     configs = {role: load_config(folders[role]) for role in ROLES}
@@ -116,7 +116,7 @@ def prepare(options: BuildOptions, say: Say) -> Prepared:
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         sampling=_own_sampling(folders["target"], say),
-        ids=encode_text(text, tokenizer, min(config.vocab_size for config in configs.values())),
+        texts=Texts.of(text, tokenizer, min(config.vocab_size for config in configs.values())),
         versions=versions,
     )
 

@@ -139,12 +139,21 @@ def _checked(name: str, weight: LazyWeight, dtype: torch.dtype) -> LazyWeight:
     """Return the same weight, whose parts raise an error when they are read if a type cannot hold their numbers."""
     if not dtype.is_floating_point:
         return weight
-    parts = [functools.partial(_refuse_unfit, name, part, dtype) for part in weight.parts]
-    return dataclasses.replace(weight, parts=parts)
+
+    def checked(part: Callable[[], torch.Tensor]) -> torch.Tensor:
+        tensor = part()
+        refuse_unfit(name, tensor, dtype)
+        return tensor
+
+    return dataclasses.replace(weight, parts=[functools.partial(checked, part) for part in weight.parts])
 
 
-def _refuse_unfit(name: str, part: Callable[[], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-    tensor = part()
+def refuse_unfit(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse a weight that a floating-point type cannot hold.
+
+    Raises:
+        BundleError: A number is not finite, or too large for the type.
+    """
     least, most = (float(bound) for bound in torch.aminmax(tensor))
     largest, limit = max(-least, most), torch.finfo(dtype).max
     if not math.isfinite(largest) or math.isnan(least):
@@ -155,4 +164,3 @@ def _refuse_unfit(name: str, part: Callable[[], torch.Tensor], dtype: torch.dtyp
             f"Weight {name} has values up to {largest:.3g}; {str(dtype).removeprefix('torch.')} ends at {limit:.5g}.",
             hint="Use `--dtype bfloat16` or `--dtype float32`.",
         )
-    return tensor

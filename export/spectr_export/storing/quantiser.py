@@ -1,13 +1,12 @@
-"""Rounds the matrices of linear layers to int8, int4 or fp8.
+"""Rounds the matrices of linear layers to int8, int4 or fp8, each matrix by its weights alone.
 
 All three are symmetric and round to nearest. int8 has one scale per output, with the largest weight at code 127. int4
 has one scale per block of 32 inputs, chosen from a few clipping points so that the squared error is least. fp8 has one
-scale per output, with the largest weight at code 448. The codes depend on the weights alone and on no data, so that any
-model is quantised in one pass over its weights. The result is what ONNX's DequantizeLinear takes, which ONNX Runtime
-and TensorRT both read.
+scale per output, with the largest weight at code 448. The result is what ONNX's DequantizeLinear takes, which ONNX
+Runtime and TensorRT both read. Matrices whose inputs are known are rounded to int4 by ``compensation`` instead.
 """
 
-# K inputs of a linear layer, N outputs, G blocks of inputs.
+# K inputs of a linear layer, N outputs, G blocks of B inputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,13 +16,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from spectr_export.storing.levels import BLOCK, positive, symmetric
 from spectr_export.weights import Layout
 from spectr_runtime.bundle.e4m3 import LARGEST, encode
 from spectr_runtime.errors import BundleError
-
-BLOCK = 32
-# Fractions of a block's largest weight that the largest code may represent.
-CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8)
 
 
 def quantisable(model: Any, quantisation: str) -> set[str]:
@@ -87,42 +83,31 @@ def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> 
     """
     matrix_KN = matrix_NK.float().T.contiguous()
     if quantisation == "int8":
-        scales_N = _positive((matrix_KN.abs().amax(0) / 127).to(dtype))
+        scales_N = positive((matrix_KN.abs().amax(0) / 127).to(dtype))
         return _round(matrix_KN, scales_N.float(), 127).to(torch.int8), scales_N
     if quantisation == "fp8":
         scales_N = scale_to(matrix_KN.abs().amax(0), dtype)
         return encode(matrix_KN, scales_N), scales_N
     inputs, outputs = matrix_KN.shape
-    blocks_GKN = matrix_KN.view(inputs // BLOCK, BLOCK, outputs)
-    largest_GN = blocks_GKN.abs().amax(1)
-    best_GN, scales_GN = torch.full_like(largest_GN, torch.inf), torch.zeros_like(largest_GN)
-    for fraction in CLIPPING:
-        tried_GN = _positive((largest_GN * (fraction / 7)).to(dtype)).float()
-        error_GKN = _round(blocks_GKN, tried_GN[:, None], 7).mul_(tried_GN[:, None]).sub_(blocks_GKN)
-        error_GN = error_GKN.square_().sum(1)
-        scales_GN = torch.where(error_GN < best_GN, tried_GN, scales_GN)
-        best_GN = torch.minimum(error_GN, best_GN)
-    codes_KN = _round(blocks_GKN, scales_GN[:, None], 7).view(inputs, outputs).to(torch.int8).view(torch.uint8) & 15
-    # Two codes share a byte, the code of the even output in its low half.
-    return codes_KN[:, 0::2] | (codes_KN[:, 1::2] << 4), scales_GN.to(dtype)
+    blocks_GBN = matrix_KN.view(inputs // BLOCK, BLOCK, outputs)
+    levels = symmetric(blocks_GBN, dtype)
+    return pack(levels.encode(blocks_GBN).view(inputs, outputs).to(torch.int8)), levels.scales[:, 0].to(dtype)
+
+
+def pack(codes_KN: torch.Tensor) -> torch.Tensor:
+    """Return bytes [K, N / 2] with two codes of int4 each, the code of the even output in the low half."""
+    nibbles_KN = codes_KN.view(torch.uint8) & 15
+    return nibbles_KN[:, 0::2] | (nibbles_KN[:, 1::2] << 4)
 
 
 def scale_to(largest: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return scales of fp8 in a type, such that the largest numbers get the largest code."""
-    return _positive((largest / LARGEST).to(dtype))
+    return positive((largest / LARGEST).to(dtype))
 
 
 def _round(weights: torch.Tensor, scales: torch.Tensor, largest: int) -> torch.Tensor:
     """Return the nearest codes from -largest to largest."""
     return (weights / scales).round_().clamp_(-largest, largest)
-
-
-def _positive(scales: torch.Tensor) -> torch.Tensor:
-    """Return the scales with 1 in place of 0.
-
-    A scale is 0 where all weights are 0, which any other scale gives as well, and TensorRT refuses a scale of 0.
-    """
-    return scales.where(scales > 0, 1)
 
 
 def fits(sizes: Sequence[int], quantisation: str) -> bool:
