@@ -1,11 +1,13 @@
 """What each precision costs and gives: a target's quantised copies as its drafts, and calls of a larger model.
 
     python benchmarks/precision.py
+    python benchmarks/precision.py --part losses path/to/another/checkpoint
 
-Two parts. On the demo target: what its int8 and int4 copies lose on a text (as transformers computes, and through ONNX
-Runtime's fused kernels, which round activations as well), how often such a draft agrees with the target (1 - TV, on the
-demo prompts), and tokens per second with it as draft. On a random llama of a hundred million parameters: milliseconds
-per call by rows and tokens, the precisions taking turns.
+Three parts. ``losses``: what ways to round the demo target to int4 lose, and other checkpoints that are named
+(``rounding.py``). ``copies``: what int8 and int4 copies of the demo target lose on a text (as transformers computes,
+and through ONNX Runtime's fused kernels, which round activations as well), how often such a draft agrees with the
+target (1 - TV, on the demo prompts), and tokens per second with it as draft. ``calls``: milliseconds per call of a
+random llama of a hundred million parameters by rows and tokens, the precisions taking turns.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ import click
 import torch
 from decoding import decode, read_requests
 from machine import machine
+from rounding import measure_losses
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from spectr_export.build import build
 from spectr_export.preparation import BuildOptions
-from spectr_export.text import WINDOW, encode_text, read_text
+from spectr_export.text import WINDOW, Texts
 from spectr_runtime import Bundle, Decoder, Plan, open_engine
 from spectr_runtime.bundle import Role
 from spectr_runtime.contract import Call, Engine
@@ -33,6 +36,7 @@ from spectr_runtime.contract.mask import block_mask, triangle
 
 PAIR = Path(__file__).parent.parent / "examples" / "demo_pair"
 COPIES = ("int8", "int4")
+PARTS = ("losses", "copies", "calls")
 PLANS = (Plan.plain(), Plan("single", 1, 4), Plan("kseq", 4, 4))
 SHAPES = ((1, 1), (1, 8), (8, 1), (8, 8))
 LENGTH = 256
@@ -75,7 +79,7 @@ def measure_copy(copy: str, folder: Path, prompts: int, repeats: int) -> dict[st
     bundle = Bundle.open(folder)
     tokenizer = AutoTokenizer.from_pretrained(bundle.tokenizer)
     engines = {role: _open(bundle, role, 1, WINDOW) for role in ("target", "draft")}
-    ids = encode_text(read_text(None), tokenizer, bundle.manifest.vocabulary.size)
+    ids = Texts.of(None, tokenizer, bundle.manifest.vocabulary.size).measured
     requests = read_requests(prompts)
     texts = [tokenizer(str(request.prompt))["input_ids"][:WINDOW] for request in requests]
     quality = bundle.manifest.quality["draft"]
@@ -148,22 +152,29 @@ def _call(rows: int, tokens: int) -> Call:
 
 
 @click.command()
+@click.argument("checkpoints", type=click.Path(path_type=Path, exists=True), nargs=-1)
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="What to measure.")
 @click.option("--prompts", default=24, help="Demo prompts to decode.")
 @click.option("--repeats", default=5, help="Interleaved repeats of decoding.")
 @click.option("--call-repeats", default=40, help="Interleaved repeats of each call.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "precision.json")
-def main(prompts: int, repeats: int, call_repeats: int, output: Path) -> None:
-    """Measure and write the result file."""
+def main(
+    checkpoints: tuple[Path, ...], parts: tuple[str, ...], prompts: int, repeats: int, call_repeats: int, output: Path
+) -> None:
+    """Measure and write the result file; CHECKPOINTS are models whose losses are measured beside the demo target's."""
+    result: dict[str, object] = dict(machine())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        copies = [measure_copy(copy, folder / copy, prompts, repeats) for copy in COPIES]
-        calls = measure_calls(folder, call_repeats)
-    result = machine() | {
-        "prompts": prompts, "repeats": repeats, "call_repeats": call_repeats, "length": LENGTH,
-        "copies": copies, "calls": calls,
-    }  # fmt: skip
-    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    click.echo(json.dumps({"copies": copies, "calls": calls}, indent=1))
+        if "losses" in parts:
+            result["losses"] = {path.name: measure_losses(path) for path in (PAIR / "target", *checkpoints)}
+        if "copies" in parts:
+            copies = [measure_copy(copy, folder / copy, prompts, repeats) for copy in COPIES]
+            result |= {"prompts": prompts, "repeats": repeats, "copies": copies}
+        if "calls" in parts:
+            result |= {"call_repeats": call_repeats, "length": LENGTH, "calls": measure_calls(folder, call_repeats)}
+    text = json.dumps(result, indent=1)
+    output.write_text(text + "\n", encoding="utf-8")
+    click.echo(text)
 
 
 if __name__ == "__main__":

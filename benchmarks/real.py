@@ -99,10 +99,10 @@ def prompt_ids(record: dict[str, Any], tokenizer: Any) -> list[int]:
 
 @torch.inference_mode()
 def compare(model: Any, prompt: list[int], row: dict[str, Any], ends: Sequence[int]) -> dict[str, Any] | None:
-    """Where a greedy text leaves transformers', and how far the token there falls short of the best; None if it does not.
+    """Where a greedy text leaves transformers', and by how much the token there falls short of the best one.
 
     transformers reads prompt and text at once. While its best token is the next one everywhere, its own greedy text is
-    the same. A text that ended of itself must have an end token as the best one behind it.
+    the same, and the result None. A text that ended of itself must have an end token as the best one behind it.
     """
     written = row["token_ids"]
     logits_TV = model(input_ids=torch.tensor([prompt + written])).logits[0, len(prompt) - 1 :].float()

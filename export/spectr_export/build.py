@@ -8,10 +8,12 @@ import shutil
 import time
 from pathlib import Path
 
+from spectr_export.checks.acceptance import measure_acceptance
 from spectr_export.console import Say
 from spectr_export.graph.tracing import Tracer
-from spectr_export.inspection import NO_DRAFT
+from spectr_export.inspection import NO_DRAFT, describe_acceptance
 from spectr_export.member import build_member, check_member
+from spectr_export.original.model import load_original
 from spectr_export.original.scratch import open_scratch
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.staging import refuse_output, staged
@@ -65,9 +67,14 @@ def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
     """Write all files of a bundle into a folder, the manifest last."""
     tracer = Tracer()
     built = {
-        role: build_member(member, folder / role, pair.limits.capacity, pair.ids, tracer, say)
+        role: build_member(member, folder / role, pair.limits.capacity, pair.texts, tracer, say)
         for role, member in pair.members.items()
     }
+    quality = {role: dict(member.quality) for role, member in built.items()}
+    if "draft" in built:
+        target, draft = (load_original(folder / role) for role in ("target", "draft"))
+        quality["draft"]["acceptance"] = measure_acceptance(target, draft, pair.texts.measured)
+        say(f"draft: {describe_acceptance(quality['draft']['acceptance'])}")
     pair.tokenizer.save_pretrained(folder / TOKENIZER)
     manifest = Manifest(
         models={role: member.spec for role, member in built.items()},
@@ -77,7 +84,7 @@ def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
         files=_hashes(folder),
         versions=pair.versions,
         parity={role: member.parity for role, member in built.items()},
-        quality={role: member.quality for role, member in built.items()},
+        quality=quality,
         overrides=pair.overrides,
     )
     _write_manifest(manifest, folder)

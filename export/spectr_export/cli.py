@@ -46,8 +46,8 @@ def main() -> None:
 @click.argument("target")
 @click.option(
     "--draft",
-    help="The small model that drafts: a folder or a hub id; int8, int4 or fp8 for a copy of TARGET in that precision. "
-    " [default: none; TARGET decodes plainly]",
+    help="The small model that drafts, given as TARGET is; int8, int4, int4-asymmetric or fp8 for a copy of TARGET in "
+    "that precision.  [default: none; TARGET decodes plainly]",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder of the new bundle.")
 @click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
@@ -59,15 +59,17 @@ def main() -> None:
 )
 @click.option(
     "--quantise",
-    type=click.Choice(["int8", "int4", "fp8"]),
-    help="Store the matrices of the models' layers in int8 or int4 and compute in --dtype; or store them in fp8 "
-    "(E4M3) and multiply in fp8 too, with TensorRT on GPUs of compute capability 8.9 or later.",
+    type=click.Choice(["int8", "int4", "int4-asymmetric", "fp8"]),
+    help="Store the matrices of the models' layers in int8 or int4 and compute in --dtype; int4-asymmetric has a "
+    "minimum for each block too, and loses less. Or store them in fp8 (E4M3) and multiply in fp8 too, with TensorRT on "
+    "GPUs of compute capability 8.9 or later.  [default: as the checkpoint has them]",
 )
 @click.option(
     "--text",
     type=click.Path(path_type=Path),
-    help="UTF-8 file on which to measure what a precision loses and, for fp8, the scales of the inputs.  [default: the "
-    "source of a module of Python]",
+    help="UTF-8 file on which to measure what a precision loses, how often drafts are accepted and, for fp8, the "
+    "scales of the inputs; what follows its first 512 tokens is read to round to int4.  [default: sources of Python's "
+    "modules]",
 )
 @click.option(
     "--config",
@@ -89,7 +91,8 @@ def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: st
     blocks unless --quantise is given. Weights are read from safetensors and GGUF only.
 
     Graphs are compared with the original models before the bundle appears. The build fails if they differ by more than
-    rounding, or if a precision loses more than 0.02 (half precision), 0.05 (int8, fp8) or 0.3 (int4) nats per token.
+    rounding, or if the target's precision loses more than 0.02 (half precision), 0.05 (int8, fp8) or 0.3 (int4) nats
+    per token. What a draft loses is told, and how often the target accepts its tokens.
     """
     wait_asleep()
     with _reporting_errors():

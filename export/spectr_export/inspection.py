@@ -80,4 +80,11 @@ def describe_quality(quality: Mapping[str, float]) -> str:
         parts.append(f"preferred tokens within {quality['half']:.2g} of the best logit")
     if "rounded" in quality:
         parts.append(f"logits within {quality['rounded']:.2g} of their spread of transformers, rounded alike")
+    if "acceptance" in quality:
+        parts.append(describe_acceptance(quality["acceptance"]))
     return ", ".join(parts)
+
+
+def describe_acceptance(acceptance: float) -> str:
+    """Return how often the target accepts a token of its draft."""
+    return f"{acceptance:.1%} of its tokens accepted at temperature 1"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 
 from spectr_export.checks.parity import check_half, check_onnxruntime, check_range, check_rounded
-from spectr_export.checks.quality import check_quality
+from spectr_export.checks.quality import measure_loss, refuse_loss
 from spectr_export.checks.reference import Reference
 from spectr_export.console import Say
 from spectr_export.graph.export import export_graph
@@ -21,7 +21,9 @@ from spectr_export.storing.activations import measure_inputs
 from spectr_export.storing.kept import describe_kept
 from spectr_export.storing.plan import NO_INPUTS, StoragePlan
 from spectr_export.storing.precision import Precision
+from spectr_export.storing.quantiser import CHOOSERS
 from spectr_export.storing.save import save_model
+from spectr_export.text import Texts
 from spectr_runtime.bundle import ModelSpec, Role
 from spectr_runtime.contract import DTYPES
 
@@ -56,16 +58,14 @@ class BuiltMember:
     quality: Mapping[str, float]
 
 
-def build_member(
-    member: Member, folder: Path, capacity: int, ids: Sequence[int], tracer: Tracer, say: Say
-) -> BuiltMember:
+def build_member(member: Member, folder: Path, capacity: int, texts: Texts, tracer: Tracer, say: Say) -> BuiltMember:
     """Write a model's weights and graph and check both.
 
     Args:
         member: The model to build.
         folder: The folder to write to.
         capacity: Longest text of the bundle.
-        ids: Tokens of the text on which the loss by the precision is measured.
+        texts: The texts to measure and to round by.
         tracer: Traces the model.
         say: Takes a line of progress.
 
@@ -81,19 +81,31 @@ def build_member(
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
     for line in describe_kept(plan.matrices, stored.weights, precision.dtype) if precision.keeps else []:
         say(f"{role}: {line}")
-    inputs = measure_inputs(stored.model, plan.matrices, ids) if precision.quantisation == "fp8" else NO_INPUTS
-    save_model(stored.model, folder, plan, stored.weights, inputs)
+    inputs = (
+        measure_inputs(stored.model, plan.matrices, texts.measured) if precision.quantisation == "fp8" else NO_INPUTS
+    )
+    read = save_model(stored.model, folder, plan, stored.weights, inputs, texts.read)
+    if precision.quantisation in CHOOSERS and (alone := _rounded_alone(plan, read)):
+        say(f"{role}: {alone} are rounded by their weights alone")
     export_graph(folder, spec, tracer)
     reference = Reference(load_original(folder, rounding=False))
     parity = check_onnxruntime(reference, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")
     quality: dict[str, float] = {}
     if not _is_exact(stored.weights, precision):
-        quality |= check_quality(stored.model, load_original(folder), ids, precision, name=role)
+        quality |= measure_loss(stored.model, load_original(folder), texts.measured)
+        if role == "target":
+            refuse_loss(quality["lost"], precision)
     quality |= _check_arithmetic(reference, folder, spec, capacity, role)
     if quality:
         say(f"{role}: in {precision}, {describe_quality(quality)}")
     return BuiltMember(spec, parity, quality)
+
+
+def _rounded_alone(plan: StoragePlan, read: Collection[str]) -> str:
+    """Return in words which weights are rounded to int4 without regard to what they multiply; empty if none are."""
+    kinds = {"stacks of experts": len(plan.stacks), "matrices that no text reached": len(plan.matrices) - len(read)}
+    return " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
 
 
 def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: Say) -> None:

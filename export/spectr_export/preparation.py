@@ -30,8 +30,8 @@ from spectr_export.original.source import fetch
 from spectr_export.original.tokens.chat_template import try_templates
 from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
-from spectr_export.storing.precision import FLOAT32, KEPT, Precision
-from spectr_export.text import encode_text, read_text
+from spectr_export.storing.precision import FLOAT32, KEPT, QUANTISATIONS, Precision
+from spectr_export.text import Texts, read_text
 from spectr_runtime.bundle import Limits, Role, Vocabulary
 from spectr_runtime.errors import BundleError, EngineError, UsageError
 
@@ -42,7 +42,7 @@ LARGEST_DEFAULT_CAPACITY = 4096
 TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 # Values of --draft that stand for a quantised copy of the target; a folder of that name is written with a path: ./int4.
-COPIES = ("int8", "int4", "fp8")
+COPIES = QUANTISATIONS[1:]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class BuildOptions:
         capacity: Longest text in tokens; None takes the longest text that every model was made for, up to
             ``LARGEST_DEFAULT_CAPACITY``.
         precision: How the models are stored.
-        text: File of text on which the loss by the precision is measured; None for a text that comes with Python.
+        text: File of text to measure and to round by; None for texts that come with Python.
         config: Fields of config.json that are replaced, as ``parse_overrides`` reads them.
     """
 
@@ -79,7 +79,7 @@ class Prepared:
         tokenizer: The target's tokenizer, which a draft shares.
         vocabulary: The tokens that are written.
         sampling: The target's own sampling parameters.
-        ids: Tokens of the text on which the loss by the precision is measured.
+        texts: The texts to measure and to round by.
         versions: Versions of the tools that build.
         overrides: The fields of each model's config.json that were replaced, with their values.
     """
@@ -90,7 +90,7 @@ class Prepared:
     tokenizer: Any
     vocabulary: Vocabulary
     sampling: Mapping[str, float]
-    ids: Sequence[int]
+    texts: Texts
     versions: Mapping[str, str]
     overrides: Mapping[Role, Mapping[str, Any]]
 
@@ -110,7 +110,7 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     """
     versions = _versions()
     precisions = _precisions(options.draft, options.precision)
-    text = read_text(options.text)
+    text = None if options.text is None else read_text(options.text)
     overrides = _overrides(options, tuple(precisions))
     folders = _fetch(options, overrides, scratch, say)
     configs = {role: _read_config(folders[role], overrides[role]) for role in precisions}
@@ -130,7 +130,7 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         sampling=_own_sampling(folders["target"], say),
-        ids=encode_text(text, tokenizer, min(config.vocab_size for config in configs.values())),
+        texts=Texts.of(text, tokenizer, min(config.vocab_size for config in configs.values())),
         versions=versions,
         overrides={role: {one.key: one.value for one in given} for role, given in overrides.items() if given},
     )

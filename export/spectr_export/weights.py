@@ -1,6 +1,6 @@
 """Reads and writes the file of a model's weights in safetensors' format.
 
-``write_weights`` writes it tensor by tensor. ``read_header`` says at which offset each tensor begins, so that an ONNX
+``writing`` writes it tensor by tensor. ``read_header`` says at which offset each tensor begins, so that an ONNX
 graph can refer to the same bytes. The format is eight bytes with the length of the header, then the header in JSON,
 then the data::
 
@@ -9,11 +9,12 @@ then the data::
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import torch
 from spectr_runtime.bundle.weights import E4M3
 from spectr_runtime.errors import BundleError
 
+# Takes the next part of a tensor by the tensor's name.
+Write = Callable[[str, torch.Tensor], None]
 # The data begin at a multiple of this many bytes, and wider types come first, so that every tensor is aligned and can
 # be mapped into memory without a copy.
 ALIGNMENT = 64
@@ -99,12 +102,8 @@ def read_header(path: Path) -> Mapping[str, TensorEntry]:
     return entries
 
 
-def write_weights(
-    path: Path,
-    layouts: Mapping[str, Layout],
-    tensors: Iterable[tuple[str, torch.Tensor]],
-    metadata: Mapping[str, str],
-) -> None:
+@contextlib.contextmanager
+def writing(path: Path, layouts: Mapping[str, Layout], metadata: Mapping[str, str]) -> Iterator[Write]:
     """Write a safetensors file while never more than one tensor, or a part of one, is in memory.
 
     The header is written first, from the layouts. Each tensor is written at its offset when it comes, in any order.
@@ -112,8 +111,10 @@ def write_weights(
     Args:
         path: The file to write.
         layouts: Type and shape of every tensor of the file.
-        tensors: The same names with their data: each tensor whole, or in consecutive parts of its first dimension.
         metadata: The file's ``__metadata__``.
+
+    Yields:
+        A function that takes each tensor by its name: whole, or in consecutive parts of its first dimension.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -127,13 +128,16 @@ def write_weights(
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
-        for name, tensor in tensors:
+
+        def write(name: str, tensor: torch.Tensor) -> None:
             layout, begin = layouts[name], header[name]["data_offsets"][0]
             assert (tensor.dtype, tuple(tensor.shape[1:])) == (layout.dtype, layout.shape[1:]), name
             file.seek(8 + len(text) + begin + written[name])
             # The tensor is handed over as bytes, because numpy has no bfloat16.
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             written[name] += tensor.nbytes
+
+        yield write
     assert written == {name: layout.length for name, layout in layouts.items()}, path
 
 

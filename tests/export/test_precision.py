@@ -157,7 +157,7 @@ def within_a_tenth_of_the_spread(logits_V: torch.Tensor, expected_V: torch.Tenso
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_int8_is_the_nearest_of_255_numbers(dtype: torch.dtype) -> None:
     matrix_NK = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
-    codes, scales = quantise(matrix_NK, "int8", dtype)
+    codes, scales = quantise(matrix_NK, "int8", dtype).values()
     assert (codes.dtype, tuple(codes.shape), scales.dtype, tuple(scales.shape)) == (torch.int8, (64, 6), dtype, (6,))
     error_NK = (dequantise(codes, scales.float()) - matrix_NK).abs()
     assert bool((error_NK <= 0.51 * scales.float()[:, None]).all())
@@ -166,7 +166,7 @@ def test_int8_is_the_nearest_of_255_numbers(dtype: torch.dtype) -> None:
 
 def test_int4_has_less_error_than_plain_rounding_and_its_codes_fit() -> None:
     matrix_NK = torch.randn(8, 4 * BLOCK, generator=torch.Generator().manual_seed(0))
-    codes, scales = quantise(matrix_NK, "int4", torch.float32)
+    codes, scales = quantise(matrix_NK, "int4", torch.float32).values()
     assert (codes.dtype, tuple(codes.shape), tuple(scales.shape)) == (torch.uint8, (4 * BLOCK, 4), (4, 8))
     blocks = matrix_NK.view(8, 4, BLOCK)
     plain = blocks.abs().amax(-1, keepdim=True) / 7
@@ -182,7 +182,7 @@ def test_numbers_that_fit_the_codes_come_back_exactly(quantisation: str) -> None
     codes_NK[:, ::BLOCK] = largest
     codes_NK[3] = 0
     matrix_NK = codes_NK * torch.tensor([[0.5], [2.0], [1.0], [1.0]])
-    assert torch.equal(dequantise(*quantise(matrix_NK, quantisation, torch.float32)), matrix_NK)
+    assert torch.equal(dequantise(*quantise(matrix_NK, quantisation, torch.float32).values()), matrix_NK)
 
 
 def test_embeddings_logits_and_vectors_are_not_quantised(stored: Store) -> None:
@@ -221,7 +221,7 @@ def test_a_quantised_copy_of_the_target_is_its_draft(target: Path, tmp_path: Pat
     draft, whole = manifest.models["draft"], manifest.models["target"]
     assert (draft.quantisation, whole.quantisation) == ("int8", "none")
     assert dataclasses.replace(draft, quantisation="none") == whole
-    assert set(manifest.quality["draft"]) == {"original", "lost"}
+    assert set(manifest.quality["draft"]) == {"original", "lost", "acceptance"}
     assert manifest.quality["target"] == {}
     assert abs(manifest.quality["draft"]["lost"]) < quality.LIMITS["int8"]
     assert "draft: llama, 0.0 M parameters, 2 layers, int8 weights and float32" in result.stderr
@@ -256,15 +256,44 @@ def test_a_target_is_not_its_own_draft(target: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("copy", ["int4", "fp8"])
-def test_a_precision_that_loses_too_much_fails_the_build(
-    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: str
+@pytest.fixture
+def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds make no graphs, which these tests do not look at."""
+    monkeypatch.setattr(member_module, "export_graph", lambda *_arguments: None)
+    monkeypatch.setattr(member_module, "check_onnxruntime", lambda *_arguments, **_options: {"prefill": 0.0})
+    monkeypatch.setattr(member_module, "check_rounded", lambda *_arguments, **_options: {"rounded": 0.0})
+
+
+@pytest.mark.usefixtures("without_graphs")
+@pytest.mark.parametrize("quantisation", ["int4", "fp8"])
+def test_a_target_that_loses_too_much_fails_the_build(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantisation: str
 ) -> None:
-    monkeypatch.setitem(quality.LIMITS, copy, -10.0)
-    monkeypatch.setattr(member_module, "check_onnxruntime", lambda *_args, **_options: {"prefill": 0.0})
-    with pytest.raises(BundleError, match=rf"The draft in {copy} \w+ and float32 loses -?\d\.\d{{3}} nats per token"):
-        build(BuildOptions(str(target), copy), tmp_path / "bundle", say=lambda line: None)
+    monkeypatch.setitem(quality.LIMITS, quantisation, -10.0)
+    options = BuildOptions(str(target), str(target), precision=Precision("float32", quantisation))
+    lost = (
+        rf"The target in {quantisation} \w+ and float32 loses -?\d\.\d{{3}} nats per token on the text; allowed are -10"
+    )
+    with pytest.raises(BundleError, match=lost):
+        build(options, tmp_path / "bundle", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_draft_may_lose_anything_and_what_it_loses_is_told(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(quality.LIMITS, "int4", -10.0)
+    said: list[str] = []
+    build(BuildOptions(str(target), "int4"), tmp_path / "bundle", say=said.append)
+    found = Bundle.open(tmp_path / "bundle").manifest.quality["draft"]
+    assert set(found) == {"original", "lost", "acceptance"}
+    cost = f"{found['lost']:+.4f} nats per token to the checkpoint's {found['original']:.3f}"
+    accepted = f"{found['acceptance']:.1%} of its tokens accepted at temperature 1"
+    assert f"draft: in int4 weights and float32, {cost}" in said
+    assert said[-1] == f"draft: {accepted}"
+    page = CliRunner().invoke(main, ["inspect", str(tmp_path / "bundle")]).stdout.splitlines()
+    assert f"            {cost}, {accepted}" in page
 
 
 def test_what_a_text_costs_is_the_mean_over_its_windows(target: Path) -> None:

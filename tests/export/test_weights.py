@@ -17,7 +17,7 @@ from spectr_export.original.model import load_original, load_stored
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.save import save_model
-from spectr_export.weights import ALIGNMENT, Layout, read_header, write_weights
+from spectr_export.weights import ALIGNMENT, Layout, read_header, writing
 from spectr_runtime import BundleError
 
 TENSORS = {
@@ -30,7 +30,9 @@ TENSORS = {
 
 def write(path: Path) -> Path:
     layouts = {name: Layout(tensor.dtype, tuple(tensor.shape)) for name, tensor in TENSORS.items()}
-    write_weights(path, layouts, reversed(TENSORS.items()), {"format": "pt"})
+    with writing(path, layouts, {"format": "pt"}) as write_part:
+        for name, tensor in reversed(TENSORS.items()):
+            write_part(name, tensor)
     return path
 
 
@@ -125,7 +127,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from spectr_export.original.model import (load_stored)
 from spectr_export.storing.precision import (Precision)
 from spectr_export.storing.plan import (StoragePlan)
-from spectr_export.weights import (write_weights)
+from spectr_export.weights import (writing)
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -135,14 +137,10 @@ folder = Path(sys.argv[1])
 stored = load_stored(folder / "source")
 plan = StoragePlan.of(stored.model, Precision("float32"))
 before, peak = resident(), 0
-
-def sampled():
-    global peak
-    for item in plan.convert(stored.weights):
+with writing(folder / "weights", plan.layouts, {}) as write:
+    for name, part in plan.convert(stored.weights):
         peak = max(peak, resident())
-        yield item
-
-write_weights(folder / "weights", plan.layouts, sampled(), {})
+        write(name, part)
 print(peak - before)
 """
 

@@ -6,4 +6,5 @@ Modules:
     tolerance: How far logits may differ.
     widening: Rewrites a half-precision graph to float32, so that any machine can check it.
     quality: Compares how well the stored model and the original predict a text.
+    acceptance: Measures how often the target takes what the draft proposes.
 """

@@ -13,36 +13,42 @@ from spectr_export.storing.precision import Precision
 from spectr_export.text import batches
 from spectr_runtime.errors import BundleError
 
-# The most that each quantisation may lose, in nats per token; perplexity grows by the factor of e to this power.
-LIMITS = {"none": 0.02, "int8": 0.05, "int4": 0.3, "fp8": 0.05}
+# The most that a target may lose by each quantisation, in nats per token; perplexity grows by the factor of e to this
+# power.
+LIMITS = {"none": 0.02, "int8": 0.05, "int4": 0.3, "int4-asymmetric": 0.3, "fp8": 0.05}
 
 
-def check_quality(
-    original: Any, stored: Any, ids: Sequence[int], precision: Precision, name: str
-) -> Mapping[str, float]:
-    """Check how much worse the stored model predicts a text than the original.
+def measure_loss(original: Any, stored: Any, ids: Sequence[int]) -> Mapping[str, float]:
+    """Measure how much worse the stored model predicts a text than the original.
 
     Args:
         original: The checkpoint's causal LM, in eval mode.
         stored: The same model with the weights that the bundle holds.
         ids: The text's tokens.
-        precision: The precision in which the bundle holds the weights.
-        name: What to call the model in an error.
 
     Returns:
         Nats per token of the original as ``original``, and the difference of the stored model to it as ``lost``.
+    """
+    expected = nats_per_token(original, ids)
+    return {"original": expected, "lost": nats_per_token(stored, ids) - expected}
+
+
+def refuse_loss(lost: float, precision: Precision) -> None:
+    """Refuse a target that lost too much by its precision. A draft may lose anything: the text stays the target's.
+
+    Args:
+        lost: What ``measure_loss`` found.
+        precision: The precision in which the bundle holds the weights.
 
     Raises:
         BundleError: The loss is above the limit of this precision.
     """
-    expected, found = nats_per_token(original, ids), nats_per_token(stored, ids)
-    lost, limit = found - expected, LIMITS["none" if precision.keeps else precision.quantisation]
+    limit = LIMITS["none" if precision.keeps else precision.quantisation]
     if not lost <= limit:  # which holds for NaN as well
         raise BundleError(
-            f"The {name} in {precision} loses {lost:.3f} nats per token on the text; allowed are {limit:g}.",
+            f"The target in {precision} loses {lost:.3f} nats per token on the text; allowed are {limit:g}.",
             hint="Store it more precisely, or give `--text` a file of the kind of text that it is made for.",
         )
-    return {"original": expected, "lost": lost}
 
 
 @torch.inference_mode()

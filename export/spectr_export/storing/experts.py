@@ -83,5 +83,5 @@ def quantise_stack(
     for start in range(0, len(weight.parts), experts):
         part = torch.cat([read() for read in weight.parts[start : start + experts]])
         (matrix_KN,) = products(part, up=stack.up, inputs_first=stack.inputs_first)
-        codes, scales = quantise(matrix_KN.T, quantisation, dtype)
+        codes, scales = quantise(matrix_KN.T, quantisation, dtype).values()
         yield codes.view(1, *shape[1:]), scales[None]

@@ -102,8 +102,7 @@ class StoragePlan:
             elif name in self.matrices:
                 for part in weight.parts:
                     matrix_NK = part().T if self.order.layers else part()
-                    codes, scales = quantise(matrix_NK, self.precision.quantisation, stored_dtype)
-                    yield from _named(name, {CODES: codes, SCALES: scales})
+                    yield from _named(name, quantise(matrix_NK, self.precision.quantisation, stored_dtype))
             else:
                 yield from ((name, part().to(stored_dtype)) for part in weight.parts)
         for name, largest in inputs.items():
@@ -116,12 +115,12 @@ class StoragePlan:
         dtype, blocks = DTYPES[self.precision.dtype], weight.quantised.unpack()
         for numbers in (blocks.scales_NG, blocks.minima_NG):
             if numbers is not None:
-                _refuse_unfit(name, numbers, dtype)
+                refuse_unfit(name, numbers, dtype)
         return pack(blocks, self.matrices[name], dtype)
 
     def _convert_stack(self, name: str, weight: LazyWeight) -> Iterator[tuple[str, torch.Tensor]]:
         dtype = DTYPES[self.precision.dtype]
-        for codes, scales in quantise_stack(weight, self.stacks[name], self.precision.quantisation, dtype):
+        for codes, scales in quantise_stack(weight, self.stacks[name], self._stacks_in, dtype):
             yield from _named(name, {CODES: codes, SCALES: scales})
 
     def _lay_out(self, weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Layout]]:
@@ -131,11 +130,16 @@ class StoragePlan:
                 shape = (tensor.T if self.order.layers else tensor).shape
                 yield from _named(name, packed_layouts(shape, self.matrices[name], dtype))
             elif name in self.stacks:
-                yield from _named(name, stack_layouts(self.stacks[name], quantisation, dtype))
+                yield from _named(name, stack_layouts(self.stacks[name], self._stacks_in, dtype))
             else:
                 yield name, Layout(self._dtype(tensor.dtype), tuple(tensor.shape))
         if quantisation == "fp8":
             yield from ((name + INPUT, Layout(dtype, ())) for name in sorted(self.matrices))
+
+    @property
+    def _stacks_in(self) -> str:
+        """The quantisation of stacks of experts, which have no minima."""
+        return self.precision.quantisation.removesuffix("-asymmetric")
 
     def _dtype(self, given: torch.dtype) -> torch.dtype:
         """Return the type in which numbers of a type are stored: integers keep theirs."""
@@ -166,17 +170,21 @@ def _checked(name: str, weight: LazyWeight, dtype: torch.dtype) -> LazyWeight:
     """Return the same weight, whose parts raise an error when they are read if a type cannot hold their numbers."""
     if not dtype.is_floating_point:
         return weight
-    parts = [functools.partial(_read_checked, name, part, dtype) for part in weight.parts]
-    return dataclasses.replace(weight, parts=parts)
+
+    def checked(part: Callable[[], torch.Tensor]) -> torch.Tensor:
+        tensor = part()
+        refuse_unfit(name, tensor, dtype)
+        return tensor
+
+    return dataclasses.replace(weight, parts=[functools.partial(checked, part) for part in weight.parts])
 
 
-def _read_checked(name: str, part: Callable[[], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-    tensor = part()
-    _refuse_unfit(name, tensor, dtype)
-    return tensor
+def refuse_unfit(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse a weight that a floating-point type cannot hold.
 
-
-def _refuse_unfit(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    Raises:
+        BundleError: A number is not finite, or too large for the type.
+    """
     least, most = (float(bound) for bound in torch.aminmax(tensor))
     largest, limit = max(-least, most), torch.finfo(dtype).max
     if not math.isfinite(largest) or math.isnan(least):

@@ -7,7 +7,7 @@ import dataclasses
 from spectr_runtime.bundle.manifest import TYPES
 from spectr_runtime.errors import UsageError
 
-QUANTISATIONS = ("none", "int8", "int4", "fp8")
+QUANTISATIONS = ("none", "int8", "int4", "int4-asymmetric", "fp8")
 # What the quantisation of a checkpoint that keeps its own begins with, before the types of its codes: ``kept int4``.
 KEPT = "kept"
 
@@ -19,8 +19,9 @@ class Precision:
     Attributes:
         dtype: Type of the weights and of the cache: ``float32``, ``float16`` or ``bfloat16``.
         quantisation: How the matrices of the model's layers are stored: ``none`` (in ``dtype``), ``int8``, ``int4``,
-            or ``fp8``, in which the inputs of the layers are rounded to fp8 as well. ``kept`` leaves those of a
-            quantised checkpoint in their blocks, and is followed by the types of their codes once they are known.
+            ``int4-asymmetric``, whose blocks have minima too, or ``fp8``, in which the inputs of the layers are rounded
+            to fp8 as well. ``kept`` leaves those of a quantised checkpoint in their blocks, and is followed by the
+            types of their codes once they are known.
     """
 
     dtype: str = "float32"

@@ -1,13 +1,12 @@
-"""Rounds the matrices of linear layers to int8, int4 or fp8.
+"""Rounds the matrices of linear layers to int8, int4 or fp8, each matrix by its weights alone.
 
 All three are symmetric and round to nearest. int8 has one scale per output, with the largest weight at code 127. int4
 has one scale per block of 32 inputs, chosen from a few clipping points so that the squared error is least. fp8 has one
-scale per output, with the largest weight at code 448. The codes depend on the weights alone and on no data, so that any
-model is quantised in one pass over its weights. The result is what ONNX's DequantizeLinear takes, which ONNX Runtime
-and TensorRT both read.
+scale per output, with the largest weight at code 448. The result is what ONNX's DequantizeLinear takes, which ONNX
+Runtime and TensorRT both read. Matrices whose inputs are known are rounded to int4 by ``compensation`` instead.
 """
 
-# K inputs of a linear layer, N outputs, G blocks of inputs.
+# K inputs of a linear layer, N outputs, G blocks of B inputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,14 +17,19 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from spectr_export.original.formats.blocks import Form
+from spectr_export.storing.levels import BLOCK, Chooser, asymmetric, positive, symmetric
 from spectr_export.storing.packing import join_codes
 from spectr_runtime.bundle.e4m3 import LARGEST, encode
+from spectr_runtime.bundle.weights import CODES, MINIMA, SCALES
 from spectr_runtime.errors import BundleError
 
-BLOCK = 32
-FORMS = {"int8": Form("int8"), "int4": Form("int4", BLOCK), "fp8": Form("fp8")}
-# Fractions of a block's largest weight that the largest code may represent.
-CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8)
+FORMS = {
+    "int8": Form("int8"),
+    "int4": Form("int4", BLOCK),
+    "int4-asymmetric": Form("int4", BLOCK, minima=True),
+    "fp8": Form("fp8"),
+}
+CHOOSERS: dict[str, Chooser] = {"int4": symmetric, "int4-asymmetric": asymmetric}
 
 
 def quantisable(model: Any, quantisation: str) -> set[str]:
@@ -69,38 +73,43 @@ def _sizes(module: nn.Linear | Conv1D) -> torch.Size:
     return module.weight.shape if isinstance(module, nn.Linear) else module.weight.T.shape
 
 
-def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the codes and scales of a linear layer's matrix, in the form that ``spectr_runtime.bundle.weights`` reads.
+def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the codes, the scales and perhaps the minima of a matrix, as ``spectr_runtime.bundle.weights`` reads them.
 
     Args:
-        matrix_NK: The matrix, in any type.
-        quantisation: ``int8``, ``int4`` or ``fp8``.
-        dtype: Type of the scales.
+        matrix_NK: The matrix of a linear layer, in any type.
+        quantisation: A name of ``FORMS``.
+        dtype: Type of scales and minima.
+
+    Returns:
+        The tensors by their suffixes.
     """
     matrix_KN = matrix_NK.float().T.contiguous()
     if quantisation == "int8":
-        scales_N = _positive((matrix_KN.abs().amax(0) / 127).to(dtype))
-        return _round(matrix_KN, scales_N.float(), 127).to(torch.int8), scales_N
+        scales_N = positive((matrix_KN.abs().amax(0) / 127).to(dtype))
+        return {CODES: _round(matrix_KN, scales_N.float(), 127).to(torch.int8), SCALES: scales_N}
     if quantisation == "fp8":
         scales_N = scale_to(matrix_KN.abs().amax(0), dtype)
-        return encode(matrix_KN, scales_N), scales_N
+        return {CODES: encode(matrix_KN, scales_N), SCALES: scales_N}
     inputs, outputs = matrix_KN.shape
-    blocks_GKN = matrix_KN.view(inputs // BLOCK, BLOCK, outputs)
-    largest_GN = blocks_GKN.abs().amax(1)
-    best_GN, scales_GN = torch.full_like(largest_GN, torch.inf), torch.zeros_like(largest_GN)
-    for fraction in CLIPPING:
-        tried_GN = _positive((largest_GN * (fraction / 7)).to(dtype)).float()
-        error_GKN = _round(blocks_GKN, tried_GN[:, None], 7).mul_(tried_GN[:, None]).sub_(blocks_GKN)
-        error_GN = error_GKN.square_().sum(1)
-        scales_GN = torch.where(error_GN < best_GN, tried_GN, scales_GN)
-        best_GN = torch.minimum(error_GN, best_GN)
-    codes_KN = _round(blocks_GKN, scales_GN[:, None], 7).view(inputs, outputs).to(torch.int8)
-    return join_codes(codes_KN), scales_GN.to(dtype)
+    blocks_GBN = matrix_KN.view(inputs // BLOCK, BLOCK, outputs)
+    levels = CHOOSERS[quantisation](blocks_GBN, dtype)
+    codes_KN = levels.encode(blocks_GBN).view(inputs, outputs).to(torch.int8)
+    scales_GN, minima_GN = (part[:, 0].to(dtype) for part in (levels.scales, levels.minima))
+    return named(codes_KN, scales_GN, minima_GN, quantisation)
+
+
+def named(
+    codes_KN: torch.Tensor, scales_GN: torch.Tensor, minima_GN: torch.Tensor, quantisation: str
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of a matrix in int4 by their suffixes; the symmetric form has no minima."""
+    minima = {MINIMA: minima_GN} if FORMS[quantisation].minima else {}
+    return {CODES: join_codes(codes_KN), SCALES: scales_GN, **minima}
 
 
 def scale_to(largest: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return scales of fp8 in a type, such that the largest numbers get the largest code."""
-    return _positive((largest / LARGEST).to(dtype))
+    return positive((largest / LARGEST).to(dtype))
 
 
 def _round(weights: torch.Tensor, scales: torch.Tensor, largest: int) -> torch.Tensor:
@@ -108,15 +117,7 @@ def _round(weights: torch.Tensor, scales: torch.Tensor, largest: int) -> torch.T
     return (weights / scales).round_().clamp_(-largest, largest)
 
 
-def _positive(scales: torch.Tensor) -> torch.Tensor:
-    """Return the scales with 1 in place of 0.
-
-    A scale is 0 where all weights are 0, which any other scale gives as well, and TensorRT refuses a scale of 0.
-    """
-    return scales.where(scales > 0, 1)
-
-
 def fits(sizes: Sequence[int], quantisation: str) -> bool:
     """Return whether a matrix of so many outputs and inputs can be stored in a quantisation."""
     outputs, inputs = sizes
-    return quantisation != "int4" or (inputs % BLOCK == 0 and outputs % 2 == 0)
+    return quantisation not in CHOOSERS or (inputs % BLOCK == 0 and outputs % 2 == 0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.plan import NO_INPUTS, StoragePlan, distinct_weights
 from spectr_export.storing.precision import FLOAT32
-from spectr_export.weights import write_weights
+from spectr_export.storing.quantiser import CHOOSERS
+from spectr_export.storing.reading import write_reading
+from spectr_export.weights import writing
 from spectr_runtime.bundle.layout import WEIGHTS
 
 
@@ -20,7 +22,8 @@ def save_model(
     plan: StoragePlan | None = None,
     weights: Mapping[str, LazyWeight] | None = None,
     inputs: Mapping[str, float] = NO_INPUTS,
-) -> None:
+    ids: Sequence[int] = (),
+) -> frozenset[str]:
     """Write ``config.json`` and ``model.safetensors``, the weights part by part under transformers' names.
 
     Args:
@@ -29,6 +32,11 @@ def save_model(
         plan: How to store the model; None stores it in float32.
         weights: The model's weights, in any type; None takes those that the model holds in memory.
         inputs: For fp8, the result of ``measure_inputs``.
+        ids: For int4, the tokens of a text; matrices that it reaches are rounded by what they multiply. Without a text
+            all are rounded by their weights alone.
+
+    Returns:
+        The names of the matrices that were rounded by their inputs.
 
     Raises:
         BundleError: A weight does not fit the precision.
@@ -41,4 +49,11 @@ def save_model(
     if weights is None:
         weights = {name: LazyWeight.of(tensor) for name, tensor in distinct_weights(model).items()}
     metadata = {"format": "pt", **plan.order.to_metadata()}
-    write_weights(folder / WEIGHTS, plan.layouts, plan.convert(weights, inputs), metadata)
+    with writing(folder / WEIGHTS, plan.layouts, metadata) as write:
+        read = frozenset[str]()
+        if ids and plan.precision.quantisation in CHOOSERS:
+            read = write_reading(model, plan.matrices, ids, plan.precision, write)
+        rest = {name: weight for name, weight in weights.items() if name not in read}
+        for name, part in plan.convert(rest, inputs):
+            write(name, part)
+    return read

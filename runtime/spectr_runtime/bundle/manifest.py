@@ -108,10 +108,11 @@ class Manifest:
         sampling: The model's own sampling parameters, by the names that ``SamplingParams`` has for them: those that the
             target's ``generation_config.json`` gives.
         parity: For each model, the largest differences from the original in PyTorch, by the stage of the build.
-        quality: For each model of reduced precision, what the precision costs, measured on a text: ``original``, the
-            nats per token of the original; ``lost``, how many more the model needs; ``half``, by how much the logits of
-            tokens that half precision prefers fall short of the best; ``rounded``, by what part of their spread the
-            logits differ from the original's when both round what they multiply.
+        quality: What was measured of each model on a text. Of a model of reduced precision: ``original``, the nats per
+            token of the original; ``lost``, how many more the model needs; ``half``, by how much the logits of tokens
+            that half precision prefers fall short of the best; ``rounded``, by what part of their spread the logits
+            differ from the original's when both round what they multiply. Of every draft: ``acceptance``, the
+            probability that the target accepts one token of it at temperature 1.
         overrides: For each model that was built with other fields than its ``config.json`` had, these fields and their
             values; names within an object follow its own with dots.
     """
