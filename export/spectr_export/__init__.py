@@ -12,6 +12,6 @@ How a build runs (``build``, after ``preparation``; ``rehearsal`` is the dry run
 ``member`` leads one model through these wings, and ``staging`` lets the bundle appear whole or not at all. A finished
 bundle can be inspected (``inspection``), its graphs compiled to TensorRT engines (``compiled``), and its rounds timed
 on a machine (``calibrate``). ``cli`` is the command ``spectr-export``. At the bottom are ``weights`` (the format of the
-weights' file), ``text`` (the text on which a build measures), ``console`` (what a person is shown) and ``threads``
-(how threads wait).
+weights' file), ``text`` (the text on which a build measures), ``console`` (what a person is shown) and ``process``
+(how a build waits and cleans up).
 """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spectr_export.threads import wait_asleep
+from spectr_export.process import settle
 from spectr_runtime.backends import BACKENDS, FLAVOURS
 
 # torch and transformers take seconds to import, so each command imports its modules when it runs.
@@ -94,7 +94,7 @@ def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: st
     rounding, or if the target's precision loses more than 0.02 (half precision), 0.05 (int8, fp8) or 0.3 (int4) nats
     per token. What a draft loses is told, and how often the target accepts its tokens.
     """
-    wait_asleep()
+    settle()
     with _reporting_errors():
         from spectr_export.build import build as build_bundle
         from spectr_export.preparation import BuildOptions
@@ -226,7 +226,7 @@ def calibrate(bundle: Path, batch_size: int, backend: Backend, device: str) -> N
 @BUNDLE
 def check(bundle: Path) -> None:
     """Check the hash of every file of BUNDLE, and compare its graphs with transformers again."""
-    wait_asleep()
+    settle()
     with _reporting_errors():
         from spectr_export.build import check as check_bundle
         from spectr_runtime.bundle import Bundle

@@ -15,16 +15,21 @@ from spectr_export.original.model import outline
 from spectr_export.original.scratch import open_scratch
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.plan import NO_WEIGHTS, StoragePlan
-from spectr_export.storing.precision import Precision
+from spectr_export.storing.precision import FLOAT32, Precision
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
 
-# Measured with benchmarks/graph.py and benchmarks/streaming.py on two cores. The time to trace a model hardly grows
-# with its layers, because few of them are traced; the time to read, write and check weights grows with the weights.
-SECONDS_PER_MODEL = 4
-SECONDS_PER_LAYER = 0.25
-SECONDS_PER_BILLION_PARAMETERS = 87
-START_SECONDS = 6
+# Fitted to processor time of builds that benchmarks/building.py measures on two cores. Importing the libraries and
+# preparing the pair takes START_SECONDS. A trace hardly grows with a model's layers, because few of them are traced,
+# and a quantised copy has the trace of its target; the simplification of the graph grows with the layers. Writing the
+# weights and comparing the graph with the original grows with the weights. So does reading the text with the original
+# and the stored model, and the check of half precision or fp8 reads all texts of the comparison once more.
+START_SECONDS = 11
+SECONDS_PER_TRACE = 8
+SECONDS_PER_LAYER = 0.3
+SECONDS_PER_BILLION_PARAMETERS = 75
+SECONDS_PER_BILLION_PARAMETERS_ON_TEXT = 60
+SECONDS_PER_BILLION_PARAMETERS_ROUNDED = 90
 # Bounds of the memory that a build allocates, which benchmarks/streaming.py checks: SHARDS times the largest file of
 # the checkpoint or, if that is less, MATRICES times the largest matrix in float32, which is held as it is read, widened
 # and transposed; and REST bytes for everything else.
@@ -77,9 +82,13 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Seconds that it takes to trace, write and check the model."""
-        weights = SECONDS_PER_BILLION_PARAMETERS * self.parameters / 1e9
-        return SECONDS_PER_MODEL + SECONDS_PER_LAYER * self.layers + weights
+        """Seconds that it takes to write and check the model and to simplify its graph, without its trace."""
+        each = SECONDS_PER_BILLION_PARAMETERS
+        if self.precision != FLOAT32:
+            each += SECONDS_PER_BILLION_PARAMETERS_ON_TEXT
+        if self.precision.quantisation in ("none", "fp8") and self.precision != FLOAT32:
+            each += SECONDS_PER_BILLION_PARAMETERS_ROUNDED
+        return SECONDS_PER_LAYER * self.layers + each * self.parameters / 1e9
 
     @property
     def memory(self) -> float:
@@ -100,7 +109,8 @@ def rehearse(options: BuildOptions, say: Say) -> str:
 
 def render(pair: Prepared, models: list[Estimate]) -> str:
     """Return the page of a dry run."""
-    seconds = START_SECONDS + sum(model.seconds for model in models)
+    traces = len({(str(pair.members[model.role].source), model.precision.dtype) for model in models})
+    seconds = START_SECONDS + SECONDS_PER_TRACE * traces + sum(model.seconds for model in models)
     lines = [
         *((model.role, _describe(model)) for model in sorted(models, key=lambda model: model.role, reverse=True)),
         *(() if "draft" in pair.members else (("draft", NO_DRAFT),)),

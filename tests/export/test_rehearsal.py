@@ -14,7 +14,7 @@ from tiny_models import VOCABULARY, Exported, save_checkpoint, tiny_model
 from spectr_export.cli import main
 from spectr_export.member import Member
 from spectr_export.rehearsal import Estimate
-from spectr_export.storing.precision import FLOAT32
+from spectr_export.storing.precision import FLOAT32, Precision
 from spectr_export.weights import read_header
 
 
@@ -63,3 +63,23 @@ def test_a_dry_run_checks_the_pair_and_writes_nothing(pair: tuple[Path, Path], t
     refused = CliRunner().invoke(main, ["build", str(other), "--draft", str(pair[1]), "-o", str(output), "--dry-run"])
     assert refused.exit_code == 42
     assert refused.stdout == ""
+
+
+def test_the_time_grows_with_the_layers_and_with_what_the_checks_read(exported: Callable[[str], Exported]) -> None:
+    made = exported("llama")
+    plain = dataclasses.replace(
+        Estimate.of(Member("target", made.folder, FLOAT32), made.model.config), parameters=10**9
+    )
+    kinds = [Precision("float32", "none"), Precision("float32", "int8"), Precision("bfloat16", "none")]
+    seconds = [dataclasses.replace(plain, precision=kind).seconds for kind in kinds]
+    assert seconds == sorted(set(seconds))
+    assert dataclasses.replace(plain, layers=plain.layers + 10).seconds == pytest.approx(plain.seconds + 3)
+
+
+def test_a_quantised_copy_takes_no_trace_of_its_own(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    def foretold(draft: str) -> int:
+        arguments = ["build", str(pair[0]), "--draft", draft, "-o", str(tmp_path / "bundle"), "--dry-run"]
+        line = CliRunner().invoke(main, arguments).stdout.splitlines()[-1]
+        return int(line.split("about ")[1].split(" s")[0])
+
+    assert foretold(str(pair[1])) - foretold("int8") in (7, 8)
