@@ -13,6 +13,7 @@ from spectr_export.original.model import outline
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
+from spectr_export.text import TOKENS_READ
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
 
@@ -21,11 +22,14 @@ from spectr_runtime.bundle.stacks import experts_per_product
 SECONDS_PER_MODEL = 4
 SECONDS_PER_LAYER = 0.25
 SECONDS_PER_BILLION_PARAMETERS = 87
+# Rounding to int4 while the model reads a text, for the parameters that are rounded.
+SECONDS_PER_BILLION_ROUNDED = 170
 START_SECONDS = 6
 # Bounds of the memory that a build allocates, which benchmarks/streaming.py checks: SHARDS times the largest file of
 # the checkpoint or, if that is less, MATRICES times the largest matrix in float32, which is held as it is read, widened
-# and transposed; and REST bytes for everything else.
-SHARDS, MATRICES, REST = 1.3, 3, 2e9
+# and transposed; and REST bytes for everything else. Rounding to int4 holds two square matrices of the most inputs that
+# a layer has, and READ numbers for each of these inputs and each token that is read.
+SHARDS, MATRICES, REST, READ = 1.3, 3, 2e9, 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Estimate:
         largest_file: Bytes of the largest file of the checkpoint.
         largest_matrix: Bytes in float32 of the largest matrix that is worked on. Experts with which a graph multiplies
             at once count as one matrix.
+        rounded: Number of parameters that are rounded to int4 by what they multiply.
+        most_inputs: Most inputs of a layer whose matrix is rounded in this way.
     """
 
     role: Role
@@ -52,11 +58,16 @@ class Estimate:
     size: int
     largest_file: int
     largest_matrix: int
+    rounded: int
+    most_inputs: int
 
     @staticmethod
     def of(member: Member, config: Any) -> Estimate:
         """Make the estimate from a model without weights."""
         model = outline(config)
+        plan = StoragePlan.of(model, member.precision)
+        read = plan.matrices if member.precision.quantisation == "int4" else frozenset[str]()
+        shapes = [model.get_parameter(name).shape for name in read]
         files = [path.stat().st_size for path in member.source.glob("*.safetensors")]
         return Estimate(
             role=member.role,
@@ -64,21 +75,25 @@ class Estimate:
             precision=member.precision,
             parameters=sum(weight.numel() for weight in model.parameters()),
             layers=config.num_hidden_layers,
-            size=sum(layout.length for layout in StoragePlan.of(model, member.precision).layouts.values()),
+            size=sum(layout.length for layout in plan.layouts.values()),
             largest_file=max(files),
             largest_matrix=4 * max(_numbers_at_once(weight.shape) for weight in model.parameters()),
+            rounded=sum(map(math.prod, shapes)),
+            most_inputs=max((shape[0 if plan.order.layers else 1] for shape in shapes), default=0),
         )
 
     @property
     def seconds(self) -> float:
         """Seconds that it takes to trace, write and check the model."""
         weights = SECONDS_PER_BILLION_PARAMETERS * self.parameters / 1e9
-        return SECONDS_PER_MODEL + SECONDS_PER_LAYER * self.layers + weights
+        rounding = SECONDS_PER_BILLION_ROUNDED * self.rounded / 1e9
+        return SECONDS_PER_MODEL + SECONDS_PER_LAYER * self.layers + weights + rounding
 
     @property
     def memory(self) -> float:
         """Bytes that the build allocates; files mapped into memory are not counted, as the system may drop them."""
-        return min(SHARDS * self.largest_file, MATRICES * self.largest_matrix) + REST
+        reading = 4 * self.most_inputs * (2 * self.most_inputs + READ * TOKENS_READ)
+        return min(SHARDS * self.largest_file, MATRICES * self.largest_matrix) + reading + REST
 
 
 def rehearse(options: BuildOptions, say: Say) -> str:
