@@ -67,8 +67,8 @@ def main() -> None:
 @click.option(
     "--text",
     type=click.Path(path_type=Path),
-    help="UTF-8 file on which to measure what a precision loses, how often drafts are accepted and, for fp8, the "
-    "scales of the inputs; what follows its first 512 tokens is read to round to int4.  [default: sources of Python's "
+    help="UTF-8 file; on its first 512 tokens are measured what a precision loses, how often drafts are accepted and, "
+    "for fp8, the scales of the inputs; the next 2048 are read to round to int4.  [default: sources of Python's "
     "modules]",
 )
 @click.option(

@@ -16,6 +16,8 @@ from spectr_export.original.scratch import open_scratch
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.plan import NO_WEIGHTS, StoragePlan
 from spectr_export.storing.precision import FLOAT32, Precision
+from spectr_export.storing.quantiser import CHOOSERS
+from spectr_export.text import TOKENS_READ
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
 
@@ -30,10 +32,13 @@ SECONDS_PER_LAYER = 0.3
 SECONDS_PER_BILLION_PARAMETERS = 75
 SECONDS_PER_BILLION_PARAMETERS_ON_TEXT = 60
 SECONDS_PER_BILLION_PARAMETERS_ROUNDED = 90
+# Rounding to int4 while the model reads a text, for the parameters that are rounded.
+SECONDS_PER_BILLION_FITTED = 170
 # Bounds of the memory that a build allocates, which benchmarks/streaming.py checks: SHARDS times the largest file of
 # the checkpoint or, if that is less, MATRICES times the largest matrix in float32, which is held as it is read, widened
-# and transposed; and REST bytes for everything else.
-SHARDS, MATRICES, REST = 1.3, 3, 2e9
+# and transposed; and REST bytes for everything else. Rounding to int4 holds two square matrices of the most inputs that
+# a layer has, and READ numbers for each of these inputs and each token that is read.
+SHARDS, MATRICES, REST, READ = 1.3, 3, 2e9, 4
 WEIGHT_SUFFIXES = (".safetensors", ".gguf")
 
 
@@ -51,6 +56,8 @@ class Estimate:
         largest_file: Bytes of the largest file of the checkpoint.
         largest_matrix: Bytes in float32 of the largest matrix that is worked on. Experts with which a graph multiplies
             at once count as one matrix.
+        rounded: Number of parameters that are rounded to int4 by what they multiply.
+        most_inputs: Most inputs of a layer whose matrix is rounded in this way.
     """
 
     role: Role
@@ -61,6 +68,8 @@ class Estimate:
     size: int
     largest_file: int
     largest_matrix: int
+    rounded: int
+    most_inputs: int
 
     @staticmethod
     def of(member: Member, config: Any) -> Estimate:
@@ -68,6 +77,8 @@ class Estimate:
         model = outline(config)
         weights = read_checkpoint(member.source, model) if member.precision.keeps else NO_WEIGHTS
         plan = StoragePlan.of(model, member.precision, weights)
+        read = plan.matrices if member.precision.quantisation in CHOOSERS else {}
+        shapes = [model.get_parameter(name).shape for name in read]
         files = [path.stat().st_size for path in member.source.iterdir() if path.suffix in WEIGHT_SUFFIXES]
         return Estimate(
             role=member.role,
@@ -78,6 +89,8 @@ class Estimate:
             size=sum(layout.length for layout in plan.layouts.values()),
             largest_file=max(files),
             largest_matrix=4 * max(_numbers_at_once(weight.shape) for weight in model.parameters()),
+            rounded=sum(map(math.prod, shapes)),
+            most_inputs=max((shape[0 if plan.order.layers else 1] for shape in shapes), default=0),
         )
 
     @property
@@ -88,12 +101,14 @@ class Estimate:
             each += SECONDS_PER_BILLION_PARAMETERS_ON_TEXT
         if self.precision.quantisation in ("none", "fp8") and self.precision != FLOAT32:
             each += SECONDS_PER_BILLION_PARAMETERS_ROUNDED
-        return SECONDS_PER_LAYER * self.layers + each * self.parameters / 1e9
+        fitted = SECONDS_PER_BILLION_FITTED * self.rounded
+        return SECONDS_PER_LAYER * self.layers + (each * self.parameters + fitted) / 1e9
 
     @property
     def memory(self) -> float:
         """Bytes that the build allocates; files mapped into memory are not counted, as the system may drop them."""
-        return min(SHARDS * self.largest_file, MATRICES * self.largest_matrix) + REST
+        reading = 4 * self.most_inputs * (2 * self.most_inputs + READ * TOKENS_READ)
+        return min(SHARDS * self.largest_file, MATRICES * self.largest_matrix) + reading + REST
 
 
 def rehearse(options: BuildOptions, say: Say) -> str:

@@ -42,6 +42,20 @@ def test_memory_goes_with_the_largest_file_or_matrix_and_not_with_the_experts(
     assert few.memory == 1300 + 2e9
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_rounding_to_int4_takes_memory_for_the_most_inputs_of_a_layer(architecture: str, tmp_path: Path) -> None:
+    model = tiny_model(architecture, hidden_size=64, intermediate_size=96)
+    model.save_pretrained(tmp_path)
+    exact, int4 = (
+        Estimate.of(Member("target", tmp_path, precision), model.config)
+        for precision in (FLOAT32, Precision("float32", "int4"))
+    )
+    most = {"llama": 96, "gpt2": 256}[architecture]
+    assert (int4.most_inputs, exact.most_inputs, exact.rounded) == (most, 0, 0)
+    assert int4.memory - exact.memory == 4 * most * (2 * most + 4 * 2048)
+    assert int4.seconds > exact.seconds
+
+
 def test_a_dry_run_checks_the_pair_and_writes_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     result = CliRunner().invoke(main, ["build", str(pair[0]), "--draft", "int8", "-o", str(output), "--dry-run"])
