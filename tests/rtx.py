@@ -21,7 +21,7 @@ PROFILES = make_profiles(LIMITS, rows=4, tree_tokens=TREE)
 # Matrices of two blocks of int4, and heads wide enough for kernels that fuse attention.
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "ffn_dim": 64, "word_embed_proj_dim": 64}
 HALVES = {"float16": "Half", "bfloat16": "BFloat16"}  # TensorRT's names
-CODES = {"int8": "Int8", "int4": "Int4", "fp8": "FP8"}
+CODES = {"int8": "Int8", "int4": "Int4", "int4-asymmetric": "Int4", "fp8": "FP8"}
 
 # Operators younger than opset 21 that TensorRT 10.15 reads; it learnt all but the first.
 YOUNG = {"Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"}

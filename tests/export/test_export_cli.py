@@ -76,7 +76,8 @@ def test_inspect_shows_a_page(bundle_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert re.fullmatch(re.escape(str(bundle_path)) + r"  \(0\.\d MB, sha256 [0-9a-f]{16}\)", lines[0])
     assert lines[1] == ("target      llama, float32, 2 layers, 2 key/value heads of 8, 264 logits, made for 128 tokens")
-    assert lines[5:7] == [
+    assert re.fullmatch(r" +\d+\.\d% of its tokens accepted at temperature 1", lines[5])
+    assert lines[6:8] == [
         "vocabulary  257 tokens, end tokens 256",
         "limits      128 tokens per text, 256 per call",
     ]
