@@ -55,7 +55,7 @@ def nearest_with_zero_point(matrix_NK: torch.Tensor) -> torch.Tensor:
 
 def clipped(matrix_NK: torch.Tensor) -> torch.Tensor:
     """What spectr stores where inputs are not known: symmetric, clipped where the squared error is least."""
-    return dequantise(*quantise(matrix_NK, "int4", torch.float32))
+    return dequantise(*quantise(matrix_NK, "int4", torch.float32).values())
 
 
 def k_quant(matrix_NK: torch.Tensor) -> torch.Tensor:

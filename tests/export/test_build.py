@@ -107,9 +107,10 @@ def test_building_again_replaces_the_bundle_by_the_same_files(
     assert [path.name for path in tmp_path.iterdir()] == ["copy.bundle"]
     assert built.size == sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     assert lines[0] == f"capacity {POSITIONS} tokens per text"
-    assert [line.partition(":")[0] for line in lines[1:]] == ["draft", "draft", "target", "target"]
+    assert [line.partition(":")[0] for line in lines[1:]] == ["draft", "draft", "target", "target", "draft"]
     assert re.fullmatch(r"draft: llama, 0\.0 M parameters, 1 layers, float32", lines[1])
     assert re.fullmatch(r"target: logits within \S+ of transformers \(prefill \S+, tree \S+, steps \S+\)", lines[4])
+    assert re.fullmatch(r"draft: \d+\.\d% of its tokens accepted at temperature 1", lines[5])
 
 
 def test_a_build_whose_parity_fails_leaves_nothing(

@@ -83,6 +83,7 @@ def test_operations_are_followed_in_their_order(tmp_path: Path, monkeypatch: pyt
             for half, tensor in zip(("gate", "up"), expert.T.chunk(2), strict=True):
                 tensors[name.replace("gate_up_proj", f"{number}.{half}.weight")] = tensor.contiguous()
     save_file(tensors, tmp_path / "model.safetensors")
+    model.config.save_pretrained(tmp_path)
     weights = read_checkpoint(tmp_path, outline(model.config))
     for name, stack in expected.items():
         assert len(weights[name].parts) == len(stack)
