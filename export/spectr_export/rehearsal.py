@@ -33,7 +33,7 @@ SECONDS_PER_BILLION_PARAMETERS = 75
 SECONDS_PER_BILLION_PARAMETERS_ON_TEXT = 60
 SECONDS_PER_BILLION_PARAMETERS_ROUNDED = 90
 # Rounding to int4 while the model reads a text, for the parameters that are rounded.
-SECONDS_PER_BILLION_FITTED = 170
+SECONDS_PER_BILLION_FITTED = 300
 # Bounds of the memory that a build allocates, which benchmarks/streaming.py checks: SHARDS times the largest file of
 # the checkpoint or, if that is less, MATRICES times the largest matrix in float32, which is held as it is read, widened
 # and transposed; and REST bytes for everything else. Rounding to int4 holds two square matrices of the most inputs that
