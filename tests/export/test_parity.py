@@ -10,6 +10,7 @@ from tiny_models import save_checkpoint, tiny_model
 
 from spectr_export.checks.parity import PARENTS, SMALLEST_CAPACITY, check_parity
 from spectr_export.checks.reference import Reference
+from spectr_export.checks.tolerance import ABSOLUTE, RELATIVE, within
 from spectr_runtime import BundleError, Call, ModelSpec
 from spectr_runtime.engines.torch import TorchEngine
 
@@ -135,3 +136,13 @@ def test_the_reference_reads_the_weights_seldom_and_never_for_a_text_that_it_kno
         for _ in range(2):
             reference.read(texts, branches)
     assert passes == [(2, 2), (1, 10), (2, 2), (1, 3), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("spread", "off", "sound"), [(0.1, 0.9e-4, True), (0.1, 2e-4, False), (10.0, 9e-4, True), (10.0, 3e-3, False)]
+)
+def test_logits_near_zero_may_differ_by_what_their_spread_rounds(spread: float, off: float, sound: bool) -> None:
+    expected_V = torch.linspace(-1, 1, 1001) * spread * 3**0.5  # a uniform law's standard deviation is a third's root
+    found_V = expected_V.clone()
+    found_V[500] += off
+    assert within(ABSOLUTE, RELATIVE)(found_V, expected_V)[1] == sound

@@ -23,12 +23,16 @@ Criterion = Callable[[torch.Tensor, torch.Tensor], tuple[float, bool, str]]
 
 
 def within(absolute: float, relative: float) -> Criterion:
-    """Return a criterion of the largest difference; each logit may differ by ``absolute + relative * |logit|``."""
+    """Return a criterion of the largest difference; each logit may differ by ``absolute + relative * |logit|``.
+
+    Where the logits spread over more than one unit, ``absolute`` is times their standard deviation: a logit near zero
+    is the sum of numbers of that size, and is rounded as they are.
+    """
 
     def differ(logits_V: torch.Tensor, expected_V: torch.Tensor) -> tuple[float, bool, str]:
-        difference_V = (logits_V - expected_V).abs()
-        sound = bool((difference_V <= absolute + relative * expected_V.abs()).all())
-        return float(difference_V.max()), sound, f"{absolute:g} + {relative:g} of the logit"
+        difference_V, allowed = (logits_V - expected_V).abs(), absolute * max(float(expected_V.std()), 1.0)
+        sound = bool((difference_V <= allowed + relative * expected_V.abs()).all())
+        return float(difference_V.max()), sound, f"{allowed:.2g} + {relative:g} of the logit"
 
     return differ
 
