@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-BITS = {"int4": 4, "int8": 8, "fp8": 8}
 # The blocks for which runtimes have kernels, the largest first.
 BLOCKS = (128, 64, 32, 16)
 
@@ -94,6 +93,18 @@ class QuantisedMatrix:
         """Make the matrix of its blocks alone."""
         outputs, inputs = shape
         return QuantisedMatrix((outputs, inputs), form, lambda: unpack().decode(), unpack if form else None)
+
+    @staticmethod
+    def scattered(shape: Sequence[int], index_K: torch.Tensor, unpack: Callable[[], Blocks]) -> QuantisedMatrix:
+        """Make the matrix of blocks that are not runs of inputs, which a bundle cannot hold.
+
+        Args:
+            shape: Outputs and inputs.
+            index_K: The block of each input.
+            unpack: Reads the blocks.
+        """
+        outputs, inputs = shape
+        return QuantisedMatrix((outputs, inputs), None, lambda: unpack().decode_scattered(index_K))
 
     def to(self, device: str) -> torch.Tensor:
         """Return a tensor of the matrix's shape and type without data, for ``device`` ``meta`` and no other."""

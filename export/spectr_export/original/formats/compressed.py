@@ -100,7 +100,7 @@ def _matrix(path: str, own: Tensors, scheme: Any, settings: Mapping[str, Any]) -
         return Blocks(_codes(own, weights), scales_NG, _minima(own, weights, scales_NG))
 
     if "weight_g_idx" in own:
-        return QuantisedMatrix((outputs, inputs), None, lambda: unpack().decode_scattered(own["weight_g_idx"].long()))
+        return QuantisedMatrix.scattered((outputs, inputs), own["weight_g_idx"].long(), unpack)
     code = "fp8" if weights.type == "float" else "int4" if weights.num_bits <= 4 else "int8"
     form = fitting_form(code, (outputs, inputs), scales_NG.shape[1], minima=not weights.symmetric)
     read = functools.partial(_dequantise, {**own, "weight_scale": scale}, scheme, layout)

@@ -49,5 +49,4 @@ def _matrix(codes_NK: torch.Tensor, scales: torch.Tensor, side_N: int, side_K: i
     if inputs % side_K == 0:
         form = fitting_form("fp8", codes_NK.shape, inputs // side_K, minima=False)
         return QuantisedMatrix.of(codes_NK.shape, form, unpack)
-    index_K = torch.arange(inputs) // side_K
-    return QuantisedMatrix((outputs, inputs), None, lambda: unpack().decode_scattered(index_K))
+    return QuantisedMatrix.scattered(codes_NK.shape, torch.arange(inputs) // side_K, unpack)

@@ -132,4 +132,4 @@ def _matrix(path: str, own: Tensors, packing: Packing) -> QuantisedMatrix:
         code = "int4" if packing.bits <= 4 else "int8"
         form = fitting_form(code, (outputs, inputs), groups, minima=minima_NG is not None)
         return QuantisedMatrix.of((outputs, inputs), form, unpack)
-    return QuantisedMatrix((outputs, inputs), None, lambda: unpack().decode_scattered(index_K))
+    return QuantisedMatrix.scattered((outputs, inputs), index_K, unpack)
