@@ -163,7 +163,7 @@ def decode(
 
 @click.command()
 @click.option("--folder", default="build/real", type=click.Path(path_type=Path), help="Where files and bundles go.")
-@click.option("--tokens", default=32, help="Most tokens of a text.")
+@click.option("--tokens", default=24, help="Most tokens of a text.")
 @click.option("--model", "names", multiple=True, type=click.Choice(list(WHEELS)), help="Only these.")
 @click.option("-o", "--output", default=RESULT, type=click.Path(path_type=Path), help="Where the result goes.")
 def main(folder: Path, tokens: int, names: tuple[str, ...], output: Path) -> None:
