@@ -15,6 +15,7 @@ import torch
 from spectr_select.chance import Role
 from spectr_select.law import arrivals, sample
 from spectr_select.philox import halves, philox
+from spectr_select.splitmix import number_at, stream
 from spectr_select.tree import Families, as_index
 
 _NODE_BITS = 24
@@ -23,6 +24,8 @@ _NODE_BITS = 24
 _TABLE_NODES = 32
 _TABLE_COUNT = 8
 _TABLE_ROWS = 512
+# The largest float32 below 1, divided by the largest magnitude of an int64.
+_STEP = (1 - 2.0**-24) * 2.0**-63
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,9 @@ class Noise:
     """The noise of one round, a ``Chance``.
 
     Numbers come from Philox 4x32-10 with the row's seed as its key and (position, role and node, block, 0) as its
-    counter. Numbers that are asked for more than once are kept.
+    counter. Where every token of the vocabulary needs one, they come from SplitMix64, which is cheaper: the number of
+    the seed's stream at the position is a key, that of the key's stream at (role and node) another, and the second
+    key's stream are the numbers. Numbers that are asked for more than once are kept.
 
     Attributes:
         seed_B: The seeds of the rows, int64; see ``seed_of``.
@@ -74,7 +79,10 @@ class Noise:
         return _uniform(*self._words(role, node, count))
 
     def exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
-        """Return exponential numbers of mean 1, positive and precise where small; float64 [B, C].
+        """Return exponential numbers of mean 1, positive and precise where small; float32 [B, C].
+
+        Each is made of 63 random bits and rounded to float32, so that small ones are as fine as others: a token of a
+        probability of 2^-60 still wins a race as often as it should.
 
         For ``Role.RACE`` the argument ``node`` is a depth, and the numbers belong to the text position (root position +
         depth): the race for a token is the same in every round, tree and node. A round asks for its numbers once for
@@ -113,11 +121,11 @@ class Noise:
         return arrivals(law_BV, self.exponential(Role.DRAFT, node, law_BV.shape[1]), count)
 
     def _exponential(self, role: Role, node: int, count: int) -> torch.Tensor:
-        high, low = self._words(role, node, count)
-        bits = high.bitwise_right_shift_(6).bitwise_left_shift_(26).bitwise_or_(low.bitwise_right_shift_(6))
-        # Half a step is added so that neither end of [0, 1] occurs: the time 0 would not keep a token of weight zero
-        # from arriving, and 1 would give an infinite time.
-        return bits.double().add_(0.5).mul_(-(2.0**-52)).log1p_().neg_()
+        position_B, tag = self._place(role, node)
+        share_BC = stream(number_at(number_at(self.seed_B, position_B), tag), count).float().abs_()
+        # Neither end of [0, 1] occurs: the time 0 would not keep a token of weight zero from arriving, and 1 would give
+        # an infinite time. Half a unit is added for the one, and the step is a little short for the other.
+        return share_BC.add_(0.5).mul_(-_STEP).log1p_().neg_()
 
     def _table(self, page: int) -> torch.Tensor:
         """Return the first numbers of a page of nodes for every role but the race; float64 [B, roles * nodes, C]."""
@@ -128,10 +136,15 @@ class Noise:
             self._tables[page] = _uniform(*self._words_at(self.position_B, tag_N1, _TABLE_COUNT))
         return self._tables[page]
 
-    def _words(self, role: Role, node: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _place(self, role: Role, node: int) -> tuple[torch.Tensor, int]:
+        """Return the positions that a node's numbers belong to, and what tells them from others there."""
         _check_node(node)
-        position_B = self.position_B + node if role is Role.RACE else self.position_B
-        tag = role << _NODE_BITS | (0 if role is Role.RACE else node)
+        if role is Role.RACE:
+            return self.position_B + node, role << _NODE_BITS
+        return self.position_B, role << _NODE_BITS | node
+
+    def _words(self, role: Role, node: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        position_B, tag = self._place(role, node)
         high_BNC, low_BNC = self._words_at(position_B, torch.full((1, 1), tag, device=self.seed_B.device), count)
         return high_BNC[:, 0], low_BNC[:, 0]
 

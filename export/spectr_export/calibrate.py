@@ -13,7 +13,7 @@ from spectr_runtime.planning.calibration import calibration_file, machine_name, 
 from spectr_runtime.planning.costs import Costs, measure
 from spectr_runtime.planning.planner import RACES, menu_of
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import AUTO, Plan, settle
+from spectr_runtime.speculation.plan import AUTO, settle
 
 
 def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tuple[Costs, Path]:
@@ -52,7 +52,7 @@ def render(costs: Costs) -> str:
     """Return a table of the milliseconds of a round: a line for each plan, a column for each number of rows."""
     length = costs.lengths[-1]
     lines = [("plan", "".join(f"{rows:>9}" for rows in costs.rows))]
-    for plan in (one for one in (Plan.plain(), *RACES) if str(one) in costs.table):
+    for plan in (one for one in RACES if str(one) in costs.table):
         cells = (f"{1e3 * costs.seconds(plan, rows, length):>9.1f}" for rows in costs.rows)
         lines.append((str(plan), "".join(cells)))
     title = f"milliseconds of a round at texts of {length} tokens, by rows of the batch"

@@ -20,12 +20,19 @@ from spectr_select.rule import Level, Rule
 
 def _draw(level: Level, chance: Chance) -> torch.Tensor:
     time_BV = chance.exponential(Role.RACE, level.depth, level.draft_BMV.shape[2])
-    return by_family(level, lambda draft_BV, nodes: arrivals(draft_BV, time_BV, len(nodes)))
+
+    def siblings(draft_BV: torch.Tensor, nodes: tuple[int, ...]) -> torch.Tensor:
+        return _first(draft_BV, time_BV)[:, None] if len(nodes) == 1 else arrivals(draft_BV, time_BV, len(nodes))
+
+    return by_family(level, siblings)
+
+
+def _first(law_BV: torch.Tensor, time_BV: torch.Tensor) -> torch.Tensor:
+    return (time_BV / law_BV).argmin(1)
 
 
 def _winner(target_BV: torch.Tensor, depth: int, chance: Chance) -> torch.Tensor:
-    time_BV = chance.exponential(Role.RACE, depth, target_BV.shape[1])
-    return (time_BV / target_BV.double()).argmin(1)
+    return _first(target_BV, chance.exponential(Role.RACE, depth, target_BV.shape[1]))
 
 
 def _emit(step: Step, chance: Chance) -> torch.Tensor:

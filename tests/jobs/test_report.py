@@ -56,9 +56,9 @@ def test_an_incomplete_run_has_a_report_too(batch, bundle: Path, prompts: Path, 
 
 
 def test_the_choices_of_a_plan_that_changes_are_shown(batch, bundle: Path, prompts: Path, tmp_path: Path):
-    plans = [Plan("race", 1, 3), Plan("race", 1, 3), Plan("race", 0, 0)]
+    plans = [Plan("race", 1, 3), Plan("race", 1, 3), Plan.plain()]
     result = batch("run", bundle, prompts, "-o", tmp_path / "run", plans=plans)
-    assert "  plans              race K=1 L=3 70%, race K=0 L=0 30%" in result.err.splitlines()
+    assert "  plans              race K=1 L=3 70%, plain 30%" in result.err.splitlines()
     page = module.page(RunDirectory.open(tmp_path / "run"))
     assert "70% · 28 rounds" in page
     assert page.count("Rounds by plan") == 3

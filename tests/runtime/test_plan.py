@@ -36,7 +36,7 @@ def test_what_does_not_go_is_refused(arguments: tuple[str, int, int], message: s
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("choice", ["auto", Plan.plain(), Plan("race", 0, 0), Plan("kseq", 2, 2)], ids=str)
+@pytest.mark.parametrize("choice", ["auto", Plan.plain(), Plan("kseq", 2, 2)], ids=str)
 def test_a_bundle_with_a_draft_takes_every_plan(choice: PlanChoice) -> None:
     assert settle(choice, table_bundle(4).manifest) == choice
 

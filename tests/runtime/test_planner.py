@@ -18,7 +18,7 @@ from spectr_runtime.planning.planner import PROBE, PROBE_EVERY, RACES, Acceptanc
 
 OpenDecoder = Callable[..., Decoder]
 PROMPT = (1, 3, 2)
-NONE = Plan("race", 0, 0)
+NONE = Plan.plain()
 
 
 def flat_costs(seconds: dict[Plan, float]) -> Costs:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
 
 from spectr_select import Noise, Role, seed_of, seed_of_prompt
 from spectr_select.philox import philox
+from spectr_select.splitmix import number_at, stream
 
 
 def words(values: str) -> tuple[torch.Tensor, ...]:
@@ -96,12 +99,76 @@ def test_exponential_numbers_are_exponential_and_precise_where_small() -> None:
     assert len(small.unique()) == len(small)
 
 
-@pytest.mark.parametrize(("high", "low"), [(0, 0), (0xFFFFFFFF, 0xFFFFFFFF)])
-def test_exponential_numbers_are_positive_and_finite_at_both_ends(high, low, monkeypatch) -> None:
-    monkeypatch.setattr(Noise, "_words", lambda *_: (torch.tensor([[high]]), torch.tensor([[low]])))
+@pytest.mark.parametrize("word", [0, 1, -1, 2**63 - 1, -(2**63)])
+def test_exponential_numbers_are_positive_and_finite_at_both_ends(word: int, monkeypatch) -> None:
+    monkeypatch.setattr("spectr_select.noise.stream", lambda *_: torch.tensor([[word]]))
     number = float(noise_of(1).exponential(Role.EMIT, 0, 1))
-    assert 0 < number < 40
-    assert float(noise_of(1).uniform(Role.EMIT, 0, 1)) < 1
+    assert 0 < number < 17
+
+
+@pytest.mark.parametrize("share", [2.0**-60, 2.0**-40, 2.0**-20, 0.25])
+def test_improbable_tokens_have_times_as_small_as_they_need(share: float, monkeypatch) -> None:
+    """A time is below a bound as often as it should, to the bits of float32, however small the bound."""
+    monkeypatch.setattr("spectr_select.noise.stream", lambda *_: torch.tensor([[int(share * 2**63)]]))
+    number = float(noise_of(1).exponential(Role.RACE, 0, 1))
+    assert number == pytest.approx(-math.log1p(-share), rel=3e-7)
+
+
+# The first numbers of the reference implementation in C (Vigna, splitmix64.c) from these states.
+@pytest.mark.parametrize(
+    ("key", "numbers"),
+    [
+        (0, [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]),
+        (1234567, [6457827717110365317, 3203168211198807973, 9817491932198370423]),
+    ],
+)
+def test_splitmix_gives_the_published_answers(key: int, numbers: list[int]) -> None:
+    found = stream(torch.tensor([key]), 3)[0]
+    assert [int(number) % 2**64 for number in found] == numbers
+    assert [int(number_at(torch.tensor([key]), place)[0]) for place in range(3)] == found.tolist()
+
+
+def test_a_race_number_is_splitmix_at_the_documented_place() -> None:
+    seed, position, depth = -(2**62) + 12345, 77, 5
+    key = number_at(number_at(torch.tensor([seed]), position + depth), Role.RACE << 24)
+    share = (stream(key, 9).double().abs() + 0.5) * 2.0**-63
+    number = Noise(torch.tensor([seed]), torch.tensor([position])).exponential(Role.RACE, depth, 9)
+    torch.testing.assert_close(number.double(), -torch.log1p(-share), rtol=1e-6, atol=0)
+
+
+def test_race_numbers_of_neighbouring_seeds_positions_and_tokens_are_independent() -> None:
+    """Correlations between 64 streams, of the numbers and of their signs, and of each number with the next."""
+    count = 6000
+    seeds, positions = torch.arange(8).repeat_interleave(8), torch.arange(8).repeat(8)
+    number = Noise(seeds, positions * 1).exponential(Role.DRAFT, 1, count).double()
+    for table in (number, (number < number.median()).double()):
+        correlation = torch.corrcoef(table) - torch.eye(64)
+        assert float(correlation.abs().max()) < 5.5 / count**0.5
+        later = torch.corrcoef(torch.stack([table[:, 1:].flatten(), table[:, :-1].flatten()]))[0, 1]
+        assert abs(float(later)) < 5 / (64 * count) ** 0.5
+
+
+def test_the_winner_of_a_race_follows_the_law() -> None:
+    """Chi-square over seeds, positions and tokens, with probabilities from a half to a thousandth."""
+    rows, law_V = 200_000, torch.tensor([0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.009, 0.001])
+    for noise in (
+        Noise(torch.arange(rows), torch.zeros(rows, dtype=torch.int64)),
+        Noise(torch.zeros(rows, dtype=torch.int64), torch.arange(rows)),
+    ):
+        winner_B = (noise.exponential(Role.RACE, 1, len(law_V)) / law_V).argmin(1)
+        assert (
+            stats.chisquare(
+                torch.bincount(winner_B, minlength=8), (law_V.double() / law_V.double().sum()) * rows
+            ).pvalue
+            > 1e-6
+        )
+
+
+def test_a_number_does_not_depend_on_how_many_are_made() -> None:
+    many = noise_of(9, position=4).exponential(Role.RACE, 1, 5003)
+    for row, count in ((0, 1), (3, 17), (8, 4099)):
+        alone = Noise(noise_of(9).seed_B[row : row + 1], torch.tensor([4])).exponential(Role.RACE, 1, count)
+        assert torch.equal(alone[0], many[row, :count])
 
 
 def test_race_numbers_belong_to_the_text_position() -> None:

@@ -121,7 +121,7 @@ def test_siblings_arrive_in_the_order_of_the_race() -> None:
     noise, tree = Noise(torch.arange(50), torch.zeros(50, dtype=torch.int64)), DraftTree.paths(VOCABULARY, 1)
     law_BV = table(0)[:1].expand(50, -1)
     time_BV = noise.exponential(Role.RACE, 1, VOCABULARY)
-    assert torch.equal(draw("race", tree, 1, law_BV[:, None], noise), (time_BV / law_BV.double()).argsort(1))
+    assert torch.equal(draw("race", tree, 1, law_BV[:, None], noise), (time_BV / law_BV).argsort(1))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from spectr_runtime.speculation.plan import AUTO, Plan
 
 SAME, DIFFERENT = 0, 1
 LAST_BITS = 1e-3  # difference of log-probabilities that batches of another size may cause
-UNDRAFTED = Plan("race", 0, 0)
+UNDRAFTED = Plan.plain()
 
 
 def replay(run: RunDirectory, key: str, bundle_path: Path | None) -> int:
@@ -94,8 +94,8 @@ def setups(run: RunDirectory) -> list[Setup]:
 def _alone(setup: Setup) -> Setup:
     """Return the setup with which a record of a session is decoded again, alone.
 
-    The automatic plan is replaced by a race without drafts. It chooses among races, and a race writes the same text
-    whatever it drafts.
+    The automatic plan is replaced by plain decoding. It chooses among races, and a race writes the text of plain
+    decoding, whatever it drafts.
     """
     return dataclasses.replace(setup, batch_size=1, plan=UNDRAFTED if setup.plan == AUTO else setup.plan)
 

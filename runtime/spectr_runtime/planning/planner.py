@@ -2,7 +2,8 @@
 
 A planner may change the plan from round to round, according to costs and to the acceptance of the whole batch. A row's
 text must not depend on that, or it would depend on its neighbours and on the clock. The rule of exponential races
-writes the same text whatever is drafted, so ``AutoPlanner`` chooses among races only.
+writes the same text whatever is drafted, and plain decoding is the race without drafts, so ``AutoPlanner`` chooses
+among these only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from spectr_runtime.planning.costs import Costs
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 
 RACES = (
-    Plan("race", 0, 0),
+    Plan.plain(),
     *(Plan("race", 1, length) for length in (1, 2, 4, 8)),  # lengths between these would gain one or two per cent
     *(Plan("race", drafts, length) for drafts in (2, 4) for length in (2, 4)),
 )

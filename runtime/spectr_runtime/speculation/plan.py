@@ -9,9 +9,8 @@ from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import UsageError
 from spectr_select import RULES, DraftTree
 
-PLAIN = "plain"  # decoding with the target alone
-AUTO: Final = "auto"  # instead of a plan: every round takes the race that promises most
-DRAFTLESS = (PLAIN, "race")  # rules that also write without drafts
+PLAIN = "plain"  # decoding with the target alone: the race without drafts
+AUTO: Final = "auto"  # instead of a plan: every round takes the race that promises most, or none
 MAX_NODES = 256
 
 
@@ -25,9 +24,10 @@ class Plan:
     """A selection rule and the drafts that it selects from: K paths of L tokens each, which meet at the root.
 
     Attributes:
-        rule: A name of ``spectr_select.RULES``, or ``plain`` for decoding without a draft.
-        drafts: Number of paths K; 0 for plain decoding, and for a race that writes its text without drafts.
-        length: Number of tokens L of a path; 0 without drafts.
+        rule: A name of ``spectr_select.RULES``, or ``plain`` for decoding without a draft. Plain decoding draws as
+            races do, so that it writes the text of every race.
+        drafts: Number of paths K; 0 for plain decoding.
+        length: Number of tokens L of a path; 0 for plain decoding.
 
     Raises:
         UsageError: The rule is unknown, or does not take this K and L.
@@ -40,9 +40,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.rule not in rule_names():
             raise UsageError(f"Rule {self.rule!r} is unknown; it must be one of {', '.join(rule_names())}.")
-        if self.rule == PLAIN and (self.drafts or self.length):
-            raise UsageError(f"Plain decoding has no drafts; got K={self.drafts}, L={self.length}.")
-        if self.rule in DRAFTLESS and not (self.drafts or self.length):
+        if self.rule == PLAIN:
+            if self.drafts or self.length:
+                raise UsageError(f"Plain decoding has no drafts; got K={self.drafts}, L={self.length}.")
             return
         if self.drafts < 1 or self.length < 1:
             raise UsageError(f"K={self.drafts} drafts of length L={self.length}: both must be at least 1.")

@@ -111,8 +111,7 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
     with timing.measure("verify"):
         logits_BNV, target_BNV, verified_B = verify(tree, target, rows, tokens_BN)
     with timing.measure("select"):
-        rule = "single" if plan.rule == PLAIN else plan.rule  # on a tree that is its root, it draws from the target
-        chosen = select(rule, tree, tokens_BN, target_BNV, draft_BPV, noise)
+        chosen = select("race" if plan.rule == PLAIN else plan.rule, tree, tokens_BN, target_BNV, draft_BPV, noise)
     with timing.measure("commit"):
         if not tree.is_chain:  # the nodes of a chain are in the slots of accepted tokens already
             for engine in filter(None, (draft, target)):
