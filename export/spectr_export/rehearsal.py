@@ -21,15 +21,15 @@ from spectr_export.text import TOKENS_READ
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.stacks import experts_per_product
 
-# Fitted to processor time of builds that benchmarks/building.py measures on two cores. Importing the libraries and
+# Fitted to builds that benchmarks/building.py measures on two idle cores. Importing the libraries and
 # preparing the pair takes START_SECONDS. A trace hardly grows with a model's layers, because few of them are traced,
 # and a quantised copy has the trace of its target; the simplification of the graph grows with the layers. Writing the
 # weights and comparing the graph with the original grows with the weights. So does reading the text with the original
 # and the stored model, and the check of half precision or fp8 reads all texts of the comparison once more.
-START_SECONDS = 11
-SECONDS_PER_TRACE = 8
-SECONDS_PER_LAYER = 0.3
-SECONDS_PER_BILLION_PARAMETERS = 75
+START_SECONDS = 9
+SECONDS_PER_TRACE = 6
+SECONDS_PER_LAYER = 0.2
+SECONDS_PER_BILLION_PARAMETERS = 68
 SECONDS_PER_BILLION_PARAMETERS_ON_TEXT = 60
 SECONDS_PER_BILLION_PARAMETERS_ROUNDED = 90
 # Rounding to int4 while the model reads a text, for the parameters that are rounded.
