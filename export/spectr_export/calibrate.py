@@ -25,7 +25,7 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
         bundle: The models.
         backend: The engines that run the models.
         device: The device that runs them, as torch names it.
-        rows: Rows of the batch; the costs of each batch size are kept in a file of their own.
+        rows: Rows of the batch.
 
     Returns:
         The costs, and the file that holds them. The bundle's hash does not change.
@@ -37,7 +37,7 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
     plans = menu_of(settle(AUTO, bundle.manifest))
     pair = Pair(bundle, plans, backend=backend, device=device, rows=rows)
     costs = measure(pair, plans, bundle.manifest, rows)
-    path = calibration_file(bundle, backend, pair.device, rows)
+    path = calibration_file(bundle, backend, pair.device)
     facts = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine_name(pair.device),
@@ -50,10 +50,10 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
 
 def render(costs: Costs) -> str:
     """Return a table of the milliseconds of a round: a line for each plan, a column for each number of rows."""
-    length = costs.lengths[-1]
-    lines = [("plan", "".join(f"{rows:>9}" for rows in costs.rows))]
-    for plan in (one for one in RACES if str(one) in costs.table):
-        cells = (f"{1e3 * costs.seconds(plan, rows, length):>9.1f}" for rows in costs.rows)
-        lines.append((str(plan), "".join(cells)))
-    title = f"milliseconds of a round at texts of {length} tokens, by rows of the batch"
-    return f"{title}\n{page(lines, width=14)}"
+    counts = costs.rows_seen()
+    lines = [("plan", "".join(f"{rows:>9}" for rows in counts))]
+    lines += [
+        (str(plan), "".join(f"{1e3 * costs.seconds(plan, rows):>9.1f}" for rows in counts))
+        for plan in filter(costs.tells, RACES)
+    ]
+    return f"milliseconds of a round, by rows of the batch\n{page(lines, width=14)}"

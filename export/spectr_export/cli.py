@@ -208,8 +208,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
 def calibrate(bundle: Path, batch_size: int, backend: Backend, device: str) -> None:
     """Measure what a round costs on this machine, for `spectr-batch run --plan auto`.
 
-    The figures are kept in BUNDLE for this machine, backend and batch size; the bundle's hash does not change. A run
-    without them measures at its start.
+    The figures are kept in BUNDLE for this machine and backend; the bundle's hash does not change. Runs learn them by
+    themselves and keep them in the user's cache, so this is for machines whose cache does not last.
     """
     with _reporting_errors():
         from spectr_export.calibrate import calibrate as calibrate_bundle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 
@@ -15,9 +16,9 @@ from spectr_runtime.errors import RequestError, RowError, SpectrError, UsageErro
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
-from spectr_runtime.planning.calibration import load_costs
-from spectr_runtime.planning.costs import measure
-from spectr_runtime.planning.planner import RACES, AutoPlanner, FixedPlanner, Planner, menu_of
+from spectr_runtime.planning.calibration import keep_costs, load_costs
+from spectr_runtime.planning.costs import Spent
+from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
 from spectr_runtime.rows.admission import make_row
 from spectr_runtime.rows.request import Failure, Outcome, Request, SamplingParams
 from spectr_runtime.rows.row import Row
@@ -84,7 +85,10 @@ class Decoder:
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
         self._pair = self._open(bundle, plan, backend, device)
         self._device = self._pair.device
-        self._planner = self._make_planner(bundle, plan, backend)
+        self._bundle, self._backend = bundle, backend
+        self._planner: Planner = (
+            AutoPlanner(load_costs(bundle, backend, self._device)) if plan == AUTO else FixedPlanner(plan)
+        )
         self._scheduler = Scheduler(self.batch_size)
         self._evicted: deque[Row] = deque()
         self._sampling: Sampling | None = None
@@ -99,18 +103,6 @@ class Decoder:
                 if device == "cpu":
                     raise
                 self._halve(error)
-
-    def _make_planner(self, bundle: Bundle, plan: PlanChoice, backend: Backend) -> Planner:
-        """Return the planner of a plan; ``auto`` needs costs, which are measured if the bundle has none for here."""
-        if plan != AUTO:
-            return FixedPlanner(plan)
-        while (costs := load_costs(bundle, backend, self._device, self.batch_size, RACES)) is None:
-            LOG.warning("Measuring what a round costs; `spectr-export calibrate` keeps the figures in the bundle.")
-            try:
-                return AutoPlanner(measure(self._pair, RACES, bundle.manifest, self.batch_size))
-            except (SpectrError, RuntimeError, MemoryError) as error:
-                self._halve(error)
-        return AutoPlanner(costs)
 
     @torch.inference_mode()
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
@@ -131,6 +123,7 @@ class Decoder:
         while True:
             yield from self._fill(waiting)
             if not self._scheduler.batch:
+                self._keep_costs()
                 return
             try:
                 ended = self._score_prompts()
@@ -186,14 +179,23 @@ class Decoder:
                 self._release(index)
         return ended
 
-    def _round(self) -> tuple[Plan, Emitted]:
+    def _round(self) -> tuple[Plan, Emitted, Spent]:
         """Choose a plan, bring the caches up to the rows' texts, and run one round."""
         rows = self._rows()
-        plan = self._planner.choose(len(rows.length_B), rows.longest)
+        plan = self._planner.choose(len(rows.length_B))
         with self.timing.measure("prefill"):
             self._pair.prefill(plan, self._scheduler.batch)
         self.rounds[plan] += 1
-        return plan, speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
+        started, draft, verify = time.perf_counter(), self.timing.draft, self.timing.verify
+        emitted = speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
+        emitted.accepted_B.tolist()  # a GPU is at work until this is known
+        spent = Spent(time.perf_counter() - started, self.timing.draft - draft, self.timing.verify - verify)
+        return plan, emitted, spent
+
+    def _keep_costs(self) -> None:
+        """Keep what the rounds showed of their costs for the next run."""
+        if isinstance(self._planner, AutoPlanner):
+            keep_costs(self._bundle, self._backend, self._device, self._planner.costs)
 
     def _halve(self, error: Exception) -> None:
         """Halve the batch size if memory ran out; raise any other error again, and this one if a single row is left."""
@@ -226,7 +228,7 @@ class Decoder:
             longest=max(length),
         )
 
-    def _advance(self, plan: Plan, emitted: Emitted) -> Iterator[Outcome]:
+    def _advance(self, plan: Plan, emitted: Emitted, spent: Spent) -> Iterator[Outcome]:
         """Give each row its tokens, release the rows that end, and yield their outcomes."""
         results = zip(
             self._scheduler.batch,
@@ -249,7 +251,7 @@ class Decoder:
             else:
                 yield self._failed(index, row)
             self._release(index)
-        self._planner.observe(plan, counts)
+        self._planner.observe(plan, len(emitted.accepted_B), counts, spent)
 
     def _failed(self, index: int, row: Row) -> Failure:
         self._pair.clear(index)  # NaN in the cache would outlive the row

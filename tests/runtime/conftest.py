@@ -11,6 +11,7 @@ from support import TableEngine
 
 from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.bundle.layout import MANIFEST
 from spectr_runtime.speculation.plan import PlanChoice
 
 CAPACITY = 48
@@ -48,10 +49,10 @@ class LetterText:
         return self.decode(ids)
 
 
-def table_bundle(vocabulary: int, tokens_per_call: int) -> Bundle:
+def table_bundle(folder: Path, vocabulary: int, tokens_per_call: int) -> Bundle:
     spec = ModelSpec("table", 1, 1, 1, vocabulary, CAPACITY)
     return Bundle(
-        Path("nowhere"),
+        folder,
         Manifest(
             models={"draft": spec, "target": spec},
             vocabulary=Vocabulary(vocabulary, (0,)),
@@ -67,8 +68,11 @@ OpenDecoder = Callable[..., Decoder]
 
 
 @pytest.fixture
-def open_decoder(monkeypatch: pytest.MonkeyPatch) -> OpenDecoder:
+def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder:
     """Open a decoder over two table models; the draft's law is unrelated to the target's."""
+    folder = tmp_path / "table.bundle"
+    folder.mkdir()
+    (folder / MANIFEST).write_text(str(folder))  # only its hash is asked for
 
     def open_(
         plan: PlanChoice,
@@ -86,7 +90,11 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch) -> OpenDecoder:
         monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
         monkeypatch.setattr("spectr_runtime.decoder.Tokenizer", LetterText)
         return Decoder(
-            table_bundle(vocabulary, tokens_per_call), plan=plan, batch_size=batch_size, seed=seed, device=device
+            table_bundle(folder, vocabulary, tokens_per_call),
+            plan=plan,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
         )
 
     return open_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,27 +13,80 @@ import pytest
 import torch
 
 from spectr_runtime import Bundle, BundleError, Completion, Decoder, Plan, Request, SamplingParams
-from spectr_runtime.planning.calibration import calibration_file, load_costs, save_costs
-from spectr_runtime.planning.costs import Costs
-from spectr_runtime.planning.planner import PROBE, PROBE_EVERY, RACES, Acceptance, AutoPlanner
+from spectr_runtime.planning.calibration import cache_file, calibration_file, keep_costs, load_costs, save_costs
+from spectr_runtime.planning.costs import STALE, TELLING, Costs, Spent
+from spectr_runtime.planning.planner import FIRST, PROBE, PROBE_EVERY, RACES, Acceptance, AutoPlanner
 
 OpenDecoder = Callable[..., Decoder]
 PROMPT = (1, 3, 2)
 NONE = Plan.plain()
 
 
-def flat_costs(seconds: dict[Plan, float]) -> Costs:
-    return Costs((1,), (64,), {str(plan): ((seconds.get(plan, 100.0),),) for plan in RACES})
+def costs_of(seconds: dict[Plan, float], rows: int = 1, default: float = 100.0) -> Costs:
+    """What is known when every race was taken often."""
+    costs = Costs()
+    for plan in RACES:
+        for _ in range(TELLING):
+            total = seconds.get(plan, default)
+            costs.observe(plan, rows, Spent(total, total / 4 if plan.drafts else 0.0, total / 2))
+    return costs
 
 
-def test_costs_are_linear_between_what_was_measured() -> None:
-    costs = Costs((1, 4), (10, 30), {str(NONE): ((1.0, 2.0), (4.0, 8.0))})
-    assert costs.seconds(NONE, 1, 10) == 1.0
-    assert costs.seconds(NONE, 1, 20) == 1.5
-    assert costs.seconds(NONE, 2, 30) == 4.0
-    assert costs.seconds(NONE, 9, 99) == 8.0
-    assert costs.seconds(NONE, 0, 1) == 1.0
-    assert Costs.from_json(costs.to_json()) == costs
+def test_a_plan_that_was_taken_costs_what_its_rounds_took() -> None:
+    costs = Costs()
+    assert not costs.tells(NONE)
+    costs.observe(NONE, 2, Spent(9.0, 0.0, 8.0))
+    assert not costs.tells(NONE), "the first round allocates"
+    costs.observe(NONE, 2, Spent(1.0, 0.0, 0.9))
+    assert costs.tells(NONE)
+    assert costs.seconds(NONE, 2) == 1.0
+    for _ in range(200):
+        costs.observe(NONE, 2, Spent(2.0, 0.0, 1.8))
+    assert costs.seconds(NONE, 2) == pytest.approx(2.0, rel=1e-3), "texts are longer now"
+    costs.observe(NONE, 2, Spent(1000.0, 0.0, 1000.0))
+    assert costs.seconds(NONE, 2) < 2.5, "a disturbed round counts for little"
+
+
+def test_a_plan_that_was_not_taken_costs_what_its_calls_would() -> None:
+    """Here a level of drafts takes 1 second, the target's pass 10 and one per token, and the rest 1."""
+    costs = Costs()
+
+    def take(plan: Plan, rows: int) -> None:
+        draft, verify = float(plan.length), 10.0 + rows * plan.tree.size
+        costs.observe(plan, rows, Spent(draft + verify + 1, draft, verify))
+
+    for plan in FIRST * TELLING:
+        take(plan, 2)
+    for plan in (Plan("race", 1, 2), Plan("race", 1, 8), Plan("race", 2, 4)):
+        assert costs.seconds(plan, 2) == pytest.approx(plan.length + 10 + 2 * plan.tree.size + 1)
+    assert costs.seconds(Plan("race", 1, 4), 3) == pytest.approx(4 + 10 + 3 * 5 + 1), "with another number of rows"
+
+
+def test_a_cost_that_is_out_of_date_gives_way_to_what_calls_take_now() -> None:
+    costs, slow = Costs(), Plan("race", 1, 2)
+    for _ in range(TELLING):
+        costs.observe(slow, 1, Spent(50.0, 10.0, 40.0))
+    for _ in range(STALE // 2):
+        for plan in FIRST:
+            costs.observe(plan, 1, Spent(1.0, 0.1 * plan.length, 0.5))
+    assert costs.seconds(slow, 1) < 50
+
+
+def test_costs_survive_as_json() -> None:
+    costs = costs_of({NONE: 1.0, PROBE: 1.5}, rows=3)
+    again = Costs.from_json(json.loads(json.dumps(costs.to_json())))
+    assert again.to_json() == costs.to_json()
+    assert again.rows_seen() == [3]
+    assert all(again.seconds(plan, rows) == costs.seconds(plan, rows) for plan in RACES for rows in (1, 3))
+
+
+def test_the_first_rounds_show_what_rounds_cost() -> None:
+    planner, taken = AutoPlanner(Costs()), []
+    for _ in range(6):
+        plan = planner.choose(4)
+        taken.append(plan)
+        planner.observe(plan, 4, [0] * 4, Spent(1.0 + plan.length, 0.5 * plan.length, 0.4 + plan.length / 4))
+    assert taken[:4] == [FIRST[0], FIRST[0], FIRST[1], FIRST[1]]
 
 
 def test_acceptance_is_counted_by_siblings_and_chained_behind_them() -> None:
@@ -54,29 +108,34 @@ def test_acceptance_is_counted_by_siblings_and_chained_behind_them() -> None:
     ],
 )
 def test_the_fastest_plan_is_taken(seconds: dict[Plan, float], accepted: int, best: Plan) -> None:
-    planner = AutoPlanner(flat_costs(seconds))
+    planner = AutoPlanner(costs_of(seconds))
     for _ in range(400):
-        plan = planner.choose(1, 64)
-        planner.observe(plan, [min(accepted, plan.length)])
-    assert planner.choose(1, 64) in (best, PROBE)
+        plan = planner.choose(1)
+        planner.observe(plan, 1, [min(accepted, plan.length)], spent(seconds.get(plan, 100.0), plan))
+    assert planner.choose(1) in (best, PROBE)
+
+
+def spent(total: float, plan: Plan) -> Spent:
+    return Spent(total, total / 4 if plan.drafts else 0.0, total / 2)
 
 
 def test_a_pair_that_never_agrees_is_drafted_for_once_in_a_while() -> None:
-    planner = AutoPlanner(flat_costs({NONE: 1.0, PROBE: 1.5}))
+    seconds = {NONE: 1.0, PROBE: 1.5}
+    planner = AutoPlanner(costs_of(seconds))
     taken: Counter[Plan] = Counter()
     for _ in range(20 * PROBE_EVERY):
-        plan = planner.choose(1, 64)
+        plan = planner.choose(1)
         taken[plan] += 1
-        planner.observe(plan, [0])
+        planner.observe(plan, 1, [0], spent(seconds.get(plan, 100.0), plan))
     assert 19 <= taken[PROBE] <= 60, "one in 256 rounds, and more at first"
-    assert set(taken) == {NONE, PROBE}
+    assert taken[NONE] + taken[PROBE] >= 0.99 * sum(taken.values())
 
 
 def test_drafting_is_tried_before_it_is_given_up() -> None:
-    planner = AutoPlanner(flat_costs({NONE: 1.0, PROBE: 2.0}))
+    planner = AutoPlanner(costs_of({NONE: 1.0, PROBE: 2.0}))
     tried = 0
-    while planner.choose(1, 64) == PROBE:
-        planner.observe(PROBE, [0])
+    while planner.choose(1) == PROBE:
+        planner.observe(PROBE, 1, [0], spent(2.0, PROBE))
         tried += 1
     assert 1 <= tried <= 5
 
@@ -89,11 +148,11 @@ class Fickle:
     def __init__(self) -> None:
         self.turn = 0
 
-    def choose(self, rows: int, longest: int) -> Plan:
+    def choose(self, rows: int) -> Plan:
         self.turn += 1
         return NONE if self.turn % 16 < 9 else RACES[self.turn % len(RACES)]
 
-    def observe(self, plan: Plan, accepted: list[int]) -> None:
+    def observe(self, plan: Plan, rows: int, accepted: list[int], spent: Spent) -> None:
         pass
 
 
@@ -105,8 +164,9 @@ def texts(decoder: Decoder) -> dict[str, tuple[int, ...]]:
     return {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
 
 
-def test_whatever_the_planner_takes_the_text_is_that_of_a_race(open_decoder: OpenDecoder) -> None:
-    expected = texts(open_decoder(Plan("race", 2, 3)))
+def test_whatever_the_planner_takes_the_text_is_that_of_plain_decoding(open_decoder: OpenDecoder) -> None:
+    expected = texts(open_decoder(Plan.plain()))
+    assert texts(open_decoder(Plan("race", 2, 3))) == expected
     for batch_size in (1, 5):
         decoder = open_decoder("auto", batch_size=batch_size)
         decoder._planner = Fickle()
@@ -122,22 +182,70 @@ def test_a_draft_that_stood_still_reads_what_was_written_meanwhile(open_decoder:
     decoder._pair.draft.logits_SV = decoder._pair.target.logits_SV  # type: ignore[attr-defined]
     decoder._planner = Fickle()
     drafted: list[tuple[Plan, list[int]]] = []
-    decoder._planner.observe = lambda plan, accepted: drafted.append((plan, accepted))  # type: ignore[method-assign]
+    decoder._planner.observe = lambda plan, _, accepted, __: drafted.append((plan, accepted))  # type: ignore[method-assign]
     texts(decoder)
     assert any(plan.drafts for plan, _ in drafted)
     assert all(count == plan.length for plan, accepted in drafted for count in accepted)
 
 
-def test_kept_costs_are_found_again_for_the_same_machine(tmp_path: Path) -> None:
-    bundle = cast(Bundle, SimpleNamespace(path=tmp_path))
-    cpu, costs = torch.device("cpu"), flat_costs({})
-    assert load_costs(bundle, "torch", cpu, 3, RACES) is None
-    path = calibration_file(bundle, "torch", cpu, 3)
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cast(Bundle, SimpleNamespace(path=tmp_path / "bundle", sha256="a" * 64))
+
+
+CPU = torch.device("cpu")
+
+
+def test_kept_costs_are_found_again_for_the_same_machine_and_backend(bundle: Bundle) -> None:
+    costs = costs_of({})
+    assert not load_costs(bundle, "torch", CPU).rows_seen()
+    path = calibration_file(bundle, "torch", CPU)
     save_costs(path, costs, {"date": "today"})
-    assert load_costs(bundle, "torch", cpu, 3, RACES) == costs
-    assert load_costs(bundle, "torch", cpu, 4, RACES) is None
-    assert load_costs(bundle, "onnxruntime", cpu, 3, RACES) is None
-    assert load_costs(bundle, "torch", cpu, 3, (*RACES, Plan("race", 9, 9))) is None, "of an older menu"
+    assert load_costs(bundle, "torch", CPU).to_json() == costs.to_json()
+    assert not load_costs(bundle, "onnxruntime", CPU).rows_seen()
     path.write_text("{}")
     with pytest.raises(BundleError, match="is malformed: KeyError"):
-        load_costs(bundle, "torch", cpu, 3, RACES)
+        load_costs(bundle, "torch", CPU)
+
+
+def test_what_a_run_learnt_comes_before_what_the_bundle_has(bundle: Bundle) -> None:
+    learnt = costs_of({}, rows=2)
+    save_costs(calibration_file(bundle, "torch", CPU), costs_of({}, rows=1), {})
+    keep_costs(bundle, "torch", CPU, learnt)
+    assert load_costs(bundle, "torch", CPU).rows_seen() == [2]
+    path = cache_file(bundle, "torch", CPU)
+    assert path is not None
+    path.write_text('{"costs": []}')
+    assert load_costs(bundle, "torch", CPU).rows_seen() == [1], "a damaged file of the cache is passed over"
+
+
+def test_costs_of_another_bundle_are_another_file(bundle: Bundle) -> None:
+    keep_costs(bundle, "torch", CPU, costs_of({}))
+    other = cast(Bundle, SimpleNamespace(path=bundle.path, sha256="b" * 64))
+    assert not load_costs(other, "torch", CPU).rows_seen()
+
+
+def test_a_cache_that_cannot_be_written_hinders_nothing(bundle: Bundle, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    keep_costs(bundle, "torch", CPU, costs_of({}))
+    assert not load_costs(bundle, "torch", CPU).rows_seen()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    keep_costs(bundle, "torch", CPU, costs_of({}))
+    assert cache_file(bundle, "torch", CPU) is None
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_decoder_goes_on_with_what_an_earlier_one_learnt(open_decoder: OpenDecoder) -> None:
+    first = open_decoder("auto")
+    assert isinstance(first._planner, AutoPlanner)
+    texts(first)
+    assert first._planner.costs.rows_seen()
+    again = open_decoder("auto")._planner
+    assert isinstance(again, AutoPlanner)
+    assert again.costs.to_json() == first._planner.costs.to_json()

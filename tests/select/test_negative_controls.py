@@ -112,3 +112,21 @@ def test_bias_is_found(rule, bias, monkeypatch, distance) -> None:
 
 def test_drafts_of_another_law_are_found(monkeypatch, distance) -> None:
     assert bias_of(Rule("broken", "iid", draw_flatter, RULES["kseq"].select), monkeypatch, distance) > 0.01
+
+
+def length_after_the_draft(step: Step, chance: Chance) -> torch.Tensor:
+    """Speculative sampling that gives up a draft of token 1 and draws from the target without it."""
+    token_B1 = step.tokens_BK[:, :1]
+    accept_B1 = ratio(step.target_BV.gather(1, token_B1), step.draft_BV.gather(1, token_B1))
+    tested_B = chance.first(step.first, accept_B1)
+    corrected_B = chance.pick(Role.EMIT, 0, excess(step.target_BV, step.draft_BV))
+    tested_B = torch.where(tested_B == 0, token_B1[:, 0], corrected_B)
+    return torch.where(token_B1[:, 0] == 1, chance.pick(Role.EMIT, 1, step.target_BV), tested_B)
+
+
+def test_a_length_that_is_chosen_after_the_draft_was_seen_is_biased(monkeypatch) -> None:
+    """The length of a round must be chosen before its drafts are seen (DSpark, arXiv 2607.05147, appendix A)."""
+    target_BV, draft_BV = (torch.tensor([law], dtype=torch.float64) for law in ([0.7, 0.3], [0.5, 0.5]))
+    monkeypatch.setitem(RULES, "broken", emitting(length_after_the_draft))
+    law_BV = output_law("broken", target_BV, draft_BV, 1)
+    torch.testing.assert_close(law_BV.flatten(), torch.tensor([0.85, 0.15], dtype=torch.float64))

@@ -1,6 +1,8 @@
-"""The files that keep measured costs: ``BUNDLE/calibration/`` has one per backend, machine and batch size.
+"""The files that keep the costs of rounds, one per backend and machine.
 
-They are added to a bundle after it was built, and its hash does not cover them.
+Runs keep what they learnt in the user's cache, ``$XDG_CACHE_HOME/spectr/costs/BUNDLE/``. ``spectr-export calibrate``
+keeps costs in ``BUNDLE/calibration/``, for machines whose cache does not last; they are added to a bundle after it was
+built, and its hash does not cover them.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from spectr_runtime.bundle.layout import CALIBRATION
 from spectr_runtime.errors import BundleError
 from spectr_runtime.files import replace
 from spectr_runtime.planning.costs import Costs
-from spectr_runtime.speculation.plan import Plan
 
 
 def machine_name(device: torch.device) -> str:
@@ -31,35 +32,67 @@ def machine_name(device: torch.device) -> str:
     return f"{_processor()}, {cores} cores"
 
 
-def calibration_file(bundle: Bundle, backend: str, device: torch.device, rows: int) -> Path:
-    """Return the path of the file that keeps the costs of a backend and a batch size on this machine."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{backend} {machine_name(device)} {rows} rows".lower()).strip("-")
-    return bundle.path / CALIBRATION / f"{name}.json"
+def calibration_file(bundle: Bundle, backend: str, device: torch.device) -> Path:
+    """Return the path of the file in the bundle that keeps the costs of a backend on this machine."""
+    return bundle.path / CALIBRATION / _name(backend, device)
 
 
-def load_costs(bundle: Bundle, backend: str, device: torch.device, rows: int, plans: Sequence[Plan]) -> Costs | None:
-    """Return the costs of some plans that were measured earlier on a machine like this one.
+def cache_file(bundle: Bundle, backend: str, device: torch.device) -> Path | None:
+    """Return the path of the file in the user's cache that does so; None if the user has no home."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return folder / "spectr" / "costs" / bundle.sha256[:16] / _name(backend, device)
 
-    Returns:
-        The costs; None if there is no file, or if it lacks one of the plans.
+
+def load_costs(bundle: Bundle, backend: str, device: torch.device) -> Costs:
+    """Return what is known of the costs on a machine like this one; nothing, if no file is found.
 
     Raises:
-        BundleError: The file is malformed.
+        BundleError: The file of the bundle is malformed. A file of the cache that is malformed is passed over.
     """
-    path = calibration_file(bundle, backend, device, rows)
+    cached = cache_file(bundle, backend, device)
+    if cached is not None:
+        try:
+            return _read(cached)
+        except (OSError, *_MALFORMED):
+            pass
+    path = calibration_file(bundle, backend, device)
     if not path.is_file():
-        return None
+        return Costs()
     try:
-        costs = Costs.from_json(json.loads(path.read_text(encoding="utf-8"))["costs"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _read(path)
+    except _MALFORMED as error:
         raise BundleError(f"{path} is malformed: {error!r}.", hint="Delete it, or calibrate again.") from error
-    return costs if all(str(plan) in costs.table for plan in plans) else None
+
+
+def keep_costs(bundle: Bundle, backend: str, device: torch.device, costs: Costs) -> None:
+    """Write costs to the user's cache; nothing happens where it cannot be written."""
+    path = cache_file(bundle, backend, device)
+    if path is None:
+        return
+    try:
+        save_costs(path, costs, {})
+    except OSError:  # the next run learns again
+        return
 
 
 def save_costs(path: Path, costs: Costs, facts: Mapping[str, Any]) -> None:
     """Write costs, with the circumstances of their measurement."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, [json.dumps({**facts, "costs": costs.to_json()}, indent=2).encode(), b"\n"])
+
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+
+
+def _read(path: Path) -> Costs:
+    return Costs.from_json(json.loads(path.read_text(encoding="utf-8"))["costs"])
+
+
+def _name(backend: str, device: torch.device) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{backend} {machine_name(device)}".lower()).strip("-") + ".json"
 
 
 def _processor() -> str:

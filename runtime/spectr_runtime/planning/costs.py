@@ -1,14 +1,12 @@
-"""How long a round takes on this machine, measured with the very function that decodes."""
+"""How long a round takes on this machine, learnt from the rounds themselves."""
 
 # B rows.
 from __future__ import annotations
 
 import bisect
-import dataclasses
-import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,63 +18,158 @@ from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.round import Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
-# The first round of a shape allocates what later ones use again, so it is not counted, unless the first rounds of all
-# plans together take longer than this many seconds.
-REPEATS, LONG = 3, 10.0
+# The first round of a plan allocates what later ones use again, and says little.
+TELLING = 2
+KEPT = 0.9  # of an estimate, when it takes in another round
+SPIKE = 3.0  # a round that took so many times what was expected was disturbed, and counts as this
+# After so many rounds an estimate of a plan that was not taken since is out of date: texts are longer now, and the
+# moment may have been a slow one.
+STALE = 1000
+REPEATS = 3
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Costs:
-    """The seconds that a round takes, by plan, number of rows and length of text.
+class Spent(NamedTuple):
+    """The seconds that a round took: all of them, those of drafting, and those of the target's pass."""
 
-    Attributes:
-        rows: The numbers of rows that were measured, ascending.
-        lengths: The lengths of text that were measured, ascending.
-        table: By the plan's name, the seconds for each number of rows and, within it, each length.
+    total: float
+    draft: float
+    verify: float
+
+
+class Mean:
+    """A running estimate of one duration in seconds.
+
+    Args:
+        seconds: What it begins with.
+        turn: The number of the round that it is from.
     """
 
-    rows: tuple[int, ...]
-    lengths: tuple[int, ...]
-    table: Mapping[str, tuple[tuple[float, ...], ...]]
+    def __init__(self, seconds: float, turn: int = 0) -> None:
+        self.seconds, self.turn, self.count = seconds, turn, 1
 
-    def seconds(self, plan: Plan, rows: int, length: int) -> float:
-        """Return the seconds of a round, interpolated linearly between measurements and constant beyond them.
+    def add(self, seconds: float, turn: int) -> None:
+        """Take in one more duration; of the first two the shorter one counts."""
+        self.count, self.turn = self.count + 1, turn
+        if self.count <= TELLING:
+            self.seconds = min(self.seconds, seconds)
+        else:
+            seconds = min(seconds, SPIKE * self.seconds)
+            self.seconds += max(1 - KEPT, 1 / self.count) * (seconds - self.seconds)
+
+
+class Curve:
+    """Seconds of a call over the number of tokens that it is fed, in all rows together."""
+
+    def __init__(self, points: Mapping[int, float] | None = None) -> None:
+        self._points = {tokens: Mean(seconds) for tokens, seconds in (points or {}).items()}
+
+    def add(self, tokens: int, seconds: float, turn: int) -> None:
+        """Take in one call."""
+        if tokens in self._points:
+            self._points[tokens].add(seconds, turn)
+        else:
+            self._points[tokens] = Mean(seconds, turn)
+
+    def at(self, tokens: int) -> float:
+        """Return the expected seconds: linear between what was seen, beyond it as between the last two, at least 0."""
+        known = sorted(self._points)
+        if not known:
+            return 0.0
+        if len(known) == 1 or tokens <= known[0]:
+            return self._points[known[0]].seconds
+        right = min(bisect.bisect_left(known, tokens), len(known) - 1)
+        low, high = known[right - 1], known[right]
+        below, above = self._points[low].seconds, self._points[high].seconds
+        return max(below + (above - below) * (tokens - low) / (high - low), 0.0)
+
+    def to_json(self) -> dict[str, float]:
+        """Return the points as JSON values."""
+        return {str(tokens): mean.seconds for tokens, mean in sorted(self._points.items())}
+
+
+class Costs:
+    """The seconds that a round takes, by plan and number of rows.
+
+    A plan that was taken lately costs what its rounds took. What another one costs follows from the calls that it is
+    made of: a level of drafts and the target's pass cost what such calls cost with as many tokens.
+    """
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._rounds: dict[tuple[str, int], Mean] = {}
+        self._draft, self._verify, self._rest = Curve(), Curve(), Curve()
+
+    def observe(self, plan: Plan, rows: int, spent: Spent) -> None:
+        """Take note of a round.
 
         Args:
-            plan: A plan that was measured.
+            plan: What it drafted.
             rows: Number of rows of the batch.
-            length: Number of tokens of the longest text among them.
+            spent: How long it took.
         """
-        by_rows = [_interpolate(self.lengths, seconds, length) for seconds in self.table[str(plan)]]
-        return _interpolate(self.rows, by_rows, rows)
+        self._turn += 1
+        key = str(plan), rows
+        if key not in self._rounds:
+            self._rounds[key] = Mean(spent.total, self._turn)
+            return
+        self._rounds[key].add(spent.total, self._turn)
+        tokens = rows * plan.tree.size
+        self._verify.add(tokens, spent.verify, self._turn)
+        self._rest.add(tokens, spent.total - spent.draft - spent.verify, self._turn)
+        if plan.drafts:
+            self._draft.add(rows * plan.drafts, spent.draft / plan.length, self._turn)
+
+    def tells(self, plan: Plan) -> bool:
+        """Return whether enough rounds of a plan were seen, with any number of rows."""
+        return any(mean.count >= TELLING for (name, _), mean in self._rounds.items() if name == str(plan))
+
+    def rows_seen(self) -> list[int]:
+        """Return the numbers of rows of which enough rounds were seen, ascending."""
+        return sorted({rows for (_, rows), mean in self._rounds.items() if mean.count >= TELLING})
+
+    def seconds(self, plan: Plan, rows: int) -> float:
+        """Return the seconds that a round is expected to take.
+
+        Args:
+            plan: What it would draft.
+            rows: Number of rows of the batch.
+        """
+        seen = self._rounds.get((str(plan), rows))
+        if seen is not None and seen.count >= TELLING and self._turn - seen.turn < STALE:
+            return seen.seconds
+        tokens = rows * plan.tree.size
+        return self._draft.at(rows * plan.drafts) * plan.length + self._verify.at(tokens) + self._rest.at(tokens)
 
     def to_json(self) -> dict[str, Any]:
         """Return the costs as JSON values."""
-        return {"rows": self.rows, "lengths": self.lengths, "seconds": dict(self.table)}
+        rounds: dict[str, dict[str, float]] = {}
+        for (plan, rows), mean in self._rounds.items():
+            if mean.count >= TELLING:
+                rounds.setdefault(plan, {})[str(rows)] = mean.seconds
+        curves = {"draft": self._draft, "verify": self._verify, "rest": self._rest}
+        return {"rounds": rounds} | {name: curve.to_json() for name, curve in curves.items()}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Costs:
         """Read what ``to_json`` wrote."""
-        table = {plan: tuple(tuple(row) for row in seconds) for plan, seconds in value["seconds"].items()}
-        return Costs(tuple(value["rows"]), tuple(value["lengths"]), table)
-
-
-def _interpolate(points: Sequence[int], values: Sequence[float], point: int) -> float:
-    point = min(max(point, points[0]), points[-1])
-    right = bisect.bisect_left(points, point)
-    if points[right] == point:
-        return values[right]
-    share = (point - points[right - 1]) / (points[right] - points[right - 1])
-    return values[right - 1] + share * (values[right] - values[right - 1])
+        costs = Costs()
+        for plan, by_rows in value["rounds"].items():
+            for rows, seconds in by_rows.items():
+                costs._rounds[plan, int(rows)] = mean = Mean(float(seconds))
+                mean.count = TELLING
+        costs._draft, costs._verify, costs._rest = (
+            Curve({int(tokens): float(seconds) for tokens, seconds in value[name].items()})
+            for name in ("draft", "verify", "rest")
+        )
+        return costs
 
 
 @torch.inference_mode()
 def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) -> Costs:
-    """Measure the rounds of some plans, and take the median of each.
+    """Run rounds of some plans for their costs alone, behind texts of half of the bundle's capacity.
 
-    Texts of the bundle's capacity and of an eighth of it are measured, with all rows and with a single one: only at its
-    end does a run have fewer rows than the batch holds. The plans take turns, so that a slow moment of the machine hits
-    all of them. The caches are overwritten.
+    Batches with all rows and with a single one are measured: only at its end does a run have fewer rows than the batch
+    holds. The plans take turns, so that a slow moment of the machine hits all of them. The caches are overwritten.
 
     Args:
         pair: The models.
@@ -84,30 +177,18 @@ def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) ->
         manifest: The bundle's manifest, for capacity and vocabulary.
         rows: Number of rows of the batch.
     """
-    row_counts = tuple(sorted({1, rows}))
-    capacity = manifest.limits.capacity
-    lengths = tuple(sorted({max(capacity // 8, 2), capacity}))
-
-    def cell(count: int, size: int) -> dict[str, float]:
-        batch = _batch(count, size, manifest.vocabulary.size, pair.target.cache.buffer.device)
-        first = [_seconds(plan, pair, batch) for plan in plans]
-        if sum(first) > LONG:
-            return {str(plan): seconds for plan, seconds in zip(plans, first, strict=True)}
-        repeats = [[_seconds(plan, pair, batch) for plan in plans] for _ in range(REPEATS)]
-        return {str(plan): statistics.median(one) for plan, one in zip(plans, zip(*repeats, strict=True), strict=True)}
-
-    cells = [[cell(count, size) for size in lengths] for count in row_counts]
-    return Costs(
-        row_counts,
-        lengths,
-        {str(plan): tuple(tuple(one[str(plan)] for one in line) for line in cells) for plan in plans},
-    )
+    costs, length = Costs(), max(manifest.limits.capacity // 2, 2)
+    for count in sorted({1, rows}):
+        batch = _batch(count, length, manifest.vocabulary.size, pair.target.cache.buffer.device)
+        for plan in [*plans] * (1 + REPEATS):
+            costs.observe(plan, count, _spent(plan, pair, batch))
+    return costs
 
 
-def _seconds(plan: Plan, pair: Pair, rows: Rows) -> float:
-    started = time.perf_counter()
-    speculate(plan, pair.draft, pair.target, rows, Timing()).tokens_BD1.tolist()
-    return time.perf_counter() - started
+def _spent(plan: Plan, pair: Pair, rows: Rows) -> Spent:
+    timing, started = Timing(), time.perf_counter()
+    speculate(plan, pair.draft, pair.target, rows, timing).tokens_BD1.tolist()
+    return Spent(time.perf_counter() - started, timing.draft, timing.verify)
 
 
 def _batch(rows: int, length: int, vocabulary: int, device: torch.device) -> Rows:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from spectr_runtime.planning.costs import Costs
+from spectr_runtime.planning.costs import Costs, Spent
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 
 RACES = (
@@ -19,6 +19,9 @@ RACES = (
     *(Plan("race", 1, length) for length in (1, 2, 4, 8)),  # lengths between these would gain one or two per cent
     *(Plan("race", drafts, length) for drafts in (2, 4) for length in (2, 4)),
 )
+# Where no costs are known, the first rounds take these: one call of one token a row and one of several show how the
+# others would cost.
+FIRST = (Plan.plain(), Plan("race", 1, 4))
 # While rounds are decoded without a draft, nothing shows whether drafting would pay. So after some of them, one round
 # drafts with this plan: after 8 of them at first, and after 256 once much has been seen.
 PROBE = Plan("race", 1, 2)
@@ -35,16 +38,22 @@ def menu_of(choice: PlanChoice) -> tuple[Plan, ...]:
 class Planner(Protocol):
     """Chooses the plan of every round."""
 
-    def choose(self, rows: int, longest: int) -> Plan:
-        """Return the plan of the next round.
+    def choose(self, rows: int) -> Plan:
+        """Return the plan of the next round, before anything of it is drafted.
 
         Args:
             rows: Number of rows of the batch.
-            longest: Number of tokens of the longest text among them.
         """
 
-    def observe(self, plan: Plan, accepted: Sequence[int]) -> None:
-        """Take note of how many drafts each row of a round accepted."""
+    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
+        """Take note of a round.
+
+        Args:
+            plan: The round's plan.
+            rows: Number of rows of the batch, free ones included.
+            accepted: How many drafts each row accepted that is not free.
+            spent: How long the round took.
+        """
 
 
 class FixedPlanner:
@@ -57,33 +66,36 @@ class FixedPlanner:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
-    def choose(self, rows: int, longest: int) -> Plan:
+    def choose(self, rows: int) -> Plan:
         """See ``Planner``."""
         return self._plan
 
-    def observe(self, plan: Plan, accepted: Sequence[int]) -> None:
+    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""
 
 
 class AutoPlanner:
-    """Chooses the race that promises most tokens per second, from measured costs and the acceptance so far.
+    """Chooses the race that promises most tokens per second, from the costs and the acceptance so far.
 
     Args:
-        costs: How long a round takes with each plan of ``RACES``.
+        costs: What is known of the costs of rounds; what rounds show is added.
     """
 
     def __init__(self, costs: Costs) -> None:
-        self._costs = costs
+        self.costs = costs
         self._acceptance = Acceptance()
         self._current = RACES[0]
         self._draftless = 0
 
-    def choose(self, rows: int, longest: int) -> Plan:
+    def choose(self, rows: int) -> Plan:
         """See ``Planner``."""
 
         def speed(plan: Plan) -> float:
-            return self._acceptance.expected_tokens(plan) / self._costs.seconds(plan, rows, longest)
+            return self._acceptance.expected_tokens(plan) / self.costs.seconds(plan, rows)
 
+        for plan in FIRST:
+            if not self.costs.tells(plan):
+                return plan
         best = max(RACES, key=speed)
         if speed(best) > WORTH * speed(self._current):
             self._current = best
@@ -93,9 +105,10 @@ class AutoPlanner:
             return PROBE
         return self._current
 
-    def observe(self, plan: Plan, accepted: Sequence[int]) -> None:
+    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""
         self._acceptance.observe(plan, accepted)
+        self.costs.observe(plan, rows, spent)
 
 
 class Acceptance:
