@@ -62,6 +62,13 @@ def test_a_plan_that_was_not_taken_costs_what_its_calls_would() -> None:
     assert costs.seconds(Plan("race", 1, 4), 3) == pytest.approx(4 + 10 + 3 * 5 + 1), "with another number of rows"
 
 
+def test_a_disturbed_measurement_promises_no_round_for_nothing() -> None:
+    costs = Costs()
+    for plan, verify in ((NONE, 9.0), (Plan("race", 1, 4), 1.0)) * TELLING:
+        costs.observe(plan, 1, Spent(verify + 1, 0.0, verify))
+    assert all(costs.seconds(plan, rows) >= 1 for plan in RACES for rows in (1, 2, 64))
+
+
 def test_a_cost_that_is_out_of_date_gives_way_to_what_calls_take_now() -> None:
     costs, slow = Costs(), Plan("race", 1, 2)
     for _ in range(TELLING):

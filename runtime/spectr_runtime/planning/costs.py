@@ -71,7 +71,10 @@ class Curve:
             self._points[tokens] = Mean(seconds, turn)
 
     def at(self, tokens: int) -> float:
-        """Return the expected seconds: linear between what was seen, beyond it as between the last two, at least 0."""
+        """Return the expected seconds: linear between what was seen, and beyond it as between the last two.
+
+        More tokens never take less, though disturbed measurements may say so.
+        """
         known = sorted(self._points)
         if not known:
             return 0.0
@@ -80,7 +83,7 @@ class Curve:
         right = min(bisect.bisect_left(known, tokens), len(known) - 1)
         low, high = known[right - 1], known[right]
         below, above = self._points[low].seconds, self._points[high].seconds
-        return max(below + (above - below) * (tokens - low) / (high - low), 0.0)
+        return below + max(above - below, 0.0) * (tokens - low) / (high - low)
 
     def to_json(self) -> dict[str, float]:
         """Return the points as JSON values."""
