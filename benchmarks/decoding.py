@@ -1,110 +1,207 @@
-"""Plain, single-draft and multi-draft decoding of the demo prompts, interleaved in one run.
+"""Plain, single-draft and multi-draft decoding of demo prompts, interleaved in one run.
 
-    python benchmarks/decoding.py build/demo/bundle
+    python benchmarks/decoding.py build/demo/bundle --name demo
 
 Every repeat decodes the same prompts with every plan, the order turning, so that the machine's moods fall on all alike.
-Reported are the medians over the repeats of tokens per second and of the ratio to plain decoding in the same repeat.
+Reported are medians over the repeats: tokens per second, the ratio to plain decoding in the same repeat, and the share
+of the time that is spent in calls of the engines; and how many rows have the text of plain decoding. For auto, the
+ratio to the best fixed race in the same repeat is told too; it has learnt in a decoding before what rounds cost.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import statistics
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
+import torch
 from machine import machine
 
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
+from spectr_runtime.contract import Call, Engine
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.plan import PlanChoice
 
 PLANS: tuple[PlanChoice, ...] = (
     Plan.plain(),
     "auto",
-    Plan("single", 1, 4),
+    Plan("race", 1, 1),
+    Plan("race", 1, 2),
     Plan("race", 1, 4),
+    Plan("race", 1, 8),
+    Plan("race", 2, 4),
+    Plan("single", 1, 4),
     Plan("kseq", 2, 4),
     Plan("kseq", 4, 4),
-    Plan("kseq", 8, 8),
 )
 PROMPTS = Path(__file__).parent.parent / "examples" / "prompts.jsonl"
 TOKENS = 64
 
 
-def read_requests(count: int) -> list[Request]:
-    """The demo prompts without their stops: every row writes the same number of tokens at temperature 1."""
-    params = SamplingParams(max_tokens=TOKENS, ignore_eos=True)
-    records = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()][:count]
-    return [
-        Request(record.get("id") or record["custom_id"], record.get("prompt") or record["body"]["prompt"], params)
-        for record in records
-    ]
+class Clock:
+    """An engine that adds up the seconds of its calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.spec, self.cache, self.seconds, self._engine = engine.spec, engine.cache, 0.0, engine
+
+    def forward(self, call: Call) -> torch.Tensor:
+        """See ``Engine``."""
+        started = time.perf_counter()
+        try:
+            return self._engine.forward(call)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
-def decode(decoder: Decoder, requests: list[Request]) -> dict[str, float]:
-    """Decode all requests once: seconds, tokens per second and tokens per target pass."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """One decoding of all requests."""
+
+    seconds: float
+    in_engines: float
+    tokens: int
+    rounds: int
+    accepted: int
+    texts: dict[str, tuple[int, ...]]
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.seconds
+
+
+def read_requests(bundle: Bundle, count: int, prompt_tokens: int, temperature: float) -> list[Request]:
+    """The ends of demo prompts without their stops: every row writes the same number of tokens."""
+    params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, temperature=temperature)
+    tokenizer, requests = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size), []
+    for line in PROMPTS.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        ids = tokenizer.encode(record.get("prompt") or record["body"]["prompt"])
+        if len(ids) >= prompt_tokens and len(requests) < count:
+            requests.append(Request(record.get("id") or record["custom_id"], tuple(ids[-prompt_tokens:]), params))
+    if len(requests) < count:
+        raise click.ClickException(f"only {len(requests)} prompts have {prompt_tokens} tokens; {count} are wanted")
+    return requests
+
+
+def open_decoder(bundle: Bundle, plan: PlanChoice, batch_size: int, backend: str) -> tuple[Decoder, list[Clock]]:
+    """A decoder whose engines are clocked."""
+    decoder = Decoder(bundle, plan=plan, batch_size=batch_size, backend=backend)  # type: ignore[arg-type]
+    pair = decoder._pair
+    clocks = [Clock(pair.target)]
+    pair.target = clocks[0]
+    if pair.draft is not None:
+        clocks.append(Clock(pair.draft))
+        pair.draft = clocks[1]
+    return decoder, clocks
+
+
+def decode(decoder: Decoder, clocks: list[Clock], requests: list[Request]) -> Run:
+    """Decode all requests once."""
+    for clock in clocks:
+        clock.seconds = 0.0
     started = time.perf_counter()
     rows = [row for row in decoder.generate(requests) if isinstance(row, Completion)]
     seconds = time.perf_counter() - started
     if len(rows) != len(requests):
         raise click.ClickException(f"{len(requests) - len(rows)} of {len(requests)} rows failed")
-    tokens = sum(row.usage.completion_tokens for row in rows)
-    rounds = sum(row.speculation.rounds for row in rows)
-    accepted = sum(row.speculation.accepted for row in rows)
-    return {"seconds": seconds, "tokens_per_second": tokens / seconds, "block_efficiency": 1 + accepted / rounds}
+    return Run(
+        seconds=seconds,
+        in_engines=sum(clock.seconds for clock in clocks),
+        tokens=sum(row.usage.completion_tokens for row in rows),
+        rounds=sum(row.speculation.rounds for row in rows),
+        accepted=sum(row.speculation.accepted for row in rows),
+        texts={row.id: row.token_ids for row in rows},
+    )
 
 
 def measure(
     bundle: Bundle, batch_size: int, repeats: int, requests: list[Request], backend: str
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One line per plan at this batch size."""
-    decoders = [Decoder(bundle, plan=plan, batch_size=batch_size, backend=backend) for plan in PLANS]  # type: ignore[arg-type]
-    for decoder in decoders:
-        decode(decoder, requests[:batch_size])
-    runs: list[list[dict[str, float]]] = [[] for _ in PLANS]
+    plans = PLANS if bundle.manifest.has_draft else (Plan.plain(),)
+    opened = [open_decoder(bundle, plan, batch_size, backend) for plan in plans]
+    for one in opened:
+        decode(*one, requests[: 2 * batch_size])
+    runs: list[list[Run]] = [[] for _ in plans]
     for repeat in range(repeats):
-        for place in range(len(PLANS)):
-            turned = (place + repeat) % len(PLANS)
-            runs[turned].append(decode(decoders[turned], requests))
-            click.echo(f"B={batch_size} {PLANS[turned]}: {runs[turned][-1]['tokens_per_second']:.0f} tok/s", err=True)
-    return [line(plan, batch_size, run, runs[0]) for plan, run in zip(PLANS, runs, strict=True)]
+        for place in range(len(plans)):
+            turned = (place + repeat) % len(plans)
+            runs[turned].append(decode(*opened[turned], requests))
+            click.echo(f"B={batch_size} {plans[turned]}: {runs[turned][-1].speed:.0f} tok/s", err=True)
+    races = [taken for plan, taken in zip(plans, runs, strict=True) if plan != "auto" and plan.rule == "race"]
+    best = max(races, key=lambda taken: statistics.median(run.speed for run in taken), default=runs[0])
+    return [
+        line(plan, batch_size, taken, runs[0]) | ({"to_best_race": ratios(taken, best)} if plan == "auto" else {})
+        for plan, taken in zip(plans, runs, strict=True)
+    ]
 
 
-def line(
-    plan: PlanChoice, batch_size: int, run: list[dict[str, float]], plain: list[dict[str, float]]
-) -> dict[str, object]:
-    """Medians of a plan and its ratio to plain, repeat by repeat."""
-    ratios = sorted(one["tokens_per_second"] / base["tokens_per_second"] for one, base in zip(run, plain, strict=True))
+def ratios(taken: list[Run], base: list[Run]) -> dict[str, float]:
+    """The ratio of speeds, repeat by repeat: its median and range."""
+    found = sorted(one.speed / other.speed for one, other in zip(taken, base, strict=True))
+    return {
+        "median": round(statistics.median(found), 3), "least": round(found[0], 3), "most": round(found[-1], 3)
+    }  # fmt: skip
+
+
+def line(plan: PlanChoice, batch_size: int, taken: list[Run], plain: list[Run]) -> dict[str, Any]:
+    """The figures of a plan."""
     return {
         "plan": str(plan),
         "batch_size": batch_size,
-        "tokens_per_second": round(statistics.median(one["tokens_per_second"] for one in run), 1),
-        "block_efficiency": round(run[0]["block_efficiency"], 3),
-        "ratio_to_plain": round(statistics.median(ratios), 3),
-        "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
+        "tokens_per_second": round(statistics.median(run.speed for run in taken), 1),
+        "block_efficiency": round(1 + taken[-1].accepted / taken[-1].rounds, 3),
+        "to_plain": ratios(taken, plain),
+        "in_engines": round(statistics.median(run.in_engines / run.seconds for run in taken), 3),
+        "texts_of_plain": sum(taken[-1].texts[key] == text for key, text in plain[-1].texts.items()),
     }
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
+@click.option("--name", required=True, help="Of the models, in the result file; lines of the same name are replaced.")
 @click.option("--batch-size", "batch_sizes", multiple=True, type=int, default=(1, 8), help="Rows decoded together.")
 @click.option("--repeats", default=5, help="Interleaved repeats.")
-@click.option("--prompts", default=24, help="Demo prompts to decode.")
+@click.option("--prompts", default=8, help="Demo prompts to decode.")
+@click.option("--prompt-tokens", default=64, help="Tokens of each prompt.")
+@click.option("--temperature", default=1.0)
 @click.option("--backend", default="onnxruntime", help="onnxruntime or torch.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "decoding.json")
-def main(bundle: Path, batch_sizes: tuple[int, ...], repeats: int, prompts: int, backend: str, output: Path) -> None:
+def main(
+    bundle: Path,
+    name: str,
+    batch_sizes: tuple[int, ...],
+    repeats: int,
+    prompts: int,
+    prompt_tokens: int,
+    temperature: float,
+    backend: str,
+    output: Path,
+) -> None:
     """Measure and write the result file."""
-    opened, requests = Bundle.open(bundle), read_requests(prompts)
-    lines = [one for size in batch_sizes for one in measure(opened, size, repeats, requests, backend)]
-    result = machine() | {
-        "backend": backend, "prompts": len(requests), "tokens_per_prompt": TOKENS, "repeats": repeats, "lines": lines
+    opened = Bundle.open(bundle)
+    requests = read_requests(opened, prompts, prompt_tokens, temperature)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        lines = [one for size in batch_sizes for one in measure(opened, size, repeats, requests, backend)]
+    facts = machine() | {
+        "backend": backend, "prompts": prompts, "prompt_tokens": prompt_tokens, "tokens_per_prompt": TOKENS,
+        "temperature": temperature, "repeats": repeats, "lines": lines,
     }  # fmt: skip
-    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    output.write_text(json.dumps(kept | {name: facts}, indent=1) + "\n", encoding="utf-8")
     for one in lines:
         click.echo(
             f"B={one['batch_size']:<3} {one['plan']:<12} {one['tokens_per_second']:>8} tok/s  "
-            f"block efficiency {one['block_efficiency']:<6} x{one['ratio_to_plain']} {one['ratio_range']}"
+            f"block efficiency {one['block_efficiency']:<6} x{one['to_plain']['median']} {one.get('to_best_race', '')} "
+            f"engines {one['in_engines']:.0%}, {one['texts_of_plain']} texts of plain"
         )
 
 

@@ -61,7 +61,8 @@ line overrides the variables, and the variables override the file.
     "--plan",
     type=click.Choice(["auto", "plain"]),
     help="auto: choose K and L of the rule `race` anew in every round, for most tokens per second on this machine. "
-    "plain: decode without drafts, as auto does if the bundle has no draft. Excludes --rule, --drafts and --length.  "
+    "plain: decode without drafts, as auto does if the bundle has no draft. Both write the text of every `--rule race` "
+    "with the same seed; other rules keep its law, not the text. Excludes --rule, --drafts and --length.  "
     "[default: auto, unless one of these is given]",
 )
 @click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
