@@ -141,15 +141,17 @@ class Decoder:
         """Admit rows while there is room, and yield the outcomes of requests that end at once.
 
         These are failures of requests that cannot be served, and completions of requests that want nothing written.
-        Rows that were evicted come first.
+        Rows that were evicted come first. Rows that are admitted together are put in the order of their lengths, since
+        neighbours of about the same length are read together.
         """
-        while self._scheduler.has_room:
+        room, admitted = self._scheduler.room, list[Row]()
+        while len(admitted) < room:
             if self._evicted:
-                self._admit(self._evicted.popleft())
+                admitted.append(self._evicted.popleft())
                 continue
             request = next(waiting, None)
             if request is None:
-                return
+                break
             try:
                 with self.timing.measure("host"):
                     row = make_row(request, self._manifest, self._tokenizer, self._seed)
@@ -159,11 +161,10 @@ class Decoder:
             if unwritten := row.finish_unwritten():
                 yield unwritten
             else:
-                self._admit(row)
-
-    def _admit(self, row: Row) -> None:
-        self._scheduler.admit(row)
-        self._sampling = None
+                admitted.append(row)
+        for row in sorted(admitted, key=lambda row: row.length):
+            self._scheduler.admit(row)
+            self._sampling = None
 
     def _score_prompts(self) -> list[Outcome]:
         """Score the prompts of rows that want it, and release the rows that end with that."""

@@ -61,18 +61,6 @@ def test_models_that_do_not_fit_are_opened_with_fewer_rows(open_decoder: OpenDec
         open_decoder(Plan("kseq", 2, 2), batch_size=9, engine=Picky)
 
 
-def test_costs_are_measured_with_fewer_rows_where_a_full_batch_does_not_fit(open_decoder: OpenDecoder) -> None:
-    class Narrow(TableEngine):
-        def forward(self, call: Call) -> torch.Tensor:
-            if len(call.input_ids_BT) > 2:
-                raise EngineError(f"PyTorch failed in a call: {CUDA}")
-            return super().forward(call)
-
-    decoder = open_decoder("auto", batch_size=9, engine=Narrow)
-    assert decoder.batch_size == 2
-    assert texts(decoder) == texts(open_decoder("auto", batch_size=2))
-
-
 def test_other_errors_and_a_single_row_without_memory_are_raised(open_decoder: OpenDecoder) -> None:
     decoder = open_decoder(Plan.plain(), batch_size=1)
     for message in ("PyTorch failed in a call: an illegal address", CUDA):

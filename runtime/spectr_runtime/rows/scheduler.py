@@ -16,9 +16,9 @@ class Scheduler:
         self._rows: list[Row | None] = [None] * rows
 
     @property
-    def has_room(self) -> bool:
-        """Whether a row is free."""
-        return None in self._rows
+    def room(self) -> int:
+        """The number of free rows."""
+        return self._rows.count(None)
 
     @property
     def batch(self) -> list[Row | None]:

@@ -19,6 +19,10 @@ from spectr_runtime.speculation.narrow import WidenedEngine
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
 
+# What a call costs beside its tokens, in tokens that could be read instead: it reads the weights, and an accelerator
+# does the arithmetic of many tokens in that time.
+CALL_TOKENS = {"cpu": 24, "cuda": 256}
+NEIGHBOURS = 64  # the most rows of a reading call
 SCORED_LOGITS = 2**25  # the most logits that one call returns to score prompts: 128 MB, and a copy of them
 
 
@@ -75,11 +79,14 @@ class Pair:
 
     def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None]) -> None:
         behind = [row if row is not None and row.cached[role] < row.length - left else None for row in batch]
-        for first_row, rows in _runs(behind):
-            texts, cached = [row.tokens for row in rows], [row.cached[role] for row in rows]
-            prefill(engine, texts, cached, first_row, self._chunk, self.device)
-            for row in rows:
-                row.cached[role] = row.length - 1
+        for start, run in _runs(behind):
+            missing = [row.length - 1 - row.cached[role] for row in run]
+            for part in groups(missing, CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])):
+                rows = run[part]
+                texts, cached = [row.tokens for row in rows], [row.cached[role] for row in rows]
+                prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
+                for row in rows:
+                    row.cached[role] = row.length - 1
 
     def score_prompts(self, batch: Sequence[Row | None]) -> list[int]:
         """Read the prompts whose log-probabilities are wanted into the target's cache, and score their tokens.
@@ -121,6 +128,35 @@ class Pair:
 def logits_per_call(backend: Backend, plans: Sequence[Plan], limits: Limits) -> int:
     """Return of how many tokens a call can return the logits: compiled engines return those of the largest tree."""
     return max(plan.tree.size for plan in plans) if backend in FLAVOURS else limits.tokens_per_call
+
+
+def groups(missing: Sequence[int], call_tokens: int) -> list[slice]:
+    """Divide neighbouring rows into groups that are read together, for the least cost in all.
+
+    A call feeds every row of a group as many tokens as the row that lacks most, so the cost of a group is that number
+    times its rows, and ``call_tokens`` for the call.
+
+    Args:
+        missing: The tokens that each row lacks.
+        call_tokens: What a call costs, in tokens.
+
+    Returns:
+        Slices that cover the rows in their order, of at most ``NEIGHBOURS`` rows each.
+    """
+    best, starts = [0], [0]  # the least cost of the first rows, and where the last group of that division starts
+    for end in range(1, len(missing) + 1):
+        most, found = 0, list[tuple[int, int]]()
+        for start in range(end - 1, max(end - NEIGHBOURS, 0) - 1, -1):
+            most = max(most, missing[start])
+            found.append((best[start] + most * (end - start) + call_tokens, start))
+        cost, start = min(found)
+        best.append(cost)
+        starts.append(start)
+    parts, end = list[slice](), len(missing)
+    while end:
+        parts.append(slice(starts[end], end))
+        end = starts[end]
+    return parts[::-1]
 
 
 def _runs(batch: Sequence[Row | None]) -> Iterator[tuple[int, list[Row]]]:

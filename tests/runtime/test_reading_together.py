@@ -1,0 +1,73 @@
+"""Which rows are read in one call."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from spectr_runtime import Completion, Decoder, Plan, Request, SamplingParams
+from spectr_runtime.contract import Call
+from spectr_runtime.speculation.pair import NEIGHBOURS, groups
+
+
+def cost(missing: list[int], parts: list[slice], call_tokens: int) -> int:
+    return sum(max(missing[part]) * len(missing[part]) + call_tokens for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("missing", "parts"),
+    [
+        ([], []),
+        ([5], [(0, 1)]),
+        ([10, 12, 11, 9], [(0, 4)]),
+        ([10, 11, 500], [(0, 2), (2, 3)]),
+        ([10, 500, 11], [(0, 1), (1, 2), (2, 3)]),
+        ([100, 100, 1], [(0, 2), (2, 3)]),
+    ],
+)
+def test_rows_that_lack_about_as_much_are_read_together(missing: list[int], parts: list[tuple[int, int]]) -> None:
+    assert groups(missing, 24) == [slice(*part) for part in parts]
+
+
+@pytest.mark.parametrize("missing", [[3, 50, 7, 7, 90, 91, 2, 40], [1] * 8, [9, 8, 7, 6, 5, 4, 3, 200]], ids=str)
+def test_no_other_division_costs_less(missing: list[int]) -> None:
+    ends = range(1, len(missing))
+    divisions = [
+        [slice(*part) for part in itertools.pairwise((0, *cuts, len(missing)))]
+        for count in range(len(missing))
+        for cuts in itertools.combinations(ends, count)
+    ]
+    assert cost(missing, groups(missing, 24), 24) == min(cost(missing, parts, 24) for parts in divisions)
+
+
+def test_a_group_has_a_limit_and_all_rows_are_covered() -> None:
+    parts = groups([4] * 150, 24)
+    assert [row for part in parts for row in range(150)[part]] == list(range(150))
+    assert max(part.stop - part.start for part in parts) <= NEIGHBOURS
+
+
+def test_short_prompts_are_not_padded_to_a_long_one(
+    open_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are put in the order of their lengths, and their texts are those of every other batch."""
+    params = SamplingParams(max_tokens=6, ignore_eos=True)
+    lengths = (2, 40, 3, 38, 2)
+    requests = [
+        Request(f"{row}", (1, 3, 2, 2) * (length // 4) + (1,) * (length % 4), params)
+        for row, length in enumerate(lengths)
+    ]
+    alone = {one.id: one.token_ids for one in open_decoder(Plan("race", 1, 2), batch_size=1).generate(requests)}
+    decoder = open_decoder(Plan("race", 1, 2), batch_size=5, tokens_per_call=64)
+    fed: list[tuple[int, ...]] = []
+    forward = decoder._pair.target.forward
+
+    def counted(call: Call):
+        fed.append(tuple(call.input_ids_BT.shape))
+        return forward(call)
+
+    monkeypatch.setattr(decoder._pair.target, "forward", counted)
+    together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
+    assert together == alone
+    assert fed[:2] == [(3, 2), (2, 39)]
