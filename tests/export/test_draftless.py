@@ -188,7 +188,7 @@ def test_nothing_is_opened_measured_or_counted_for_a_draft(plain: Path, caplog: 
     planned = Footprint.of(bundle, "auto")
     assert planned == Footprint.of(bundle, Plan.plain())
     assert planned.weights == (plain / "target" / "model.safetensors").stat().st_size
-    assert decoder._pair.target.cache.buffer.nbytes == 3 * planned.cache_per_row
+    assert decoder._pair.target.cache.nbytes == 3 * planned.cache_per_row
 
 
 def test_a_plan_that_drafts_is_refused_wherever_it_is_asked_for(plain: Path) -> None:

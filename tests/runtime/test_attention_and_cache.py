@@ -52,6 +52,18 @@ def test_overlapping_moves_read_before_they_write() -> None:
     assert cache.key(0)[0, 0, :, 0].tolist() == [0, 2, 3, 6, 4, 5, 6, 7]
 
 
+def test_a_cache_that_gets_more_slots_or_fewer_keeps_the_first_ones() -> None:
+    cache = KVCache(2, 3, 2, 12, 4, dtype=torch.float32, device=CPU)
+    cache.buffer.copy_(torch.randn(cache.buffer.shape, generator=torch.Generator().manual_seed(0)))
+    before, memory = cache.buffer.clone(), cache.nbytes
+    for slots in (5, 9, 12):
+        cache.resize(slots)
+        assert (cache.slots, cache.capacity, cache.nbytes) == (slots, 12, memory)
+        assert torch.equal(cache.buffer[:, :, :, :5], before[:, :, :, :5])
+        assert not cache.buffer[:, :, :, 5:].any(), "what was cut off is gone, not somewhere among the new slots"
+        assert all(cache.key(layer).is_contiguous() for layer in range(2))
+
+
 def test_layers_are_contiguous_views_of_one_buffer() -> None:
     cache = KVCache(2, 3, 2, 12, 4, dtype=torch.float32, device=CPU)
     for layer in range(2):

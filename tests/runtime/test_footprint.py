@@ -23,7 +23,7 @@ def test_the_caches_are_as_large_as_planned(bundle: Bundle, plan: Plan) -> None:
     planned = Footprint.of(bundle, plan)
     pair = Decoder(bundle, plan=plan, backend="torch", batch_size=3)._pair
     engines = [engine for engine in (pair.target, pair.draft) if engine is not None]
-    assert sum(engine.cache.buffer.nbytes for engine in engines) == 3 * planned.cache_per_row
+    assert sum(engine.cache.nbytes for engine in engines) == 3 * planned.cache_per_row
     assert {engine.cache.capacity for engine in engines} == {planned.slots}
     roles = ["target", "draft"][: len(engines)]
     assert planned.weights == sum((bundle.path / role / "model.safetensors").stat().st_size for role in roles)

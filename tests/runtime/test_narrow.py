@@ -129,4 +129,4 @@ def test_the_scorer_and_the_measurement_of_costs_take_such_a_draft(bundle: Bundl
     assert all(token.possible for token in score.tokens)
     pair = Pair(bundle, PLANS[:1], backend="torch", device="cpu", rows=1)
     costs = measure(pair, PLANS[:1], bundle.manifest, 1)
-    assert costs.seconds(PLANS[0], 1, CAPACITY) > 0
+    assert costs.seconds(PLANS[0], 1) > 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -14,8 +15,10 @@ from tiny_models import save_checkpoint, tiny_model
 from spectr_export.graph.export import export_graph
 from spectr_runtime import Call, EngineError, ModelSpec, UsageError
 from spectr_runtime.contract import past_names
+from spectr_runtime.contract.mask import aligned, block_mask, triangle
 from spectr_runtime.engines import onnxruntime as engine_module
 from spectr_runtime.engines.buffers import LogitsBuffer
+from spectr_runtime.engines.cutting import without_cuts
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
 from spectr_runtime.engines.torch import TorchEngine
 
@@ -72,6 +75,51 @@ def test_agrees_with_the_torch_engine_on_any_call(folder: Path, shape: dict[str,
         assert found_BMV.dtype == torch.float32
         torch.testing.assert_close(found_BMV, expected_BMV, atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(*(engine.cache.buffer for engine in engines), atol=1e-4, rtol=1e-3)
+
+
+def text_call(tokens: int, start: int, *, rows: int = 1, first_row: int = 0) -> Call:
+    """A call that goes on with a text whose token at place n is n modulo 250."""
+    ids_T = torch.arange(start, start + tokens)
+    start_B = torch.full((rows,), start)
+    return Call(
+        (ids_T % 250).repeat(rows, 1),
+        (ids_T % 128).repeat(rows, 1),
+        block_mask(start_B, triangle(tokens, torch.device("cpu")), aligned(start + tokens)),
+        start_B,
+        torch.arange(tokens).repeat(rows, 1),
+        first_row,
+    )
+
+
+def test_the_cache_has_the_slots_that_its_rows_need(folder: Path) -> None:
+    """Texts grow, one waits while others are read, all become short; the logits are those of the torch engine."""
+    engine, reference = (kind(folder, SPEC, rows=4, capacity=1000) for kind in (OnnxRuntimeEngine, TorchEngine))
+    slots = []
+
+    def same(call: Call) -> None:
+        torch.testing.assert_close(engine.forward(call), reference.forward(call), atol=1e-4, rtol=1e-3)
+        slots.append(engine.cache.slots)
+
+    for start in range(0, 400, 100):
+        same(text_call(100, start, rows=2))
+    for _ in range(3):
+        same(text_call(3, 0, rows=2, first_row=2))  # the long texts wait meanwhile
+    same(text_call(5, 400, rows=2))
+    assert slots == [192, 320, 320, 512, 512, 512, 512, 512]
+    same(text_call(7, 0, rows=4))
+    assert slots[-1] == 128
+    same(text_call(900, 7))
+    assert slots[-1] == 1000, "never more than the capacity"
+
+
+def test_nothing_is_cut_for_the_attention(folder: Path) -> None:
+    stored = onnx.load(folder / "model.onnx", load_external_data=False)
+    graph = onnx.load_from_string(without_cuts((folder / "model.onnx").read_bytes())).graph
+    written = {name for node in graph.node if node.op_type == "TensorScatter" for name in node.output}
+    attention = [node for node in graph.node if node.op_type == "Attention"]
+    assert len(attention) == SPEC.layers
+    assert all(set(node.input[1:3]) <= written for node in attention)
+    assert len(stored.graph.node) - len(graph.node) == 2 * SPEC.layers
 
 
 def test_a_token_that_sees_nothing_gives_finite_logits(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""The cache of keys and values: one contiguous buffer of fixed capacity, whose rows can be addressed one by one."""
+"""The cache of keys and values: memory of fixed size, whose rows can be addressed one by one."""
 
-# B rows of a call, D depth of the accepted paths, S slots, Hk key/value heads.
+# B rows of a call, D depth of the accepted paths, S slots, Hk key/value heads, E entries of a part.
 from __future__ import annotations
 
 import torch
@@ -12,6 +12,9 @@ class KVCache:
     The keys of a layer are a contiguous slice, and so are neighbouring rows of them. Engines can therefore bind
     addresses in the buffer, and nothing is copied for a call.
 
+    A row has as many slots as its capacity, until ``resize`` gives it fewer: then the buffer lies in the front of its
+    memory, and the rest is left untouched.
+
     The slots of a row hold its text in order. The nodes of a draft tree follow the text, until ``keep`` moves
     the accepted ones forward. The next call overwrites the rejected ones.
 
@@ -19,7 +22,7 @@ class KVCache:
         layers: Number of layers of the model.
         rows: Number of rows of the batch.
         kv_heads: Number of key/value heads of a layer.
-        capacity: Number of slots of a row.
+        capacity: The most slots that a row can have.
         head_size: Size of one head.
         dtype: Type of the entries.
         device: Device of the buffer.
@@ -39,7 +42,36 @@ class KVCache:
         self.layers = layers
         self.rows = rows
         self.capacity = capacity
-        self.buffer = torch.zeros((2 * layers, rows, kv_heads, capacity, head_size), dtype=dtype, device=device)
+        self._sizes = rows, kv_heads, head_size
+        self._memory_PE = torch.zeros((2 * layers, rows * kv_heads * capacity * head_size), dtype=dtype, device=device)
+        self.buffer = self._laid_out(capacity)
+
+    @property
+    def slots(self) -> int:
+        """The number of slots that a row has now."""
+        return self.buffer.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the memory, used or not."""
+        return self._memory_PE.nbytes
+
+    def resize(self, slots: int) -> None:
+        """Give every row so many slots, at most its capacity. The first ones stay as they are, new ones are zero.
+
+        The addresses of all rows change. One part of one layer is copied at a time.
+        """
+        before, kept = self.buffer, min(slots, self.slots)
+        self.buffer = self._laid_out(slots)
+        for old, new in zip(before, self.buffer, strict=True):
+            held = old[:, :, :kept].clone()
+            new[:, :, :kept] = held
+            new[:, :, kept:] = 0
+
+    def _laid_out(self, slots: int) -> torch.Tensor:
+        rows, heads, size = self._sizes
+        entries = rows * heads * slots * size
+        return self._memory_PE[:, :entries].view(2 * self.layers, rows, heads, slots, size)
 
     def key(self, layer: int) -> torch.Tensor:
         """Return the keys of a layer [rows, Hk, S, head_size]."""

@@ -6,6 +6,7 @@ The modules:
     onnxruntime         ONNX Runtime, on the CPU or a CUDA GPU
     tensorrt            TensorRT and TensorRT-RTX, on a GPU
     tensorrt_library    importing either of these two, and hearing their errors
+    cutting             graphs that read the whole cache, for ONNX Runtime on a CPU
     buffers             what engines share that bind addresses: cache, inputs and logits
 """
 

@@ -3,6 +3,7 @@
 # B rows, T tokens fed, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.contract import Call, check_call, past_names, present_names
+from spectr_runtime.contract.mask import ALIGNMENT, aligned
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
+from spectr_runtime.engines.cutting import without_cuts
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -30,8 +33,9 @@ class OnnxRuntimeEngine:
     """Runs a model folder of a bundle with ONNX Runtime.
 
     The cache inputs and outputs of a layer are bound to the same address, that of the call's rows in the cache. A call
-    therefore writes only the slots of its tokens and copies nothing. The logits are written to a buffer that the next
-    call reuses.
+    therefore writes only the slots of its tokens and copies nothing. On a CPU the cache has about as many slots as the
+    attention reads: it grows with the texts, and shrinks when they are half as long. The logits are written to a buffer
+    that the next call reuses.
 
     Args:
         folder: The folder with ``model.onnx`` and ``model.safetensors``.
@@ -66,6 +70,9 @@ class OnnxRuntimeEngine:
         self._location = (resolved.type, resolved.index or 0)
         self._session = _open_session(folder, spec, resolved, threads, lean, graph)
         self.cache = allocate_cache(spec, rows, capacity, resolved)
+        self._fits, self._reach = resolved.type == "cpu" and not lean, [0] * rows
+        if self._fits:
+            self.cache.resize(min(ALIGNMENT, capacity))
         self._bindings: dict[tuple[int, int], Any] = {}
         self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
@@ -76,6 +83,8 @@ class OnnxRuntimeEngine:
             EngineError: The call does not fit the cache, or ONNX Runtime fails.
         """
         check_call(call, self.cache)
+        if self._fits:
+            call = self._fitted(call)
         inputs = call_inputs(call)
         logits_BMV = self._logits.view(*call.logit_index_BM.shape)
         binding = self._binding(call.first_row, len(call.input_ids_BT))
@@ -88,11 +97,30 @@ class OnnxRuntimeEngine:
             raise EngineError(f"ONNX Runtime failed in a call: {first_line(error)}") from error
         return logits_BMV
 
+    def _fitted(self, call: Call) -> Call:
+        """Give the cache about as many slots as its rows need, and return the call with a mask over all of them.
+
+        A row needs what its last call read and wrote, because every call of a row reads all of its text.
+        """
+        rows, tokens = call.input_ids_BT.shape
+        length = call.attention_mask_B1TL.shape[-1]
+        reach = max(length, int(call.write_index_B.max()) + tokens)
+        self._reach[call.first_row : call.first_row + rows] = [reach] * rows
+        needed = max(self._reach)
+        # A longer text needs more attention anyway, so slots to spare cost relatively little.
+        target = min(aligned(needed + needed // 8), self.cache.capacity)
+        if reach > self.cache.slots or 2 * target <= self.cache.slots:
+            self.cache.resize(target)
+            self._bindings.clear()
+        beyond = self.cache.slots - length
+        mask = torch.nn.functional.pad(call.attention_mask_B1TL, (0, beyond)) if beyond else call.attention_mask_B1TL
+        return dataclasses.replace(call, attention_mask_B1TL=mask)
+
     def _address(self, tensor: torch.Tensor) -> tuple[str, int, int, tuple[int, ...], int]:
         return (*self._location, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
 
     def _binding(self, first_row: int, rows: int) -> Any:
-        """Return the binding of these rows; their addresses in the cache never change, so it is kept."""
+        """Return the binding of these rows; it is kept until the addresses in the cache change."""
         key = (first_row, rows)
         if key not in self._bindings:
             binding = self._session.io_binding()
@@ -149,10 +177,13 @@ def _open_session(
         # order, copies of all weights may be alive at once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    if graph is not None:
+    rewritten = device.type == "cpu" and not lean
+    if rewritten or graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     check_providers(onnxruntime.get_available_providers(), device.type)
     try:
+        if rewritten:
+            graph = without_cuts(path.read_bytes() if graph is None else graph)
         session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
