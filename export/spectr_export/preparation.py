@@ -113,7 +113,10 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     text = None if options.text is None else read_text(options.text)
     overrides = _overrides(options, tuple(precisions))
     folders = _fetch(options, overrides, scratch, say)
-    configs = {role: _read_config(folders[role], overrides[role]) for role in precisions}
+    members = {
+        role: Member(role, folders[role], _kept(folders[role], precision)) for role, precision in precisions.items()
+    }
+    configs = {role: _read_config(folders[role], overrides[role]) for role in members}
     _tell_config(configs, overrides, say)
     limits = Limits(_choose_capacity(configs, options.capacity, say), TOKENS_PER_CALL)
     for config in configs.values():
@@ -122,9 +125,7 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
         check_weights(folder, say)
     tokenizer, vocabulary = _share_tokenizer(folders, configs, say)
     return Prepared(
-        members={
-            role: Member(role, folders[role], _kept(folders[role], precision)) for role, precision in precisions.items()
-        },
+        members=members,
         configs=configs,
         limits=limits,
         tokenizer=tokenizer,

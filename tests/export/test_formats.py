@@ -13,6 +13,7 @@ import rtx
 import torch
 from quantised_checkpoints import GROUP, SIZES, Rounded, awq, gptq, rounded, save_quantised
 from safetensors.torch import load_file, save_file
+from tiny_models import tiny_model
 
 from spectr_export.build import build
 from spectr_export.checks.parity import check_onnxruntime
@@ -357,3 +358,16 @@ def test_the_rounding_of_the_tests_is_not_exact() -> None:
     weight = torch.randn((SIZES["hidden_size"], GROUP), generator=torch.Generator().manual_seed(3))
     matrix: Rounded = rounded(weight, 4, symmetric=False)
     assert 0.01 < float((matrix.weight - weight).abs().max()) < 0.5
+
+
+def test_a_format_that_is_not_read_is_told_before_anything_else_is_compared(tmp_path: Path) -> None:
+    """Neither weights nor a tokenizer are there yet, and a large checkpoint's would take long to look at."""
+    save_config(tmp_path, {"quant_method": "bitsandbytes"})
+    with pytest.raises(BundleError, match="has weights quantised by 'bitsandbytes'"):
+        build(BuildOptions(str(tmp_path), None), tmp_path / "bundle", say=lambda line: None)
+
+
+def save_config(folder: Path, settings: Mapping[str, Any]) -> None:
+    tiny_model("llama").config.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spectr_export.build import build
 from spectr_export.original.formats.blocks import Form
 from spectr_export.original.formats.ggml import LAYOUTS, read_blocks
-from spectr_export.original.formats.gguf import unpack
+from spectr_export.original.formats.gguf import GgufFile, unpack
 from spectr_export.original.model import load_config, load_stored
 from spectr_export.preparation import BuildOptions
 from spectr_runtime import Bundle, BundleError
@@ -207,6 +208,15 @@ def test_a_truncated_file_is_refused(file: Path, tmp_path: Path) -> None:
     (tmp_path / "short.gguf").write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(BundleError, match=r"short.gguf is no sound GGUF file"):
         unpacked(tmp_path / "short.gguf", new(tmp_path))
+
+
+def test_a_file_that_was_replaced_is_read_anew(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    shutil.copy(file, path)
+    assert GgufFile.open(path).architecture
+    path.write_bytes(b"GGUF, another one")
+    with pytest.raises(BundleError, match="is no sound GGUF file"):
+        GgufFile.open(path)
 
 
 def test_files_beside_it_are_taken_and_told(file: Path, tmp_path: Path) -> None:

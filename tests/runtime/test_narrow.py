@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import TableEngine, chi_square_p_value
-from table_pair import CAPACITY, NoText, table_bundle
+from table_pair import NoText, table_bundle
 
 from spectr_runtime import Bundle, Call, Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.bundle import Vocabulary

@@ -67,7 +67,7 @@ class GgufFile:
             BundleError: The file is not sound.
         """
         try:
-            file = GgufFile(path, _read(path.resolve()))
+            file = GgufFile(path, _read(path))
             architecture = file.value("general.architecture")
         except ImportError as error:
             raise EngineError(
@@ -95,9 +95,15 @@ class GgufFile:
         return self.value(f"{self.architecture}.{key}")
 
 
-@functools.lru_cache(maxsize=2)
 def _read(path: Path) -> Any:
     """Return ggml's reader of a file; it takes seconds to read a large vocabulary, and a build needs it often."""
+    found = path.resolve()
+    state = found.stat()
+    return _read_once(found, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_once(path: Path, modified: int, size: int) -> Any:
     from gguf import GGUFReader
 
     class Reader(GGUFReader):
@@ -116,7 +122,7 @@ def _one_reader() -> Iterator[None]:
 
     gguf: Any = package
     own = gguf.GGUFReader
-    gguf.GGUFReader = lambda path: _read(Path(path).resolve())
+    gguf.GGUFReader = lambda path: _read(Path(path))
     try:
         yield
     finally:
