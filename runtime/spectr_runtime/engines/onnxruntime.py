@@ -13,6 +13,7 @@ from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.contract import Call, check_call, past_names, present_names
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
+from spectr_runtime.engines.integer import with_integer_products
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -41,7 +42,8 @@ class OnnxRuntimeEngine:
         device: The device to run on: ``cpu``, ``cuda`` or ``cuda:N``. On CUDA, calls go to PyTorch's current stream.
         threads: Threads of one call; None for as many as there are physical cores.
         lean: Save memory, at the price of slower calls: the weights are used as the file maps them, and none is folded,
-            packed or fused into a copy. Quantised weights are then multiplied in the cache's type.
+            packed or fused into a copy. Quantised weights are then multiplied in the cache's type, and products of int8
+            stay as the graph has them.
         graph: Another graph on the weights of the folder, which replaces ``model.onnx``.
 
     Raises:
@@ -149,10 +151,13 @@ def _open_session(
         # order, copies of all weights may be alive at once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    if graph is not None:
+    integer = graph is None and not lean and device.type == "cpu" and spec.quantisation == "int8"
+    if integer or graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     check_providers(onnxruntime.get_available_providers(), device.type)
     try:
+        if integer:
+            graph = with_integer_products(path.read_bytes())
         session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(
