@@ -1,13 +1,12 @@
-"""What each precision costs and gives: a target's quantised copies as its drafts, and calls of a larger model.
+"""What each precision costs and gives: what rounding loses, and a target's quantised copies as its drafts.
 
     python benchmarks/precision.py
     python benchmarks/precision.py --part losses path/to/another/checkpoint
 
-Three parts. ``losses``: what ways to round the demo target to int4 lose, and other checkpoints that are named
+Two parts. ``losses``: what ways to round the demo target to int4 lose, and other checkpoints that are named
 (``rounding.py``). ``copies``: what int8 and int4 copies of the demo target lose on a text (as transformers computes,
 and through ONNX Runtime's fused kernels, which round activations as well), how often such a draft agrees with the
-target (1 - TV, on the demo prompts), and tokens per second with it as draft. ``calls``: milliseconds per call of a
-random llama of a hundred million parameters by rows and tokens, the precisions taking turns.
+target (1 - TV, on the demo prompts), and tokens per second with it as draft. ``calls.py`` measures single calls.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import torch
 from decoding import decode, read_requests
 from machine import machine
 from rounding import measure_losses
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoTokenizer
 
 from spectr_export.build import build
 from spectr_export.preparation import BuildOptions
@@ -36,14 +34,8 @@ from spectr_runtime.contract.mask import block_mask, triangle
 
 PAIR = Path(__file__).parent.parent / "examples" / "demo_pair"
 COPIES = ("int8", "int4")
-PARTS = ("losses", "copies", "calls")
+PARTS = ("losses", "copies")
 PLANS = (Plan.plain(), Plan("single", 1, 4), Plan("kseq", 4, 4))
-SHAPES = ((1, 1), (1, 8), (8, 1), (8, 8))
-LENGTH = 256
-LARGE = LlamaConfig(
-    vocab_size=4096, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8, num_attention_heads=16,
-    num_key_value_heads=4, max_position_embeddings=1024, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-)  # fmt: skip
 
 
 def read(engine: Engine, ids: Sequence[int]) -> torch.Tensor:
@@ -115,40 +107,8 @@ def measure_plans(bundle: Bundle, requests: list, repeats: int) -> list[dict[str
     return lines
 
 
-def measure_calls(folder: Path, repeats: int) -> list[dict[str, object]]:
-    """Milliseconds per call of a larger random model in each precision, the precisions taking turns."""
-    AutoModelForCausalLM.from_config(LARGE).save_pretrained(folder / "large")
-    AutoTokenizer.from_pretrained(PAIR / "target").save_pretrained(folder / "large")
-    engines = {}
-    for copy in COPIES:
-        output = folder / f"large-{copy}"
-        build(BuildOptions(str(folder / "large"), copy), output, say=lambda line: None)
-        engines[copy] = _open(Bundle.open(output), "draft", 8, LENGTH + 8)
-    engines = {"none": _open(Bundle.open(output), "target", 8, LENGTH + 8), **engines}
-    lines = []
-    for rows, tokens in SHAPES:
-        call = _call(rows, tokens)
-        times: dict[str, list[float]] = {name: [] for name in engines}
-        for _ in range(repeats):
-            for name, engine in engines.items():
-                started = time.perf_counter()
-                engine.forward(call)
-                times[name].append(time.perf_counter() - started)
-        middle = {name: round(1e3 * statistics.median(taken), 2) for name, taken in times.items()}
-        lines.append({"rows": rows, "tokens": tokens, "milliseconds": middle})
-    return lines
-
-
 def _open(bundle: Bundle, role: Role, rows: int, capacity: int) -> Engine:
     return open_engine(bundle, role, backend="onnxruntime", device="cpu", rows=rows, capacity=capacity)
-
-
-def _call(rows: int, tokens: int) -> Call:
-    """Tokens at the end of texts that fill the attention length."""
-    first_B = torch.full((rows,), LENGTH - tokens)
-    places_BT = first_B[:, None] + torch.arange(tokens)
-    mask = block_mask(first_B, triangle(tokens, torch.device("cpu")), LENGTH)
-    return Call(torch.ones((rows, tokens), dtype=torch.int64), places_BT, mask, first_B, places_BT - first_B[:, None])
 
 
 @click.command()
@@ -156,11 +116,8 @@ def _call(rows: int, tokens: int) -> Call:
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="What to measure.")
 @click.option("--prompts", default=24, help="Demo prompts to decode.")
 @click.option("--repeats", default=5, help="Interleaved repeats of decoding.")
-@click.option("--call-repeats", default=40, help="Interleaved repeats of each call.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "precision.json")
-def main(
-    checkpoints: tuple[Path, ...], parts: tuple[str, ...], prompts: int, repeats: int, call_repeats: int, output: Path
-) -> None:
+def main(checkpoints: tuple[Path, ...], parts: tuple[str, ...], prompts: int, repeats: int, output: Path) -> None:
     """Measure and write the result file; CHECKPOINTS are models whose losses are measured beside the demo target's."""
     result: dict[str, object] = dict(machine())
     with tempfile.TemporaryDirectory() as name:
@@ -170,8 +127,6 @@ def main(
         if "copies" in parts:
             copies = [measure_copy(copy, folder / copy, prompts, repeats) for copy in COPIES]
             result |= {"prompts": prompts, "repeats": repeats, "copies": copies}
-        if "calls" in parts:
-            result |= {"call_repeats": call_repeats, "length": LENGTH, "calls": measure_calls(folder, call_repeats)}
     text = json.dumps(result, indent=1)
     output.write_text(text + "\n", encoding="utf-8")
     click.echo(text)

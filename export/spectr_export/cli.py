@@ -60,9 +60,10 @@ def main() -> None:
 @click.option(
     "--quantise",
     type=click.Choice(["int8", "int4", "int4-asymmetric", "fp8"]),
-    help="Store the matrices of the models' layers in int8 or int4 and compute in --dtype; int4-asymmetric has a "
-    "minimum for each block too, and loses less. Or store them in fp8 (E4M3) and multiply in fp8 too, with TensorRT on "
-    "GPUs of compute capability 8.9 or later.  [default: as the checkpoint has them]",
+    help="Store the matrices of the models' layers in int8, rounding what they are multiplied with to 8 bits row by "
+    "row; in int4 and compute in --dtype; int4-asymmetric has a minimum for each block too, and loses less. Or store "
+    "them in fp8 (E4M3) and multiply in fp8 too, with TensorRT on GPUs of compute capability 8.9 or later.  "
+    "[default: as the checkpoint has them]",
 )
 @click.option(
     "--text",

@@ -24,7 +24,9 @@ from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import CHOOSERS
 from spectr_export.storing.save import save_model
 from spectr_export.text import Texts
+from spectr_runtime.adapter.rounding import read_roundings
 from spectr_runtime.bundle import ModelSpec, Role
+from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract import DTYPES
 
 
@@ -123,18 +125,20 @@ def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: 
 def _check_arithmetic(
     reference: Reference, folder: Path, spec: ModelSpec, capacity: int, role: Role
 ) -> Mapping[str, float]:
-    """Check what a model rounds while it computes: the inputs of products in fp8, or all numbers in half precision.
+    """Check what a model rounds while it computes: inputs of products in fp8 or int8, or all numbers in half precision.
 
     What half precision rounds is not checked in quantised models, whose weights lose more than their arithmetic; the
     range of float16 is.
     """
-    if spec.quantisation == "fp8":
-        return check_rounded(Reference(load_original(folder)), folder, spec, capacity, name=f"{role} in fp8")
+    found: Mapping[str, float] = {}
+    if read_roundings(folder / WEIGHTS):
+        name = f"{role} in {spec.quantisation}"
+        found = check_rounded(Reference(load_original(folder)), folder, spec, capacity, name=name)
     if spec.dtype != "float32" and spec.quantisation == "none":
         return check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
-    if spec.dtype == "float16":
+    if spec.dtype == "float16" and spec.quantisation != "fp8":
         check_range(reference, folder, spec, capacity, name=f"{role} in {spec.quantisation} and float16")
-    return {}
+    return found
 
 
 def _is_exact(weights: Mapping[str, LazyWeight], precision: Precision) -> bool:

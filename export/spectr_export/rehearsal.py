@@ -25,7 +25,7 @@ from spectr_runtime.bundle.stacks import experts_per_product
 # preparing the pair takes START_SECONDS. A trace hardly grows with a model's layers, because few of them are traced,
 # and a quantised copy has the trace of its target; the simplification of the graph grows with the layers. Writing the
 # weights and comparing the graph with the original grows with the weights. So does reading the text with the original
-# and the stored model, and the check of half precision or fp8 reads all texts of the comparison once more.
+# and the stored model, and the check of half precision, fp8 or int8 reads all texts of the comparison once more.
 START_SECONDS = 9
 SECONDS_PER_TRACE = 6
 SECONDS_PER_LAYER = 0.2
@@ -99,7 +99,7 @@ class Estimate:
         each = SECONDS_PER_BILLION_PARAMETERS
         if self.precision != FLOAT32:
             each += SECONDS_PER_BILLION_PARAMETERS_ON_TEXT
-        if self.precision.quantisation in ("none", "fp8") and self.precision != FLOAT32:
+        if self.precision.quantisation in ("none", "int8", "fp8") and self.precision != FLOAT32:
             each += SECONDS_PER_BILLION_PARAMETERS_ROUNDED
         fitted = SECONDS_PER_BILLION_FITTED * self.rounded
         return SECONDS_PER_LAYER * self.layers + (each * self.parameters + fitted) / 1e9

@@ -54,13 +54,14 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Halves:
     a graph in float16 with another type.
     """
     made: dict[tuple[str, str, str], Path] = {}
-    traced: dict[str, ir.Model] = {}
+    traced: dict[tuple[str, bool], ir.Model] = {}
     trace = tracing.trace
 
     def trace_once(model: Any, spec: ModelSpec) -> ir.Model:
-        if spec.architecture not in traced:
-            traced[spec.architecture] = trace(model, spec)
-        return traced[spec.architecture].clone()
+        key = (spec.architecture, model.model.config.tie_word_embeddings)  # codes of the last layer are not shared
+        if key not in traced:
+            traced[key] = trace(model, spec)
+        return traced[key].clone()
 
     def get(architecture: str, dtype: str, quantisation: str = "none") -> Path:
         asked = (architecture, dtype, quantisation)

@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
-from spectr_export.checks.parity import check_onnxruntime, check_parity
+from spectr_export.checks.parity import check_onnxruntime, check_parity, compare
 from spectr_export.checks.reference import Reference
+from spectr_export.checks.tolerance import within_spread
 from spectr_export.graph.export import export_graph
 from spectr_export.original.model import load_original, load_stored, measure_spec
 from spectr_export.storing.experts import find_stacks
@@ -102,8 +103,12 @@ def test_the_graph_reads_the_products_of_the_file(store: Store, family: str, qua
     folder, _, spec = store(family, quantisation, limit)
     export_graph(folder, spec)
     original = load_original(folder)
-    check_onnxruntime(Reference(original), folder, spec, 128, name=family)
-    check_parity(original, TorchEngine(folder, spec, rows=3, capacity=128), name=family)
+    check_onnxruntime(Reference(load_original(folder, rounding=False)), folder, spec, 128, name=family)
+    engine = TorchEngine(folder, spec, rows=3, capacity=128)
+    if quantisation == "int8":  # whose rounding of inputs turns last bits into codes
+        compare(Reference(original), engine, within_spread, name=family)
+    else:
+        check_parity(original, engine, name=family)
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     read = sum(int(entry.value) for one in graph.initializer for entry in one.external_data if entry.key == "length")
     assert read == sum(entry.length for entry in read_header(folder / "model.safetensors").values())

@@ -75,7 +75,7 @@ def test_the_graph_on_the_stored_weights_agrees_with_transformers(
     stored: Store, family: str, dtype: str, quantisation: str
 ) -> None:
     folder, _, spec = stored(family, dtype, quantisation)
-    found = check_onnxruntime(Reference(load_original(folder)), folder, spec, 128, name=family)
+    found = check_onnxruntime(Reference(load_original(folder, rounding=False)), folder, spec, 128, name=family)
     # OPT scales its queries by a constant, which half precision rounds.
     assert 0 < max(found.values()) < (1e-4 if family == "llama" else 5e-4)
 
@@ -98,6 +98,7 @@ def test_the_graph_is_standard_and_stores_each_weight_once(
     operators = Counter(node.op_type for node in graph.node)
     matrices = {"llama": 7, "opt": 6, "gpt2": 4}[family] * spec.layers
     assert {node.domain for node in graph.node} == {""}
+    matrices += quantisation == "int8" and family != "gpt2"  # the layer that gives the logits
     assert operators["DequantizeLinear"] == (0 if quantisation == "none" else matrices)
     kinds = {onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in graph.output[1:]}
     assert [str(kind) for kind in kinds] == [dtype]
@@ -119,9 +120,8 @@ def test_half_precision_that_prefers_other_tokens_is_found(stored: Store, monkey
         check_half(Reference(load_original(folder)), folder, spec, 128, name="half")
 
 
-@pytest.mark.parametrize("quantisation", ["int8", "int4"])
-def test_both_engines_read_the_same_quantised_weights(stored: Store, quantisation: str) -> None:
-    folder, _, spec = stored("llama", "float32", quantisation)
+def test_both_engines_read_the_same_quantised_weights(stored: Store) -> None:
+    folder, _, spec = stored("llama", "float32", "int4")
     original = load_original(folder)
     check_parity(original, TorchEngine(folder, spec, rows=3, capacity=128), name="torch")
     check_parity(original, OnnxRuntimeEngine(folder, spec, rows=3, capacity=128, lean=True), name="onnxruntime")
@@ -137,13 +137,12 @@ def test_onnxruntime_fuses_every_quantised_product(stored: Store, tmp_path: Path
     operators = Counter(
         node.op_type for node in onnx.load(tmp_path / "fused.onnx", load_external_data=False).graph.node
     )
-    assert (operators["MatMulNBits"], operators["DequantizeLinear"]) == (14, 0)
+    assert (operators["MatMulNBits"], operators["DequantizeLinear"]) == (15 if quantisation == "int8" else 14, 0)
 
 
-@pytest.mark.parametrize("quantisation", ["int8", "int4"])
-def test_fused_products_round_what_they_multiply_a_little(stored: Store, quantisation: str) -> None:
+def test_fused_products_round_what_they_multiply_a_little(stored: Store) -> None:
     # The fused kernels round activations to int8 as well, which accounts for most of their speed.
-    folder, _, spec = stored("llama", "float32", quantisation)
+    folder, _, spec = stored("llama", "float32", "int4")
     engine = OnnxRuntimeEngine(folder, spec, rows=3, capacity=128)
     found = compare(Reference(load_original(folder)), engine, within_a_tenth_of_the_spread, name="fused")
     assert max(found.values()) > 1e-4
@@ -221,7 +220,7 @@ def test_a_quantised_copy_of_the_target_is_its_draft(target: Path, tmp_path: Pat
     draft, whole = manifest.models["draft"], manifest.models["target"]
     assert (draft.quantisation, whole.quantisation) == ("int8", "none")
     assert dataclasses.replace(draft, quantisation="none") == whole
-    assert set(manifest.quality["draft"]) == {"original", "lost", "acceptance"}
+    assert set(manifest.quality["draft"]) == {"original", "lost", "rounded", "acceptance"}
     assert manifest.quality["target"] == {}
     assert abs(manifest.quality["draft"]["lost"]) < quality.LIMITS["int8"]
     assert "draft: llama, 0.0 M parameters, 2 layers, int8 weights and float32" in result.stderr

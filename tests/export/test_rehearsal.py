@@ -84,7 +84,7 @@ def test_the_time_grows_with_the_layers_and_with_what_the_checks_read(exported: 
     plain = dataclasses.replace(
         Estimate.of(Member("target", made.folder, FLOAT32), made.model.config), parameters=10**9
     )
-    kinds = [Precision("float32", "none"), Precision("float32", "int8"), Precision("bfloat16", "none")]
+    kinds = [Precision("float32", "none"), Precision("float32", "int4"), Precision("bfloat16", "none")]
     seconds = [dataclasses.replace(plain, precision=kind).seconds for kind in kinds]
     assert seconds == sorted(set(seconds))
     assert dataclasses.replace(plain, layers=plain.layers + 10).seconds == pytest.approx(plain.seconds + 3)

@@ -14,8 +14,10 @@ WIDE_ABSOLUTE = 0.03
 WIDE_RELATIVE = 1e-2
 # The largest allowed distance between the best logit in float32 and that of the token that is best in half precision.
 HALF = 0.25
-# For a graph in fp8 that rounds its inputs: root mean square of the logits' differences, divided by the logits' spread.
+# For a graph that rounds its inputs: root mean square of the logits' differences, divided by the logits' spread. In fp8
+# that goes for every text, in int8 for the middle one of all texts.
 ROUNDED = 0.25
+ROUNDED_BY_ROWS = 0.5
 
 # A function of an engine's logits [V] and the model's. It returns how far they differ, whether that is allowed, and
 # words for the limit.

@@ -8,7 +8,7 @@ Modules:
     fusion: Folds constants and puts operators of the opset in place of their parts.
     merging: Joins matrix products that have the same input.
     dequantisation: Puts a DequantizeLinear in place of every quantised matrix.
-    rounding: Rounds the inputs of products in fp8.
+    rounding: Rounds the inputs of products in fp8 and int8.
     slicing: Turns slices of stacked experts into weights of their own.
     initializers: External weights and constants of a graph.
 """

@@ -19,7 +19,7 @@ from spectr_export.original.formats.scheme import KEYS
 from spectr_export.original.ondemand import LazyWeight, load_on_demand
 from spectr_export.original.settings import CORRECT, read_settings
 from spectr_export.weights import read_header
-from spectr_runtime.adapter.rounding import round_inputs
+from spectr_runtime.adapter.rounding import read_roundings, round_inputs
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
 from spectr_runtime.bundle.stacks import is_up, stack_shape
@@ -29,7 +29,6 @@ from spectr_runtime.bundle.weights import (
     SCALES,
     layer_shape,
     read_expert,
-    read_input_scales,
     read_layer,
     read_stored,
 )
@@ -163,7 +162,7 @@ def load_original(folder: Path, *, rounding: bool = True) -> Any:
 
     Args:
         folder: A checkpoint, or a model of a bundle, whose matrices may be quantised.
-        rounding: Whether a model in fp8 rounds the inputs of its layers to fp8.
+        rounding: Whether a model in fp8 or int8 rounds the inputs of its layers.
 
     Raises:
         BundleError: transformers cannot load it, or weights are missing.
@@ -172,7 +171,7 @@ def load_original(folder: Path, *, rounding: bool = True) -> Any:
     if whole.is_file() and any(name.endswith(CODES) for name in read_header(whole)):
         model = load_on_demand(load_config(folder), _stored_weights(whole))
         if rounding:
-            round_inputs(model, read_input_scales(whole))
+            round_inputs(model, read_roundings(whole))
         return model
     return load_stored(folder).model
 

@@ -16,8 +16,18 @@ from spectr_export.storing.experts import ExpertStack, find_stacks, quantise_sta
 from spectr_export.storing.kept import kept_forms, kept_quantisation
 from spectr_export.storing.packing import pack, packed_layouts
 from spectr_export.storing.precision import Precision
-from spectr_export.storing.quantiser import FORMS, fits, has_inputs_first, quantisable, quantise, scale_to
+from spectr_export.storing.quantiser import (
+    FORMS,
+    fits,
+    has_inputs_first,
+    head_to_quantise,
+    is_tied,
+    quantisable,
+    quantise,
+    scale_to,
+)
 from spectr_export.weights import Layout
+from spectr_runtime.bundle.rows import FINE, FINE_LARGEST_CODE, LARGEST_CODE, LEVELS, levels_to_metadata
 from spectr_runtime.bundle.weights import CODES, INPUT, SCALES, Order
 from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError
@@ -40,6 +50,8 @@ class StoragePlan:
         stacks: The stacks of experts that are quantised, by the names of their weights.
         order: Whether the model keeps inputs first, in its layers and in its stacks of experts.
         layouts: Type and shape of every tensor that is written, by its name in the file.
+        head: The name of the matrix that gives the logits if it is quantised, more finely than the others.
+        tied: The name of the embedding if the head is made from its matrix.
     """
 
     precision: Precision
@@ -47,6 +59,8 @@ class StoragePlan:
     stacks: Mapping[str, ExpertStack]
     order: Order
     layouts: Mapping[str, Layout]
+    head: str | None = None
+    tied: str | None = None
 
     @staticmethod
     def of(model: Any, precision: Precision, weights: Mapping[str, LazyWeight] = NO_WEIGHTS) -> StoragePlan:
@@ -64,16 +78,26 @@ class StoragePlan:
         _refuse_fp8_experts(model, stacks, precision)
         order = Order(has_inputs_first(model), any(stack.inputs_first for stack in stacks.values()))
         matrices, quantised_stacks = dict[str, Form](), dict[str, ExpertStack]()
+        head = head_to_quantise(model, precision.quantisation)
         if precision.keeps:
             matrices = kept_forms(model, weights)
             precision = dataclasses.replace(precision, quantisation=kept_quantisation(matrices))
         elif precision.quantisation != "none":
-            matrices = dict.fromkeys(sorted(quantisable(model, precision.quantisation)), FORMS[precision.quantisation])
+            names = sorted(quantisable(model, precision.quantisation)) + ([head] if head else [])
+            matrices = dict.fromkeys(names, FORMS[precision.quantisation])
             quantised_stacks = {
                 name: stack for name, stack in stacks.items() if fits(stack.sizes, precision.quantisation)
             }
-        made = StoragePlan(precision, matrices, quantised_stacks, order, {})
+        tied = _embedding(model) if head and is_tied(model) else None
+        made = StoragePlan(precision, matrices, quantised_stacks, order, {}, head, tied)
         return dataclasses.replace(made, layouts=dict(made._lay_out(distinct_weights(model))))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the weights file says of itself: the order of its matrices, and which inputs are rounded by rows."""
+        rounded = self.matrices if self.precision.quantisation == "int8" else ()
+        levels = {name: FINE if name == self.head else LEVELS for name in rounded}
+        return {"format": "pt", **self.order.to_metadata(), **levels_to_metadata(levels)}
 
     def convert(
         self, weights: Mapping[str, LazyWeight], inputs: Mapping[str, float] = NO_INPUTS
@@ -100,13 +124,21 @@ class StoragePlan:
             if name in self.stacks:
                 yield from self._convert_stack(name, weight)
             elif name in self.matrices:
-                for part in weight.parts:
-                    matrix_NK = part().T if self.order.layers else part()
-                    yield from _named(name, quantise(matrix_NK, self.precision.quantisation, stored_dtype))
+                yield from self._quantise(name, weight)
             else:
                 yield from ((name, part().to(stored_dtype)) for part in weight.parts)
+            if name == self.tied:
+                assert self.head is not None
+                yield from self._quantise(self.head, weight)
         for name, largest in inputs.items():
             yield name + INPUT, scale_to(torch.tensor(HEADROOM * largest), dtype)
+
+    def _quantise(self, name: str, weight: LazyWeight) -> Iterator[tuple[str, torch.Tensor]]:
+        largest = FINE_LARGEST_CODE if name == self.head else LARGEST_CODE
+        for part in weight.parts:
+            matrix_NK = part().T if self.order.layers else part()
+            made = quantise(matrix_NK, self.precision.quantisation, DTYPES[self.precision.dtype], largest=largest)
+            yield from _named(name, made)
 
     def _keep(self, name: str, weight: LazyWeight) -> Mapping[str, torch.Tensor]:
         """Return the tensors of a matrix that stays in the blocks of its checkpoint."""
@@ -133,6 +165,9 @@ class StoragePlan:
                 yield from _named(name, stack_layouts(self.stacks[name], self._stacks_in, dtype))
             else:
                 yield name, Layout(self._dtype(tensor.dtype), tuple(tensor.shape))
+            if name == self.tied:
+                assert self.head is not None
+                yield from _named(self.head, packed_layouts(tensor.shape, self.matrices[self.head], dtype))
         if quantisation == "fp8":
             yield from ((name + INPUT, Layout(dtype, ())) for name in sorted(self.matrices))
 
@@ -148,6 +183,12 @@ class StoragePlan:
 
 def _named(name: str, made: Mapping[str, T]) -> Iterator[tuple[str, T]]:
     return ((name + suffix, value) for suffix, value in made.items())
+
+
+def _embedding(model: Any) -> str:
+    embedding = model.get_input_embeddings().weight
+    names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
+    return names[id(embedding)]
 
 
 def distinct_weights(model: Any) -> dict[str, torch.Tensor]:

@@ -19,8 +19,8 @@ class Precision:
     Attributes:
         dtype: Type of the weights and of the cache: ``float32``, ``float16`` or ``bfloat16``.
         quantisation: How the matrices of the model's layers are stored: ``none`` (in ``dtype``), ``int8``, ``int4``,
-            ``int4-asymmetric``, whose blocks have minima too, or ``fp8``, in which the inputs of the layers are rounded
-            to fp8 as well. ``kept`` leaves those of a quantised checkpoint in their blocks, and is followed by the
+            ``int4-asymmetric``, whose blocks have minima too, or ``fp8``. In int8 and fp8 the inputs of the layers are
+            rounded as well. ``kept`` leaves those of a quantised checkpoint in their blocks, and is followed by the
             types of their codes once they are known.
     """
 

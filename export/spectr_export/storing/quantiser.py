@@ -1,8 +1,9 @@
 """Rounds the matrices of linear layers to int8, int4 or fp8, each matrix by its weights alone.
 
-All three are symmetric and round to nearest. int8 has one scale per output, with the largest weight at code 127. int4
-has one scale per block of 32 inputs, chosen from a few clipping points so that the squared error is least. fp8 has one
-scale per output, with the largest weight at code 448. The result is what ONNX's DequantizeLinear takes, which ONNX
+All three are symmetric and round to nearest. int8 has one scale per output, with the largest weight at code 63 where
+the inputs are rounded too (``spectr_runtime.bundle.rows``) and at 127 otherwise. int4 has one scale per block of 32
+inputs, chosen from a few clipping points so that the squared error is least. fp8 has one scale per output, with the
+largest weight at code 448. The result is what ONNX's DequantizeLinear takes, which ONNX
 Runtime and TensorRT both read. Matrices whose inputs are known are rounded to int4 by ``compensation`` instead.
 """
 
@@ -35,8 +36,8 @@ CHOOSERS: dict[str, Chooser] = {"int4": symmetric, "int4-asymmetric": asymmetric
 def quantisable(model: Any, quantisation: str) -> set[str]:
     """Return the names of the linear layers' matrices that are quantised.
 
-    The embeddings and the matrix that gives the logits are not quantised, because the quality of a model depends most
-    on them. Neither is a matrix whose inputs do not fill whole blocks.
+    Embeddings are not quantised, nor is the matrix that gives the logits, because the quality of a model depends most
+    on them; ``head_to_quantise`` is for int8. Neither is a matrix whose inputs do not fill whole blocks.
 
     Raises:
         BundleError: There are no such matrices.
@@ -50,6 +51,24 @@ def quantisable(model: Any, quantisation: str) -> set[str]:
     if not found:
         raise _nothing_fits(model, quantisation)
     return found
+
+
+def head_to_quantise(model: Any, quantisation: str) -> str | None:
+    """Return the name of the matrix that gives the logits if it is quantised, as in int8; None if it is not.
+
+    It is a matrix of its own even where the model's is that of the embedding. A model with its inputs first (GPT-2)
+    keeps it as it is, since this one matrix has its outputs first.
+    """
+    head = model.get_output_embeddings()
+    if quantisation != "int8" or has_inputs_first(model) or not isinstance(head, nn.Linear):
+        return None
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is head)
+
+
+def is_tied(model: Any) -> bool:
+    """Return whether the matrix that gives the logits is that of the embedding."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _nothing_fits(model: Any, quantisation: str) -> BundleError:
@@ -73,21 +92,24 @@ def _sizes(module: nn.Linear | Conv1D) -> torch.Size:
     return module.weight.shape if isinstance(module, nn.Linear) else module.weight.T.shape
 
 
-def quantise(matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def quantise(
+    matrix_NK: torch.Tensor, quantisation: str, dtype: torch.dtype, *, largest: int = 127
+) -> dict[str, torch.Tensor]:
     """Return the codes, the scales and perhaps the minima of a matrix, as ``spectr_runtime.bundle.weights`` reads them.
 
     Args:
         matrix_NK: The matrix of a linear layer, in any type.
         quantisation: A name of ``FORMS``.
         dtype: Type of scales and minima.
+        largest: The largest code of int8.
 
     Returns:
         The tensors by their suffixes.
     """
     matrix_KN = matrix_NK.float().T.contiguous()
     if quantisation == "int8":
-        scales_N = positive((matrix_KN.abs().amax(0) / 127).to(dtype))
-        return {CODES: _round(matrix_KN, scales_N.float(), 127).to(torch.int8), SCALES: scales_N}
+        scales_N = positive((matrix_KN.abs().amax(0) / largest).to(dtype))
+        return {CODES: _round(matrix_KN, scales_N.float(), largest).to(torch.int8), SCALES: scales_N}
     if quantisation == "fp8":
         scales_N = scale_to(matrix_KN.abs().amax(0), dtype)
         return {CODES: encode(matrix_KN, scales_N), SCALES: scales_N}

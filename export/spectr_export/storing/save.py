@@ -45,11 +45,12 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(model.config)
     config.architectures, config.dtype = [type(model).__name__], plan.precision.dtype
+    if plan.tied is not None:
+        config.tie_word_embeddings = False  # the head has codes of its own
     config.save_pretrained(folder)
     if weights is None:
         weights = {name: LazyWeight.of(tensor) for name, tensor in distinct_weights(model).items()}
-    metadata = {"format": "pt", **plan.order.to_metadata()}
-    with writing(folder / WEIGHTS, plan.layouts, metadata) as write:
+    with writing(folder / WEIGHTS, plan.layouts, plan.metadata) as write:
         read = frozenset[str]()
         if ids and plan.precision.quantisation in CHOOSERS:
             read = write_reading(model, plan.matrices, ids, plan.precision, write)

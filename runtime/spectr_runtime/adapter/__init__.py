@@ -7,6 +7,6 @@ The modules:
     inline         the same for architectures whose attention cannot be chosen
     position       distances between tokens, windows and linear biases, derived from the mask
     layer_cache    the cache of keys and values as a model's layers see it during one call
-    rounding       rounding of what fp8 layers multiply
+    rounding       rounding of what fp8 and int8 layers multiply
     experts        mixtures of experts as matrix products
 """

@@ -1,28 +1,62 @@
-"""The rounding of what fp8 layers multiply, for models that PyTorch runs."""
+"""The rounding of what fp8 and int8 layers multiply, for models that PyTorch runs."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from spectr_runtime.bundle.e4m3 import encode
+from spectr_runtime.bundle.rows import read_levels, round_rows
+from spectr_runtime.bundle.weights import read_input_scales
+from spectr_runtime.errors import BundleError
+
+# Rounds the inputs of a layer; their shape and type stay.
+Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
-def round_inputs(model: nn.Module, scales: Mapping[str, torch.Tensor]) -> None:
-    """Let linear layers round their inputs to codes and back before they multiply.
+def read_roundings(path: Path) -> dict[str, Rounding]:
+    """Read how a weights file says that the inputs of layers are rounded, by the names of the layers' matrices.
+
+    Raises:
+        BundleError: What the file says is malformed.
+        OSError: There is no such file.
+        SafetensorError: The file is not in the safetensors format.
+    """
+    scales = {name: functools.partial(_to_e4m3, scale) for name, scale in read_input_scales(path).items()}
+    rows = {name: functools.partial(round_rows, levels=most) for name, most in read_levels(path).items()}
+    return {**scales, **rows}
+
+
+def round_inputs(model: nn.Module, roundings: Mapping[str, Rounding]) -> None:
+    """Let linear layers round their inputs before they multiply.
 
     Args:
         model: The model with the layers; it is changed.
-        scales: By the name of a layer's matrix, the scale [] of the layer's inputs, on the model's device.
+        roundings: By the name of a layer's matrix, what rounds the layer's inputs.
+
+    Raises:
+        BundleError: The model has no such layer.
     """
-    for name, scale in scales.items():
-        layer = model.get_submodule(name.removesuffix(".weight"))
-        layer.register_forward_pre_hook(functools.partial(_round, scale))
+    for name, rounding in roundings.items():
+        try:
+            layer = model.get_submodule(name.removesuffix(".weight"))
+        except AttributeError as error:
+            raise BundleError(
+                f"The inputs of {name} are to be rounded, which the model does not have.",
+                hint="Build the bundle again.",
+            ) from error
+        layer.register_forward_pre_hook(functools.partial(_round, rounding))
 
 
-def _round(scale: torch.Tensor, _layer: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+def _round(rounding: Rounding, _layer: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
     (given,) = inputs
-    return encode(given, scale).to(given.dtype) * scale.to(given.dtype)
+    return rounding(given)
+
+
+def _to_e4m3(scale: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    own = scale.to(given.device)
+    return encode(given, own).to(given.dtype) * own.to(given.dtype)

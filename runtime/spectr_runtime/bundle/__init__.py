@@ -10,9 +10,10 @@ The modules:
     weights      reading weights, and decoding quantised ones
     stacks       the layout of a mixture's experts
     e4m3         rounding to the eight-bit numbers of fp8 models
+    rows         rounding rows to the integers of int8 models
     compiled     TensorRT engines in a bundle, and which of them fits a machine
 
-Opening a bundle loads no tensor library; ``weights``, ``stacks`` and ``e4m3`` do, and are not imported here.
+Opening a bundle loads no tensor library; ``weights``, ``stacks``, ``e4m3`` and ``rows`` do, and are not imported here.
 """
 
 from spectr_runtime.bundle.bundle import Bundle

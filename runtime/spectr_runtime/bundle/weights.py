@@ -13,6 +13,8 @@ Where a layer's inputs are rounded to fp8 too, another tensor is their scale, as
 
     NAME.input_scale    [], in the model's type
 
+Where they are rounded row by row, for int8, the file's metadata say so, as in ``spectr_runtime.bundle.rows``.
+
 A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. Most models of transformers keep a matrix
 with its outputs first. If a model keeps the inputs first, the file's metadata says so under ``layers`` or ``experts``.
 

@@ -4,6 +4,7 @@ The modules:
 
     torch               PyTorch and transformers, the reference
     onnxruntime         ONNX Runtime, on the CPU or a CUDA GPU
+    integer             integer products for its CPU provider, in graphs in int8
     tensorrt            TensorRT and TensorRT-RTX, on a GPU
     tensorrt_library    importing either of these two, and hearing their errors
     cutting             graphs that read the whole cache, for ONNX Runtime on a CPU

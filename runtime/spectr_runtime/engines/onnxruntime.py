@@ -16,6 +16,7 @@ from spectr_runtime.contract import Call, check_call, past_names, present_names
 from spectr_runtime.contract.mask import ALIGNMENT, aligned
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
 from spectr_runtime.engines.cutting import without_cuts
+from spectr_runtime.engines.integer import with_integer_products
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -45,7 +46,8 @@ class OnnxRuntimeEngine:
         device: The device to run on: ``cpu``, ``cuda`` or ``cuda:N``. On CUDA, calls go to PyTorch's current stream.
         threads: Threads of one call; None for as many as there are physical cores.
         lean: Save memory, at the price of slower calls: the weights are used as the file maps them, and none is folded,
-            packed or fused into a copy. Quantised weights are then multiplied in the cache's type.
+            packed or fused into a copy. Quantised weights are then multiplied in the cache's type, and products of int8
+            stay as the graph has them.
         graph: Another graph on the weights of the folder, which replaces ``model.onnx``.
 
     Raises:
@@ -183,7 +185,9 @@ def _open_session(
     check_providers(onnxruntime.get_available_providers(), device.type)
     try:
         if rewritten:
+            own = graph is None and spec.quantisation == "int8"
             graph = without_cuts(path.read_bytes() if graph is None else graph)
+            graph = with_integer_products(graph) if own else graph
         session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(

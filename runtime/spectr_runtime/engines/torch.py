@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from spectr_runtime.adapter.model import load_contract_model
-from spectr_runtime.adapter.rounding import round_inputs
+from spectr_runtime.adapter.rounding import read_roundings, round_inputs
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import WEIGHTS
-from spectr_runtime.bundle.weights import read_input_scales
 from spectr_runtime.contract import DTYPES, Call, KVCache, check_call
 from spectr_runtime.errors import EngineError, first_line
 
@@ -40,8 +39,7 @@ class TorchEngine:
                 spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=resolved
             )
             self._model = load_contract_model(folder, dtype=spec.dtype, device=resolved)
-            scales = read_input_scales(folder / WEIGHTS)
-            round_inputs(self._model.model, {name: scale.to(resolved) for name, scale in scales.items()})
+            round_inputs(self._model.model, read_roundings(folder / WEIGHTS))
         except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
             raise EngineError(
