@@ -127,11 +127,11 @@ def _find_products(graph: GraphProto) -> Mapping[str, Sequence[_Product]]:
     rounded = find_rounded(graph)
     alike: dict[str, list[_Product]] = defaultdict(list)
     for node in graph.node:
-        matrix = makers.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
-        if node.op_type not in ("MatMul", "Gemm") or node.input[0] not in rounded or matrix is None:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[0] not in rounded:
             continue
-        if matrix.op_type == "DequantizeLinear" and len(tensors[matrix.input[1]].dims) == 1:
-            codes, scales = matrix.input
+        matrix = makers.get(node.input[1])
+        codes, scales = matrix.input if matrix is not None and matrix.op_type == "DequantizeLinear" else ("", "")
+        if codes and tensors[codes].data_type == TensorProto.INT8 and len(tensors[scales].dims) == 1:
             alike[node.input[0]].append(_Product(node, tensors[codes], scales))
     return alike
 
