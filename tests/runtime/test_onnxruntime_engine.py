@@ -13,12 +13,13 @@ import torch
 from tiny_models import save_checkpoint, tiny_model
 
 from spectr_export.graph.export import export_graph
+from spectr_export.original.model import measure_spec
 from spectr_runtime import Call, EngineError, ModelSpec, UsageError
 from spectr_runtime.contract import past_names
 from spectr_runtime.contract.mask import aligned, block_mask, triangle
 from spectr_runtime.engines import onnxruntime as engine_module
+from spectr_runtime.engines.attention import with_cpu_attention
 from spectr_runtime.engines.buffers import LogitsBuffer
-from spectr_runtime.engines.cutting import without_cuts
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
 from spectr_runtime.engines.torch import TorchEngine
 
@@ -113,13 +114,29 @@ def test_the_cache_has_the_slots_that_its_rows_need(folder: Path) -> None:
 
 
 def test_nothing_is_cut_for_the_attention(folder: Path) -> None:
-    stored = onnx.load(folder / "model.onnx", load_external_data=False)
-    graph = onnx.load_from_string(without_cuts((folder / "model.onnx").read_bytes())).graph
+    graph = onnx.load_from_string(with_cpu_attention((folder / "model.onnx").read_bytes())).graph
     written = {name for node in graph.node if node.op_type == "TensorScatter" for name in node.output}
     attention = [node for node in graph.node if node.op_type == "Attention"]
     assert len(attention) == SPEC.layers
     assert all(set(node.input[1:3]) <= written for node in attention)
-    assert len(stored.graph.node) - len(graph.node) == 2 * SPEC.layers
+    assert not [node for node in graph.node if node.op_type == "Slice" and node.input[0] in written]
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    assert all(tensor.name in read for tensor in graph.initializer)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])  # with and without heads that share keys; a window
+def test_logits_are_the_same_to_the_bit_for_every_number_of_tokens_and_rows(family: str, tmp_path: Path) -> None:
+    """Plain decoding feeds one token a row, verification several; both must write the same text."""
+    model = tiny_model(family)
+    folder, spec = save_checkpoint(tmp_path, model), measure_spec(model)
+    export_graph(folder, spec)
+    engine = OnnxRuntimeEngine(folder, spec, rows=3, capacity=64)
+    engine.forward(text_call(10, 0, rows=3))
+    expected_V = engine.forward(text_call(5, 10, rows=3))[0, 0].clone()
+    for rows in (1, 2, 3):
+        for tokens in (1, 2, 4):
+            found_BTV = engine.forward(text_call(tokens, 10, rows=rows))
+            assert torch.equal(found_BTV[:, 0], expected_V.expand(rows, -1)), f"{rows} rows of {tokens} tokens"
 
 
 def test_a_token_that_sees_nothing_gives_finite_logits(folder: Path) -> None:

@@ -7,7 +7,7 @@ The modules:
     integer             integer products for its CPU provider, in graphs in int8
     tensorrt            TensorRT and TensorRT-RTX, on a GPU
     tensorrt_library    importing either of these two, and hearing their errors
-    cutting             graphs that read the whole cache, for ONNX Runtime on a CPU
+    attention           attention of graphs for ONNX Runtime on a CPU
     buffers             what engines share that bind addresses: cache, inputs and logits
 """
 

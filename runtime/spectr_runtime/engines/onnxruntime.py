@@ -14,8 +14,8 @@ from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.contract import Call, check_call, past_names, present_names
 from spectr_runtime.contract.mask import ALIGNMENT, aligned
+from spectr_runtime.engines.attention import with_cpu_attention
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
-from spectr_runtime.engines.cutting import without_cuts
 from spectr_runtime.engines.integer import with_integer_products
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
@@ -186,7 +186,7 @@ def _open_session(
     try:
         if rewritten:
             own = graph is None and spec.quantisation == "int8"
-            graph = without_cuts(path.read_bytes() if graph is None else graph)
+            graph = with_cpu_attention(path.read_bytes() if graph is None else graph)
             graph = with_integer_products(graph) if own else graph
         session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no public base
