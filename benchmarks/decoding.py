@@ -1,6 +1,6 @@
 """Plain, single-draft and multi-draft decoding of the demo prompts, interleaved in one run.
 
-    python benchmarks/decoding.py build/demo/bundle
+    python benchmarks/decoding.py build/pair
 
 Every repeat decodes the same prompts with every plan, the order turning, so that the machine's moods fall on all alike.
 Reported are the medians over the repeats of tokens per second and of the ratio to plain decoding in the same repeat.
