@@ -46,11 +46,13 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 # Each on its own, so that a tool that cannot be installed keeps no other away; the results say which are absent.
-$(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/peer_tools/requirements.txt
+$(PEERS)/.ready: pyproject.toml constraints.txt $(wildcard benchmarks/peer_tools/*.txt)
 	$(PYTHON) -m venv $(PEERS)/venv
 	$(PEERS)/venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gguf]'
-	-grep -v '^#' benchmarks/peer_tools/requirements.txt \
-		| xargs -n 1 $(PEERS)/venv/bin/python -m pip install --quiet --no-deps
+	grep -v '^#' benchmarks/peer_tools/requirements.txt | while read -r line; do \
+		CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PEERS)/venv/bin/python -m pip install --quiet \
+			--constraint constraints.txt $$line || true; done
+	-$(PEERS)/venv/bin/python -m pip install --quiet --target $(PEERS)/converter -r benchmarks/peer_tools/converter.txt
 	touch $@
 
 peers: $(PEERS)/.ready

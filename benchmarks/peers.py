@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,7 @@ TOOLS = (
 # The largest mean difference of a text's log-probabilities from the original's, in nats, by precision.
 TOLERANCES = {"fp32": 0.002, "int8": 0.1, "int4": 0.6}
 COPIES = {"fp32": "int8", "int8": "int4"}  # the precision of the copy that drafts for a checkpoint
-PROMPTS, LENGTH, WRITTEN = 8, 64, 64
+PROMPTS, LENGTH, WRITTEN, WARMING = 8, 64, 64, 8  # tokens, but for the number of prompts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,56 +153,59 @@ def speed(worker: Worker, prompts: list[list[int]], tokens: int, seed: int) -> f
 
 def interleave(
     workers: dict[tuple[str, str], Worker], prompts: list[list[int]], rows: int, rounds: int
-) -> tuple[dict[tuple[str, str], list[float]], dict[tuple[str, str], str]]:
-    """Return the speeds of every worker, round by round after one that is not counted, and the errors of others."""
-    speeds: dict[tuple[str, str], list[float]] = {name: [] for name in workers}
-    errors: dict[tuple[str, str], str] = {}
+) -> dict[tuple[str, str], list[float | str]]:
+    """Return the speeds of every worker, or its error, round by round after one that is not counted."""
+    speeds: dict[tuple[str, str], list[float | str]] = {name: [] for name in workers}
     for number in range(rounds + 1):
         turn = list(workers)[number % len(workers) :] + list(workers)[: number % len(workers)]
         given = [prompts[(number * rows + row) % len(prompts)] for row in range(rows)]
         for name in turn:
-            if name in errors:
-                continue
-            figure = speed(workers[name], given, WRITTEN if number else 8, number)
-            if isinstance(figure, str):
-                errors[name] = figure
-            elif number:
-                speeds[name].append(figure)
+            figure = speed(workers[name], given, WRITTEN if number else WARMING, number)
             click.echo(f"  round {number} of {rounds}: {' '.join(name)}: {figure}", err=True)
-    return speeds, errors
+            if number:
+                speeds[name].append(figure)
+    return speeds
 
 
-def figures(own: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
-    """Return medians of the speed and of the ratio to plain, with the ratio's quartiles."""
-    ratios = [one / base for one, base in zip(own, plain, strict=True)]
+def figures(own: Sequence[float | str], plain: Sequence[float | str]) -> dict[str, Any]:
+    """Return medians of the speed and of the ratio to plain, with the ratio's quartiles; or why there are none.
+
+    Rounds that failed are counted, with the last error, and left out.
+    """
+    errors = [one for one in own if isinstance(one, str)]
+    both = [(one, base) for one, base in zip(own, plain, strict=True) if not isinstance(one, str)]
+    ratios = [one / base for one, base in both if not isinstance(base, str)]
+    if len(ratios) < 2:
+        return {"absent": errors[-1] if errors else "too few rounds"}
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return {
-        "tokens_per_second": round(statistics.median(own), 1),
+        "tokens_per_second": round(statistics.median(one for one, _ in both), 1),
         "ratio": round(middle, 3),
         "quartiles": [round(low, 3), round(high, 3)],
+        "failed_rounds": len(errors),
+        **({"failure": errors[-1]} if errors else {}),
     }
 
 
 def measure(pair: Pair, precision: str, rows: int, rounds: int, reference: list[float]) -> dict[str, Any]:
     """Return one cell."""
-    prompts = pair.prompts()
+    prompts, load = pair.prompts(), os.getloadavg()[0]
     workers, found = open_workers(pair, precision, rows, prompts[0], reference)
     if PLAIN not in workers:
         raise click.ClickException(f"spectr does not decode plainly: {found[PLAIN]['error']}")
     try:
-        speeds, errors = interleave(workers, prompts, rows, rounds)
+        speeds = interleave(workers, prompts, rows, rounds)
     finally:
         for worker in workers.values():
             worker.close()
-    if PLAIN in errors:
-        raise click.ClickException(f"spectr does not decode plainly: {errors[PLAIN]}")
     lines = []
     for (tool, plan), line in found.items():
-        error = line.get("error") or errors.get((tool, plan))
+        error = line.get("error")
         told = {"absent": error} if error else line | figures(speeds[tool, plan], speeds[PLAIN])
         lines.append({"tool": tool, "plan": plan} | told)
     key = {"pair": pair.name, "precision": precision, "rows": rows}
-    return key | {"rounds": rounds, "prompt": LENGTH, "written": WRITTEN, "lines": lines, "machine": machine()}
+    sizes = {"rounds": rounds, "prompt": LENGTH, "written": WRITTEN, "load_before": round(load, 1)}
+    return key | sizes | {"lines": lines, "machine": machine()}
 
 
 def merge(cells: list[dict[str, Any]], cell: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import click
 SHOWN = 2
 WORTH_SHOWING = 100  # characters
 SAME_TEXT = ("auto", "race")  # the first words of plans that write the text of plain decoding
-WIDTH, LEFT, RIGHT, BAR, ROOM = 640, 120, 190, 26, 40  # of the picture, in pixels
+WIDTH, LEFT, RIGHT, BAR, ROOM = 700, 120, 225, 26, 40  # of the picture, in pixels
 COLOURS = ("#64748b", "#1b9e8a", "#2f6fde")
 
 

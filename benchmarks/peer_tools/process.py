@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import signal
 import subprocess
@@ -22,6 +23,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True
             )
+        atexit.register(self._process.kill)  # a stopped process would outlive a benchmark that fails
         self.opened = self.ask(setup)
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:

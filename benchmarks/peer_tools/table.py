@@ -1,4 +1,4 @@
-"""The results as markdown: a table for each pair, and below it why figures are absent."""
+"""The results as markdown: a table for each pair, and below it why figures are absent or have fewer rounds."""
 
 from __future__ import annotations
 
@@ -30,14 +30,21 @@ def _table(pair: str, cells: Sequence[dict[str, Any]]) -> str:
     heads = [f"{cell['precision']}, {cell['rows']} row{'s' if cell['rows'] > 1 else ''}" for cell in own]
     rows = [[f"**{pair}**", *heads], ["---"] * (len(own) + 1)]
     rows += [[name, *(_shown(_line(cell, *key)) for cell in own)] for name, key in LINES.items()]
-    absent = {
-        f"- {line['tool']} {line['plan']}, {head}: {line['absent']}"
+    notes = sorted(
+        f"- {line['tool']} {line['plan']}, {head}: {note}"
         for cell, head in zip(own, heads, strict=True)
         for line in cell["lines"]
-        if "absent" in line
-    }
+        if (note := _note(line, cell["rounds"]))
+    )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\nAbsent:\n\n" + "\n".join(sorted(absent)) if absent else table
+    return "\n\n".join([table, "\n".join(notes)]) if notes else table
+
+
+def _note(line: dict[str, Any], rounds: int) -> str:
+    """Return why a line, or a part of its rounds, has no figure."""
+    if "absent" in line:
+        return f"absent: {line['absent']}"
+    return f"{line['failed_rounds']} of {rounds} rounds failed: {line['failure']}" if line["failed_rounds"] else ""
 
 
 def _line(cell: dict[str, Any], tool: str, plan: str) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 # B rows, T tokens, V vocabulary.
 from __future__ import annotations
 
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai
-from worker import Setup
+from worker import Setup, run
 
 
 def build(setup: Setup) -> Path:
@@ -19,7 +18,7 @@ def build(setup: Setup) -> Path:
     if not (graph / "genai_config.json").exists():
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", setup.target, "-o", str(graph)]
         options = ["-p", setup.precision, "-e", "cpu", "-c", str(setup.made("onnxruntime-genai", "cache"))]
-        subprocess.run(command + options, check=True)
+        run(*command, *options)
     return graph
 
 

@@ -1,21 +1,22 @@
 """OpenVINO GenAI: ``plain``, and ``draft L``, its speculation with L tokens of a draft model.
 
-optimum-intel converts the models. The law is read from the same graph by OpenVINO itself.
+optimum-intel converts the models. It does not work with the version of transformers that spectr is tested with, so an
+older one lies in a folder for it alone. The law is read from the same graph by OpenVINO itself.
 """
 
 # B rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import openvino
 import openvino_genai
-from worker import Setup, Unsupported
+from worker import Setup, Unsupported, run
 
+CONVERTER = Path(sys.prefix).parent / "converter"
 FORMATS = {
     "fp32": ["--weight-format", "fp32"],
     "int8": ["--weight-format", "int8"],
@@ -30,7 +31,7 @@ def convert(setup: Setup, source: str, role: str, precision: str) -> Path:
         part = graph.with_name(f"{graph.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         command = [str(Path(sys.executable).with_name("optimum-cli")), "export", "openvino", "-m", source]
-        subprocess.run([*command, "--task", "text-generation-with-past", *FORMATS[precision], str(part)], check=True)
+        run(*command, "--task", "text-generation-with-past", *FORMATS[precision], str(part), PYTHONPATH=str(CONVERTER))
         part.rename(graph)
     return graph
 

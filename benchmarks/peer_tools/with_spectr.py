@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from pathlib import Path
 
-from worker import Setup
+from worker import Setup, run
 
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.rows.score import Written
@@ -26,7 +25,7 @@ def build(setup: Setup) -> Path:
     if setup.draft is not None:
         options += ["--draft", setup.draft_precision if setup.draft == setup.target else setup.draft]
     command = [str(Path(sys.executable).with_name("spectr-export")), "build", setup.target, *options]
-    subprocess.run([*command, "--capacity", str(CAPACITY), "-o", str(bundle)], check=True)
+    run(*command, "--capacity", str(CAPACITY), "-o", str(bundle))
     return bundle
 
 

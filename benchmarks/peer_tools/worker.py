@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -68,6 +69,17 @@ class Tool(Protocol):
 
 class Unsupported(Exception):
     """The tool, or this way to use it, cannot do what is asked."""
+
+
+def run(*command: str, **variables: str) -> None:
+    """Run a command that makes a model, in an environment with more variables; a failure is what it said last."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=os.environ | variables
+    )
+    sys.stderr.write(done.stdout)
+    if done.returncode:
+        said = done.stdout.strip().splitlines()
+        raise RuntimeError(f"{Path(command[0]).name} ended with {done.returncode}: {said[-1] if said else ''}")
 
 
 def answer(tool: Tool, question: dict[str, Any]) -> dict[str, Any]:
