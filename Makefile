@@ -1,6 +1,7 @@
-# make demo   environment, export of the demo pair, decoding of examples/prompts.jsonl
+# make demo   environment, export of the demo pair with a padded target, decoding of prompts with three plans
 # make test   environment, tests
 # make lint   ruff, mypy strict, import directions
+# make peers  other tools beside spectr, in an environment of their own; ARGS go to benchmarks/peers.py; long
 # make real   builds and decodes two published models from the package index, and compares them with transformers; long
 # make lower-bounds   the tests with every dependency at the lower bound of pyproject.toml; takes long, gates nothing
 PYTHON ?= python3
@@ -9,23 +10,31 @@ PROMPTS ?= examples/prompts.jsonl
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := build/demo
+PEERS := build/peers
+# The same for every plan: few rows at a time, as many prompts as three runs decode within a minute.
+RUN := --batch-size 2 --limit 16
+NOTE := The target is padded with zeros to 126 M parameters: the same law, the cost of a small real model.
 
-.PHONY: demo test lint real lower-bounds clean
+.PHONY: demo test lint peers real lower-bounds clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
 	touch $@
 
-$(DEMO)/bundle/spectr.json: $(READY) $(wildcard examples/demo_pair/*/*)
-	$(BIN)/spectr-export build examples/demo_pair/target --draft examples/demo_pair/draft -o $(DEMO)/bundle --overwrite
+$(DEMO)/target/model.safetensors: $(READY) examples/pad_target.py $(wildcard examples/demo_pair/target/*)
+	$(BIN)/python examples/pad_target.py examples/demo_pair/target $(DEMO)/target
+
+$(DEMO)/bundle/spectr.json: $(DEMO)/target/model.safetensors $(wildcard examples/demo_pair/draft/*)
+	$(BIN)/spectr-export build $(DEMO)/target --draft examples/demo_pair/draft -o $(DEMO)/bundle --overwrite
 
 demo: $(DEMO)/bundle/spectr.json
 	rm -rf $(DEMO)/run $(DEMO)/auto $(DEMO)/plain
-	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/run --rule kseq --drafts 4 --length 4
-	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/auto --plan auto
-	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/plain --plan plain
-	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/auto $(DEMO)/plain --prompts $(PROMPTS)
+	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/run $(RUN) --rule kseq --drafts 2 --length 4
+	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/auto $(RUN) --plan auto
+	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/plain $(RUN) --plan plain
+	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/auto $(DEMO)/plain --prompts $(PROMPTS) \
+		--picture $(DEMO)/demo.svg --note '$(NOTE)'
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -35,6 +44,19 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Each on its own, so that a tool that cannot be installed keeps no other away; the results say which are absent.
+$(PEERS)/.ready: pyproject.toml constraints.txt $(wildcard benchmarks/peer_tools/*.txt)
+	$(PYTHON) -m venv $(PEERS)/venv
+	$(PEERS)/venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gguf]'
+	grep -v '^#' benchmarks/peer_tools/requirements.txt | while read -r line; do \
+		CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PEERS)/venv/bin/python -m pip install --quiet \
+			--constraint constraints.txt $$line || true; done
+	-$(PEERS)/venv/bin/python -m pip install --quiet --target $(PEERS)/converter -r benchmarks/peer_tools/converter.txt
+	touch $@
+
+peers: $(PEERS)/.ready
+	$(PEERS)/venv/bin/python benchmarks/peers.py --folder $(PEERS) $(ARGS)
 
 real: $(READY)
 	$(BIN)/python benchmarks/real.py

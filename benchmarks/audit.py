@@ -1,6 +1,6 @@
 """How often an audit fails, for rows that are what they claim to be and for rows that are not.
 
-    OMP_NUM_THREADS=1 python benchmarks/audit.py build/demo/bundle
+    OMP_NUM_THREADS=1 python benchmarks/audit.py build/pair
 
 The demo prompts are decoded once exactly and once with lenience (Leviathan et al., arXiv 2211.17192, appendix A.5),
 which trades the target's law for accepted drafts. Every completion is scored under what it claims; then audits take

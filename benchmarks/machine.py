@@ -8,7 +8,10 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("spectr", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-genai", "tensorrt-rtx")
+PACKAGES = (
+    *("spectr", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-genai", "tensorrt-rtx"),
+    *("openvino", "openvino-genai", "optimum-intel", "llama-cpp-python"),
+)
 
 
 def machine() -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Memory of ``spectr-batch run`` over inputs of ten thousand to a million records, with a decoder that has no models.
 
-    python benchmarks/memory.py build/demo/bundle
+    python benchmarks/memory.py build/pair
 
 What is measured is all that is not a model: the survey, records, shards, journals, the merge, the summary. The figure
 needs matplotlib: `pip install '.[bench]'`.
