@@ -17,7 +17,7 @@ PARAMS = (
     SamplingParams(max_tokens=20, ignore_eos=True, temperature=0),
 )
 REQUESTS = [
-    Request(f"{row}", tuple(1 + (row * 7 + place) % (VOCABULARY - 1) for place in range(3 + row % 5)), PARAMS[row % 3])
+    Request(f"{row}", tuple(1 + (row * 7 + place) % (VOCABULARY - 1) for place in range(3 + 5 * row)), PARAMS[row % 3])
     for row in range(12)
 ]
 

@@ -64,6 +64,20 @@ def test_a_cache_that_gets_more_slots_or_fewer_keeps_the_first_ones() -> None:
         assert all(cache.key(layer).is_contiguous() for layer in range(2))
 
 
+def test_a_cache_gets_the_slots_that_accepted_leaves_would_have() -> None:
+    """The draft is not fed the leaves of a tree, so nothing made room for them before."""
+    cache = KVCache(1, 2, 1, 100, 1, dtype=torch.float32, device=CPU)
+    cache.resize(64)
+    cache.buffer[:, :, 0, :, 0] = torch.arange(64.0)
+    cache.keep(torch.tensor([58, 3]), torch.tensor([[2, 4], [-1, -1]]))
+    assert cache.slots == 64
+    assert cache.key(0)[0, 0, 58:, 0].tolist() == [58, 60, 62, 61, 62, 63]
+    cache.keep(torch.tensor([60, 3]), torch.tensor([[2, 4], [-1, -1]]))
+    assert cache.slots == 100
+    assert cache.key(0)[0, 0, 60:63, 0].tolist() == [62, 62, 0]
+    assert cache.key(0)[1, 0, :64, 0].tolist() == list(range(64)), "the other row is as it was"
+
+
 def test_layers_are_contiguous_views_of_one_buffer() -> None:
     cache = KVCache(2, 3, 2, 12, 4, dtype=torch.float32, device=CPU)
     for layer in range(2):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import torch
 
+from spectr_runtime.contract.mask import aligned
+
 
 class KVCache:
     """Keys and values of every layer in one tensor [2 * layers, rows, Hk, S, head_size].
@@ -91,6 +93,9 @@ class KVCache:
     def keep(self, base_B: torch.Tensor, accepted_BD: torch.Tensor) -> None:
         """Move the slots of the accepted nodes to directly after their root.
 
+        The draft's cache is not fed leaves. What moves there for an accepted leaf means nothing, and may lie beyond the
+        slots that were needed so far; then the cache gets more.
+
         Args:
             base_B: Slot of each row's root; node n is in slot ``base + n``.
             accepted_BD: Accepted nodes in path order, -1 padded.
@@ -99,4 +104,8 @@ class KVCache:
         slots_BD = base_B[:, None] + 1 + torch.arange(accepted_BD.shape[1], device=base_B.device)
         # The padding moves a slot onto itself, so that all rows move the same number of slots.
         sources_BD = torch.where(accepted_BD < 0, slots_BD, base_B[:, None] + accepted_BD)
+        if self.slots < self.capacity:
+            reach = int(torch.maximum(slots_BD, sources_BD).max()) + 1
+            if reach > self.slots:
+                self.resize(min(aligned(reach), self.capacity))
         self.buffer[:, rows_B1, :, slots_BD] = self.buffer[:, rows_B1, :, sources_BD]

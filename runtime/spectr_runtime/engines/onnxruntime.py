@@ -75,7 +75,7 @@ class OnnxRuntimeEngine:
         self._fits, self._reach = resolved.type == "cpu" and not lean, [0] * rows
         if self._fits:
             self.cache.resize(min(ALIGNMENT, capacity))
-        self._bindings: dict[tuple[int, int], Any] = {}
+        self._bindings: dict[tuple[int, int, int], Any] = {}
         self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
@@ -113,7 +113,6 @@ class OnnxRuntimeEngine:
         target = min(aligned(needed + needed // 8), self.cache.capacity)
         if reach > self.cache.slots or 2 * target <= self.cache.slots:
             self.cache.resize(target)
-            self._bindings.clear()
         beyond = self.cache.slots - length
         mask = torch.nn.functional.pad(call.attention_mask_B1TL, (0, beyond)) if beyond else call.attention_mask_B1TL
         return dataclasses.replace(call, attention_mask_B1TL=mask)
@@ -122,8 +121,8 @@ class OnnxRuntimeEngine:
         return (*self._location, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
 
     def _binding(self, first_row: int, rows: int) -> Any:
-        """Return the binding of these rows; it is kept until the addresses in the cache change."""
-        key = (first_row, rows)
+        """Return the binding of these rows; their addresses in the cache depend on its slots alone, so it is kept."""
+        key = (first_row, rows, self.cache.slots)
         if key not in self._bindings:
             binding = self._session.io_binding()
             layers = self.spec.layers
