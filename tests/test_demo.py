@@ -113,7 +113,7 @@ print(code, "socket" in found)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not show a process's files")
-def test_a_run_opens_no_socket_and_leaves_nothing_in_the_home_folder(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_run_opens_no_socket_and_leaves_nothing_in_the_home_folder_but_its_costs(bundle: Bundle, tmp_path: Path) -> None:
     home, prompts = tmp_path / "home", tmp_path / "prompts.jsonl"
     home.mkdir()
     lines = (EXAMPLES / "prompts.jsonl").read_text(encoding="utf-8").splitlines()[:4]
@@ -133,7 +133,8 @@ def test_a_run_opens_no_socket_and_leaves_nothing_in_the_home_folder(bundle: Bun
     ]
     ended = subprocess.run(run, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=False)
     assert ended.stdout == "0 False\n", ended.stderr
-    assert list(home.rglob("*")) == []
+    (costs,) = (path for path in home.rglob("*") if path.is_file())
+    assert costs.parent.parent == home / ".cache" / "spectr" / "costs"
 
 
 def test_reports_are_off_unless_the_user_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
