@@ -113,7 +113,7 @@ print(code, "socket" in found)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not show a process's files")
-def test_a_run_opens_no_socket_and_leaves_nothing_in_the_home_folder_but_its_costs(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_run_opens_no_socket_and_keeps_nothing_at_home_but_its_costs(bundle: Bundle, tmp_path: Path) -> None:
     home, prompts = tmp_path / "home", tmp_path / "prompts.jsonl"
     home.mkdir()
     lines = (EXAMPLES / "prompts.jsonl").read_text(encoding="utf-8").splitlines()[:4]
