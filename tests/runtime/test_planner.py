@@ -15,7 +15,7 @@ import torch
 from spectr_runtime import Bundle, BundleError, Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.planning.calibration import cache_file, calibration_file, keep_costs, load_costs, save_costs
 from spectr_runtime.planning.costs import STALE, TELLING, Costs, Spent
-from spectr_runtime.planning.planner import FIRST, PROBE, PROBE_EVERY, RACES, Acceptance, AutoPlanner
+from spectr_runtime.planning.planner import FIRST, PROBE, PROBE_EVERY, RACES, RETRY_EVERY, Acceptance, AutoPlanner
 
 OpenDecoder = Callable[..., Decoder]
 PROMPT = (1, 3, 2)
@@ -136,6 +136,21 @@ def test_a_pair_that_never_agrees_is_drafted_for_once_in_a_while() -> None:
         planner.observe(plan, 1, [0], spent(seconds.get(plan, 100.0), plan))
     assert 19 <= taken[PROBE] <= 60, "one in 256 rounds, and more at first"
     assert taken[NONE] + taken[PROBE] >= 0.99 * sum(taken.values())
+
+
+def test_a_cost_that_was_learnt_in_a_slow_moment_is_learnt_again() -> None:
+    """The best plan seemed to take one and a half times what it takes, which is found out within some rounds."""
+    best, other = Plan("race", 1, 8), Plan("race", 1, 4)
+    truth = {NONE: 1.0, other: 1.5, best: 1.7}
+    planner = AutoPlanner(costs_of(truth | {best: 1.5 * 1.7}))
+    taken: list[Plan] = []
+    for _ in range(20 * RETRY_EVERY):
+        plan = planner.choose(1)
+        taken.append(plan)
+        planner.observe(plan, 1, [plan.length], spent(truth.get(plan, 100.0), plan))
+    assert taken[5] == other
+    assert taken[-RETRY_EVERY:].count(best) >= RETRY_EVERY - 2
+    assert sum(truth.get(plan, 100.0) > 90 for plan in taken) <= 1, "what promises little is not tried again"
 
 
 def test_drafting_is_tried_before_it_is_given_up() -> None:

@@ -130,6 +130,11 @@ class Costs:
         """Return the numbers of rows of which enough rounds were seen, ascending."""
         return sorted({rows for (_, rows), mean in self._rounds.items() if mean.count >= TELLING})
 
+    def age(self, plan: Plan, rows: int) -> int:
+        """Return how many rounds ago a plan was last taken with so many rows; ``STALE`` if that is not known."""
+        seen = self._rounds.get((str(plan), rows))
+        return STALE if seen is None else self._turn - seen.turn
+
     def seconds(self, plan: Plan, rows: int) -> float:
         """Return the seconds that a round is expected to take.
 

@@ -8,7 +8,7 @@ among these only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from spectr_runtime.planning.costs import Costs, Spent
@@ -27,6 +27,9 @@ FIRST = (Plan.plain(), Plan("race", 1, 4))
 PROBE = Plan("race", 1, 2)
 PROBE_EVERY = 256
 FIRST_PROBE = 8
+# A cost that was learnt in a slow moment would keep a good plan away. So once in so many rounds, the most promising of
+# those that were not taken since is taken again, unless it promises less than this share of the speed.
+RETRY_EVERY, RETRY_SHARE = 32, 0.6
 WORTH = 1.03  # the gain in speed that is worth a change of plan; smaller ones may be noise
 
 
@@ -85,7 +88,7 @@ class AutoPlanner:
         self.costs = costs
         self._acceptance = Acceptance()
         self._current = RACES[0]
-        self._draftless = 0
+        self._draftless = self._turn = 0
 
     def choose(self, rows: int) -> Plan:
         """See ``Planner``."""
@@ -99,11 +102,20 @@ class AutoPlanner:
         best = max(RACES, key=speed)
         if speed(best) > WORTH * speed(self._current):
             self._current = best
+        self._turn += 1
+        if self._current.drafts and self._turn % RETRY_EVERY == 0:
+            return self._again(rows, speed)
         self._draftless = 0 if self._current.drafts else self._draftless + 1
         if self._draftless >= min(PROBE_EVERY, FIRST_PROBE * (1 + self._acceptance.tests)):
             self._draftless = 0
             return PROBE
         return self._current
+
+    def _again(self, rows: int, speed: Callable[[Plan], float]) -> Plan:
+        """Return the most promising plan that was not taken for a while; the present one if none promises enough."""
+        enough = RETRY_SHARE * speed(self._current)
+        others = [plan for plan in RACES if self.costs.age(plan, rows) >= RETRY_EVERY and speed(plan) >= enough]
+        return max(others, key=speed, default=self._current)
 
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""
