@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
-from spectr_runtime.engines.integer import drop_unread
+from spectr_runtime.engines.integer import constant, drop_unread
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -115,9 +115,7 @@ class _Several:
     def _integers(self, *numbers: int) -> str:
         """Return the name of an initializer that holds these numbers."""
         name = ".".join(["attention", *map(str, numbers)])
-        if not any(tensor.name == name for tensor in self._graph.initializer):
-            self._graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers))
-        return name
+        return constant(self._graph, name, TensorProto.INT64, [len(numbers)], numbers)
 
 
 def _instead(node: NodeProto, inputs: Sequence[str], output: str) -> NodeProto:

@@ -143,7 +143,7 @@ def _multiply(name: str, rounded: Rounded, products: Sequence[_Product], graph: 
     rows are multiplied with zeros besides, which gives 0 or no number.
     """
     inputs = products[0].codes.dims[0]
-    zeros_K1 = _constant(graph, f"integer.zeros.{inputs}", TensorProto.FLOAT, [inputs, 1], [0.0] * inputs)
+    zeros_K1 = constant(graph, f"integer.zeros.{inputs}", TensorProto.FLOAT, [inputs, 1], [0.0] * inputs)
     steps = f"{name}.steps"
     matrix, scales = products[0].codes.name, products[0].scales
     if len(products) > 1:
@@ -162,7 +162,7 @@ def _multiply(name: str, rounded: Rounded, products: Sequence[_Product], graph: 
         yield from _two_digits(name, rounded, (matrix, steps), result, graph)
     if len(parts) > 1:
         widths = [product.codes.dims[1] for product in products]
-        sizes = _constant(graph, f"{name}.sizes", TensorProto.INT64, [len(widths)], widths)
+        sizes = constant(graph, f"{name}.sizes", TensorProto.INT64, [len(widths)], widths)
         yield helper.make_node("Split", [result, sizes], parts, axis=-1)
     for product, part in zip(products, parts, strict=True):
         if part not in product.node.output:
@@ -181,7 +181,7 @@ def _one_digit(
 ) -> Iterator[NodeProto]:
     """Yield the nodes that round rows to codes of 8 bits and multiply with a matrix of codes and its scales."""
     codes, sums = f"{name}.codes", f"{name}.sums"
-    one, zero = _number(graph, 1.0), _constant(graph, "integer.zero", TensorProto.UINT8, [], [ZERO])
+    one, zero = _number(graph, 1.0), constant(graph, "integer.zero", TensorProto.UINT8, [], [ZERO])
     yield helper.make_node("QuantizeLinear", [rounded.scaled, one, zero], [codes])
     yield helper.make_node("MatMulIntegerToFloat", [codes, matrix[0], one, matrix[1], zero], [sums], domain=DOMAIN)
     yield helper.make_node("Mul", [sums, f"{name}.checked"], [result])
@@ -198,9 +198,9 @@ def _two_digits(
         f"{name}.{made}" for made in ("high", "wide", "rest", "low", "codes", "sums", "weights", "added")
     )
     one, base, zero = _number(graph, 1.0), _number(graph, BASE), f"integer.zero.{BASE // 2}"
-    _constant(graph, zero, TensorProto.UINT8, [], [BASE // 2])
-    digits = _constant(graph, "integer.digits", TensorProto.FLOAT, [2], [BASE, 1.0])
-    axis = _constant(graph, "integer.axis", TensorProto.INT64, [1], [-2])
+    constant(graph, zero, TensorProto.UINT8, [], [BASE // 2])
+    digits = constant(graph, "integer.digits", TensorProto.FLOAT, [2], [BASE, 1.0])
+    axis = constant(graph, "integer.axis", TensorProto.INT64, [1], [-2])
     yield helper.make_node("QuantizeLinear", [rounded.scaled, base, zero], [high])
     yield helper.make_node("DequantizeLinear", [high, base, zero], [wide])
     yield helper.make_node("Sub", [rounded.scaled, wide], [rest])
@@ -217,10 +217,10 @@ def _two_digits(
 
 def _number(graph: GraphProto, number: float) -> str:
     """Return the name of an initializer that holds a number in float32."""
-    return _constant(graph, f"integer.{number:g}", TensorProto.FLOAT, [], [number])
+    return constant(graph, f"integer.{number:g}", TensorProto.FLOAT, [], [number])
 
 
-def _constant(graph: GraphProto, name: str, kind: int, shape: Sequence[int], numbers: Sequence[float]) -> str:
+def constant(graph: GraphProto, name: str, kind: int, shape: Sequence[int], numbers: Sequence[float]) -> str:
     """Return the name of an initializer, which is made if it is not there."""
     if not any(tensor.name == name for tensor in graph.initializer):
         graph.initializer.append(helper.make_tensor(name, kind, shape, numbers))

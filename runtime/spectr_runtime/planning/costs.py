@@ -41,15 +41,14 @@ class Mean:
 
     Args:
         seconds: What it begins with.
-        turn: The number of the round that it is from.
     """
 
-    def __init__(self, seconds: float, turn: int = 0) -> None:
-        self.seconds, self.turn, self.count = seconds, turn, 1
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.count = seconds, 1
 
-    def add(self, seconds: float, turn: int) -> None:
+    def add(self, seconds: float) -> None:
         """Take in one more duration; of the first two the shorter one counts."""
-        self.count, self.turn = self.count + 1, turn
+        self.count += 1
         if self.count <= TELLING:
             self.seconds = min(self.seconds, seconds)
         else:
@@ -63,12 +62,12 @@ class Curve:
     def __init__(self, points: Mapping[int, float] | None = None) -> None:
         self._points = {tokens: Mean(seconds) for tokens, seconds in (points or {}).items()}
 
-    def add(self, tokens: int, seconds: float, turn: int) -> None:
+    def add(self, tokens: int, seconds: float) -> None:
         """Take in one call."""
         if tokens in self._points:
-            self._points[tokens].add(seconds, turn)
+            self._points[tokens].add(seconds)
         else:
-            self._points[tokens] = Mean(seconds, turn)
+            self._points[tokens] = Mean(seconds)
 
     def at(self, tokens: int) -> float:
         """Return the expected seconds: linear between what was seen, and beyond it as between the last two.
@@ -100,6 +99,7 @@ class Costs:
     def __init__(self) -> None:
         self._turn = 0
         self._rounds: dict[tuple[str, int], Mean] = {}
+        self._taken: dict[tuple[str, int], int] = {}  # the last turn of each of them
         self._draft, self._verify, self._rest = Curve(), Curve(), Curve()
 
     def observe(self, plan: Plan, rows: int, spent: Spent) -> None:
@@ -112,15 +112,16 @@ class Costs:
         """
         self._turn += 1
         key = str(plan), rows
+        self._taken[key] = self._turn
         if key not in self._rounds:
-            self._rounds[key] = Mean(spent.total, self._turn)
+            self._rounds[key] = Mean(spent.total)
             return
-        self._rounds[key].add(spent.total, self._turn)
+        self._rounds[key].add(spent.total)
         tokens = rows * plan.tree.size
-        self._verify.add(tokens, spent.verify, self._turn)
-        self._rest.add(tokens, spent.total - spent.draft - spent.verify, self._turn)
+        self._verify.add(tokens, spent.verify)
+        self._rest.add(tokens, spent.total - spent.draft - spent.verify)
         if plan.drafts:
-            self._draft.add(rows * plan.drafts, spent.draft / plan.length, self._turn)
+            self._draft.add(rows * plan.drafts, spent.draft / plan.length)
 
     def tells(self, plan: Plan) -> bool:
         """Return whether enough rounds of a plan were seen, with any number of rows."""
@@ -132,8 +133,8 @@ class Costs:
 
     def age(self, plan: Plan, rows: int) -> int:
         """Return how many rounds ago a plan was last taken with so many rows; ``STALE`` if that is not known."""
-        seen = self._rounds.get((str(plan), rows))
-        return STALE if seen is None else self._turn - seen.turn
+        key = str(plan), rows
+        return self._turn - self._taken.get(key, 0) if key in self._rounds else STALE
 
     def seconds(self, plan: Plan, rows: int) -> float:
         """Return the seconds that a round is expected to take.
@@ -143,7 +144,7 @@ class Costs:
             rows: Number of rows of the batch.
         """
         seen = self._rounds.get((str(plan), rows))
-        if seen is not None and seen.count >= TELLING and self._turn - seen.turn < STALE:
+        if seen is not None and seen.count >= TELLING and self.age(plan, rows) < STALE:
             return seen.seconds
         tokens = rows * plan.tree.size
         return self._draft.at(rows * plan.drafts) * plan.length + self._verify.at(tokens) + self._rest.at(tokens)
