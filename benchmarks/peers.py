@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -264,6 +265,8 @@ def main(
     if pair != "padded" and checkpoint is None:
         raise click.UsageError(f"--pair {pair} needs --checkpoint FOLDER.")
     for one in pairs_of(pair, checkpoint, folder):
+        # Other tools' models are kept between runs; what spectr makes must be of the code that is measured.
+        shutil.rmtree(one.folder / "spectr", ignore_errors=True)
         reference = reference_law(one, one.prompts()[0])
         for precision in precisions or TOLERANCES:
             for rows in sizes:

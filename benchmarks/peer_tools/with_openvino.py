@@ -30,7 +30,7 @@ def convert(setup: Setup, source: str, role: str, precision: str) -> Path:
     if not graph.exists():
         part = graph.with_name(f"{graph.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        command = [str(Path(sys.executable).with_name("optimum-cli")), "export", "openvino", "-m", source]
+        command = [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", source]
         run(*command, "--task", "text-generation-with-past", *FORMATS[precision], str(part), PYTHONPATH=str(CONVERTER))
         part.rename(graph)
     return graph

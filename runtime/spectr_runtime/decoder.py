@@ -125,6 +125,7 @@ class Decoder:
             if not self._scheduler.batch:
                 self._keep_costs()
                 return
+            self._close_ranks()
             try:
                 ended = self._score_prompts()
                 written = None if ended else self._round()
@@ -164,6 +165,13 @@ class Decoder:
                 admitted.append(row)
         for row in sorted(admitted, key=lambda row: row.length):
             self._scheduler.admit(row)
+            self._sampling = None
+
+    def _close_ranks(self) -> None:
+        """Move rows to lower indices when nobody waits for these: a round costs as much as its last index says."""
+        while moved := self._scheduler.close_gap():
+            row, source, target = moved
+            self._pair.move(source, target, row.length)
             self._sampling = None
 
     def _score_prompts(self) -> list[Outcome]:

@@ -83,6 +83,10 @@ class KVCache:
         """Return the values of a layer [rows, Hk, S, head_size]."""
         return self.buffer[2 * layer + 1]
 
+    def move(self, source: int, target: int, slots: int) -> None:
+        """Copy the first slots of a row to another row, at most as many as rows have now."""
+        self.buffer[:, target, :, :slots] = self.buffer[:, source, :, :slots]
+
     def clear(self, row: int) -> None:
         """Zero a row whose keys or values may not be finite.
 

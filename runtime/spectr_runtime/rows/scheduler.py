@@ -30,6 +30,20 @@ class Scheduler:
         """Put a row at the first free index."""
         self._rows[self._rows.index(None)] = row
 
+    def close_gap(self) -> tuple[Row, int, int] | None:
+        """Move the last row to the first free index before it.
+
+        Returns:
+            The row, its index before and its index now; None if there is no free index before it.
+        """
+        source = len(self.batch) - 1
+        target = self._rows.index(None) if None in self._rows else source
+        row = self._rows[source] if target < source else None
+        if row is None:
+            return None
+        self._rows[source], self._rows[target] = None, row
+        return row, source, target
+
     def release(self, index: int) -> None:
         """Free the row at an index."""
         self._rows[index] = None

@@ -119,6 +119,11 @@ class Pair:
                 scored += more
         return [scored[: len(text) - 1] for scored, text in zip(found, texts, strict=True)]
 
+    def move(self, source: int, target: int, slots: int) -> None:
+        """Copy the first slots of a row of both caches to another index."""
+        for engine in filter(None, (self.draft, self.target)):
+            engine.cache.move(source, target, slots)
+
     def clear(self, index: int) -> None:
         """Zero the row at an index of both caches."""
         for engine in filter(None, (self.draft, self.target)):
