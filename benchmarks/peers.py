@@ -49,6 +49,7 @@ TOOLS = (
     ("spectr", "race 1 2"),
     ("spectr", "race 1 4"),
     ("spectr", "race 1 6"),
+    ("spectr", "kseq 2 2"),
     ("spectr", "kseq 2 4"),
     ("transformers", "plain"),
     ("transformers", "assisted"),

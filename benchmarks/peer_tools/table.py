@@ -10,7 +10,7 @@ LINES = {
     "spectr, plain": ("spectr", "plain"),
     "spectr, auto": ("spectr", "auto"),
     "spectr, best race of three": ("spectr", "race"),
-    "spectr, kseq K=2 L=4": ("spectr", "kseq 2 4"),
+    "spectr, best kseq of two": ("spectr", "kseq"),
     "transformers": ("transformers", "plain"),
     "transformers, assisted": ("transformers", "assisted"),
     "onnxruntime-genai": ("onnxruntime-genai", "plain"),

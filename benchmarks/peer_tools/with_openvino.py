@@ -1,4 +1,7 @@
-"""OpenVINO GenAI: ``plain``, and ``draft L``, its speculation with L tokens of a draft model.
+"""OpenVINO GenAI, in three ways.
+
+``plain``; ``draft L``, its speculation with L tokens of a draft model; and ``prefixes``, its continuous batching of as
+many prompts as are asked for, with its cache of prefixes.
 
 optimum-intel converts the models. It does not work with the version of transformers that spectr is tested with, so an
 older one lies in a folder for it alone. The law is read from the same graph by OpenVINO itself.
@@ -10,6 +13,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -39,9 +43,10 @@ def convert(setup: Setup, source: str, role: str, precision: str) -> Path:
 class OpenVino:
     """A pipeline of OpenVINO GenAI over the graph in a folder."""
 
-    def __init__(self, graph: Path, draft: Path | None, drafted: int) -> None:
+    def __init__(self, graph: Path, draft: Path | None, drafted: int, **extra: Any) -> None:
         self._graph, self._drafted = graph, drafted
-        extra = {} if draft is None else {"draft_model": openvino_genai.draft_model(str(draft), "CPU")}
+        if draft is not None:
+            extra["draft_model"] = openvino_genai.draft_model(str(draft), "CPU")
         self._pipeline = openvino_genai.LLMPipeline(str(graph), "CPU", **extra)
 
     def law(self, ids: list[int]) -> list[float]:
@@ -78,6 +83,10 @@ def open_tool(setup: Setup) -> OpenVino:
     graph = convert(setup, setup.target, "target", setup.precision)
     if setup.plan == "plain":
         return OpenVino(graph, None, 0)
+    if setup.plan == "prefixes":
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.enable_prefix_caching, scheduler.max_num_seqs = True, setup.rows
+        return OpenVino(graph, None, 0, scheduler_config=scheduler)
     if setup.draft is None:
         raise Unsupported("there is no draft")
     draft = convert(setup, setup.draft, "draft", setup.draft_precision)

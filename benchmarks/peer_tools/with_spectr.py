@@ -1,4 +1,7 @@
-"""spectr, with any of its plans: ``plain``, ``auto``, or rule, K and L, such as ``race 1 4``."""
+"""spectr, with any of its plans: ``plain``, ``auto``, or rule, K and L, such as ``race 1 4``.
+
+Behind a plan, ``without prefixes`` turns the store of what prompts share off.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from spectr_runtime.rows.score import Written
 from spectr_runtime.scorer import Scorer
 from spectr_runtime.speculation.plan import PlanChoice
 
-CAPACITY = 512
+WITHOUT = " without prefixes"
 
 
 def build(setup: Setup) -> Path:
@@ -25,7 +28,7 @@ def build(setup: Setup) -> Path:
     if setup.draft is not None:
         options += ["--draft", setup.draft_precision if setup.draft == setup.target else setup.draft]
     command = [str(Path(sys.executable).with_name("spectr-export")), "build", setup.target, *options]
-    run(*command, "--capacity", str(CAPACITY), "-o", str(bundle))
+    run(*command, "--capacity", str(setup.capacity), "-o", str(bundle))
     return bundle
 
 
@@ -40,9 +43,9 @@ def plan_of(words: str) -> PlanChoice:
 class Spectr:
     """A decoder of the bundle."""
 
-    def __init__(self, bundle: Bundle, plan: PlanChoice, rows: int) -> None:
+    def __init__(self, bundle: Bundle, plan: PlanChoice, rows: int, prefix_tokens: int | None) -> None:
         self._bundle = bundle
-        self._decoder = Decoder(bundle, plan=plan, batch_size=rows)
+        self._decoder = Decoder(bundle, plan=plan, batch_size=rows, prefix_tokens=prefix_tokens)
 
     def law(self, ids: list[int]) -> list[float]:
         """Score a text as an audit does."""
@@ -51,7 +54,7 @@ class Spectr:
         return [math.log(token.probability) for token in score.tokens]
 
     def decode(self, prompts: list[list[int]], tokens: int, seed: int) -> list[list[int]]:
-        """Decode all prompts in one batch."""
+        """Decode all prompts; as many together as the batch has rows."""
         params = SamplingParams(max_tokens=tokens, ignore_eos=True)
         requests = [Request(f"{seed}.{place}", tuple(ids), params) for place, ids in enumerate(prompts)]
         rows = {row.id: row for row in self._decoder.generate(requests) if isinstance(row, Completion)}
@@ -60,4 +63,5 @@ class Spectr:
 
 def open_tool(setup: Setup) -> Spectr:
     """Build the bundle if need be, and open a decoder."""
-    return Spectr(Bundle.open(build(setup)), plan_of(setup.plan), setup.rows)
+    plan, prefix_tokens = plan_of(setup.plan.removesuffix(WITHOUT)), 0 if setup.plan.endswith(WITHOUT) else None
+    return Spectr(Bundle.open(build(setup)), plan, setup.rows, prefix_tokens)

@@ -2,8 +2,8 @@
 
 The first line is a ``Setup``. The answer is ``{}`` once the tool has opened its model, which it makes first if need be.
 Then ``{"law": ids}`` asks for the log-probability of every token but the first, and ``{"decode": prompts, "tokens": n,
-"seed": s}`` for n more tokens behind every prompt; the answer has the seconds that took. An answer may be
-``{"error": line}``. What libraries print goes to stderr.
+"seed": s}`` for n more tokens behind every prompt; the answer has the seconds that took, and the largest memory of the
+process so far. An answer may be ``{"error": line}``. What libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ class Setup:
         draft_precision: How the draft's matrices are stored.
         rows: Prompts that are decoded together.
         folder: Where the tool keeps what it makes of the models.
+        capacity: The most tokens of a text.
     """
 
     tool: str
@@ -51,6 +53,7 @@ class Setup:
     draft_precision: str
     rows: int
     folder: str
+    capacity: int = 512
 
     def made(self, *parts: str) -> Path:
         """Return a path for what a tool makes, below the folder of all."""
@@ -88,7 +91,9 @@ def answer(tool: Tool, question: dict[str, Any]) -> dict[str, Any]:
         return {"law": tool.law(question["law"])}
     started = time.perf_counter()
     written = tool.decode(question["decode"], question["tokens"], question["seed"])
-    return {"seconds": time.perf_counter() - started, "written": written}
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux tells kibibytes
+    return {"seconds": seconds, "written": written, "peak_bytes": peak}
 
 
 def attempt(action: Any, *arguments: Any) -> tuple[Any, dict[str, str] | None]:
