@@ -22,7 +22,7 @@ from machine import machine
 
 from spectr_jobs.cli import main as cli
 from spectr_jobs.work import models
-from spectr_runtime import Completion, Plan, Request, SpeculationStats, Timing, Usage
+from spectr_runtime import Completion, Plan, Reading, Request, SpeculationStats, Timing, Usage
 
 SIZES = (10_000, 100_000, 1_000_000)
 PHASES = ("survey", "decoding", "merge")
@@ -37,6 +37,7 @@ class NoModel:
 
     def __init__(self, rows: Any) -> None:
         self.timing = Timing()
+        self.reading = Reading()
         self.rounds: dict[Plan, int] = {}
         self._rows = rows
 

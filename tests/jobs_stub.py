@@ -24,6 +24,7 @@ from spectr_runtime import (
     ModelSpec,
     Outcome,
     Plan,
+    Reading,
     Request,
     RequestError,
     RowError,
@@ -59,9 +60,11 @@ class StubDecoder:
         pause: float = 0.0,
         flaky: bool = True,
         plans: Sequence[Plan] = (Plan("kseq", 4, 4),),
+        copied: int = 0,
     ) -> None:
         self.batch_size = batch_size
         self.timing = Timing()
+        self.reading = Reading()
         self.rounds: Counter[Plan] = Counter()
         self.pulled = 0
         self.finished = 0
@@ -72,6 +75,7 @@ class StubDecoder:
         self._pause = pause
         self._flaky = flaky
         self._plans = plans
+        self._copied = copied
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         source = iter(requests)
@@ -89,6 +93,8 @@ class StubDecoder:
             except Exception as error:  # like an engine around a call
                 raise EngineError(f"A call failed: {error!r}") from error
             self.timing.verify += self._pause
+            self.reading.read += 3
+            self.reading.copied += self._copied
             request = batch.pop(int(_digest(self._seed, batch[0])[:8], 16) % len(batch))
             self.rounds[self._plans[self.finished % len(self._plans)]] += 2
             self.finished += 1

@@ -73,10 +73,23 @@ def table_scorer(
     return Scorer(bundle, backend=backend, device="cpu", batch_size=batch_size, plan=plan)
 
 
+def table_decoder(
+    monkeypatch: pytest.MonkeyPatch,
+    plan: PlanChoice,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    prefix_tokens: int | None = None,
+) -> Decoder:
+    """A decoder over the pair."""
+    _patch(monkeypatch, "decoder")
+    bundle = table_bundle(4)
+    return Decoder(bundle, plan=plan, backend="torch", batch_size=batch_size, seed=seed, prefix_tokens=prefix_tokens)
+
+
 def write(monkeypatch: pytest.MonkeyPatch, plan: Plan, requests: Sequence[Request], batch_size: int) -> list[Written]:
     """Decode requests; what was written, in their order."""
-    _patch(monkeypatch, "decoder")
-    decoder = Decoder(table_bundle(4), plan=plan, backend="torch", batch_size=batch_size)
+    decoder = table_decoder(monkeypatch, plan, batch_size=batch_size)
     outcomes = {one.id: one for one in decoder.generate(requests)}
     rows = []
     for request in requests:

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from spectr_runtime.speculation.plan import Plan, rule_names
+    from spectr_runtime.speculation.reading import Reading
     from spectr_runtime.speculation.timing import Timing
 
 telemetry.turn_off()
@@ -83,6 +84,7 @@ _NAMES = {
         "Usage",
     ),
     "speculation.plan": ("Plan", "rule_names"),
+    "speculation.reading": ("Reading",),
     "speculation.timing": ("Timing",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -101,6 +103,7 @@ __all__ = [
     "ModelSpec",
     "Outcome",
     "Plan",
+    "Reading",
     "Request",
     "RequestError",
     "RowError",

@@ -39,12 +39,15 @@ class Decoder:
     The text of a row depends on the bundle, the plan, the request and the run seed alone, never on the other rows of
     the batch. The one exception is the last bits of the models' logits, which may differ between batch shapes.
 
+    What prompts share is read once, and its keys and values are copied to the other rows.
+
     When memory runs out, the batch is halved. Rows that no longer fit wait, and go on later from what they wrote.
 
     Attributes:
         batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
         timing: How much time each phase of decoding took.
         rounds: How many rounds took each plan.
+        reading: How many tokens of the rows' texts were read, and how many copied from those that begin alike.
 
     Args:
         bundle: The models and their tokenizer.
@@ -56,6 +59,8 @@ class Decoder:
         batch_size: Number of rows to decode together.
         seed: The run seed, for requests without a seed of their own.
         date: The day on which chat templates are told that they run; None for today.
+        prefix_tokens: How many tokens of prefixes that prompts may share are kept, for each model; 0 for none. By
+            default, a quarter of the slots of the batch.
 
     Raises:
         UsageError: The batch size is not positive, the backend does not run on the device, or the plan drafts and the
@@ -73,6 +78,7 @@ class Decoder:
         batch_size: int = 8,
         seed: int = 0,
         date: datetime.date | None = None,
+        prefix_tokens: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
@@ -83,7 +89,8 @@ class Decoder:
         self._seed = seed
         self._manifest = bundle.manifest
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
-        self._pair = self._open(bundle, plan, backend, device)
+        self._pair = self._open(bundle, plan, backend, device, prefix_tokens)
+        self.reading = self._pair.reading
         self._device = self._pair.device
         self._bundle, self._backend = bundle, backend
         self._planner: Planner = (
@@ -93,11 +100,18 @@ class Decoder:
         self._evicted: deque[Row] = deque()
         self._sampling: Sampling | None = None
 
-    def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str) -> Pair:
+    def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str, prefix_tokens: int | None) -> Pair:
         """Open the pair with as many rows as the memory of a GPU has room for."""
         while True:
             try:
-                return Pair(bundle, menu_of(plan), backend=backend, device=device, rows=self.batch_size)
+                return Pair(
+                    bundle,
+                    menu_of(plan),
+                    backend=backend,
+                    device=device,
+                    rows=self.batch_size,
+                    prefix_tokens=prefix_tokens,
+                )
             except SpectrError as error:
                 # Linux hands out more memory than the machine has, so a cache that it grants may still not fit.
                 if device == "cpu":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import xml.dom.minidom
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_the_choices_of_a_plan_that_changes_are_shown(batch, bundle: Path, promp
     page = module.page(RunDirectory.open(tmp_path / "run"))
     assert "70% · 28 rounds" in page
     assert page.count("Rounds by plan") == 3
+
+
+def test_what_was_copied_of_shared_prefixes_is_told(batch, bundle: Path, prompts: Path, tmp_path: Path):
+    result = batch("run", bundle, prompts, "-o", tmp_path / "run", copied=9)
+    told = "180 of 240 tokens (75%) copied from prompts that begin alike, not read again"
+    assert f"  shared prefixes    {told}" in result.err.splitlines()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["reading"] == {"read": 60, "copied": 180}
+    assert f"<p>Shared prefixes: {told}.</p>" in module.page(RunDirectory.open(tmp_path / "run"))
+    (session,) = (tmp_path / "run" / "sessions").iterdir()
+    lines = [{name: value for name, value in one.items() if name != "reading"} for one in read_lines(session)]
+    write_lines(session, lines)  # as a release wrote them that did not count this
+    assert "Shared prefixes" not in module.page(RunDirectory.open(tmp_path / "run"))
 
 
 def test_interruptions_are_marked_and_told(batch, bundle: Path, prompts: Path, tmp_path: Path):

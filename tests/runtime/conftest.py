@@ -49,14 +49,14 @@ class LetterText:
         return self.decode(ids)
 
 
-def table_bundle(folder: Path, vocabulary: int, tokens_per_call: int) -> Bundle:
-    spec = ModelSpec("table", 1, 1, 1, vocabulary, CAPACITY)
+def table_bundle(folder: Path, vocabulary: int, tokens_per_call: int, capacity: int) -> Bundle:
+    spec = ModelSpec("table", 1, 1, 1, vocabulary, capacity)
     return Bundle(
         folder,
         Manifest(
             models={"draft": spec, "target": spec},
             vocabulary=Vocabulary(vocabulary, (0,)),
-            limits=Limits(CAPACITY, tokens_per_call),
+            limits=Limits(capacity, tokens_per_call),
             files={},
             versions={},
             parity={"draft": {}, "target": {}},
@@ -81,6 +81,8 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
         seed: int = 0,
         vocabulary: int = 5,
         tokens_per_call: int = 4,
+        capacity: int = CAPACITY,
+        prefix_tokens: int | None = None,
         engine: type[TableEngine] = TableEngine,
         device: str = "cpu",
     ) -> Decoder:
@@ -90,11 +92,12 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
         monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
         monkeypatch.setattr("spectr_runtime.decoder.Tokenizer", LetterText)
         return Decoder(
-            table_bundle(folder, vocabulary, tokens_per_call),
+            table_bundle(folder, vocabulary, tokens_per_call, capacity),
             plan=plan,
             batch_size=batch_size,
             seed=seed,
             device=device,
+            prefix_tokens=prefix_tokens,
         )
 
     return open_

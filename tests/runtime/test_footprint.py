@@ -24,13 +24,14 @@ def test_the_caches_are_as_large_as_planned(bundle: Bundle, plan: Plan) -> None:
     pair = Decoder(bundle, plan=plan, backend="torch", batch_size=3)._pair
     engines = [engine for engine in (pair.target, pair.draft) if engine is not None]
     assert sum(engine.cache.nbytes for engine in engines) == 3 * planned.cache_per_row
+    assert sum(store._blocks.nbytes for store in pair._prefixes.values()) == 3 * planned.prefixes_per_row
     assert {engine.cache.capacity for engine in engines} == {planned.slots}
     roles = ["target", "draft"][: len(engines)]
     assert planned.weights == sum((bundle.path / role / "model.safetensors").stat().st_size for role in roles)
 
 
 def test_the_sums_add_up() -> None:
-    planned = Footprint(weights=100, slots=64, cache_per_row=8, laws_per_row=2)
+    planned = Footprint(weights=100, slots=64, cache_per_row=6, prefixes_per_row=2, laws_per_row=2)
     assert planned.total(5) == 150
     assert [planned.rows_in(memory) for memory in (99, 100, 109, 110, 150)] == [0, 0, 0, 1, 5]
 

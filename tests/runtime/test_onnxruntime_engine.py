@@ -22,6 +22,7 @@ from spectr_runtime.engines.attention import with_cpu_attention
 from spectr_runtime.engines.buffers import LogitsBuffer
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
 from spectr_runtime.engines.torch import TorchEngine
+from spectr_runtime.speculation.prefixes import BLOCK, PrefixStore
 
 SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
 
@@ -137,6 +138,22 @@ def test_logits_are_the_same_to_the_bit_for_every_number_of_tokens_and_rows(fami
         for tokens in (1, 2, 4):
             found_BTV = engine.forward(text_call(tokens, 10, rows=rows))
             assert torch.equal(found_BTV[:, 0], expected_V.expand(rows, -1)), f"{rows} rows of {tokens} tokens"
+
+
+def test_a_copied_prefix_is_what_the_row_would_have_read_to_the_bit(folder: Path) -> None:
+    """Short texts have made the cache small before the copy, and another one is read after it."""
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=4, capacity=1000)
+    store = PrefixStore(engine, 320)
+    names = store.names([place % 250 for place in range(290)])
+    engine.forward(text_call(300, 0, first_row=1))
+    store.save(1, names)
+    expected = engine.forward(text_call(12, 288, first_row=1)).clone()
+    engine.forward(text_call(7, 0, rows=4))
+    assert engine.cache.slots == 128
+    assert store.load(2, names, 0) * BLOCK == 288
+    for _ in range(2):
+        engine.forward(text_call(3, 0, rows=2))
+    assert torch.equal(engine.forward(text_call(12, 288, first_row=2)), expected)
 
 
 def test_a_token_that_sees_nothing_gives_finite_logits(folder: Path) -> None:

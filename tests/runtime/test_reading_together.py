@@ -55,8 +55,7 @@ def test_short_prompts_are_not_padded_to_a_long_one(
     params = SamplingParams(max_tokens=6, ignore_eos=True)
     lengths = (2, 40, 3, 38, 2)
     requests = [
-        Request(f"{row}", (1, 3, 2, 2) * (length // 4) + (1,) * (length % 4), params)
-        for row, length in enumerate(lengths)
+        Request(f"{row}", (1 + row % 4, *(3, 2, 2, 1) * 10)[:length], params) for row, length in enumerate(lengths)
     ]
     alone = {one.id: one.token_ids for one in open_decoder(Plan("race", 1, 2), batch_size=1).generate(requests)}
     decoder = open_decoder(Plan("race", 1, 2), batch_size=5, tokens_per_call=64)

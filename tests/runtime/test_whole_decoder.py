@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -153,6 +154,20 @@ def test_greedy_equals_generate(byte_pair: tuple[Bundle, Path], plan: Plan) -> N
                 suppress_tokens=padding,
             )
         assert list(one.token_ids) == whole[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("plan", [PLANS[0], PLANS[2]], ids=str)
+def test_a_prefix_that_is_copied_changes_no_bit(byte_pair: tuple[Bundle, Path], plan: Plan) -> None:
+    """Not even of a log-probability, whichever rows read it for the others, and whatever is kept."""
+    params = SamplingParams(max_tokens=8, ignore_eos=True, logprobs=2)
+    prompts = [(*range(7, (7, 57, 40, 90)[row % 4]), *range(row, 3 * row + 1)) for row in range(14)]
+    requests = [Request(str(row), prompt, params, echo=row % 5 == 0) for row, prompt in enumerate(prompts)]
+    requests += [dataclasses.replace(one, id=f"{one.id} again") for one in requests]
+    alone = completions(Decoder(byte_pair[0], plan=plan, batch_size=1, prefix_tokens=0).generate(requests))
+    for batch_size, prefix_tokens in ((4, 0), (4, None), (3, 32), (9, 10_000)):
+        decoder = Decoder(byte_pair[0], plan=plan, batch_size=batch_size, prefix_tokens=prefix_tokens)
+        assert completions(decoder.generate(requests)) == alone
+        assert (decoder.reading.copied > 400) == (prefix_tokens != 0)
 
 
 def test_texts_go_in_and_come_out(byte_pair: tuple[Bundle, Path]) -> None:

@@ -179,7 +179,8 @@ def _memory(bundle: Bundle, setup: Setup) -> TableLine:
     total, rows = needed.total(setup.batch_size), setup.batch_size
     parts = (
         f"weights {_bytes(needed.weights)}, caches {_bytes(rows * needed.cache_per_row)} "
-        f"({rows:,} rows of {needed.slots:,} slots), laws {_bytes(rows * needed.laws_per_row)}"
+        f"({rows:,} rows of {needed.slots:,} slots), shared prefixes {_bytes(rows * needed.prefixes_per_row)}, "
+        f"laws {_bytes(rows * needed.laws_per_row)}"
     )
     if free is None:
         return "memory", f"{_bytes(total)}: {parts}"

@@ -31,6 +31,7 @@ def page(run: RunDirectory) -> str:
     sections = [
         _head(run, figures),
         _tiles(figures),
+        _shared(figures),
         '<div class="charts">',
         *_over_time(run, figures["sessions"]),
         _figure("Drafts accepted by depth", _acceptance(figures)),
@@ -76,6 +77,11 @@ def _tiles(figures: Figures) -> str:
     }
     boxes = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in tiles.items())
     return f'<div class="tiles">{boxes}</div>'
+
+
+def _shared(figures: Figures) -> str:
+    reading = figures["reading"]
+    return f"<p>Shared prefixes: {html.escape(summary.shared(reading))}.</p>" if reading["copied"] else ""
 
 
 def _figure(caption: str, chart: str) -> str:

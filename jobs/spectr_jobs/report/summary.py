@@ -45,7 +45,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "block_efficiency": _rounded(tally.block_efficiency),
         "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
         "rounds": tally.rounds,
-        "plans": dict(_plans(session.last.plans for session in sessions).most_common()),
+        "plans": dict(_sum(session.last.plans for session in sessions).most_common()),
+        "reading": {"read": 0, "copied": 0} | _sum(session.last.reading for session in sessions),
         "timing": _timing([session.last.timing for session in sessions], spent),
         "sessions": [_session(session) for session in sessions],
         "audit": json.loads(audit.read_text(encoding="utf-8")) if (audit := run.path / AUDIT).exists() else None,
@@ -86,11 +87,11 @@ def _session(session: PastSession) -> dict[str, Any]:
     }
 
 
-def _plans(plans: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """Return the sum of the rounds of every plan."""
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """Return the sum of the counts of every name."""
     total: Counter[str] = Counter()
-    for rounds in plans:
-        total.update(rounds)
+    for one in counts:
+        total.update(one)
     return total
 
 
@@ -131,6 +132,8 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         spent = show_duration(summary["seconds"])
         sessions = f", {len(summary['sessions'])} sessions" if len(summary["sessions"]) > 1 else ""
         lines.append(("speed", f"{summary['tokens_per_second']:,.1f} tokens/s in {spent} of decoding{sessions}"))
+    if summary["reading"]["copied"]:
+        lines.append(("shared prefixes", shared(summary["reading"])))
     lines += _speculation(summary)
     if len(summary["plans"]) > 1:
         rounds = sum(summary["plans"].values())
@@ -142,6 +145,12 @@ def render(summary: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         lines.append(("audit", f"{verdict}, p = {audit['p_value']:.2g} over {audit['tokens']:,} tokens"))
     lines += [(name, str(path)) for name, path in files.items() if path.stat().st_size]
     return table(lines)
+
+
+def shared(reading: Mapping[str, int]) -> str:
+    """Return how much of the prompts was not read, because other prompts begin alike."""
+    copied, texts = reading["copied"], reading["copied"] + reading["read"]
+    return f"{copied:,} of {texts:,} tokens ({copied / texts:.0%}) copied from prompts that begin alike, not read again"
 
 
 def _failed(failures: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -10,7 +10,8 @@ to one file. An event is an object with its ``time`` (seconds since 1970) and it
     end      the last event: the counts, and the reason why the session ended; missing after a kill
 
 The counts of ``tick`` and ``end`` are ``seconds`` (since the session's start, which no change of a clock affects),
-``tally``, ``timing`` (seconds by stage) and ``plans`` (rounds by plan). Only this module reads and writes events.
+``tally``, ``timing`` (seconds by stage), ``plans`` (rounds by plan) and ``reading`` (tokens that were read or copied).
+Only this module reads and writes events.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ class State:
         tally: Counts over the rows of the session.
         timing: Seconds that the decoder spent, by stage.
         plans: Rounds of each plan, by its name.
+        reading: Tokens that the target read, and those that were copied instead.
     """
 
     seconds: float = 0.0
     tally: Tally = dataclasses.field(default_factory=Tally)
     timing: Mapping[str, float] = dataclasses.field(default_factory=dict)
     plans: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    reading: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
@@ -57,12 +60,15 @@ class State:
             "tally": self.tally.to_json(),
             "timing": {stage: round(seconds, 6) for stage, seconds in self.timing.items()},
             "plans": dict(self.plans),
+            "reading": dict(self.reading),
         }
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> State:
         """Return the state that ``to_json`` turned into JSON values."""
-        return State(value["seconds"], Tally.from_json(value["tally"]), value["timing"], value["plans"])
+        tally = Tally.from_json(value["tally"])
+        # A run may have been begun by a release that did not count this.
+        return State(value["seconds"], tally, value["timing"], value["plans"], value.get("reading", {}))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

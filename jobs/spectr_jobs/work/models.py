@@ -15,6 +15,7 @@ from spectr_runtime.bundle import Bundle
 from spectr_runtime.rows.request import Outcome, Prompt, Request
 from spectr_runtime.rows.score import Score, Written
 from spectr_runtime.speculation.plan import Plan
+from spectr_runtime.speculation.reading import Reading
 from spectr_runtime.speculation.timing import Timing
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class RunDecoder(Protocol):
     """The part of ``spectr_runtime.Decoder`` that a run uses."""
 
     timing: Timing
+    reading: Reading
 
     @property
     def rounds(self) -> Mapping[Plan, int]:

@@ -52,7 +52,7 @@ class Session:
             folder: Folder of the events of all sessions of the run.
             facts: The contents of the first event: setup, rank, machine.
             display: Shows the counts.
-            decoder: The decoder, whose seconds by stage and rounds by plan are written into the events.
+            decoder: The decoder, whose seconds by stage, rounds by plan and tokens read are written into the events.
             echo: A stream that also receives every row; None for no stream.
         """
         self.tally = Tally()
@@ -97,4 +97,5 @@ class Session:
 
     def _state(self) -> State:
         plans = {str(plan): rounds for plan, rounds in self._decoder.rounds.items()}
-        return State(self.seconds, self.tally, dataclasses.asdict(self._decoder.timing), plans)
+        timing, reading = dataclasses.asdict(self._decoder.timing), dataclasses.asdict(self._decoder.reading)
+        return State(self.seconds, self.tally, timing, plans, reading)

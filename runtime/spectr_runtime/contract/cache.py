@@ -28,6 +28,10 @@ class KVCache:
         head_size: Size of one head.
         dtype: Type of the entries.
         device: Device of the buffer.
+
+    Attributes:
+        reach: For each row, how many slots from its start may hold its text, as far as is known. An engine that makes
+            the cache smaller leaves every row so many.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class KVCache:
         self._sizes = rows, kv_heads, head_size
         self._memory_PE = torch.zeros((2 * layers, rows * kv_heads * capacity * head_size), dtype=dtype, device=device)
         self.buffer = self._laid_out(capacity)
+        self.reach = [0] * rows
 
     @property
     def slots(self) -> int:
@@ -83,9 +88,23 @@ class KVCache:
         """Return the values of a layer [rows, Hk, S, head_size]."""
         return self.buffer[2 * layer + 1]
 
+    def span(self, row: int, first: int, end: int) -> torch.Tensor:
+        """Return the slots ``first .. end - 1`` of a row, of all layers [2 * layers, Hk, end - first, head_size].
+
+        It is a view, until the cache is resized. The row keeps these slots at least until it is read again.
+        """
+        self.reach[row] = max(self.reach[row], end)
+        self._make_room(end)
+        return self.buffer[:, row, :, first:end]
+
     def move(self, source: int, target: int, slots: int) -> None:
-        """Copy the first slots of a row to another row, at most as many as rows have now."""
+        """Copy the first slots of a row to another row, and leave it to be read anew."""
         self.buffer[:, target, :, :slots] = self.buffer[:, source, :, :slots]
+        self.reach[target], self.reach[source] = self.reach[source], 0
+
+    def _make_room(self, slots: int) -> None:
+        if slots > self.slots:
+            self.resize(min(aligned(slots), self.capacity))
 
     def clear(self, row: int) -> None:
         """Zero a row whose keys or values may not be finite.
@@ -109,7 +128,5 @@ class KVCache:
         # The padding moves a slot onto itself, so that all rows move the same number of slots.
         sources_BD = torch.where(accepted_BD < 0, slots_BD, base_B[:, None] + accepted_BD)
         if self.slots < self.capacity:
-            reach = int(torch.maximum(slots_BD, sources_BD).max()) + 1
-            if reach > self.slots:
-                self.resize(min(aligned(reach), self.capacity))
+            self._make_room(int(torch.maximum(slots_BD, sources_BD).max()) + 1)
         self.buffer[:, rows_B1, :, slots_BD] = self.buffer[:, rows_B1, :, sources_BD]

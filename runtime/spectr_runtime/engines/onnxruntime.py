@@ -72,7 +72,7 @@ class OnnxRuntimeEngine:
         self._location = (resolved.type, resolved.index or 0)
         self._session = _open_session(folder, spec, resolved, threads, lean, graph)
         self.cache = allocate_cache(spec, rows, capacity, resolved)
-        self._fits, self._reach = resolved.type == "cpu" and not lean, [0] * rows
+        self._fits = resolved.type == "cpu" and not lean
         if self._fits:
             self.cache.resize(min(ALIGNMENT, capacity))
         self._bindings: dict[tuple[int, int, int], Any] = {}
@@ -107,8 +107,8 @@ class OnnxRuntimeEngine:
         rows, tokens = call.input_ids_BT.shape
         length = call.attention_mask_B1TL.shape[-1]
         reach = max(length, int(call.write_index_B.max()) + tokens)
-        self._reach[call.first_row : call.first_row + rows] = [reach] * rows
-        needed = max(self._reach)
+        self.cache.reach[call.first_row : call.first_row + rows] = [reach] * rows
+        needed = max(self.cache.reach)
         # A longer text needs more attention anyway, so slots to spare cost relatively little.
         target = min(aligned(needed + needed // 8), self.cache.capacity)
         if reach > self.cache.slots or 2 * target <= self.cache.slots:

@@ -13,6 +13,7 @@ from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.planning.planner import menu_of
 from spectr_runtime.speculation.plan import PlanChoice, settle
+from spectr_runtime.speculation.prefixes import kept_tokens
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -27,12 +28,14 @@ class Footprint:
         weights: The weights of the models that the plan needs.
         slots: Number of slots of a row in the caches.
         cache_per_row: The keys and values of a row.
+        prefixes_per_row: The keys and values of shared prefixes that are kept, divided by the rows of the batch.
         laws_per_row: The logits and laws of a row's draft tree.
     """
 
     weights: int
     slots: int
     cache_per_row: int
+    prefixes_per_row: int
     laws_per_row: int
 
     @staticmethod
@@ -46,17 +49,19 @@ class Footprint:
         nodes = max(one.tree.size for one in plans)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
         roles: tuple[Role, ...] = bundle.manifest.roles if any(one.drafts for one in plans) else ("target",)
+        slot_bytes = sum(_slot_bytes(bundle.manifest.models[role]) for role in roles)
         return Footprint(
             weights=sum((bundle.model(role) / WEIGHTS).stat().st_size for role in roles),
             slots=slots,
-            cache_per_row=sum(slots * _slot_bytes(bundle.manifest.models[role]) for role in roles),
+            cache_per_row=slots * slot_bytes,
+            prefixes_per_row=kept_tokens(1, slots) * slot_bytes,
             laws_per_row=len(roles) * nodes * bundle.manifest.vocabulary.size * LAW_BYTES,
         )
 
     @property
     def per_row(self) -> int:
         """The bytes that every row of the batch adds."""
-        return self.cache_per_row + self.laws_per_row
+        return self.cache_per_row + self.prefixes_per_row + self.laws_per_row
 
     def total(self, rows: int) -> int:
         """Return the bytes that a batch needs in all."""

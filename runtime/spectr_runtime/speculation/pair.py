@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -18,6 +18,8 @@ from spectr_runtime.rows.row import Row, Scored
 from spectr_runtime.speculation.narrow import WidenedEngine
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
+from spectr_runtime.speculation.prefixes import PrefixStore, kept_tokens
+from spectr_runtime.speculation.reading import Reading
 
 # What a call costs beside its tokens, in tokens that could be read instead: it reads the weights, and an accelerator
 # does the arithmetic of many tokens in that time.
@@ -36,18 +38,30 @@ class Pair:
         backend: Which engines run the models.
         device: The device that the models run on, as torch names it.
         rows: Rows of the caches.
+        prefix_tokens: How many tokens of prefixes that texts may share are kept, for each model; None for as many as
+            ``kept_tokens`` says.
 
     Attributes:
         target: The target's engine.
         draft: The draft's engine, its logits as wide as the vocabulary; None if no plan has drafts.
         device: The device that the engines take their inputs on.
+        reading: How many tokens the target read, and how many were copied.
 
     Raises:
         UsageError: The backend does not run on the device.
         EngineError: The backend cannot run the bundle here.
     """
 
-    def __init__(self, bundle: Bundle, plans: Sequence[Plan], *, backend: Backend, device: str, rows: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        plans: Sequence[Plan],
+        *,
+        backend: Backend,
+        device: str,
+        rows: int,
+        prefix_tokens: int | None = 0,
+    ) -> None:
         limits = bundle.manifest.limits
         slots = aligned(limits.capacity + max(plan.tree.size for plan in plans))
         self._chunk = limits.tokens_per_call
@@ -62,6 +76,11 @@ class Pair:
         narrow = draft is not None and draft.spec.vocabulary < bundle.manifest.vocabulary.size
         self.draft = WidenedEngine(draft, bundle.manifest.vocabulary) if draft is not None and narrow else draft
         self.device = torch.device(device)
+        self.reading = Reading()
+        self._call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
+        kept = kept_tokens(rows, slots) if prefix_tokens is None else prefix_tokens
+        engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
+        self._prefixes = {role: PrefixStore(one, kept) for role, one in engines.items() if one is not None}
 
     def prefill(self, plan: Plan, batch: Sequence[Row | None]) -> None:
         """Read into the caches what they lack of the rows' texts.
@@ -78,10 +97,22 @@ class Pair:
             self._prefill("draft", self.draft, 2, batch)
 
     def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None]) -> None:
-        behind = [row if row is not None and row.cached[role] < row.length - left else None for row in batch]
-        for start, run in _runs(behind):
+        behind = {index: row for index, row in enumerate(batch) if row is not None and _lacks(row, role, left)}
+        # A row of which the cache holds a part needs no copies, and what it has written is its own.
+        prompts = {index: () if row.cached[role] else _shareable(row) for index, row in behind.items()}
+        for stage in self._prefixes[role].stages(prompts, self._call_tokens):
+            for index, copied in stage.items():
+                behind[index].cached[role] += copied
+            ready = {index: behind[index] for index in stage if _lacks(behind[index], role, left)}
+            if role == "target":
+                self.reading.copied += sum(stage.values())
+                self.reading.read += sum(row.length - 1 - row.cached[role] for row in ready.values())
+            self._read(role, engine, [ready.get(index) for index in range(len(batch))])
+
+    def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None]) -> None:
+        for start, run in _runs(lacking):
             missing = [row.length - 1 - row.cached[role] for row in run]
-            for part in groups(missing, CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])):
+            for part in groups(missing, self._call_tokens):
                 rows = run[part]
                 texts, cached = [row.tokens for row in rows], [row.cached[role] for row in rows]
                 prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
@@ -104,6 +135,9 @@ class Pair:
                     failed.append(index)
                 row.score_prompt(scored)
                 row.cached["target"] = row.length - 1
+                self.reading.read += row.length - 1
+                store = self._prefixes["target"]
+                store.save(index, store.names(_shareable(row)))
         return failed
 
     def _scored(self, first_row: int, rows: Sequence[Row]) -> list[list[list[Scored]]]:
@@ -128,6 +162,16 @@ class Pair:
         """Zero the row at an index of both caches."""
         for engine in filter(None, (self.draft, self.target)):
             engine.cache.clear(index)
+
+
+def _lacks(row: Row, role: Role, left: int) -> bool:
+    """Return whether a cache lacks more of a row's text than the last tokens, which the round feeds."""
+    return row.cached[role] < row.length - left
+
+
+def _shareable(row: Row) -> Sequence[int]:
+    """Return what other texts may begin with too, of what a cache is to hold of a row: the last token is not read."""
+    return row.prompt[: row.length - 1]
 
 
 def logits_per_call(backend: Backend, plans: Sequence[Plan], limits: Limits) -> int:

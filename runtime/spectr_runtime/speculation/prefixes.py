@@ -1,0 +1,166 @@
+"""Prefixes that texts share are read once: their keys and values are kept, and copied to the other rows.
+
+The prompts of a job share system prompts and examples, and the choices of a request are rows of one prompt. A text is
+cut into blocks of ``BLOCK`` tokens. Keys and values of a block depend on all tokens up to its end and on nothing else,
+so a digest of these tokens names them.
+
+Where an engine gives a token the same keys and values to the bit in every call, as ONNX Runtime's does on a CPU in
+float32 and int8, a copied prefix changes no bit of a row. Elsewhere it changes their last bits, as other neighbours in
+the batch do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+
+import torch
+
+from spectr_runtime.contract import Engine
+from spectr_runtime.engines.buffers import allocate_cache
+
+# Of a shared prefix, the part of its last block is read again: half a block in the mean, which a smaller block makes
+# smaller. With this size it is a third of what a call on a CPU costs beside its tokens.
+BLOCK = 16
+# For each row of the batch, this part of a row's slots is kept. So a batch of eight keeps two whole texts: as many
+# prefixes as rows that are admitted one after the other will ask for, and little beside the caches themselves.
+KEPT_SHARE = 4
+
+
+def kept_tokens(rows: int, slots: int) -> int:
+    """Return how many tokens are kept beside caches of so many rows and slots, if nothing else is asked for."""
+    return rows * slots // KEPT_SHARE
+
+
+class PrefixStore:
+    """Keys and values of blocks that an engine has read. If there is no room, the blocks go that were not used longest.
+
+    Values that are not finite are never handed on. A row that is not sound is so by its own reading, whoever shares its
+    prompt, and what padding did to one row does not reach another.
+
+    Args:
+        engine: The engine; blocks are copied from its cache and to it.
+        tokens: The most tokens that are kept. Their memory is as large as that of as many slots of the cache.
+
+    Raises:
+        EngineError: There is no memory for them.
+    """
+
+    def __init__(self, engine: Engine, tokens: int) -> None:
+        self._cache = engine.cache
+        self._blocks = allocate_cache(engine.spec, tokens // BLOCK, BLOCK, engine.cache.buffer.device)  # a row for each
+        self._free = list(range(self._blocks.rows))
+        self._places: OrderedDict[bytes, int] = OrderedDict()  # the block of each name, the last one used at the end
+        self._unsettled: list[tuple[list[bytes], torch.Tensor]] = []  # kept blocks, and the sum of their values
+
+    def stages(self, texts: Mapping[int, Sequence[int]], call_tokens: int) -> Iterator[dict[int, int]]:
+        """Divide rows that are to be read into stages, so that what several rows share is read by one of them.
+
+        The caller reads the rows of a stage to the end of their texts before it asks for the next one.
+
+        Args:
+            texts: By their index in the cache, the texts that the rows are to hold. Of an empty one, nothing is copied.
+            call_tokens: What a call costs, in tokens; a row waits for another only if that saves more.
+
+        Yields:
+            The rows to be read now, and how many tokens from its start each of them got from the store.
+        """
+        names = {row: self.names(text) for row, text in texts.items()}
+        held = {row: self.load(row, names[row], 0) for row in texts}
+        hopeful = list(texts)
+        while held:
+            waiting = followers({row: names[row][held[row] :] for row in hopeful}, call_tokens)
+            ready = {row: blocks * BLOCK for row, blocks in held.items() if row not in waiting}
+            yield ready
+            for row in ready:
+                self.save(row, names[row])
+            before, held = held, {row: self.load(row, names[row], held[row]) for row in waiting}
+            # What was read may not be kept, for lack of room or because it is not finite. Nobody waits for it twice.
+            hopeful = [row for row in waiting if held[row] > before[row]]
+
+    def names(self, text: Sequence[int]) -> list[bytes]:
+        """Return the names of a text's whole blocks, as many as there is room for.
+
+        A name is a digest of all tokens up to the block's end.
+        """
+        names, name = list[bytes](), b""
+        for end in range(BLOCK, min(len(text), BLOCK * self._blocks.rows) + 1, BLOCK):
+            name = hashlib.blake2b(name + array("q", text[end - BLOCK : end]).tobytes(), digest_size=32).digest()
+            names.append(name)
+        return names
+
+    def load(self, row: int, names: Sequence[bytes], held: int) -> int:
+        """Write those blocks of a text that are kept into a row of the cache.
+
+        Args:
+            row: Index of the row.
+            names: Names of the text's blocks.
+            held: How many of them the row holds already.
+
+        Returns:
+            How many blocks from the start of the text the row holds now.
+        """
+        self._settle()
+        found = [self._places[name] for name in takewhile(self._places.__contains__, names[held:])]
+        end = held + len(found)
+        if found:
+            parts = [self._blocks.buffer[:, place] for place in found]
+            torch.cat(parts, 2, out=self._cache.span(row, held * BLOCK, end * BLOCK))
+            self._touch(names[:end])
+        return end
+
+    def save(self, row: int, names: Sequence[bytes]) -> None:
+        """Keep the blocks of a text, by their names, which a row of the cache holds."""
+        fresh = [index for index, name in enumerate(names) if name not in self._places]
+        self._touch(names)
+        for index in fresh:
+            place = self._free.pop() if self._free else self._places.popitem(last=False)[1]
+            self._blocks.buffer[:, place] = self._cache.span(row, index * BLOCK, (index + 1) * BLOCK)
+            self._places[names[index]] = place
+        self._touch(names)
+        if fresh:
+            read = self._cache.span(row, fresh[0] * BLOCK, (fresh[-1] + 1) * BLOCK)
+            self._unsettled.append(([names[index] for index in fresh], read.sum(dtype=torch.float32)))
+
+    def _settle(self) -> None:
+        """Drop blocks that are not finite, of those that were kept since the last time.
+
+        A sum is finite only if all of its terms are. A GPU has computed it by now, so that the host need not wait.
+        """
+        for names, total in self._unsettled:
+            if not total.isfinite():
+                self._free += [self._places.pop(name) for name in names if name in self._places]
+        self._unsettled.clear()
+
+    def _touch(self, names: Sequence[bytes]) -> None:
+        """Take note that blocks of a text were used, the first one last: no block goes before those that follow it."""
+        for name in reversed(names):
+            if name in self._places:
+                self._places.move_to_end(name)
+
+
+def followers(lacking: Mapping[int, Sequence[bytes]], call_tokens: int) -> list[int]:
+    """Return the rows that wait until another row has read what they share with it.
+
+    Args:
+        lacking: For each row, the names of the blocks that are not kept.
+        call_tokens: What a call costs, in tokens. Rows wait if they save more than the call that reads them later.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for row, names in lacking.items():
+        if names:
+            groups.setdefault(names[0], []).append(row)
+    waiting = list[int]()
+    for first, *others in groups.values():
+        shared = sum(_common(lacking[first], lacking[other]) for other in others)
+        if shared * BLOCK > call_tokens:
+            waiting += others
+    return waiting
+
+
+def _common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
+    """Return how many blocks two texts share; blocks of one name stand at the same place."""
+    return len(set(one) & set(other))

@@ -1,0 +1,154 @@
+"""The store of shared prefixes against a plain dictionary, and who waits for whom."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from support import TableEngine
+
+from spectr_runtime.contract import KVCache
+from spectr_runtime.speculation.prefixes import BLOCK, PrefixStore, followers, kept_tokens
+
+ROWS, CAPACITY = 4, 128
+
+
+class TwoLayers(TableEngine):
+    """An engine that nobody calls: two layers with three heads of two numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(0, rows=ROWS, capacity=CAPACITY)
+        self.spec = type(self.spec)("table", 2, 3, 2, 5, CAPACITY)
+        self.cache = KVCache(2, ROWS, 3, CAPACITY, 2, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def values_of(text: Sequence[int]) -> torch.Tensor:
+    """What an engine would write for a text [4, 3, tokens, 2]: numbers that depend on all tokens up to each one."""
+    sums = torch.tensor(text).cumsum(0) + 1000 * torch.arange(len(text))
+    return sums[None, None, :, None] + torch.tensor([1e5, 2e5, 3e5, 4e5])[:, None, None, None] + torch.zeros(4, 3, 1, 2)
+
+
+def read(store: PrefixStore, row: int, text: Sequence[int]) -> list[bytes]:
+    store._cache.buffer[:, row, :, : len(text)] = values_of(text)
+    names = store.names(text)
+    store.save(row, names)
+    return names
+
+
+def some_texts(count: int) -> list[tuple[int, ...]]:
+    """Texts that begin with parts of each other, of all lengths."""
+    chooser, texts = random.Random(5), [(1,) * 50]
+    while len(texts) < count:
+        base = chooser.choice(texts)
+        tail = tuple(chooser.randrange(3) for _ in range(chooser.randrange(60)))
+        texts.append((base[: chooser.randrange(len(base) + 1)] + tail)[: CAPACITY - 1])
+    return texts
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3, 20, 2000])
+def test_what_is_loaded_is_what_was_read(blocks: int) -> None:
+    """With room for all the store knows what a dictionary of all prefixes knows, and never a wrong value."""
+    store, known = PrefixStore(TwoLayers(), blocks * BLOCK), set[tuple[int, ...]]()
+    kept = 0
+    for number, text in enumerate(some_texts(400)):
+        names, row = store.names(text), number % ROWS
+        store._cache.buffer[:, row] = -1
+        end = store.load(row, names, 0)
+        assert torch.equal(store._cache.buffer[:, row, :, : end * BLOCK], values_of(text)[:, :, : end * BLOCK])
+        assert (store._cache.buffer[:, row, :, end * BLOCK :] == -1).all()
+        wholes = [text[:size] for size in range(BLOCK, len(text) + 1, BLOCK)]
+        if blocks == 2000:
+            assert end == sum(whole in known for whole in wholes)
+        known |= set(wholes)
+        read(store, row, text)
+        assert len(store._places) <= blocks
+        assert store.load((row + 1) % ROWS, names, 0) == min(len(wholes), blocks), "what was read last is there"
+        kept += end
+    assert (kept > 0) == (blocks > 0)
+
+
+def test_blocks_that_were_not_used_longest_go_and_no_text_loses_its_beginning_first() -> None:
+    store = PrefixStore(TwoLayers(), 4 * BLOCK)
+    one, two, three = (read(store, 0, (token,) * size * BLOCK) for token, size in ((1, 2), (2, 2), (3, 1)))
+    assert [store.load(1, names, 0) for names in (two, three)] == [2, 1]
+    assert store.load(1, one, 0) == 1
+    read(store, 0, (4,) * BLOCK)
+    assert [store.load(1, names, 0) for names in (one, two, three)] == [1, 1, 1]
+
+
+def test_a_part_that_a_row_holds_already_is_left_as_it_is() -> None:
+    store = PrefixStore(TwoLayers(), 8 * BLOCK)
+    names = read(store, 0, (1,) * 3 * BLOCK)
+    assert store.load(1, names, 1) == 3
+    assert not store._cache.buffer[:, 1, :, :BLOCK].any()
+    assert torch.equal(store._cache.buffer[:, 1, :, BLOCK : 3 * BLOCK], values_of((1,) * 3 * BLOCK)[:, :, BLOCK:])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_not_handed_on(value: float) -> None:
+    store, text = PrefixStore(TwoLayers(), 8 * BLOCK), (1,) * 3 * BLOCK
+    store._cache.buffer[:, 0, :, : len(text)] = values_of(text)
+    store._cache.buffer[2, 0, 1, 20, 1] = value
+    store.save(0, store.names(text))
+    assert store.load(1, store.names(text), 0) == 0
+    assert not store._places
+    assert store.load(1, read(store, 0, text), 0) == 3
+
+
+def test_a_row_that_got_a_prefix_keeps_its_slots_until_it_is_read() -> None:
+    engine = TwoLayers()
+    store = PrefixStore(engine, 8 * BLOCK)
+    names = read(store, 0, (1,) * 5 * BLOCK)
+    engine.cache.resize(64)
+    engine.cache.reach = [10] * ROWS
+    assert store.load(2, names, 0) == 5
+    assert engine.cache.slots == CAPACITY
+    assert engine.cache.reach == [10, 10, 80, 10]
+
+
+def test_the_memory_is_a_quarter_of_the_batches() -> None:
+    engine = TwoLayers()
+    store = PrefixStore(engine, kept_tokens(ROWS, CAPACITY))
+    assert store._blocks.nbytes == engine.cache.nbytes / 4
+
+
+def test_rows_that_share_enough_wait_for_the_first_of_them() -> None:
+    store = PrefixStore(TwoLayers(), 100 * BLOCK)
+    base = (1,) * 2 * BLOCK
+    texts = [base, (2,) * 40, base + (2,) * 40, base + (2,) * 30, (2,) * 9, (2,) * 40 + (1,), (3,) * 40]
+    lacking = {row: store.names(text) for row, text in enumerate(texts)}
+    assert followers(lacking, 0) == [2, 3, 5]
+    assert followers(lacking, 2 * BLOCK) == [2, 3], "a call costs as much as what row 5 shares"
+    assert followers(lacking, 4 * BLOCK) == []
+    held = {row: names[2:] for row, names in lacking.items()}
+    assert followers(held, 0) == [3], "what is left of two texts is shared too"
+
+
+def test_rows_are_read_in_stages() -> None:
+    """Row 0 reads what all share, row 2 what the rest of them share."""
+    engine = TwoLayers()
+    store = PrefixStore(engine, 100 * BLOCK)
+    base, more = (1,) * 2 * BLOCK, (1,) * 2 * BLOCK + (2,) * BLOCK
+    texts = {0: (*base, 4), 1: (*base, 3, 3), 2: (*more, 4), 3: (*more, 3)}
+    found = []
+    for stage in store.stages(texts, 0):
+        found.append(stage)
+        for row in stage:
+            engine.cache.buffer[:, row, :, : len(texts[row])] = values_of(texts[row])
+    assert found == [{0: 0}, {1: 32, 2: 32}, {3: 48}]
+    assert list(store.stages(texts, 0)) == [{0: 32, 1: 32, 2: 48, 3: 48}]
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_nobody_waits_twice_for_what_is_not_kept(blocks: int) -> None:
+    engine = TwoLayers()
+    store = PrefixStore(engine, blocks * BLOCK)
+    texts = {row: (1 + row % 2,) * 4 * BLOCK for row in range(4)}
+    stages = []
+    for stage in store.stages(texts, 0):
+        stages.append(sorted(stage))
+        for row in stage:
+            engine.cache.buffer[:, row, :, : 4 * BLOCK] = values_of(texts[row])
+    assert stages == ([[0, 1, 2, 3]] if not blocks else [[0, 1], [2, 3]])
