@@ -5,21 +5,21 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.errors import RequestError, RowError, SpectrError, UsageError, is_out_of_memory
+from spectr_runtime.errors import RowError, SpectrError, UsageError, is_out_of_memory
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.costs import Spent
 from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
-from spectr_runtime.rows.admission import make_row
+from spectr_runtime.rows.admission import Waiting, make_row
 from spectr_runtime.rows.request import Failure, Outcome, Request, SamplingParams
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
@@ -97,7 +97,7 @@ class Decoder:
             AutoPlanner(load_costs(bundle, backend, self._device)) if plan == AUTO else FixedPlanner(plan)
         )
         self._scheduler = Scheduler(self.batch_size)
-        self._evicted: deque[Row] = deque()
+        self._waiting = Waiting((), self._make_row)
         self._sampling: Sampling | None = None
 
     def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str, prefix_tokens: int | None) -> Pair:
@@ -131,11 +131,10 @@ class Decoder:
         Yields:
             A completion or a failure for each request, in the order in which they end.
         """
-        waiting = iter(requests)
+        self._waiting = Waiting(requests, self._make_row)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
-        self._evicted.clear()
         while True:
-            yield from self._fill(waiting)
+            yield from self._fill()
             if not self._scheduler.batch:
                 self._keep_costs()
                 return
@@ -152,31 +151,22 @@ class Decoder:
                     ended = list(self._advance(*written))
             yield from ended
 
-    def _fill(self, waiting: Iterator[Request]) -> Iterator[Outcome]:
+    def _make_row(self, request: Request) -> Row:
+        with self.timing.measure("host"):
+            return make_row(request, self._manifest, self._tokenizer, self._seed)
+
+    def _fill(self) -> Iterator[Outcome]:
         """Admit rows while there is room, and yield the outcomes of requests that end at once.
 
-        These are failures of requests that cannot be served, and completions of requests that want nothing written.
-        Rows that were evicted come first. Rows that are admitted together are put in the order of their lengths, since
-        neighbours of about the same length are read together.
+        Rows that are admitted together are put in the order of their lengths, since neighbours of about the same length
+        are read together.
         """
-        room, admitted = self._scheduler.room, list[Row]()
-        while len(admitted) < room:
-            if self._evicted:
-                admitted.append(self._evicted.popleft())
-                continue
-            request = next(waiting, None)
-            if request is None:
-                break
-            try:
-                with self.timing.measure("host"):
-                    row = make_row(request, self._manifest, self._tokenizer, self._seed)
-            except RequestError as error:
-                yield Failure(request.id, error, request.choice)
-                continue
-            if unwritten := row.finish_unwritten():
-                yield unwritten
+        admitted = list[Row]()
+        for one in self._waiting.take(self._scheduler.room):
+            if isinstance(one, Row):
+                admitted.append(one)
             else:
-                admitted.append(row)
+                yield one
         for row in sorted(admitted, key=lambda row: row.length):
             self._scheduler.admit(row)
             self._sampling = None
@@ -230,8 +220,7 @@ class Decoder:
     def _start_over(self) -> None:
         """Evict every row from the caches; each goes on from what it wrote when it is admitted again."""
         for row in filter(None, self._scheduler.batch):
-            row.evict()
-            self._evicted.append(row)
+            self._waiting.evict(row)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self) -> Rows:

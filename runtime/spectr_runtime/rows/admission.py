@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
 from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import RequestError
-from spectr_runtime.rows.request import Request
+from spectr_runtime.rows.request import Failure, Outcome, Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.text.tokenizer import SHORTEN, TOO_LONG, Tokenizer
 from spectr_runtime.rows.tokens import check_tokens
 from spectr_select import seed_of, seed_of_prompt
+
+
+class Waiting:
+    """The rows that wait for room in the batch: those that lost theirs first, then those of requests.
+
+    Args:
+        requests: The requests, which are read as rows are taken.
+        make: Makes a row of a request, or raises why it cannot be served.
+    """
+
+    def __init__(self, requests: Iterable[Request], make: Callable[[Request], Row]) -> None:
+        self._requests = iter(requests)
+        self._make = make
+        self._evicted: deque[Row] = deque()
+
+    def evict(self, row: Row) -> None:
+        """Take back a row that lost its room; it goes on from what it wrote when it is taken again."""
+        row.evict()
+        self._evicted.append(row)
+
+    def take(self, room: int) -> Iterator[Row | Outcome]:
+        """Yield as many rows as there is room for, and the outcomes of requests that end at once.
+
+        These are failures of requests that cannot be served, and completions of requests that want nothing written.
+        """
+        while room:
+            if self._evicted:
+                yield self._evicted.popleft()
+            elif (request := next(self._requests, None)) is None:
+                return
+            else:
+                made = self._row_or_outcome(request)
+                yield made
+                if not isinstance(made, Row):
+                    continue
+            room -= 1
+
+    def _row_or_outcome(self, request: Request) -> Row | Outcome:
+        try:
+            row = self._make(request)
+        except RequestError as error:
+            return Failure(request.id, error, request.choice)
+        return row.finish_unwritten() or row
 
 
 def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:
