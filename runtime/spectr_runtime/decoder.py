@@ -63,8 +63,8 @@ class Decoder:
             default, a quarter of the slots of the batch.
 
     Raises:
-        UsageError: The batch size is not positive, the backend does not run on the device, or the plan drafts and the
-            bundle has no draft.
+        UsageError: The batch size is not positive, ``prefix_tokens`` is negative, the backend does not run on the
+            device, or the plan drafts and the bundle has no draft.
         EngineError: The backend cannot run the bundle here.
     """
 
@@ -82,6 +82,8 @@ class Decoder:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
+        if prefix_tokens is not None and prefix_tokens < 0:
+            raise UsageError(f"prefix_tokens is {prefix_tokens}; it must be at least 0, which keeps no prefixes.")
         plan = settle(plan, bundle.manifest)
         self.batch_size = batch_size
         self.timing = Timing()

@@ -10,7 +10,17 @@ import pytest
 import torch
 from support import TableEngine
 
-from spectr_runtime import Completion, Decoder, EngineError, Failure, Outcome, Plan, Request, SamplingParams
+from spectr_runtime import (
+    Completion,
+    Decoder,
+    EngineError,
+    Failure,
+    Outcome,
+    Plan,
+    Request,
+    SamplingParams,
+    UsageError,
+)
 from spectr_runtime.contract import Call
 from spectr_runtime.planning.planner import AutoPlanner
 from spectr_runtime.speculation.plan import PlanChoice
@@ -122,6 +132,11 @@ def test_prompts_that_are_scored_are_read_whole_and_others_may_begin_like_them(o
     assert decoded(on, asked) == decoded(off, asked)
     assert off.reading.read == 8 * 40
     assert dataclasses.astuple(on.reading) == (8 * 40 - 4 * 32, 4 * 32)
+
+
+def test_fewer_tokens_than_none_are_refused(open_decoder: OpenDecoder) -> None:
+    with pytest.raises(UsageError, match="prefix_tokens is -1; it must be at least 0"):
+        open_decoder(Plan.plain(), prefix_tokens=-1)
 
 
 @pytest.mark.parametrize("broken", [1, 2])

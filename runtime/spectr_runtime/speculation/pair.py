@@ -86,7 +86,8 @@ class Pair:
         """Read into the caches what they lack of the rows' texts.
 
         The round itself feeds the last tokens of every text: the root to the target, and the root with the token before
-        it to the draft. A row that lacks no more than these is left out.
+        it to the draft. A row that lacks no more than these is left out. A beginning that was read for another row, in
+        this call or before, is copied.
 
         Args:
             plan: The plan of the next round. Without drafts, the draft reads nothing and falls behind.
