@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Chosen:
 
 
 @pytest.fixture(autouse=True)
-def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Chosen]:
+def chosen() -> Iterator[list[Chosen]]:
     """Gives every process that chooses its batch size the one of the stub; what it was asked for."""
     asked: list[Chosen] = []
 
@@ -48,8 +48,9 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Chosen]:
         asked.append(Chosen(load, processes))
         return BatchSize(CHOSEN, "the stub says so")
 
-    monkeypatch.setattr(seam, "choose_batch", choose_batch)
-    return asked
+    with pytest.MonkeyPatch.context() as patch:  # of its own, since tests undo what they patched
+        patch.setattr(seam, "choose_batch", choose_batch)
+        yield asked
 
 
 @pytest.fixture

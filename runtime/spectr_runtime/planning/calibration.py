@@ -4,8 +4,8 @@ Runs keep what they learnt in the user's cache, ``$XDG_CACHE_HOME/spectr/costs/B
 keeps costs in ``BUNDLE/calibration/``, for machines whose cache does not last; they are added to a bundle after it was
 built, and its hash does not cover them.
 
-The costs by which a batch size is chosen are measured behind texts of one length, and no later round changes them. So
-there is another file of them for every such length.
+The costs by which a batch size is chosen are those of certain rounds behind texts of one length, and no later round
+changes them. So each of these choices has a file of its own.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ def machine_name(device: torch.device) -> str:
     return f"{_processor()}, {cores} cores"
 
 
-def calibration_file(bundle: Bundle, backend: str, device: torch.device, length: int | None = None) -> Path:
+def calibration_file(bundle: Bundle, backend: str, device: torch.device, rounds: str = "") -> Path:
     """Return the path of the file in the bundle that keeps the costs of a backend on this machine.
 
     Args:
         bundle: The bundle.
         backend: Name of the backend.
         device: The device of the models.
-        length: Tokens of the texts behind which the costs were measured; None for the costs that runs learn.
+        rounds: Which rounds were measured, for costs that no run changes; empty for those that runs learn.
     """
-    return bundle.path / CALIBRATION / _name(backend, device, length)
+    return bundle.path / CALIBRATION / _name(backend, device, rounds)
 
 
-def cache_file(bundle: Bundle, backend: str, device: torch.device, length: int | None = None) -> Path | None:
+def cache_file(bundle: Bundle, backend: str, device: torch.device, rounds: str = "") -> Path | None:
     """Return the path of the file in the user's cache that does so; None if the user has no home."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    return folder / "spectr" / "costs" / bundle.sha256[:16] / _name(backend, device, length)
+    return folder / "spectr" / "costs" / bundle.sha256[:16] / _name(backend, device, rounds)
 
 
-def load_costs(bundle: Bundle, backend: str, device: torch.device, length: int | None = None) -> Costs:
+def load_costs(bundle: Bundle, backend: str, device: torch.device, rounds: str = "") -> Costs:
     """Return what is known of the costs on a machine like this one; nothing, if no file is found.
 
     Args are those of ``calibration_file``.
@@ -64,13 +64,13 @@ def load_costs(bundle: Bundle, backend: str, device: torch.device, length: int |
     Raises:
         BundleError: The file of the bundle is malformed. A file of the cache that is malformed is passed over.
     """
-    cached = cache_file(bundle, backend, device, length)
+    cached = cache_file(bundle, backend, device, rounds)
     if cached is not None:
         try:
             return _read(cached)
         except (OSError, *_MALFORMED):
             pass
-    path = calibration_file(bundle, backend, device, length)
+    path = calibration_file(bundle, backend, device, rounds)
     if not path.is_file():
         return Costs()
     try:
@@ -79,9 +79,9 @@ def load_costs(bundle: Bundle, backend: str, device: torch.device, length: int |
         raise BundleError(f"{path} is malformed: {error!r}.", hint="Delete it, or calibrate again.") from error
 
 
-def keep_costs(bundle: Bundle, backend: str, device: torch.device, costs: Costs, length: int | None = None) -> None:
+def keep_costs(bundle: Bundle, backend: str, device: torch.device, costs: Costs, rounds: str = "") -> None:
     """Write costs to the user's cache; nothing happens where it cannot be written."""
-    path = cache_file(bundle, backend, device, length)
+    path = cache_file(bundle, backend, device, rounds)
     if path is None:
         return
     try:
@@ -103,9 +103,8 @@ def _read(path: Path) -> Costs:
     return Costs.from_json(json.loads(path.read_text(encoding="utf-8"))["costs"])
 
 
-def _name(backend: str, device: torch.device, length: int | None) -> str:
-    behind = "" if length is None else f" {length} tokens"
-    return re.sub(r"[^a-z0-9]+", "-", f"{backend} {machine_name(device)}{behind}".lower()).strip("-") + ".json"
+def _name(backend: str, device: torch.device, rounds: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{backend} {machine_name(device)} {rounds}".lower()).strip("-") + ".json"
 
 
 def _processor() -> str:

@@ -7,7 +7,7 @@ What rounds take is measured once for a bundle, a machine and about this length 
 from __future__ import annotations
 
 import dataclasses
-import time
+from collections.abc import Sequence
 
 import torch
 
@@ -126,6 +126,7 @@ class _Bench:
         self._bundle, self._plan, self._demand = bundle, plan, demand
         self._backend, self._device = backend, device
         self._length = _rounded(demand.length, bundle.manifest.limits.capacity)
+        self._rounds = f"{self._length} tokens {plan}"
         self._read = min(self._length - 1, READ)
         self._measured = [one for one in FIRST if one in menu_of(plan)] if plan == AUTO else [plan]
         quality = bundle.manifest.quality.get("draft", {})
@@ -139,30 +140,38 @@ class _Bench:
         Args:
             most: The most rows that may be decoded together.
         """
-        costs = load_costs(self._bundle, self._backend, self._device, self._length)
-        pair, spent, counts = None, [0.0], list[int]()
+        costs = load_costs(self._bundle, self._backend, self._device, self._rounds)
+        pair, counts = None, list[int]()
         for rows in _counts(most):
             seconds = {count: self._token(costs, count) for count in counts}
             if len(counts) > 1 and not gains(seconds):
                 break
             if not all(rows in costs.rows_seen(plan) for plan in self._measured):
-                if len(counts) > 1 and sum(spent) + STEP * spent[-1] > self._allowed(seconds):
+                if len(counts) > 1 and self._expected(costs, [*counts, rows]) > self._allowed(seconds):
                     break
                 pair = pair or self._open(most)
-                spent.append(self._add(costs, pair, rows))
+                self._add(costs, pair, rows)
             counts.append(rows)
         if pair is not None:
-            keep_costs(self._bundle, self._backend, self._device, costs, self._length)
+            keep_costs(self._bundle, self._backend, self._device, costs, self._rounds)
         return {count: self._token(costs, count) for count in counts}
 
-    def _add(self, costs: Costs, pair: Pair, rows: int) -> float:
-        """Measure a number of rows, and return how long that took."""
-        started, manifest = time.perf_counter(), self._bundle.manifest
+    def _add(self, costs: Costs, pair: Pair, rows: int) -> None:
+        """Measure a number of rows; before the first, the reading of a prompt."""
+        manifest = self._bundle.manifest
         if rows == 1:
             for _ in range(TURNS):
                 add_reading(costs, pair, self._read, manifest.limits.tokens_per_call)
         add_rounds(costs, pair, self._measured * TURNS, manifest.vocabulary.size, rows, self._length)
-        return time.perf_counter() - started
+
+    def _expected(self, costs: Costs, counts: Sequence[int]) -> float:
+        """Return how long measuring some numbers of rows takes.
+
+        It follows from the costs and not from the clock, so that the next process, which finds them, ends as well where
+        this one does.
+        """
+        rounds = sum(costs.seconds(plan, rows) for rows in counts for plan in self._measured)
+        return TURNS * (costs.reading(self._read) + rounds)
 
     def _token(self, costs: Costs, rows: int) -> float:
         """Return the seconds of a token of every row, with the plan that is the fastest with so many rows."""
