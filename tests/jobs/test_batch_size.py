@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from jobs_stub import CHOSEN, write_lines
 
+from spectr_jobs.drivers.ray import _beside
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.sessions import read_facts
 from spectr_jobs.work import load as module
 from spectr_jobs.work import models as seam
 from spectr_jobs.work.load import Load, look_into
 from spectr_runtime import RequestError, UsageError
+from spectr_runtime.planning.footprint import Footprint
 
 
 def facts(run_dir: Path) -> list[tuple[Any, Any]]:
@@ -71,6 +73,29 @@ def test_where_not_one_row_fits_the_run_says_so(
     assert result.err.splitlines()[-1] == ("spectr-batch: error: Not one row fits into the memory of cpu. Free memory.")
 
 
+def test_a_dry_run_shows_what_a_rank_would_choose(
+    batch, bundle: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: list[Any]
+):
+    class Letters:
+        def encode(self, prompt: str, most: int) -> tuple[int, ...]:
+            return tuple(prompt.encode())
+
+    monkeypatch.setattr(seam, "open_tokenizer", lambda bundle, *, date: Letters())
+    monkeypatch.setattr(seam, "footprint", lambda bundle, how: Footprint(2_000_000, 64, 40_000, 10_000))
+    monkeypatch.setattr(seam, "free_memory", lambda device: 10_000_000)
+    command = ("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 4, "--dry-run")
+    result = batch(*command, "--rank", 1, "--world", 2)
+    assert (result.code, result.decoder.batch_size) == (0, CHOSEN)
+    assert f"dry run, nothing is written: auto, batch {CHOSEN}, onnxruntime on cpu" in result.err
+    assert f"\n  batch size     {CHOSEN}: the stub says so\n  memory         2.4 MB of 10 MB: " in result.err
+    assert [(one.load.completions, one.processes) for one in chosen] == [(10, 2)]
+
+
+def test_actors_on_few_machines_share_them():
+    alive, dead = {"Alive": True}, {"Alive": False}
+    assert [_beside(nodes, 5) for nodes in ([alive], [alive, dead], [alive] * 2, [alive] * 9, [])] == [5, 5, 3, 1, 5]
+
+
 def test_completions_that_are_left_are_counted(batch, bundle: Path, tmp_path: Path, chosen: list[Any]):
     records = [{"id": n, "prompt": ["a", "b"], "n": 3, "max_tokens": 5} for n in range(10)] + [{"id": 10, "prompt": ""}]
     path = write_lines(tmp_path / "in.jsonl", records)
@@ -111,7 +136,7 @@ def test_an_input_that_has_changed_is_left_to_the_worker(batch, bundle: Path, tm
     path.write_bytes(path.read_bytes().replace(b'"x"', b'"y"'))
     assert look_into(run, [1]) == Load()
     path.unlink()
-    assert look_into(run, [1]) == Load()
+    assert look_into(run, [1]) == look_into(run, [1] * 9) == Load()
 
 
 def test_lengths_are_means_over_the_prompts_that_can_be_read(batch, bundle: Path, tmp_path: Path):

@@ -14,7 +14,8 @@ from eager_pair import eager_bundle
 from spectr_runtime import Bundle, Plan, UsageError
 from spectr_runtime.planning import fitting
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, without_costs
-from spectr_runtime.planning.calibration import cache_file, load_costs
+from spectr_runtime.planning.calibration import keep_costs, load_costs
+from spectr_runtime.planning.costs import Costs
 from spectr_runtime.planning.fitting import fit, room_in
 from spectr_runtime.planning.footprint import Footprint
 from spectr_runtime.speculation.pair import Pair
@@ -80,8 +81,11 @@ def chosen(completions: int, room: int | None, seconds: Mapping[int, float]) -> 
         # A second generation of a few stragglers is avoided, by fewer rows as well.
         (affine(20, 1, 1, 4, 16, 30), 40, 30, "20: 30 rows would fit, and more than 20 gain under 5 %"),
         (affine(20, 1, 1, 4, 16, 32), 33, 32, "17: 32 rows would fit, and more than 17 gain under 5 %"),
-        # One row is the fastest.
-        (affine(0, 1, 1, 4), 10**6, 999, "1: 999 rows would fit, and more than 1 gain under 5 %"),
+        # More rows gain nothing at all, or took longer in a slow moment.
+        (affine(0, 1, 16, 64), 10**6, 999, "16: 999 rows would fit, and more than 16 gain under 5 %"),
+        ({16: 1.0, 64: 9.0}, 10**6, 999, "16: 999 rows would fit, and more than 16 gain under 5 %"),
+        # Of a single number nothing follows but that more rows may pay.
+        ({16: 1.0}, 10**6, 999, "32: 999 rows would fit, and more were not measured"),
     ],
 )  # fmt: skip
 def test_the_choice(seconds: Mapping[int, float], completions: int, room: int | None, line: str) -> None:
@@ -179,32 +183,32 @@ def test_few_completions_open_no_model(bundle: Bundle, opened: list[int]) -> Non
     assert opened == []
 
 
+def kept(bundle: Bundle, length: int = 32) -> dict[int, Costs]:
+    """The costs of plain rounds that were kept, by rows."""
+    device, counts = torch.device("cpu"), (1, 4, 16, 20, 64)
+    found = {rows: load_costs(bundle, "torch", device, f"{rows} rows {length} tokens plain") for rows in counts}
+    return {rows: costs for rows, costs in found.items() if costs.rows_seen() == [rows]}
+
+
 def test_more_is_measured_when_more_completions_need_it(
     bundle: Bundle, opened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "gains", lambda seconds: True)
     fitted(bundle, 20, Plan.plain())
-    kept = load_costs(bundle, "torch", torch.device("cpu"), "32 tokens plain")
-    assert kept.rows_seen(Plan.plain()) == [1, 4, 16, 20]
+    first = kept(bundle)
+    assert [*first] == [16, 20]
+    assert all(costs.reading(31) > 0 for costs in first.values())
     fitted(bundle, 300, Plan.plain())
-    again = load_costs(bundle, "torch", torch.device("cpu"), "32 tokens plain")
-    assert again.rows_seen(Plan.plain()) == [1, 4, 16, 20, 64]
-    assert all(again.seconds(Plan.plain(), rows) == kept.seconds(Plan.plain(), rows) for rows in (1, 4, 16, 20))
-    assert again.reading(31) == kept.reading(31) > 0
+    again = kept(bundle)
+    assert [*again] == [16, 20, 64]
+    assert all(again[rows].to_json() == costs.to_json() for rows, costs in first.items())
     assert opened == [20, 64]
 
 
 def test_texts_of_another_length_are_measured_anew(bundle: Bundle) -> None:
     for prompt in (12, 40):
         fit(bundle, Plan.plain(), Demand(20, prompt, 8), backend="torch", device="cpu")
-    files = {
-        length: cache_file(bundle, "torch", torch.device("cpu"), f"{length} tokens plain") for length in (32, 64, 128)
-    }
-    assert {length: path is not None and path.exists() for length, path in files.items()} == {
-        32: True,
-        64: True,
-        128: False,
-    }
+    assert [16 in kept(bundle, length) for length in (32, 64, 128)] == [True, True, False]
 
 
 def test_measuring_takes_a_small_part_of_the_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,24 +216,22 @@ def test_measuring_takes_a_small_part_of_the_run(bundle: Bundle, monkeypatch: py
     monkeypatch.setattr(fitting, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(fitting, "SHARE", 0.0)
     first = fitted(bundle, 300, Plan.plain())
-    assert load_costs(bundle, "torch", torch.device("cpu"), "32 tokens plain").rows_seen(Plan.plain()) == [1, 4]
+    assert [*kept(bundle)] == [16]
     assert fitted(bundle, 300, Plan.plain()) == first
-    assert load_costs(bundle, "torch", torch.device("cpu"), "32 tokens plain").rows_seen(Plan.plain()) == [1, 4], (
-        "and not later on"
-    )
+    assert [*kept(bundle)] == [16], "and not later on"
     monkeypatch.setattr(fitting, "SHARE", 1.0)
     fitted(bundle, 10**6, Plan.plain())
-    assert load_costs(bundle, "torch", torch.device("cpu"), "32 tokens plain").rows_seen(Plan.plain()) == [1, 4, 16, 64]
+    assert [*kept(bundle)] == [16, 64]
 
 
 def test_what_is_read_before_writing_counts(bundle: Bundle) -> None:
     """Where reading the prompts takes most of the time, more rows gain little."""
     short = fit(bundle, Plan.plain(), Demand(10**5, 12, 8), backend="torch", device="cpu")
-    costs = load_costs(bundle, "torch", torch.device("cpu"), "32 tokens plain")
-    for _ in range(50):
-        costs.observe_reading(31, 100.0)
-    fitting.keep_costs(bundle, "torch", torch.device("cpu"), costs, "32 tokens plain")
-    assert fit(bundle, Plan.plain(), Demand(10**5, 12, 8), backend="torch", device="cpu").rows == 1 < short.rows
+    for rows, costs in kept(bundle).items():
+        for _ in range(50):
+            costs.observe_reading(31, 100.0)
+        keep_costs(bundle, "torch", torch.device("cpu"), costs, f"{rows} rows 32 tokens plain")
+    assert fit(bundle, Plan.plain(), Demand(10**5, 12, 8), backend="torch", device="cpu").rows == 16 < short.rows
 
 
 def test_a_device_that_is_none_is_refused(bundle: Bundle) -> None:

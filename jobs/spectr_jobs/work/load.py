@@ -114,9 +114,17 @@ def look_into(run: RunDirectory, shards: Sequence[int]) -> Load:
 
 def _some(run: RunDirectory, shards: Sequence[int]) -> list[int]:
     """Return the shards to look into: a few from all over, or the first where reading the others takes reading all."""
-    if len(shards) <= SHARDS or any(only_forward(file.source) for file in run.manifest.files):
+    if len(shards) <= SHARDS or _is_slow(run):
         return [*shards[:SHARDS]]
     return [shards[index * (len(shards) - 1) // (SHARDS - 1)] for index in range(SHARDS)]
+
+
+def _is_slow(run: RunDirectory) -> bool:
+    """Return whether some input can only be read from its start on, or not at all."""
+    try:
+        return any(only_forward(file.source) for file in run.manifest.files)
+    except InputChanged:
+        return True
 
 
 def _left(run: RunDirectory, shards: Sequence[int]) -> int:

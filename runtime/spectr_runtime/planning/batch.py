@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from spectr_runtime.planning.costs import Curve
 
-# So few completions, or so many rows as fit, are decoded together whatever rounds cost: more rows pay up to here, and a
-# measurement would take longer than it saves.
+# So many rows are decoded together whatever rounds cost, if as many completions are left and they fit: more rows pay up
+# to here, and a measurement would take longer than it saves, or may have been disturbed.
 AT_ONCE = 16
 STRETCH = 2  # how far beyond the most rows that were measured their figures reach, where more may pay
 ENOUGH = 1.1  # the gain in speed, where rows are doubled, for which still more rows are looked at
@@ -124,8 +124,9 @@ def _all(demand: Demand) -> BatchSize:
 
 def _candidates(completions: int, most: int) -> set[int]:
     """Return the numbers of rows to choose from: round ones, those of few full generations, and the most."""
+    least = min(AT_ONCE, most)
     full = (-(-completions // generations) for generations in range(1, 9))
-    return {rows for rows in itertools.chain((1, most), LADDER, full) if rows <= most}
+    return {rows for rows in itertools.chain((most,), LADDER, full) if least <= rows <= most}
 
 
 def _spent(completions: int, rows: int, curve: Curve) -> float:

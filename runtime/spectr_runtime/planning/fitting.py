@@ -7,7 +7,7 @@ What rounds take is measured once for a bundle, a machine and about this length 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 
@@ -17,7 +17,7 @@ from spectr_runtime.bundle.compiled import find_engine
 from spectr_runtime.engines.tensorrt_library import machine_key
 from spectr_runtime.errors import UsageError, first_line
 from spectr_runtime.files import show_bytes
-from spectr_runtime.planning.batch import BatchSize, Demand, Room, choose, gains, without_costs
+from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, gains, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.costs import Costs, add_reading, add_rounds
 from spectr_runtime.planning.footprint import Footprint, free_memory
@@ -135,54 +135,62 @@ class _Bench:
     def seconds(self, most: int) -> dict[int, float]:
         """Return the seconds of a token of every row and of its share of a prompt, by the number of rows.
 
-        Numbers of rows are measured from one row on, as long as more rows may pay and the time is worth it.
+        Numbers of rows are measured as long as more rows may pay and the time is worth it.
 
         Args:
-            most: The most rows that may be decoded together.
+            most: The most rows that may be decoded together, more than are decoded whatever rounds cost.
         """
-        costs = load_costs(self._bundle, self._backend, self._device, self._rounds)
-        pair, counts = None, list[int]()
+        pair, found = None, dict[int, Costs]()
         for rows in _counts(most):
-            seconds = {count: self._token(costs, count) for count in counts}
-            if len(counts) > 1 and not gains(seconds):
+            if found and not gains(self._tokens(found)):
                 break
-            if not all(rows in costs.rows_seen(plan) for plan in self._measured):
-                if len(counts) > 1 and self._expected(costs, [*counts, rows]) > self._allowed(seconds):
+            costs = load_costs(self._bundle, self._backend, self._device, self._name(rows))
+            if not all(costs.rows_seen(plan) for plan in self._measured):
+                if found and self._expected(found) > self._allowed(found):
                     break
                 pair = pair or self._open(most)
-                self._add(costs, pair, rows)
-            counts.append(rows)
-        if pair is not None:
-            keep_costs(self._bundle, self._backend, self._device, costs, self._rounds)
-        return {count: self._token(costs, count) for count in counts}
+                costs = self._measure(pair, rows)
+            found[rows] = costs
+        return self._tokens(found)
 
-    def _add(self, costs: Costs, pair: Pair, rows: int) -> None:
-        """Measure a number of rows; before the first, the reading of a prompt."""
-        manifest = self._bundle.manifest
-        if rows == 1:
-            for _ in range(TURNS):
-                add_reading(costs, pair, self._read, manifest.limits.tokens_per_call)
+    def _name(self, rows: int) -> str:
+        """Return the name of the costs of so many rows: tokens of a call cost more in more rows, so each are apart."""
+        return f"{rows} rows {self._rounds}"
+
+    def _measure(self, pair: Pair, rows: int) -> Costs:
+        """Measure a number of rows and the reading of a prompt, and keep what was found."""
+        costs, manifest = Costs(), self._bundle.manifest
+        for _ in range(TURNS):
+            add_reading(costs, pair, self._read, manifest.limits.tokens_per_call)
         add_rounds(costs, pair, self._measured * TURNS, manifest.vocabulary.size, rows, self._length)
+        keep_costs(self._bundle, self._backend, self._device, costs, self._name(rows))
+        return costs
 
-    def _expected(self, costs: Costs, counts: Sequence[int]) -> float:
-        """Return how long measuring some numbers of rows takes.
+    def _expected(self, found: Mapping[int, Costs]) -> float:
+        """Return how long the next number of rows takes to measure, and those before it.
 
         It follows from the costs and not from the clock, so that the next process, which finds them, ends as well where
         this one does.
         """
-        rounds = sum(costs.seconds(plan, rows) for rows in counts for plan in self._measured)
-        return TURNS * (costs.reading(self._read) + rounds)
+        rounds = [sum(costs.seconds(plan, rows) for plan in self._measured) for rows, costs in found.items()]
+        return TURNS * (self._reading(found) + sum(rounds) + STEP * rounds[-1])
 
-    def _token(self, costs: Costs, rows: int) -> float:
+    def _reading(self, found: Mapping[int, Costs]) -> float:
+        """Return the seconds of the tokens that are read to measure; the shortest time is the least disturbed one."""
+        return min(costs.reading(self._read) for costs in found.values())
+
+    def _tokens(self, found: Mapping[int, Costs]) -> dict[int, float]:
         """Return the seconds of a token of every row, with the plan that is the fastest with so many rows."""
-        reading = costs.reading(self._read) / self._read * self._demand.prompt / max(self._demand.limit, 1.0)
-        return rows * reading + min(
-            costs.seconds(plan, rows) / self._acceptance.expected_tokens(plan) for plan in menu_of(self._plan)
-        )
+        reading = self._reading(found) / self._read * self._demand.prompt / max(self._demand.limit, 1.0)
+        plans = {plan: self._acceptance.expected_tokens(plan) for plan in menu_of(self._plan)}
+        return {
+            rows: rows * reading + min(costs.seconds(plan, rows) / tokens for plan, tokens in plans.items())
+            for rows, costs in found.items()
+        }
 
-    def _allowed(self, seconds: dict[int, float]) -> float:
+    def _allowed(self, found: Mapping[int, Costs]) -> float:
         """Return how long measuring may take: a small share of what the run takes with the best rows so far."""
-        per_token = min(spent / rows for rows, spent in seconds.items())
+        per_token = min(spent / rows for rows, spent in self._tokens(found).items())
         return max(LEAST_SECONDS, SHARE * self._demand.completions * self._demand.limit * per_token)
 
     def _open(self, rows: int) -> Pair:
@@ -196,7 +204,7 @@ class _Bench:
 
 def _counts(most: int) -> list[int]:
     """Return the numbers of rows to measure, ascending; the last one is the most."""
-    counts = [1]
+    counts = [AT_ONCE]
     while counts[-1] < most:
         counts.append(min(STEP * counts[-1], most))
     return counts
