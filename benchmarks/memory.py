@@ -76,7 +76,7 @@ def measure(bundle: Path, records: int) -> dict[str, Any]:
     samples: list[tuple[float, str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         write_input(Path(folder) / "input.jsonl", records)
-        arguments = ["run", str(bundle), f"{folder}/input.jsonl", "-o", f"{folder}/run"]
+        arguments = ["run", str(bundle), f"{folder}/input.jsonl", "-o", f"{folder}/run", "--batch-size", "8"]
         process = context.Process(target=command, args=(arguments, rows))
         process.start()
         started = time.monotonic()

@@ -37,6 +37,8 @@ from spectr_runtime import (
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.rows.score import Score, TokenScore, Written
 
+CHOSEN = 8  # rows of a process that chooses its batch size
+
 
 def _digest(seed: int, request: Request) -> str:
     params = request.params
@@ -177,14 +179,20 @@ def main() -> None:
     """``spectr-batch`` with the stub; the first argument is its pause per row in seconds."""
     from spectr_jobs.cli import main as cli
     from spectr_jobs.work import models as seam
+    from spectr_jobs.work.load import Load
     from spectr_jobs.work.models import RunDecoder
     from spectr_jobs.work.setup import Setup
+    from spectr_runtime.planning.batch import BatchSize
 
     pause = float(sys.argv.pop(1))
 
     def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> RunDecoder:
-        return StubDecoder(batch_size=setup.batch_size, seed=seed, pause=pause)
+        return StubDecoder(batch_size=setup.rows, seed=seed, pause=pause)
 
+    def choose_batch(bundle: Bundle, setup: Setup, load: Load, *, date: datetime.date, processes: int) -> BatchSize:
+        return BatchSize(CHOSEN, "the stub says so")
+
+    seam.choose_batch = choose_batch
     seam.open_decoder = open_decoder
     cli.main()
 

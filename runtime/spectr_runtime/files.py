@@ -17,6 +17,16 @@ WITHOUT_SYNC = (
     errno.EOPNOTSUPP,
 )  # a file system's ways to say that it cannot
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def show_bytes(count: float) -> str:
+    """Return a number of bytes as text: ``37.4 MB``."""
+    for unit in UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} {UNITS[-1]}"
 
 
 def sync(path: Path) -> None:

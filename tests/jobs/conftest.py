@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_stub import StubDecoder, write_bundle, write_lines
+from jobs_stub import CHOSEN, StubDecoder, write_bundle, write_lines
 
 from spectr_jobs.cli import main as cli
 from spectr_jobs.drivers import local
 from spectr_jobs.drivers.shards import left_over
 from spectr_jobs.work import models as seam
+from spectr_jobs.work.load import Load
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
 from spectr_runtime import Bundle
+from spectr_runtime.planning.batch import BatchSize
 
 
 @dataclasses.dataclass
@@ -27,6 +29,28 @@ class Result:
 
 
 Batch = Callable[..., Result]
+
+
+@dataclasses.dataclass
+class Chosen:
+    """What a batch size was asked for: the load, and the processes on the machine."""
+
+    load: Load
+    processes: int
+
+
+@pytest.fixture(autouse=True)
+def chosen() -> Iterator[list[Chosen]]:
+    """Gives every process that chooses its batch size the one of the stub; what it was asked for."""
+    asked: list[Chosen] = []
+
+    def choose_batch(bundle: Bundle, setup: Setup, load: Load, *, date: datetime.date, processes: int) -> BatchSize:
+        asked.append(Chosen(load, processes))
+        return BatchSize(CHOSEN, "the stub says so")
+
+    with pytest.MonkeyPatch.context() as patch:  # of its own, since tests undo what they patched
+        patch.setattr(seam, "choose_batch", choose_batch)
+        yield asked
 
 
 @pytest.fixture
@@ -45,7 +69,7 @@ def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         opened: list[StubDecoder] = []
 
         def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> StubDecoder:
-            opened.append(StubDecoder(batch_size=setup.batch_size, seed=seed, date=date, **options))
+            opened.append(StubDecoder(batch_size=setup.rows, seed=seed, date=date, **options))
             return opened[-1]
 
         monkeypatch.setattr(seam, "open_decoder", open_decoder)

@@ -36,7 +36,7 @@ def test_every_value_says_where_it_comes_from(batch, tmp_path: Path, monkeypatch
     lines = batch("run", "b", "i", "-o", "run", "--print-config", "--config", file).out.splitlines()
     assert lines[:4] == ["[run]", 'output = "run"  # command line', "# rule is not set", "drafts = 2  # environment"]
     assert "seed = 1  # file" in lines
-    assert "batch-size = 8  # default" in lines
+    assert 'batch-size = "auto"  # default' in lines
 
 
 def test_what_is_shown_can_be_given_back_as_a_file(batch, shown, tmp_path: Path):
@@ -54,9 +54,9 @@ def test_what_is_shown_can_be_given_back_as_a_file(batch, shown, tmp_path: Path)
         ("[walk]\nseed = 1\n", "got walk, allowed is one table [run]"),
         ("run = 1\n", "got int, allowed is one table [run]"),
         ("[run", "is not TOML"),
-        ("[run]\nbatch-size = 2.5\n", "spectr.toml: batch-size: got 2.5, allowed is an integer."),
-        ("[run]\nbatch-size = true\n", "spectr.toml: batch-size: got true, allowed is an integer."),
-        ('[run]\nbatch-size = "2"\n', 'spectr.toml: batch-size: got "2", allowed is an integer.'),
+        ("[run]\nbatch-size = 2.5\n", 'spectr.toml: batch-size: got 2.5, allowed is an integer or "auto".'),
+        ("[run]\nbatch-size = true\n", 'spectr.toml: batch-size: got true, allowed is an integer or "auto".'),
+        ('[run]\nbatch-size = "2"\n', 'spectr.toml: batch-size: got "2", allowed is an integer or "auto".'),
         ("[run]\ntop-p = false\n", "spectr.toml: top-p: got false, allowed is a number."),
         ('[run]\nretry-errors = "no"\n', 'spectr.toml: retry-errors: got "no", allowed is true or false.'),
         ("[run]\nretry-errors = 1\n", "spectr.toml: retry-errors: got 1, allowed is true or false."),
@@ -72,6 +72,11 @@ def test_a_wrong_file_is_refused(batch, tmp_path: Path, content: str, message: s
     result = batch("run", "b", "i", "-o", "run", "--config", file)
     assert result.code == 2
     assert message in " ".join(result.err.split())
+
+
+def test_a_file_may_leave_the_batch_size_to_the_run(shown, tmp_path: Path):
+    (tmp_path / "spectr.toml").write_text('[run]\nbatch-size = "auto"\n')
+    assert shown("--config", tmp_path / "spectr.toml")["batch-size"] == "auto"
 
 
 def test_types_of_toml_and_a_byte_order_mark_are_read(shown, tmp_path: Path):

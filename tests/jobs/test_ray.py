@@ -85,7 +85,8 @@ def test_the_shards_of_a_killed_actor_are_taken_up_by_another(
     out, said = process.communicate()
     assert (process.returncode, out) == (0, ""), said
     assert "was lost; its shards are taken up again" in said
-    assert "decoding 240 records, 2 Ray actors: auto, batch 8" in said
+    assert "decoding 240 records, 2 Ray actors: auto, batch auto" in said
+    assert "actor 0: batch size 8: the stub says so" in said
     assert len(pids(run_dir)) == 3
     assert merged(run_dir) == whole
     assert batch("verify", run_dir).code == 0

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from spectr_jobs.cli.options import Day, Duration
+from spectr_jobs.cli.options import ROWS, Day, Duration, Rows
 from spectr_jobs.console import say
 from spectr_jobs.urls import masked
 
@@ -80,6 +80,8 @@ def _fits(option: click.Option, value: Any) -> bool:
         return isinstance(value, list)
     if option.is_flag or isinstance(value, bool):
         return option.is_flag and isinstance(value, bool)
+    if isinstance(option.type, Rows):
+        return isinstance(value, int) or value == ROWS
     if isinstance(option.type, click.types.IntParamType):
         return isinstance(value, int)
     if isinstance(option.type, click.types.FloatParamType):
@@ -91,7 +93,12 @@ def _words(option: click.Option) -> str:
     if option.multiple:
         return "a list"
     kind = "boolean" if option.is_flag else option.type.name.partition(" ")[0]
-    return {"boolean": "true or false", "integer": "an integer", "float": "a number"}.get(kind, "a text")
+    return {
+        "boolean": "true or false",
+        "integer": "an integer",
+        "float": "a number",
+        "rows": f'an integer or "{ROWS}"',
+    }.get(kind, "a text")
 
 
 def tell_unknown_variables(ctx: click.Context, environment: Mapping[str, str]) -> None:

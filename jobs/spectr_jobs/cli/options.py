@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,9 +17,11 @@ from spectr_runtime.rows.request import SamplingParams
 if TYPE_CHECKING:
     from spectr_jobs.commands.job import Job
     from spectr_jobs.drivers.rank import Rank
+    from spectr_jobs.work.setup import BatchChoice
     from spectr_runtime.backends import Backend
     from spectr_runtime.speculation.plan import PlanChoice
 
+ROWS: Final = "auto"  # instead of a number of rows: the process chooses it
 RULE, DRAFTS, LENGTH = "kseq", 4, 4  # defaults of a fixed plan, if at least one of its options is given
 
 
@@ -34,7 +36,7 @@ class RunOptions:
     drafts: int | None
     length: int | None
     plan: str | None
-    batch_size: int
+    batch_size: BatchChoice
     seed: int
     backend: Backend
     device: str
@@ -166,6 +168,24 @@ class RunOptions:
         from spectr_jobs.drivers.rank import detect
 
         return detect(self.rank, self.world, environment)
+
+
+class Rows(click.ParamType["BatchChoice"]):
+    """The type of a parameter that is a number of rows, or ``auto``."""
+
+    name = "rows"
+    _number = click.IntRange(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BatchChoice:
+        """Return the number of rows, or ``auto``."""
+        if value == ROWS:
+            return ROWS
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"got {value}, allowed are {ROWS} and numbers of rows from 1 on", param, ctx)
+        rows: int = self._number.convert(value, param, ctx)
+        return rows
 
 
 class Column(click.ParamType[tuple[str, str]]):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from spectr_jobs.cli import config
-from spectr_jobs.cli.options import Column, Day, Duration, RunOptions
+from spectr_jobs.cli.options import ROWS, Column, Day, Duration, Rows, RunOptions
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.backends import BACKENDS
 
@@ -65,7 +65,14 @@ line overrides the variables, and the variables override the file.
     "with the same seed; other rules keep its law, not the text. Excludes --rule, --drafts and --length.  "
     "[default: auto, unless one of these is given]",
 )
-@click.option("--batch-size", metavar="B", default=8, type=click.IntRange(min=1), help="Rows decoded together.")
+@click.option(
+    "--batch-size",
+    metavar="B",
+    default=ROWS,
+    type=Rows(),
+    help="Rows decoded together. auto: as many as give most tokens per second, by the free memory, the input, and what "
+    "rounds of few and of many rows take here, which is measured once for a bundle and machine.",
+)
 @click.option(
     "--seed",
     metavar="S",

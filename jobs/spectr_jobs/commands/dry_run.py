@@ -32,45 +32,14 @@ from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.layout import STDIN
 from spectr_jobs.run_directory.manifest import Terms
 from spectr_jobs.work import models
-from spectr_jobs.work.setup import Setup
+from spectr_jobs.work.load import Encoder, Load
+from spectr_jobs.work.setup import FITTED, Setup
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.files import show_bytes
 
 COUNTED = 256  # records, at least, whose prompts are tokenized
-UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-@dataclasses.dataclass(slots=True)
-class Load:
-    """The records that are left to decode: those that can be decoded and have no row yet.
-
-    Attributes:
-        records: Number of these records.
-        completions: Number of their completions.
-        most_tokens: Sum of the token limits of these completions.
-        sample: Some of the records, each drawn with the same probability.
-    """
-
-    records: int = 0
-    completions: int = 0
-    most_tokens: int = 0
-    sample: list[Record] = dataclasses.field(default_factory=list)
-
-    def add(self, record: Record, size: int, generator: random.Random) -> None:
-        """Count a record, and draw it into a sample of a given size (Vitter, 1985, algorithm R).
-
-        Args:
-            record: The record.
-            size: Records of the full sample.
-            generator: Source of the random numbers.
-        """
-        self.records += 1
-        self.completions += record.size
-        self.most_tokens += record.size * record.wanted.params.max_tokens
-        if len(self.sample) < size:
-            self.sample.append(record)
-        elif (index := generator.randrange(self.records)) < size:
-            self.sample[index] = record
+PILOTED = 64  # rows for which the sample is large enough, if their number is not chosen yet
 
 
 def dry_run(job: Job, rank: Rank) -> int:
@@ -107,12 +76,17 @@ def dry_run(job: Job, rank: Rank) -> int:
         _show(setup, [*lines, ("time", "none: nothing is left to decode")])
         return 0
     encoder, most = models.open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity
-    lines += [*_prompts(encoder, most, load), _memory(bundle, setup)]
+    lines += _prompts(encoder, most, load)
+    if setup.batch_size == FITTED:
+        size = models.choose_batch(bundle, setup, load.times(1 / rank.world), date=date, processes=rank.beside)
+        setup = dataclasses.replace(setup, batch_size=size.rows)
+        lines.append(("batch size", f"{size.rows:,}: {size.reason}"))
+    lines.append(_memory(bundle, setup))
     started = time.monotonic()
     decoder = models.open_decoder(bundle, setup, seed=job.seed, date=date)
     loading = time.monotonic() - started
     requests = itertools.chain.from_iterable(record.requests for record in load.sample)
-    measured = pilot.decode_sample(decoder, requests, setup.batch_size)
+    measured = pilot.decode_sample(decoder, requests, setup.rows)
     _show(setup, [*lines, *_time(measured, load, loading, rank)])
     return 0
 
@@ -123,7 +97,8 @@ def _show(setup: Setup, lines: Sequence[TableLine]) -> None:
 
 def _load(job: Job, terms: Terms, inputs: Sequence[Source], found: Survey, run: RunDirectory | None) -> Load:
     """Read all records again, count those that are left to decode, and draw the sample."""
-    size = max(COUNTED, 2 * pilot.GENERATIONS * job.setup.batch_size)
+    rows = PILOTED if job.setup.batch_size == FITTED else job.setup.batch_size
+    size = max(COUNTED, 2 * pilot.GENERATIONS * rows)
     load, generator, done = Load(), random.Random(0), set[str]()
     reader = Reader(inputs, [file.shape for file in found.files], terms.sampling)
     starts = {shard.start: number for number, shard in enumerate(found.shards)}
@@ -147,7 +122,7 @@ def _input(found: Survey, load: Load, shard_size: int, rank: Rank, run: RunDirec
     yield "completions", f"{load.completions:,}, at most {load.most_tokens:,} tokens"
 
 
-def _prompts(encoder: models.Encoder, most: int, load: Load) -> list[TableLine]:
+def _prompts(encoder: Encoder, most: int, load: Load) -> list[TableLine]:
     """Return the number of prompt tokens: counted if the sample holds all records, otherwise estimated from it."""
     counts, failed = [], 0
     for record in load.sample:
@@ -176,22 +151,22 @@ def _memory(bundle: Bundle, setup: Setup) -> TableLine:
         UsageError: The batch does not fit.
     """
     needed, free = models.footprint(bundle, setup), models.free_memory(setup.device)
-    total, rows = needed.total(setup.batch_size), setup.batch_size
+    total, rows = needed.total(setup.rows), setup.rows
     parts = (
-        f"weights {_bytes(needed.weights)}, caches {_bytes(rows * needed.cache_per_row)} "
-        f"({rows:,} rows of {needed.slots:,} slots), shared prefixes {_bytes(rows * needed.prefixes_per_row)}, "
-        f"laws {_bytes(rows * needed.laws_per_row)}"
+        f"weights {show_bytes(needed.weights)}, caches {show_bytes(rows * needed.cache_per_row)} "
+        f"({rows:,} rows of {needed.slots:,} slots), shared prefixes {show_bytes(rows * needed.prefixes_per_row)}, "
+        f"laws {show_bytes(rows * needed.laws_per_row)}"
     )
     if free is None:
-        return "memory", f"{_bytes(total)}: {parts}"
+        return "memory", f"{show_bytes(total)}: {parts}"
     most = needed.rows_in(free)
     if rows > most:
         raise UsageError(
-            f"--batch-size {rows} needs {_bytes(total)} of memory on {setup.device} ({parts}); "
-            f"{_bytes(free)} are free.",
+            f"--batch-size {rows} needs {show_bytes(total)} of memory on {setup.device} ({parts}); "
+            f"{show_bytes(free)} are free.",
             hint=f"At most {most:,} rows fit." if most else "Not even one row fits.",
         )
-    return "memory", f"{_bytes(total)} of {_bytes(free)}: {parts}; at most {most:,} rows fit"
+    return "memory", f"{show_bytes(total)} of {show_bytes(free)}: {parts}; at most {most:,} rows fit"
 
 
 def _time(measured: Pilot | None, load: Load, loading: float, rank: Rank) -> list[TableLine]:
@@ -210,12 +185,3 @@ def _time(measured: Pilot | None, load: Load, loading: float, rank: Rank) -> lis
         ("pilot", f"{measured.completions:,} completions in {show_duration(measured.seconds)}: {speed}"),
         ("time", f"about {show_duration(seconds)}{ranks} ({sure}), and {show_duration(loading)} to load the models"),
     ]
-
-
-def _bytes(count: float) -> str:
-    """Return a number of bytes as text: ``37.4 MB``."""
-    for unit in UNITS[:-1]:
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} {UNITS[-1]}"

@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from spectr_jobs.drivers.shards import session_facts
+from spectr_jobs.drivers.shards import Chooser, Part, session_facts, settle_batch
 from spectr_jobs.records.tally import Tally
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work.models import RunDecoder
@@ -28,6 +28,13 @@ class Opener(Protocol):
     def __call__(self, bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> RunDecoder:
         """Open a decoder for a run's seed and date."""
         ...
+
+
+class Tools(NamedTuple):
+    """What an actor opens models with."""
+
+    choose_batch: Chooser
+    open_decoder: Opener
 
 
 class DeskDisplay:
@@ -85,23 +92,28 @@ class Actor:
         self._folder = folder
         self._desk = desk
 
-    def decode(self, run: RunDirectory, bundle_path: Path, setup: Setup, opener: Opener) -> Skipped:
+    def decode(self, run: RunDirectory, bundle_path: Path, setup: Setup, part: Part, tools: Tools) -> Skipped:
         """Decode shards until the desk hands out no more.
 
         Args:
             run: The run directory.
             bundle_path: Path of the run's bundle.
             setup: The setup to decode with.
-            opener: Loads the models.
+            part: The shards that all actors share.
+            tools: Chooses the batch size, and loads the models.
 
         Returns:
             The shards that were not decoded.
         """
         os.chdir(self._folder)
-        decoder = opener(Bundle.open(bundle_path), setup, seed=run.manifest.terms.seed, date=run.manifest.date)
-        stop = Stop()
-        facts = session_facts(setup, self._number % self._team, self._team)
-        session = Session(run.sessions, facts, DeskDisplay(self._report, stop), decoder, None)
+        bundle, stop = Bundle.open(bundle_path), Stop()
+        display = DeskDisplay(self._report, stop)
+        setup, reason = settle_batch(run, bundle, setup, part, tools.choose_batch)
+        if reason:
+            display.say(f"actor {self._number}: {reason}")
+        decoder = tools.open_decoder(bundle, setup, seed=run.manifest.terms.seed, date=run.manifest.date)
+        facts = session_facts(setup, reason, self._number % self._team, self._team)
+        session = Session(run.sessions, facts, display, decoder, None)
         skipped = Skipped()
         decode_shards(run, decoder, self._shards(), session, stop, skipped)
         return skipped

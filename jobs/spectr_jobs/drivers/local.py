@@ -8,8 +8,18 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
+from spectr_jobs.console import say
 from spectr_jobs.drivers.rank import Rank
-from spectr_jobs.drivers.shards import announce, check_finished, is_takeable, left_over, session_facts, unsealed
+from spectr_jobs.drivers.shards import (
+    Part,
+    announce,
+    check_finished,
+    is_takeable,
+    left_over,
+    session_facts,
+    settle_batch,
+    unsealed,
+)
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work import models
 from spectr_jobs.work.progress import Progress
@@ -43,11 +53,16 @@ class Local:
         if (first := next(shards, None)) is None:
             return taken
         run.summary.unlink(missing_ok=True)  # what an earlier session wrote is no longer true
+        shards_left = sorted(number for number in {first, *mine} if not run.is_sealed(number))
+        part = Part(shards_left, beside=self.rank.beside)
+        setup, reason = settle_batch(run, bundle, setup, part, models.choose_batch)
+        if reason:
+            say(reason)
         decoder = models.open_decoder(bundle, setup, seed=run.manifest.terms.seed, date=run.manifest.date)
-        left = sum(run.manifest.size_of(number) for number in {first, *mine} if not run.is_sealed(number))
+        left = sum(map(run.manifest.size_of, part.shards))
         progress.skip(progress.total - left)
         announce(run, setup, left, str(self.rank) if self.rank.world > 1 else "")
-        facts = session_facts(setup, self.rank.index, self.rank.world)
+        facts = session_facts(setup, reason, self.rank.index, self.rank.world)
         session = Session(run.sessions, facts, progress, decoder, echo)
         decode_shards(run, decoder, itertools.chain([first], shards), session, stop, skipped)
         if self._helps:  # those who have the other shards finish them

@@ -22,6 +22,7 @@ class Rank:
         world: Number of ranks. It may differ each time that the run is continued, since the files of the run say what
             is done, and not which rank did it.
         source: The option or the variable that set the rank, for messages.
+        beside: How many ranks may share the memory of this machine, this one included.
 
     Raises:
         UsageError: There is no rank in the world, or the index is negative.
@@ -30,6 +31,7 @@ class Rank:
     index: int
     world: int
     source: str
+    beside: int = 1
 
     def __post_init__(self) -> None:
         if self.world < 1 or self.index < 0:
@@ -64,7 +66,7 @@ def detect(rank: int | None, world: int | None, environment: Environment) -> Ran
     if rank is not None:
         if world is None:
             raise UsageError("--rank came without --world.", hint="Pass both.")
-        return Rank(rank, world, "--rank and --world")
+        return Rank(rank, world, "--rank and --world", beside=max(world, 1))  # nothing says on which machines they are
     for source in _SOURCES:
         if (found := source(environment, world)) is not None:
             return found
@@ -81,12 +83,19 @@ def _slurm_array(environment: Environment, world: int | None) -> Rank | None:
     step = _number(environment, "SLURM_ARRAY_TASK_STEP", default=1)
     process, processes = _slurm_process(environment) or (0, 1)
     index = (task - first) // step * processes + process
-    return Rank(index, count * processes, "SLURM_ARRAY_TASK_ID")
+    return Rank(index, count * processes, "SLURM_ARRAY_TASK_ID", beside=_slurm_beside(environment, processes))
 
 
 def _slurm_step(environment: Environment, world: int | None) -> Rank | None:
     process = _slurm_process(environment)
-    return None if process is None else Rank(*process, "SLURM_PROCID")
+    if process is None:
+        return None
+    return Rank(*process, "SLURM_PROCID", beside=_slurm_beside(environment, process[1]))
+
+
+def _slurm_beside(environment: Environment, processes: int) -> int:
+    """Return how many tasks of a step may run on one machine, if Slurm spreads them evenly."""
+    return -(-processes // max(_number(environment, "SLURM_STEP_NUM_NODES", default=1), 1))
 
 
 def _slurm_process(environment: Environment) -> tuple[int, int] | None:

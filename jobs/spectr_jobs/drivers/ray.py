@@ -9,12 +9,13 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from spectr_jobs.console import say
+from spectr_jobs.drivers.actor import Tools
 from spectr_jobs.drivers.rank import Rank
-from spectr_jobs.drivers.shards import announce, check_finished, unsealed
+from spectr_jobs.drivers.shards import Part, announce, check_finished, unsealed
 from spectr_jobs.drivers.team import Team
 from spectr_jobs.errors import Interrupted
 from spectr_jobs.extras import load
@@ -72,7 +73,9 @@ class Cluster:
         with self._joined(needs, stop) as ray:
             announce(run, setup, remaining, f"{self.actors} Ray actors")
             try:
-                team = Team(ray, run, left, self.actors, needs, (run, bundle.path, setup, models.open_decoder))
+                part = Part(left, among=min(self.actors, len(left)), beside=_beside(ray.nodes(), self.actors))
+                work = (run, bundle.path, setup, part, Tools(models.choose_batch, models.open_decoder))
+                team = Team(ray, run, left, self.actors, needs, work)
                 rows = _oversee(team, progress, stop)
             except ray.exceptions.RayError as error:
                 raise Interrupted(f"Ray failed: {first_line(error).rstrip('.')}.", hint=CONTINUE) from error
@@ -118,6 +121,12 @@ class Cluster:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
         }
+
+
+def _beside(nodes: Sequence[Mapping[str, Any]], actors: int) -> int:
+    """Return how many actors may share a machine, if a cluster spreads them evenly over its nodes."""
+    alive = sum(bool(node["Alive"]) for node in nodes)
+    return -(-actors // max(alive, 1))
 
 
 def _lacks(there: dict[str, float], needs: dict[str, int]) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
-from typing import Any
+import dataclasses
+import datetime
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spectr_jobs.console import say
 from spectr_jobs.errors import InputChanged, Interrupted
@@ -12,9 +14,37 @@ from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.lock import is_free
 from spectr_jobs.run_directory.provenance import machine
 from spectr_jobs.run_directory.sessions import read_facts
-from spectr_jobs.work.setup import Setup
+from spectr_jobs.work.load import Load, look_into
+from spectr_jobs.work.setup import FITTED, Setup
 from spectr_jobs.work.stop import CONTINUE, Stop
 from spectr_jobs.work.worker import Skipped
+from spectr_runtime.bundle import Bundle
+
+if TYPE_CHECKING:
+    from spectr_runtime.planning.batch import BatchSize
+
+
+class Chooser(Protocol):
+    """A function that chooses a batch size: ``models.choose_batch``, or a test's stand-in for it."""
+
+    def __call__(self, bundle: Bundle, setup: Setup, load: Load, *, date: datetime.date, processes: int) -> BatchSize:
+        """Return how many rows are decoded together, with the reason."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a run that a process takes.
+
+    Attributes:
+        shards: Numbers of shards that are left, ascending.
+        among: How many processes share these shards.
+        beside: How many processes of the run may share the machine, this one included.
+    """
+
+    shards: Sequence[int]
+    among: int = 1
+    beside: int = 1
 
 
 def unsealed(run: RunDirectory, shards: Iterable[int]) -> list[int]:
@@ -58,9 +88,32 @@ def left_over(run: RunDirectory, given_up: Container[int]) -> Iterator[int]:
             yield from (number for number in run.shards if run.shard(number) in dead)
 
 
-def session_facts(setup: Setup, rank: int, world: int) -> dict[str, Any]:
-    """Return the contents of a session's first event: its setup, its rank of so many, and its machine."""
-    return setup.to_json() | {"rank": rank, "world": world} | machine()
+def settle_batch(run: RunDirectory, bundle: Bundle, setup: Setup, part: Part, choose: Chooser) -> tuple[Setup, str]:
+    """Return the setup with the number of rows that a process decodes together, and why it chose so many.
+
+    The reason is empty where the user has given the number.
+
+    Raises:
+        SpectrError: Not one row fits into the memory, or the models cannot be opened.
+    """
+    if setup.batch_size != FITTED:
+        return setup, ""
+    load = look_into(run, part.shards).times(1 / part.among)
+    size = choose(bundle, setup, load, date=run.manifest.date, processes=part.beside)
+    return dataclasses.replace(setup, batch_size=size.rows), str(size)
+
+
+def session_facts(setup: Setup, reason: str, rank: int, world: int) -> dict[str, Any]:
+    """Return the contents of a session's first event.
+
+    Args:
+        setup: The setup that the session decodes with.
+        reason: Why the batch has so many rows; empty if the user has said so.
+        rank: Its rank.
+        world: Number of ranks.
+    """
+    chosen = {"batch_size_reason": reason} if reason else {}
+    return setup.to_json() | chosen | {"rank": rank, "world": world} | machine()
 
 
 def announce(run: RunDirectory, setup: Setup, records: int, who: str) -> None:

@@ -3,7 +3,7 @@
 Each process appends events to a file of its own, ``sessions/<start in ns>-<pid>.jsonl``, so that no two of them write
 to one file. An event is an object with its ``time`` (seconds since 1970) and its kind, ``event``:
 
-    start    the first event: plan, batch size, backend, device, rank, world, host, ...
+    start    the first event: plan, batch size and why it was chosen, backend, device, rank, world, host, ...
     tick     now and then: the counts so far
     mended   damaged lines were taken out of a shard
     sealed   a shard is complete

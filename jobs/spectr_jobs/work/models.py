@@ -10,15 +10,17 @@ import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from spectr_jobs.work.load import Encoder, Load
 from spectr_jobs.work.setup import Setup
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.rows.request import Outcome, Prompt, Request
+from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.score import Score, Written
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.reading import Reading
 from spectr_runtime.speculation.timing import Timing
 
 if TYPE_CHECKING:
+    from spectr_runtime.planning.batch import BatchSize
     from spectr_runtime.planning.footprint import Footprint
 
 
@@ -48,14 +50,6 @@ class RunScorer(Protocol):
         ...
 
 
-class Encoder(Protocol):
-    """The part of the tokenizer that a dry run uses."""
-
-    def encode(self, prompt: Prompt, most: int) -> tuple[int, ...]:
-        """Return the token ids of a prompt, at most so many; a longer one is refused."""
-        ...
-
-
 def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> RunDecoder:
     """Load the models of a bundle for decoding, with a run's seed and date."""
     from spectr_runtime.decoder import Decoder
@@ -63,7 +57,7 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date
     return Decoder(
         bundle,
         plan=setup.plan,
-        batch_size=setup.batch_size,
+        batch_size=setup.rows,
         seed=seed,
         backend=setup.backend,
         device=setup.device,
@@ -79,7 +73,7 @@ def open_scorer(bundle: Bundle, setup: Setup, *, date: datetime.date) -> RunScor
         bundle,
         backend=setup.backend,
         device=setup.device,
-        batch_size=setup.batch_size,
+        batch_size=setup.rows,
         plan=setup.plan,
         date=date,
     )
@@ -90,6 +84,27 @@ def open_tokenizer(bundle: Bundle, *, date: datetime.date) -> Encoder:
     from spectr_runtime.rows.text.tokenizer import Tokenizer
 
     return Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
+
+
+def choose_batch(bundle: Bundle, setup: Setup, load: Load, *, date: datetime.date, processes: int) -> BatchSize:
+    """Return how many rows a process decodes together, with the reason.
+
+    Args:
+        bundle: The bundle.
+        setup: The setup, whose batch size is not read.
+        load: What the process is to decode.
+        date: The run's date.
+        processes: How many processes of the run may share this machine.
+
+    Raises:
+        SpectrError: Not one row fits into the memory, or the models cannot be opened.
+    """
+    from spectr_runtime.planning.batch import Demand
+    from spectr_runtime.planning.fitting import fit
+
+    prompt, limit = load.lengths(open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity)
+    demand = Demand(max(load.completions, 1), prompt, limit)
+    return fit(bundle, setup.plan, demand, backend=setup.backend, device=setup.device, processes=processes)
 
 
 def footprint(bundle: Bundle, setup: Setup) -> Footprint:

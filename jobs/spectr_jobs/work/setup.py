@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, Literal
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
+
+FITTED: Final = "auto"  # instead of a number of rows: what each process chooses when it starts
+BatchChoice = int | Literal["auto"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,18 +20,24 @@ class Setup:
 
     Attributes:
         plan: A fixed plan, or ``auto``.
-        batch_size: Rows decoded together.
+        batch_size: Rows decoded together; ``auto`` until the process has chosen.
         backend: Name of the library that runs the models.
         device: Device of the models, as torch names it.
     """
 
     plan: PlanChoice
-    batch_size: int
+    batch_size: BatchChoice
     backend: Backend
     device: str
 
     def __str__(self) -> str:
         return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"
+
+    @property
+    def rows(self) -> int:
+        """Rows decoded together, once they are chosen."""
+        assert self.batch_size != FITTED
+        return self.batch_size
 
     def on(self, bundle: Bundle) -> Setup:
         """Return the setup with the plan that a bundle's rounds take: without a draft, ``auto`` is plain decoding.

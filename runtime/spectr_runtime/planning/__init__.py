@@ -1,4 +1,4 @@
-"""Which plan the next round takes, and how many rows fit.
+"""Which plan the next round takes, and how many rows are decoded together.
 
 The modules:
 
@@ -6,4 +6,6 @@ The modules:
     costs          how long a round takes on this machine, by plan, rows and length of text
     calibration    the files in the bundle that keep measured costs
     footprint      how much memory decoding needs, and how much is free
+    batch          the choice of the number of rows
+    fitting        what that choice is made from: rows that fit, and rounds that are measured
 """

@@ -15,6 +15,7 @@ from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
+from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
@@ -101,6 +102,7 @@ class Costs:
         self._rounds: dict[tuple[str, int], Mean] = {}
         self._taken: dict[tuple[str, int], int] = {}  # the last turn of each of them
         self._draft, self._verify, self._rest = Curve(), Curve(), Curve()
+        self._reading = Curve()
 
     def observe(self, plan: Plan, rows: int, spent: Spent) -> None:
         """Take note of a round.
@@ -123,13 +125,22 @@ class Costs:
         if plan.drafts:
             self._draft.add(rows * plan.drafts, spent.draft / plan.length)
 
+    def observe_reading(self, tokens: int, seconds: float) -> None:
+        """Take note of how long all models took to read so many tokens of one row."""
+        self._reading.add(tokens, seconds)
+
+    def reading(self, tokens: int) -> float:
+        """Return the seconds that reading so many tokens of one row is expected to take; 0 if none were read yet."""
+        return self._reading.at(tokens)
+
     def tells(self, plan: Plan) -> bool:
         """Return whether enough rounds of a plan were seen, with any number of rows."""
         return any(mean.count >= TELLING for (name, _), mean in self._rounds.items() if name == str(plan))
 
-    def rows_seen(self) -> list[int]:
-        """Return the numbers of rows of which enough rounds were seen, ascending."""
-        return sorted({rows for (_, rows), mean in self._rounds.items() if mean.count >= TELLING})
+    def rows_seen(self, plan: Plan | None = None) -> list[int]:
+        """Return the numbers of rows of which enough rounds of a plan, or of any, were seen; ascending."""
+        names = {name for name, _ in self._rounds} if plan is None else {str(plan)}
+        return sorted({rows for (name, rows), mean in self._rounds.items() if name in names and mean.count >= TELLING})
 
     def age(self, plan: Plan, rows: int) -> int:
         """Return how many rounds ago a plan was last taken with so many rows; ``STALE`` if that is not known."""
@@ -155,7 +166,7 @@ class Costs:
         for (plan, rows), mean in self._rounds.items():
             if mean.count >= TELLING:
                 rounds.setdefault(plan, {})[str(rows)] = mean.seconds
-        curves = {"draft": self._draft, "verify": self._verify, "rest": self._rest}
+        curves = {"draft": self._draft, "verify": self._verify, "rest": self._rest, "reading": self._reading}
         return {"rounds": rounds} | {name: curve.to_json() for name, curve in curves.items()}
 
     @staticmethod
@@ -166,9 +177,9 @@ class Costs:
             for rows, seconds in by_rows.items():
                 costs._rounds[plan, int(rows)] = mean = Mean(float(seconds))
                 mean.count = TELLING
-        costs._draft, costs._verify, costs._rest = (
-            Curve({int(tokens): float(seconds) for tokens, seconds in value[name].items()})
-            for name in ("draft", "verify", "rest")
+        costs._draft, costs._verify, costs._rest, costs._reading = (
+            Curve({int(tokens): float(seconds) for tokens, seconds in value.get(name, {}).items()})
+            for name in ("draft", "verify", "rest", "reading")
         )
         return costs
 
@@ -188,10 +199,42 @@ def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) ->
     """
     costs, length = Costs(), max(manifest.limits.capacity // 2, 2)
     for count in sorted({1, rows}):
-        batch = _batch(count, length, manifest.vocabulary.size, pair.target.cache.buffer.device)
-        for plan in [*plans] * (1 + REPEATS):
-            costs.observe(plan, count, _spent(plan, pair, batch))
+        add_rounds(costs, pair, [*plans] * (1 + REPEATS), manifest.vocabulary.size, count, length)
     return costs
+
+
+@torch.inference_mode()
+def add_rounds(costs: Costs, pair: Pair, plans: Sequence[Plan], vocabulary: int, rows: int, length: int) -> None:
+    """Run one round of each of some plans and take note of it. The caches are overwritten.
+
+    Args:
+        costs: What is known so far; the rounds are added.
+        pair: The models.
+        plans: The plans of the rounds, in their order.
+        vocabulary: Number of tokens that are written.
+        rows: Number of rows of the batch, at most those of the caches.
+        length: Tokens of the text that each row has so far, at least 2.
+    """
+    batch = _batch(rows, length, vocabulary, pair.target.cache.buffer.device)
+    for plan in plans:
+        costs.observe(plan, rows, _spent(plan, pair, batch))
+
+
+@torch.inference_mode()
+def add_reading(costs: Costs, pair: Pair, tokens: int, tokens_per_call: int) -> None:
+    """Read a text into the first row of the caches, and take note of the time. It is overwritten.
+
+    Args:
+        costs: What is known so far; the reading is added.
+        pair: The models.
+        tokens: Tokens to read, fewer than a row has slots.
+        tokens_per_call: The largest number of tokens that one call feeds to a row.
+    """
+    text, started = [[0] * (tokens + 1)], time.perf_counter()
+    for engine in filter(None, (pair.draft, pair.target)):
+        prefill(engine, text, [0], 0, tokens_per_call, pair.device)
+        engine.cache.buffer[:1, :1, :1, :1, :1].tolist()  # a GPU is at work until this is known
+    costs.observe_reading(tokens, time.perf_counter() - started)
 
 
 def _spent(plan: Plan, pair: Pair, rows: Rows) -> Spent:

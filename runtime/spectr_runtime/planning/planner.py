@@ -133,11 +133,15 @@ class Acceptance:
     quarters. For more, the rejection rate falls with the square root of their number, as it does for races over Zipf
     laws. The guess is high on purpose: a plan that is overestimated is tested in the next round, a plan that is
     underestimated only by a probe.
+
+    Args:
+        prior: The guess for a single draft.
     """
 
     PRIOR, PRIOR_TESTS, KEPT = 0.75, 8.0, 0.999
 
-    def __init__(self) -> None:
+    def __init__(self, prior: float = PRIOR) -> None:
+        self._prior = prior
         self._tests: dict[int, float] = {}
         self._hits: dict[int, float] = {}
 
@@ -166,7 +170,7 @@ class Acceptance:
 
     def rate(self, siblings: int) -> float:
         """Return the estimated probability that one of so many siblings is accepted."""
-        prior = self.PRIOR if siblings == 1 else 1 - (1 - self.rate(1)) * siblings**-0.5
+        prior = self._prior if siblings == 1 else 1 - (1 - self.rate(1)) * siblings**-0.5
         tests, hits = self._tests.get(siblings, 0.0), self._hits.get(siblings, 0.0)
         return (hits + self.PRIOR_TESTS * prior) / (tests + self.PRIOR_TESTS)
 
