@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from spectr_runtime.contract import KVCache
@@ -84,3 +87,32 @@ def test_layers_are_contiguous_views_of_one_buffer() -> None:
         for view in (cache.key(layer), cache.value(layer)):
             assert view.is_contiguous()
             assert view[1:].untyped_storage().data_ptr() == cache.buffer.untyped_storage().data_ptr()
+
+
+def test_a_cache_takes_memory_as_its_slots_need_it() -> None:
+    before = resident()
+    cache = KVCache(2, 2, 4, 1 << 16, 32, dtype=torch.float32, device=CPU, slots=64)
+    assert cache.nbytes == 2**28
+    assert cache.slots == 64
+    assert not cache.buffer.any()
+    assert resident() - before < 2**25
+    cache.resize(1 << 12)
+    assert not cache.buffer.any()
+    assert resident() - before < 2**26
+
+
+def test_a_row_that_moves_takes_its_slots_along() -> None:
+    cache = KVCache(1, 3, 2, 8, 2, dtype=torch.float32, device=CPU)
+    cache.buffer.copy_(torch.randn(cache.buffer.shape, generator=torch.Generator().manual_seed(0)))
+    cache.reach[2] = 5
+    before = cache.buffer.clone()
+    cache.move(2, 0, 5)
+    assert torch.equal(cache.buffer[:, 0, :, :5], before[:, 2, :, :5])
+    assert torch.equal(cache.buffer[:, 0, :, 5:], before[:, 0, :, 5:])
+    assert torch.equal(cache.buffer[:, 1:], before[:, 1:])
+    assert cache.reach == [5, 0, 0]
+
+
+def resident() -> int:
+    """The bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

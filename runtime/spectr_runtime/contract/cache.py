@@ -14,8 +14,8 @@ class KVCache:
     The keys of a layer are a contiguous slice, and so are neighbouring rows of them. Engines can therefore bind
     addresses in the buffer, and nothing is copied for a call.
 
-    A row has as many slots as its capacity, until ``resize`` gives it fewer: then the buffer lies in the front of its
-    memory, and the rest is left untouched.
+    A row may have fewer slots than its capacity, until ``resize`` gives it more: then the buffer lies in the front of
+    its memory. The rest is left untouched, so that on a CPU the system has not handed it out.
 
     The slots of a row hold its text in order. The nodes of a draft tree follow the text, until ``keep`` moves
     the accepted ones forward. The next call overwrites the rejected ones.
@@ -28,6 +28,7 @@ class KVCache:
         head_size: Size of one head.
         dtype: Type of the entries.
         device: Device of the buffer.
+        slots: How many slots a row has at first; None for all.
 
     Attributes:
         reach: For each row, how many slots from its start may hold its text, as far as is known. An engine that makes
@@ -44,13 +45,14 @@ class KVCache:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        slots: int | None = None,
     ) -> None:
         self.layers = layers
         self.rows = rows
         self.capacity = capacity
         self._sizes = rows, kv_heads, head_size
-        self._memory_PE = torch.zeros((2 * layers, rows * kv_heads * capacity * head_size), dtype=dtype, device=device)
-        self.buffer = self._laid_out(capacity)
+        self._memory_PE = torch.empty((2 * layers, rows * kv_heads * capacity * head_size), dtype=dtype, device=device)
+        self.buffer = self._laid_out(capacity if slots is None else slots).zero_()
         self.reach = [0] * rows
 
     @property

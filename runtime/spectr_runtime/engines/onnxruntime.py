@@ -71,10 +71,8 @@ class OnnxRuntimeEngine:
         resolved = _resolve(device)
         self._location = (resolved.type, resolved.index or 0)
         self._session = _open_session(folder, spec, resolved, threads, lean, graph)
-        self.cache = allocate_cache(spec, rows, capacity, resolved)
         self._fits = resolved.type == "cpu" and not lean
-        if self._fits:
-            self.cache.resize(min(ALIGNMENT, capacity))
+        self.cache = allocate_cache(spec, rows, capacity, resolved, min(ALIGNMENT, capacity) if self._fits else None)
         self._bindings: dict[tuple[int, int, int], Any] = {}
         self._logits = LogitsBuffer(spec.vocabulary, resolved)
 

@@ -20,7 +20,7 @@ from itertools import takewhile
 import torch
 
 from spectr_runtime.contract import Engine
-from spectr_runtime.engines.buffers import allocate_cache
+from spectr_runtime.engines.buffers import allocate_blocks
 
 # Of a shared prefix, the part of its last block is read again: half a block in the mean, which a smaller block makes
 # smaller. With this size it is a third of what a call on a CPU costs beside its tokens.
@@ -51,8 +51,9 @@ class PrefixStore:
 
     def __init__(self, engine: Engine, tokens: int) -> None:
         self._cache = engine.cache
-        self._blocks = allocate_cache(engine.spec, tokens // BLOCK, BLOCK, engine.cache.buffer.device)  # a row for each
-        self._free = list(range(self._blocks.rows))
+        self._most = tokens // BLOCK
+        self._blocks = allocate_blocks(engine.spec, self._most, BLOCK, engine.cache.buffer.device)
+        self._free = list(range(self._most))
         self._places: OrderedDict[bytes, int] = OrderedDict()  # the block of each name, the last one used at the end
         self._unsettled: list[tuple[list[bytes], torch.Tensor]] = []  # kept blocks, and the sum of their values
 
@@ -87,7 +88,7 @@ class PrefixStore:
         A name is a digest of all tokens up to the block's end.
         """
         names, name = list[bytes](), b""
-        for end in range(BLOCK, min(len(text), BLOCK * self._blocks.rows) + 1, BLOCK):
+        for end in range(BLOCK, min(len(text), BLOCK * self._most) + 1, BLOCK):
             name = hashlib.blake2b(name + array("q", text[end - BLOCK : end]).tobytes(), digest_size=32).digest()
             names.append(name)
         return names
@@ -107,7 +108,7 @@ class PrefixStore:
         found = [self._places[name] for name in takewhile(self._places.__contains__, names[held:])]
         end = held + len(found)
         if found:
-            parts = [self._blocks.buffer[:, place] for place in found]
+            parts = [self._blocks[:, place] for place in found]
             torch.cat(parts, 2, out=self._cache.span(row, held * BLOCK, end * BLOCK))
             self._touch(names[:end])
         return end
@@ -118,7 +119,7 @@ class PrefixStore:
         self._touch(names)
         for index in fresh:
             place = self._free.pop() if self._free else self._places.popitem(last=False)[1]
-            self._blocks.buffer[:, place] = self._cache.span(row, index * BLOCK, (index + 1) * BLOCK)
+            self._blocks[:, place] = self._cache.span(row, index * BLOCK, (index + 1) * BLOCK)
             self._places[names[index]] = place
         self._touch(names)
         if fresh:
