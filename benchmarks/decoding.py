@@ -4,7 +4,8 @@
 
 Every repeat decodes the same prompts with every plan, the order turning, so that the machine's moods fall on all alike.
 Reported are medians over the repeats: tokens per second, the ratio to plain decoding in the same repeat, and the share
-of the time that is spent in calls of the engines; and how many rows have the text of plain decoding. For auto, the
+of the time that is spent in calls of the engines; the share that drafting takes between its calls, which is all that
+drafting in a single call could save; and how many rows have the text of plain decoding. For auto, the
 ratio to the best fixed race in the same repeat is told too; it has learnt in a decoding before what rounds cost.
 """
 
@@ -37,18 +38,20 @@ PLANS: tuple[PlanChoice, ...] = (
     Plan("race", 1, 8),
     Plan("race", 2, 4),
     Plan("single", 1, 4),
+    Plan("kseq", 2, 2),
     Plan("kseq", 2, 4),
     Plan("kseq", 4, 4),
 )
 PROMPTS = Path(__file__).parent.parent / "examples" / "prompts.jsonl"
-TOKENS = 64
+TOKENS, FEW = 64, 8
 
 
 class Clock:
-    """An engine that adds up the seconds of its calls."""
+    """An engine that adds up the seconds of its calls, and of those that feed a row few tokens, as rounds do."""
 
     def __init__(self, engine: Engine) -> None:
-        self.spec, self.cache, self.seconds, self._engine = engine.spec, engine.cache, 0.0, engine
+        self.spec, self.cache, self._engine = engine.spec, engine.cache, engine
+        self.seconds = self.in_rounds = 0.0
 
     def forward(self, call: Call) -> torch.Tensor:
         """See ``Engine``."""
@@ -56,7 +59,9 @@ class Clock:
         try:
             return self._engine.forward(call)
         finally:
-            self.seconds += time.perf_counter() - started
+            spent = time.perf_counter() - started
+            self.seconds += spent
+            self.in_rounds += spent if call.input_ids_BT.shape[1] <= FEW else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Run:
 
     seconds: float
     in_engines: float
+    between_drafts: float
     tokens: int
     rounds: int
     accepted: int
@@ -105,7 +111,8 @@ def open_decoder(bundle: Bundle, plan: PlanChoice, batch_size: int, backend: str
 def decode(decoder: Decoder, clocks: list[Clock], requests: list[Request]) -> Run:
     """Decode all requests once."""
     for clock in clocks:
-        clock.seconds = 0.0
+        clock.seconds = clock.in_rounds = 0.0
+    drafting = decoder.timing.draft
     started = time.perf_counter()
     rows = [row for row in decoder.generate(requests) if isinstance(row, Completion)]
     seconds = time.perf_counter() - started
@@ -114,6 +121,7 @@ def decode(decoder: Decoder, clocks: list[Clock], requests: list[Request]) -> Ru
     return Run(
         seconds=seconds,
         in_engines=sum(clock.seconds for clock in clocks),
+        between_drafts=decoder.timing.draft - drafting - sum(clock.in_rounds for clock in clocks[1:]),
         tokens=sum(row.usage.completion_tokens for row in rows),
         rounds=sum(row.speculation.rounds for row in rows),
         accepted=sum(row.speculation.accepted for row in rows),
@@ -160,6 +168,7 @@ def line(plan: PlanChoice, batch_size: int, taken: list[Run], plain: list[Run]) 
         "block_efficiency": round(1 + taken[-1].accepted / taken[-1].rounds, 3),
         "to_plain": ratios(taken, plain),
         "in_engines": round(statistics.median(run.in_engines / run.seconds for run in taken), 3),
+        "between_drafts": round(statistics.median(run.between_drafts / run.seconds for run in taken), 3),
         "texts_of_plain": sum(taken[-1].texts[key] == text for key, text in plain[-1].texts.items()),
     }
 
@@ -201,7 +210,8 @@ def main(
         click.echo(
             f"B={one['batch_size']:<3} {one['plan']:<12} {one['tokens_per_second']:>8} tok/s  "
             f"block efficiency {one['block_efficiency']:<6} x{one['to_plain']['median']} {one.get('to_best_race', '')} "
-            f"engines {one['in_engines']:.0%}, {one['texts_of_plain']} texts of plain"
+            f"engines {one['in_engines']:.0%}, between drafts {one['between_drafts']:.0%}, "
+            f"{one['texts_of_plain']} texts of plain"
         )
 
 

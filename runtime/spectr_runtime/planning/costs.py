@@ -21,8 +21,8 @@ from spectr_runtime.speculation.timing import Timing
 
 # The first round of a plan allocates what later ones use again, and says little.
 TELLING = 2
-KEPT = 0.9  # of an estimate, when it takes in another round
-SPIKE = 3.0  # a round that took so many times what was expected was disturbed, and counts as this
+KEPT = 0.95  # of an estimate, when it takes in another round
+SPIKE = 1.5  # a round that took more times what was expected was disturbed, and counts as this
 # After so many rounds an estimate of a plan that was not taken since is out of date: texts are longer now, and the
 # moment may have been a slow one.
 STALE = 1000

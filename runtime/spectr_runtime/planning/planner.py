@@ -29,7 +29,7 @@ PROBE_EVERY = 256
 FIRST_PROBE = 8
 # A cost that was learnt in a slow moment would keep a good plan away. So once in so many rounds, the most promising of
 # those that were not taken since is taken again, unless it promises less than this share of the speed.
-RETRY_EVERY, RETRY_SHARE = 32, 0.85
+RETRY_EVERY, RETRY_SHARE = 16, 0.85
 WORTH = 1.03  # the gain in speed that is worth a change of plan; smaller ones may be noise
 
 

@@ -23,8 +23,10 @@ class Scheduler:
     @property
     def batch(self) -> list[Row | None]:
         """The rows up to the last one in use, by their index; a free one among them is None."""
-        used = max((index for index, row in enumerate(self._rows) if row is not None), default=-1)
-        return self._rows[: used + 1]
+        used = len(self._rows)
+        while used and self._rows[used - 1] is None:
+            used -= 1
+        return self._rows[:used]
 
     def admit(self, row: Row) -> None:
         """Put a row at the first free index."""
