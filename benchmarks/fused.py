@@ -3,17 +3,21 @@
     python benchmarks/fused.py
 
 ``torch.compile`` makes one loop of some thirty operations, where a C++ compiler is installed. Both ways take the same
-logits, in turns. Told are the medians, their ratio, the seconds of compiling one shape, and whether the laws and the
-tokens are the same: rows whose texts depend on whether a machine has a compiler would not be reproducible.
+logits, in turns, and every shape has a process of its own. Told are the medians, their ratio, the seconds of compiling,
+and whether the laws and the tokens are the same: rows whose texts depend on whether a machine has a compiler would not
+be reproducible.
 """
 
 # B rows, V vocabulary.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +78,21 @@ def measure(vocabulary: int, rows: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def measure_apart(vocabulary: int, rows: int, repeats: int) -> dict[str, Any]:
+    """Measure one shape in a process of its own, because compiled code may end it."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+        try:
+            return processes.submit(measure, vocabulary, rows, repeats).result()
+        except BrokenProcessPool as error:
+            return {"vocabulary": vocabulary, "rows": rows, "failed": str(error)}
+
+
 @click.command()
 @click.option("--repeats", default=100, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "fused.json")
 def main(repeats: int, output: Path) -> None:
     """Measure and write the result file."""
-    lines = [measure(vocabulary, rows, repeats) for vocabulary in VOCABULARIES for rows in ROWS]
+    lines = [measure_apart(vocabulary, rows, repeats) for vocabulary in VOCABULARIES for rows in ROWS]
     output.write_text(json.dumps(machine() | {"repeats": repeats, "lines": lines}, indent=1) + "\n", encoding="utf-8")
     for line in lines:
         click.echo("  ".join(f"{name} {value}" for name, value in line.items()))

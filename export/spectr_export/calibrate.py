@@ -54,6 +54,6 @@ def render(costs: Costs) -> str:
     lines = [("plan", "".join(f"{rows:>9}" for rows in counts))]
     lines += [
         (str(plan), "".join(f"{1e3 * costs.seconds(plan, rows):>9.1f}" for rows in counts))
-        for plan in filter(costs.tells, RACES)
+        for plan in filter(costs.rows_seen, RACES)
     ]
     return f"milliseconds of a round, by rows of the batch\n{page(lines, width=14)}"

@@ -33,7 +33,8 @@ def test_kept_costs_serve_the_automatic_plan(
     assert Bundle.open(path).sha256 == before, "costs are no part of what a run depends on"
     decoder = Decoder(Bundle.open(path), plan="auto", batch_size=2)
     assert isinstance(decoder._planner, AutoPlanner)
-    assert all(map(decoder._planner.costs.tells, RACES)), "nothing is tried for its cost again"
+    known = decoder._planner.costs
+    assert all(known.tells(plan, rows) for plan in RACES for rows in (1, 2)), "nothing is tried for its cost again"
     prompt = tuple(range(1, min(9, VOCABULARY)))
     (row,) = decoder.generate([Request("a", prompt, SamplingParams(max_tokens=12, ignore_eos=True))])
     assert isinstance(row, Completion)

@@ -34,11 +34,11 @@ def costs_of(seconds: dict[Plan, float], rows: int = 1, default: float = 100.0) 
 
 def test_a_plan_that_was_taken_costs_what_its_rounds_took() -> None:
     costs = Costs()
-    assert not costs.tells(NONE)
+    assert not costs.tells(NONE, 2)
     costs.observe(NONE, 2, Spent(9.0, 0.0, 8.0))
-    assert not costs.tells(NONE), "the first round allocates"
+    assert not costs.tells(NONE, 2), "the first round allocates"
     costs.observe(NONE, 2, Spent(1.0, 0.0, 0.9))
-    assert costs.tells(NONE)
+    assert costs.tells(NONE, 2)
     assert costs.seconds(NONE, 2) == 1.0
     for _ in range(200):
         costs.observe(NONE, 2, Spent(2.0, 0.0, 1.8))
@@ -120,6 +120,18 @@ def test_the_fastest_plan_is_taken(seconds: dict[Plan, float], accepted: int, be
         plan = planner.choose(1)
         planner.observe(plan, 1, [min(accepted, plan.length)], spent(seconds.get(plan, 100.0), plan))
     assert planner.choose(1) in (best, PROBE)
+
+
+def test_costs_of_many_rows_say_nothing_of_one() -> None:
+    """A call of eight tokens was the shortest of eight rows; of what shorter ones cost it says nothing."""
+    planner = AutoPlanner(costs_of({NONE: 8.0}, rows=8))
+    assert [planner.costs.tells(NONE, rows) for rows in (1, 3, 4, 8, 16, 17)] == [False, False, True, True, True, False]
+    for plan in FIRST:
+        for _ in range(TELLING):
+            assert planner.choose(1) == plan
+            planner.observe(plan, 1, [0], spent(1.0, plan))
+    assert all(planner.costs.tells(plan, rows) for plan in FIRST for rows in (1, 2))
+    assert planner.choose(8) == NONE, "what was learnt of eight rows is still known"
 
 
 def spent(total: float, plan: Plan) -> Spent:

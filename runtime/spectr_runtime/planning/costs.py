@@ -133,9 +133,10 @@ class Costs:
         """Return the seconds that reading so many tokens of one row is expected to take; 0 if none were read yet."""
         return self._reading.at(tokens)
 
-    def tells(self, plan: Plan) -> bool:
-        """Return whether enough rounds of a plan were seen, with any number of rows."""
-        return any(mean.count >= TELLING for (name, _), mean in self._rounds.items() if name == str(plan))
+    def tells(self, plan: Plan, rows: int) -> bool:
+        """Return whether enough rounds of a plan were seen with about so many rows: half as many to twice as many."""
+        alike = (mean.count for (name, of), mean in self._rounds.items() if name == str(plan) and _alike(of, rows))
+        return sum(alike) >= TELLING
 
     def rows_seen(self, plan: Plan | None = None) -> list[int]:
         """Return the numbers of rows of which enough rounds of a plan, or of any, were seen; ascending."""
@@ -182,6 +183,11 @@ class Costs:
             for name in ("draft", "verify", "rest", "reading")
         )
         return costs
+
+
+def _alike(one: int, other: int) -> bool:
+    """Return whether a batch has at most twice as many rows as another."""
+    return max(one, other) <= 2 * min(one, other)
 
 
 @torch.inference_mode()

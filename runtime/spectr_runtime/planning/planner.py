@@ -19,8 +19,8 @@ RACES = (
     *(Plan("race", 1, length) for length in (1, 2, 4, 8)),  # lengths between these would gain one or two per cent
     *(Plan("race", drafts, length) for drafts in (2, 4) for length in (2, 4)),
 )
-# Where no costs are known, the first rounds take these: one call of one token a row and one of several show how the
-# others would cost.
+# Where no costs are known with about so many rows, the first rounds take these: one call of one token a row and one of
+# several show how the others would cost.
 FIRST = (Plan.plain(), Plan("race", 1, 4))
 # While rounds are decoded without a draft, nothing shows whether drafting would pay. So after some of them, one round
 # drafts with this plan: after 8 of them at first, and after 256 once much has been seen.
@@ -97,7 +97,7 @@ class AutoPlanner:
             return self._acceptance.expected_tokens(plan) / self.costs.seconds(plan, rows)
 
         for plan in FIRST:
-            if not self.costs.tells(plan):
+            if not self.costs.tells(plan, rows):
                 return plan
         best = max(RACES, key=speed)
         if speed(best) > WORTH * speed(self._current):
