@@ -3,8 +3,8 @@
     python benchmarks/prompts.py --folder build/peers        # in the environment that `make peers` makes
     python benchmarks/prompts.py --input choices --rounds 2
 
-The model is the padded demo target with more positions, for its speed alone: behind its first 512 positions it has
-learnt nothing. Four inputs of 24 prompts each, of which eight are decoded together, 64 tokens behind each: a system
+The models are the padded demo pair with more positions, for their speed alone: behind their first 512 positions they
+have learnt nothing. Four inputs of 24 prompts each, of which eight are decoded together, 64 tokens behind each: a system
 prompt of 512 tokens, examples of 1,500, eight choices of one prompt, and nothing shared. Every tool is a process of its
 own, asked in turns while the others are stopped. What is shared is another text in every round. Told are tokens per
 second, the ratio to spectr without the store in the same round, and the largest memory of the process so far.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -72,25 +73,28 @@ def read_text() -> Text:
     return Text([one for line in lines for one in tokenizer.encode(line.get("prompt") or line["body"]["prompt"]).ids])
 
 
-def make_target(folder: Path) -> Path:
-    """The padded target with more positions; made once."""
-    target = folder / "target"
+def make_models(folder: Path) -> tuple[Path, Path]:
+    """The padded target and the draft with more positions; made once."""
+    target, draft = folder / "target", folder / "draft"
     if not target.exists():
         subprocess.run(
             [sys.executable, EXAMPLES / "pad_target.py", EXAMPLES / "demo_pair" / "target", target], check=True
         )
-        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-        (target / "config.json").write_text(json.dumps(config | {"max_position_embeddings": POSITIONS}))
-    return target
+        shutil.copytree(EXAMPLES / "demo_pair" / "draft", draft, dirs_exist_ok=True)
+        for model in (target, draft):
+            config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+            longer = json.dumps(config | {"max_position_embeddings": POSITIONS})
+            (model / "config.json").write_text(longer, encoding="utf-8")
+    return target, draft
 
 
 def open_workers(folder: Path, precision: str) -> dict[tuple[str, str], Worker]:
     """Start every tool."""
-    target, workers = make_target(folder), {}
+    (target, draft), workers = make_models(folder), {}
     for tool, plan in TOOLS:
         setup = {
             "tool": tool, "plan": plan, "precision": precision, "target": str(target),
-            "draft": str(EXAMPLES / "demo_pair" / "draft"), "draft_precision": precision, "rows": ROWS,
+            "draft": str(draft), "draft_precision": precision, "rows": ROWS,
             "folder": str(folder), "capacity": POSITIONS - WRITTEN,
         }  # fmt: skip
         worker = Worker(setup, folder / f"{tool}-{plan}.log".replace(" ", "-"))
