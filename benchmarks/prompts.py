@@ -4,10 +4,10 @@
     python benchmarks/prompts.py --input choices --rounds 2
 
 The models are the padded demo pair with more positions, for their speed alone: behind their first 512 positions they
-have learnt nothing. Four inputs of 24 prompts each, of which eight are decoded together, 64 tokens behind each: a system
-prompt of 512 tokens, examples of 1,500, eight choices of one prompt, and nothing shared. Every tool is a process of its
-own, asked in turns while the others are stopped. What is shared is another text in every round. Told are tokens per
-second, the ratio to spectr without the store in the same round, and the largest memory of the process so far.
+have learnt nothing. Four inputs of 24 prompts each, of which eight are decoded together, 64 tokens behind each: a
+system prompt of 512 tokens, examples of 1,500, eight choices of one prompt, and nothing shared. Every tool is a process
+of its own, asked in turns while the others are stopped. What is shared is another text in every round. Told are tokens
+per second, the ratio to spectr without the store in the same round, and the largest memory of the process so far.
 """
 
 from __future__ import annotations
