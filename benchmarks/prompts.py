@@ -137,17 +137,19 @@ def measure(
 @click.option("--precision", default="fp32", type=click.Choice(["fp32", "int8"]), show_default=True)
 @click.option("--input", "names", multiple=True, type=click.Choice(list(INPUTS)), help="Default: all.")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("-o", "--output", default=RESULT, type=click.Path(path_type=Path), help="Result file.")
+@click.option("-o", "--output", default=RESULT, type=click.Path(path_type=Path), help="Result file; inputs are merged.")
 def main(folder: Path, precision: str, names: tuple[str, ...], rounds: int, output: Path) -> None:
     """Measure and write the result file."""
     place = folder / "long"
     place.mkdir(parents=True, exist_ok=True)
     text, workers = read_text(), open_workers(place, precision)
-    lines = []
+    facts = machine() | {"precision": precision, "prompts": PROMPTS, "rows": ROWS, "written": WRITTEN}
+    kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    lines = kept["lines"] if kept.items() >= facts.items() else []  # of this day, machine and versions
     for number, name in enumerate(names or INPUTS):
-        lines += measure(workers, name, text, rounds, number * rounds)
-        facts = {"precision": precision, "prompts": PROMPTS, "rows": ROWS, "written": WRITTEN, "rounds": rounds}
-        output.write_text(json.dumps(machine() | facts | {"lines": lines}, indent=1) + "\n", encoding="utf-8")
+        found = measure(workers, name, text, rounds, number * rounds)
+        lines = [line for line in lines if line["input"] != name] + found
+        output.write_text(json.dumps(facts | {"lines": lines}, indent=1) + "\n", encoding="utf-8")
     for worker in workers.values():
         worker.close()
     for line in lines:
