@@ -73,7 +73,8 @@ def test_the_summary_on_stderr_reads_as_a_table(batch, bundle: Path, run_dir: Pa
     )
     assert lines[2] == "spectr-batch: 1 of 2 records cannot be decoded; they go to errors.jsonl"
     assert lines[3] == f"spectr-batch: defaults of records: max_tokens 128, temperature 1; date {datetime.date.today()}"
-    assert lines[4] == "spectr-batch: decoding 2 records: auto, batch 8, onnxruntime on cpu"
+    assert lines[4] == "spectr-batch: batch size 8: the stub says so"
+    assert lines[5] == "spectr-batch: decoding 2 records: auto, batch 8, onnxruntime on cpu"
     assert "  rows               1 completed, 1 failed" in lines
     assert "  tokens             1 read, 1 written" in lines
     assert "  block efficiency   2.50 tokens per target pass (auto)" in lines

@@ -110,7 +110,7 @@ def test_more_memory_or_more_work_never_gives_a_slower_batch() -> None:
     assert all(chosen(many, None, seconds).rows <= many for many in range(17, 200))
 
 
-FOOTPRINT = Footprint(weights=1000, slots=64, cache_per_row=80, laws_per_row=20)
+FOOTPRINT = Footprint(weights=1000, slots=64, cache_per_row=60, prefixes_per_row=20, laws_per_row=20)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_too_little_memory_for_one_row_is_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError) as caught:
         room_in(FOOTPRINT, "cpu", 1)
     assert caught.value.message == (
-        "Not one row fits into the memory of cpu: it needs 1.1 kB (weights 1 kB, cache 80 B, laws 20 B); there is "
-        "1.1 kB."
+        "Not one row fits into the memory of cpu: it needs 1.1 kB (weights 1 kB, cache 60 B, shared prefixes "
+        "20 B, laws 20 B); there is 1.1 kB."
     )
 
 
@@ -228,7 +228,7 @@ def test_what_is_read_before_writing_counts(bundle: Bundle) -> None:
     """Where reading the prompts takes most of the time, more rows gain little."""
     short = fit(bundle, Plan.plain(), Demand(10**5, 12, 8), backend="torch", device="cpu")
     for rows, costs in kept(bundle).items():
-        for _ in range(50):
+        for _ in range(500):
             costs.observe_reading(31, 100.0)
         keep_costs(bundle, "torch", torch.device("cpu"), costs, f"{rows} rows 32 tokens plain")
     assert fit(bundle, Plan.plain(), Demand(10**5, 12, 8), backend="torch", device="cpu").rows == 16 < short.rows
