@@ -7,30 +7,38 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import RowError, SpectrError, UsageError, is_out_of_memory
-from spectr_runtime.laws.adjustment import Adjustment
-from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.costs import Spent
 from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
 from spectr_runtime.rows.admission import Waiting, make_row
-from spectr_runtime.rows.request import Failure, Outcome, Request, SamplingParams
+from spectr_runtime.rows.request import Failure, Outcome, Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
+from spectr_runtime.speculation.batching import rows_of, sampling_of
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
 from spectr_runtime.speculation.round import Emitted, Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
-IDLE = SamplingParams()  # the parameters of a free row, whose tokens nobody reads
 LOG = logging.getLogger(__name__)
+
+
+class Round(NamedTuple):
+    """A round that was run: its plan, the indices of rows that took no part, what was written, and how long it took."""
+
+    plan: Plan
+    behind: set[int]
+    emitted: Emitted
+    spent: Spent
 
 
 class Decoder:
@@ -143,14 +151,14 @@ class Decoder:
             self._close_ranks()
             try:
                 ended = self._score_prompts()
-                written = None if ended else self._round()
+                done = None if ended else self._round()
             except (SpectrError, RuntimeError, MemoryError) as error:
                 self._halve(error)
                 self._start_over()
                 continue
-            if written is not None:
+            if done is not None:
                 with self.timing.measure("host"):
-                    ended = list(self._advance(*written))
+                    ended = list(self._advance(done))
             yield from ended
 
     def _make_row(self, request: Request) -> Row:
@@ -194,18 +202,31 @@ class Decoder:
                 self._release(index)
         return ended
 
-    def _round(self) -> tuple[Plan, Emitted, Spent]:
+    def _round(self) -> Round:
         """Choose a plan, bring the caches up to the rows' texts, and run one round."""
-        rows = self._rows()
-        plan = self._planner.choose(len(rows.length_B))
+        plan = self._planner.choose(len(self._scheduler.batch))
         with self.timing.measure("prefill"):
-            self._pair.prefill(plan, self._scheduler.batch)
+            behind = self._read(plan)
+        rows = self._rows(behind)
         self.rounds[plan] += 1
         started, draft, verify = time.perf_counter(), self.timing.draft, self.timing.verify
         emitted = speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
         emitted.accepted_B.tolist()  # a GPU is at work until this is known
         spent = Spent(time.perf_counter() - started, self.timing.draft - draft, self.timing.verify - verify)
-        return plan, emitted, spent
+        return Round(plan, behind, emitted, spent)
+
+    def _read(self, plan: Plan) -> set[int]:
+        """Read what the rows lack, and return which of them still lack something.
+
+        While some rows could go on, a call's tokens of each other one are read, so that a long text stalls nobody for
+        more than a few rounds. If no row can go on, there is nobody to wait for, and all are read to their ends.
+        """
+        batch = self._scheduler.batch
+        behind = self._pair.behind(plan, batch)
+        if behind:
+            stalls = len(behind) < len(batch) - batch.count(None)
+            self._pair.prefill(plan, batch, self._manifest.limits.tokens_per_call if stalls else None)
+        return self._pair.behind(plan, batch)
 
     def _keep_costs(self) -> None:
         """Keep what the rounds showed of their costs for the next run."""
@@ -225,25 +246,15 @@ class Decoder:
             self._waiting.evict(row)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
-    def _rows(self) -> Rows:
-        """Return the batch as tensors; a free row among the others decodes a text of one token that nobody reads."""
+    def _rows(self, behind: set[int]) -> Rows:
         batch, vocabulary = self._scheduler.batch, self._manifest.vocabulary.size
-        params = [IDLE if row is None else row.request.params for row in batch]
         if self._sampling is None:
-            self._sampling = Sampling.of(params, vocabulary, self._device)
-        length = [1 if row is None else row.length for row in batch]
-        return Rows(
-            length_B=torch.tensor(length, device=self._device),
-            last_B2=torch.tensor([(0, 0) if row is None else row.last for row in batch], device=self._device),
-            seed_B=torch.tensor([0 if row is None else row.seed for row in batch], device=self._device),
-            sampling=self._sampling,
-            adjustment=Adjustment.of(batch, vocabulary, self._device),
-            logprobs=WantedLogprobs.of(params, vocabulary),
-            longest=max(length),
-        )
+            self._sampling = sampling_of(batch, vocabulary, self._device)
+        return rows_of(batch, behind, self._sampling, vocabulary, self._device)
 
-    def _advance(self, plan: Plan, emitted: Emitted, spent: Spent) -> Iterator[Outcome]:
-        """Give each row its tokens, release the rows that end, and yield their outcomes."""
+    def _advance(self, done: Round) -> Iterator[Outcome]:
+        """Give each row that took part its tokens, release the rows that end, and yield their outcomes."""
+        plan, emitted = done.plan, done.emitted
         results = zip(
             self._scheduler.batch,
             emitted.tokens_BD1.tolist(),
@@ -253,7 +264,7 @@ class Decoder:
         )
         counts: list[int] = []
         for index, (row, tokens, accepted, sound) in enumerate(results):
-            if row is None:
+            if row is None or index in done.behind:
                 continue
             if sound:
                 counts.append(accepted)
@@ -265,7 +276,7 @@ class Decoder:
             else:
                 yield self._failed(index, row)
             self._release(index)
-        self._planner.observe(plan, len(emitted.accepted_B), counts, spent)
+        self._planner.observe(plan, len(emitted.accepted_B), counts, done.spent)
 
     def _failed(self, index: int, row: Row) -> Failure:
         self._pair.clear(index)  # NaN in the cache would outlive the row

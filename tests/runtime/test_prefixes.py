@@ -132,13 +132,33 @@ def test_rows_are_read_in_stages() -> None:
     store = PrefixStore(engine, 100 * BLOCK)
     base, more = (1,) * 2 * BLOCK, (1,) * 2 * BLOCK + (2,) * BLOCK
     texts = {0: (*base, 4), 1: (*base, 3, 3), 2: (*more, 4), 3: (*more, 3)}
-    found = []
-    for stage in store.stages(texts, 0):
+    found, held = [], dict.fromkeys(texts, 0)
+    for stage in store.stages(texts, held.__getitem__, 0):
         found.append(stage)
         for row in stage:
             engine.cache.buffer[:, row, :, : len(texts[row])] = values_of(texts[row])
+            held[row] = len(texts[row])
     assert found == [{0: 0}, {1: 32, 2: 32}, {3: 48}]
-    assert list(store.stages(texts, 0)) == [{0: 32, 1: 32, 2: 48, 3: 48}]
+    assert list(store.stages(texts, lambda _row: 0, 0)) == [{0: 32, 1: 32, 2: 48, 3: 48}]
+
+
+def test_rows_go_on_where_another_one_stopped() -> None:
+    """Each stage reads two blocks of a row: two rows share one of four blocks, and nothing of it is read twice."""
+    engine = TwoLayers()
+    store = PrefixStore(engine, 100 * BLOCK)
+    base = (1,) * 4 * BLOCK
+    texts = {0: (*base, 4), 1: (*base, *(2,) * BLOCK)}
+    read, held = [], dict.fromkeys(texts, 0)
+    for _ in range(2):
+        for stage in store.stages(texts, held.__getitem__, 0):
+            for row, begin in stage.items():
+                end = min(max(begin, held[row]) + 2 * BLOCK, len(texts[row]))
+                read.append((row, max(begin, held[row]), end))
+                engine.cache.buffer[:, row, :, begin:end] = values_of(texts[row])[:, :, begin:end]
+                held[row] = end
+    assert read == [(0, 0, 32), (1, 32, 64), (0, 64, 65), (1, 64, 80)]
+    for row, text in texts.items():
+        assert torch.equal(engine.cache.buffer[:, row, :, : len(text)], values_of(text))
 
 
 @pytest.mark.parametrize("blocks", [0, 1])
@@ -146,9 +166,10 @@ def test_nobody_waits_twice_for_what_is_not_kept(blocks: int) -> None:
     engine = TwoLayers()
     store = PrefixStore(engine, blocks * BLOCK)
     texts = {row: (1 + row % 2,) * 4 * BLOCK for row in range(4)}
-    stages = []
-    for stage in store.stages(texts, 0):
+    stages, held = [], dict.fromkeys(texts, 0)
+    for stage in store.stages(texts, held.__getitem__, 0):
         stages.append(sorted(stage))
         for row in stage:
             engine.cache.buffer[:, row, :, : 4 * BLOCK] = values_of(texts[row])
+            held[row] = 4 * BLOCK
     assert stages == ([[0, 1, 2, 3]] if not blocks else [[0, 1], [2, 3]])

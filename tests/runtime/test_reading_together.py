@@ -9,7 +9,9 @@ import pytest
 
 from spectr_runtime import Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call
+from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.pair import NEIGHBOURS, groups
+from spectr_runtime.speculation.round import Rows
 
 
 def cost(missing: list[int], parts: list[slice], call_tokens: int) -> int:
@@ -70,3 +72,38 @@ def test_short_prompts_are_not_padded_to_a_long_one(
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone
     assert fed[:2] == [(3, 2), (2, 39)]
+
+
+@pytest.mark.parametrize("plan", [Plan.plain(), Plan("race", 1, 3), Plan("race", 2, 2), Plan("kseq", 2, 2)], ids=str)
+@pytest.mark.parametrize("prefix_tokens", [0, None])
+def test_a_long_text_is_read_in_parts_while_others_go_on(
+    open_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch, plan: Plan, prefix_tokens: int | None
+) -> None:
+    """No call reads more than its tokens of a long text between two rounds, and every text is what it is alone."""
+    params = SamplingParams(max_tokens=12, ignore_eos=True)
+    prompts = [(1, 2), (3, 1), *((1 + row % 2, *(3, 2, 2, 1) * 12)[:47] for row in range(4)), (2, 2)]
+    requests = [Request(f"{row}", prompt, params) for row, prompt in enumerate(prompts)]
+    alone = {one.id: one.token_ids for one in open_decoder(plan, batch_size=1, prefix_tokens=0).generate(requests)}
+    decoder = open_decoder(plan, batch_size=3, tokens_per_call=16, prefix_tokens=prefix_tokens)
+    steps: list[str] = []
+    reading, rounds = decoder._pair.prefill, decoder._rows
+
+    def read(plan: Plan, batch: list[Row | None], most: int | None = None) -> None:
+        before = [row.cached["target"] if row else 0 for row in batch]
+        reading(plan, batch, most)
+        copied = decoder.reading.copied
+        grown = [row.cached["target"] - held for row, held in zip(batch, before, strict=True) if row]
+        assert most is None or copied or max(grown) <= most == 16
+        steps.append("all" if most is None else "part")
+
+    def take_part(behind: set[int]) -> Rows:
+        steps.append(f"without {len(behind)}")
+        return rounds(behind)
+
+    monkeypatch.setattr(decoder._pair, "prefill", read)
+    monkeypatch.setattr(decoder, "_rows", take_part)
+    together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
+    assert together == alone
+    assert steps.count("part") >= 3
+    assert any(step in ("without 1", "without 2") for step in steps), "rows go on while another is read"
+    assert (decoder.reading.copied > 0) == (prefix_tokens is None)

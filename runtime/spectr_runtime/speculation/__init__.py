@@ -5,7 +5,10 @@ The modules:
     plan       what a round does: the rule, the number of drafts K and their length L
     round      the round
     pair       the engines of draft and target, and keeping their caches up with the rows' texts
+    batching   the rows of the batch as the tensors of a round
     narrow     drafts that lack logits for some tokens
     prefill    reading texts into a cache
+    prefixes   what texts share is read once, kept, and copied
+    reading    how many tokens were read, and how many copied
     timing     how long each phase took
 """

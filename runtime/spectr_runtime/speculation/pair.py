@@ -82,43 +82,61 @@ class Pair:
         engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
         self._prefixes = {role: PrefixStore(one, kept) for role, one in engines.items() if one is not None}
 
-    def prefill(self, plan: Plan, batch: Sequence[Row | None]) -> None:
-        """Read into the caches what they lack of the rows' texts.
+    def behind(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
+        """Return the indices of rows of whose texts the caches lack more than a round of this plan feeds.
 
-        The round itself feeds the last tokens of every text: the root to the target, and the root with the token before
-        it to the draft. A row that lacks no more than these is left out. A beginning that was read for another row, in
-        this call or before, is copied.
+        The round feeds the last tokens of every text: the root to the target, and the root with the token before it to
+        the draft.
+        """
+        left: dict[Role, int] = {"target": 1, "draft": 2} if plan.drafts else {"target": 1}
+        return {
+            index
+            for index, row in enumerate(batch)
+            if row is not None and any(_lacks(row, role, tokens) for role, tokens in left.items())
+        }
+
+    def prefill(self, plan: Plan, batch: Sequence[Row | None], most: int | None = None) -> None:
+        """Read into the caches what they lack of the rows' texts, or a part of it.
+
+        A row that is not behind is left out. A beginning that was read for another row, in this call or before, is
+        copied.
 
         Args:
             plan: The plan of the next round. Without drafts, the draft reads nothing and falls behind.
             batch: The rows by their index in the caches; None for a free one.
+            most: How many tokens of a row are read at most; None for all.
         """
-        self._prefill("target", self.target, 1, batch)
+        self._prefill("target", self.target, 1, batch, most)
         if plan.drafts and self.draft is not None:
-            self._prefill("draft", self.draft, 2, batch)
+            self._prefill("draft", self.draft, 2, batch, most)
 
-    def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None]) -> None:
+    def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None], most: int | None) -> None:
         behind = {index: row for index, row in enumerate(batch) if row is not None and _lacks(row, role, left)}
-        # A row of which the cache holds a part needs no copies, and what it has written is its own.
-        prompts = {index: () if row.cached[role] else _shareable(row) for index, row in behind.items()}
-        for stage in self._prefixes[role].stages(prompts, self._call_tokens):
-            for index, copied in stage.items():
-                behind[index].cached[role] += copied
+        prompts = {index: _shareable(row) for index, row in behind.items()}
+        for stage in self._prefixes[role].stages(prompts, lambda index: behind[index].cached[role], self._call_tokens):
+            copied = sum(max(held - behind[index].cached[role], 0) for index, held in stage.items())
+            for index, held in stage.items():
+                behind[index].cached[role] = max(held, behind[index].cached[role])
             ready = {index: behind[index] for index in stage if _lacks(behind[index], role, left)}
+            read = self._read(role, engine, [ready.get(index) for index in range(len(batch))], most)
             if role == "target":
-                self.reading.copied += sum(stage.values())
-                self.reading.read += sum(row.length - 1 - row.cached[role] for row in ready.values())
-            self._read(role, engine, [ready.get(index) for index in range(len(batch))])
+                self.reading.copied += copied
+                self.reading.read += read
 
-    def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None]) -> None:
+    def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None], most: int | None) -> int:
+        """Read rows, at most so many tokens of each, and return how many of all were read."""
+        read = 0
         for start, run in _runs(lacking):
             missing = [row.length - 1 - row.cached[role] for row in run]
+            missing = missing if most is None else [min(tokens, most) for tokens in missing]
             for part in groups(missing, self._call_tokens):
-                rows = run[part]
-                texts, cached = [row.tokens for row in rows], [row.cached[role] for row in rows]
+                rows, cached = run[part], [row.cached[role] for row in run[part]]
+                for row, tokens in zip(rows, missing[part], strict=True):
+                    row.cached[role] += tokens
+                texts = [row.tokens[: row.cached[role] + 1] for row in rows]
                 prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
-                for row in rows:
-                    row.cached[role] = row.length - 1
+            read += sum(missing)
+        return read
 
     def score_prompts(self, batch: Sequence[Row | None]) -> list[int]:
         """Read the prompts whose log-probabilities are wanted into the target's cache, and score their tokens.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
 import torch
@@ -57,30 +57,34 @@ class PrefixStore:
         self._places: OrderedDict[bytes, int] = OrderedDict()  # the block of each name, the last one used at the end
         self._unsettled: list[tuple[list[bytes], torch.Tensor]] = []  # kept blocks, and the sum of their values
 
-    def stages(self, texts: Mapping[int, Sequence[int]], call_tokens: int) -> Iterator[dict[int, int]]:
+    def stages(
+        self, texts: Mapping[int, Sequence[int]], held: Callable[[int], int], call_tokens: int
+    ) -> Iterator[dict[int, int]]:
         """Divide rows that are to be read into stages, so that what several rows share is read by one of them.
 
-        The caller reads the rows of a stage to the end of their texts before it asks for the next one.
+        The caller reads the rows of a stage, or a part of each, before it asks for the next one. Where the first of the
+        rows that share something read a part of it only, the next one goes on behind that.
 
         Args:
             texts: By their index in the cache, the texts that the rows are to hold. Of an empty one, nothing is copied.
+            held: Returns how many tokens from the start of its text a row of the cache holds now.
             call_tokens: What a call costs, in tokens; a row waits for another only if that saves more.
 
         Yields:
-            The rows to be read now, and how many tokens from its start each of them got from the store.
+            The rows to be read now, and how many tokens from its start each of them got from the store or held before.
         """
         names = {row: self.names(text) for row, text in texts.items()}
-        held = {row: self.load(row, names[row], 0) for row in texts}
+        blocks = {row: self.load(row, names[row], held(row) // BLOCK) for row in texts}
         hopeful = list(texts)
-        while held:
-            waiting = followers({row: names[row][held[row] :] for row in hopeful}, call_tokens)
-            ready = {row: blocks * BLOCK for row, blocks in held.items() if row not in waiting}
+        while blocks:
+            waiting = followers({row: names[row][blocks[row] :] for row in hopeful}, call_tokens)
+            ready = {row: number * BLOCK for row, number in blocks.items() if row not in waiting}
             yield ready
             for row in ready:
-                self.save(row, names[row])
-            before, held = held, {row: self.load(row, names[row], held[row]) for row in waiting}
+                self.save(row, names[row][: held(row) // BLOCK])
+            before, blocks = blocks, {row: self.load(row, names[row], blocks[row]) for row in waiting}
             # What was read may not be kept, for lack of room or because it is not finite. Nobody waits for it twice.
-            hopeful = [row for row in waiting if held[row] > before[row]]
+            hopeful = [row for row in waiting if blocks[row] > before[row]]
 
     def names(self, text: Sequence[int]) -> list[bytes]:
         """Return the names of a text's whole blocks, as many as there is room for.
