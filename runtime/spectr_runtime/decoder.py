@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import time
@@ -13,9 +14,10 @@ import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.errors import RowError, SpectrError, UsageError, is_out_of_memory
+from spectr_runtime.errors import SpectrError, UsageError, is_out_of_memory
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.planning.calibration import keep_costs, load_costs
+from spectr_runtime.planning.company import Company
 from spectr_runtime.planning.costs import Spent
 from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
 from spectr_runtime.rows.admission import Waiting, make_row
@@ -26,6 +28,7 @@ from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.batching import rows_of, sampling_of
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
+from spectr_runtime.speculation.reading import Reading
 from spectr_runtime.speculation.round import Emitted, Rows, speculate
 from spectr_runtime.speculation.timing import Timing
 
@@ -33,12 +36,14 @@ LOG = logging.getLogger(__name__)
 
 
 class Round(NamedTuple):
-    """A round that was run: its plan, the indices of rows that took no part, what was written, and how long it took."""
+    """A round that was run, and what was read before it."""
 
     plan: Plan
-    behind: set[int]
+    behind: set[int]  # the indices of rows that took no part
     emitted: Emitted
     spent: Spent
+    read: Reading
+    seconds: float  # of both
 
 
 class Decoder:
@@ -107,6 +112,7 @@ class Decoder:
             AutoPlanner(load_costs(bundle, backend, self._device)) if plan == AUTO else FixedPlanner(plan)
         )
         self._scheduler = Scheduler(self.batch_size)
+        self._company = Company(self._pair.call_tokens)
         self._waiting = Waiting((), self._make_row)
         self._sampling: Sampling | None = None
 
@@ -171,8 +177,10 @@ class Decoder:
         Rows that are admitted together are put in the order of their lengths, since neighbours of about the same length
         are read together.
         """
-        admitted = list[Row]()
-        for one in self._waiting.take(self._scheduler.room):
+        room, admitted = self._scheduler.room, list[Row]()
+        if room and self._scheduler.batch and not self._company.enough(room, self.batch_size):
+            return
+        for one in self._waiting.take(room):
             if isinstance(one, Row):
                 admitted.append(one)
             else:
@@ -183,7 +191,7 @@ class Decoder:
 
     def _close_ranks(self) -> None:
         """Move rows to lower indices when nobody waits for these: a round costs as much as its last index says."""
-        while moved := self._scheduler.close_gap():
+        while self._waiting.ended and (moved := self._scheduler.close_gap()):
             row, source, target = moved
             self._pair.move(source, target, row.length)
             self._sampling = None
@@ -205,6 +213,7 @@ class Decoder:
     def _round(self) -> Round:
         """Choose a plan, bring the caches up to the rows' texts, and run one round."""
         plan = self._planner.choose(len(self._scheduler.batch))
+        begun, before = time.perf_counter(), dataclasses.replace(self.reading)
         with self.timing.measure("prefill"):
             behind = self._read(plan)
         rows = self._rows(behind)
@@ -212,8 +221,9 @@ class Decoder:
         started, draft, verify = time.perf_counter(), self.timing.draft, self.timing.verify
         emitted = speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
         emitted.accepted_B.tolist()  # a GPU is at work until this is known
-        spent = Spent(time.perf_counter() - started, self.timing.draft - draft, self.timing.verify - verify)
-        return Round(plan, behind, emitted, spent)
+        now = time.perf_counter()
+        spent = Spent(now - started, self.timing.draft - draft, self.timing.verify - verify)
+        return Round(plan, behind, emitted, spent, self.reading.since(before), now - begun)
 
     def _read(self, plan: Plan) -> set[int]:
         """Read what the rows lack, and return which of them still lack something.
@@ -262,7 +272,7 @@ class Decoder:
             emitted.sound_B.tolist(),
             strict=True,
         )
-        counts: list[int] = []
+        counts, ended = list[int](), 0
         for index, (row, tokens, accepted, sound) in enumerate(results):
             if row is None or index in done.behind:
                 continue
@@ -276,20 +286,14 @@ class Decoder:
             else:
                 yield self._failed(index, row)
             self._release(index)
+            ended += 1
+        self._company.observe(done.seconds, ended, done.read)
         self._planner.observe(plan, len(emitted.accepted_B), counts, done.spent)
 
     def _failed(self, index: int, row: Row) -> Failure:
         self._pair.clear(index)  # NaN in the cache would outlive the row
-        return _not_finite(row)
+        return row.not_finite()
 
     def _release(self, index: int) -> None:
         self._scheduler.release(index)
         self._sampling = None
-
-
-def _not_finite(row: Row) -> Failure:
-    message = (
-        f"A model returned logits that are not finite for row {row.request.id!r} after {row.written} written tokens."
-    )
-    error = RowError(message, code="non_finite_logits", hint="Check the bundle with `spectr-export check`.")
-    return Failure(row.request.id, error, row.request.choice)

@@ -8,4 +8,5 @@ The modules:
     footprint      how much memory decoding needs, and how much is free
     batch          the choice of the number of rows
     fitting        what that choice is made from: rows that fit, and rounds that are measured
+    company        whether freed rows wait for others, to be read in one call
 """

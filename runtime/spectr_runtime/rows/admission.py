@@ -20,12 +20,16 @@ class Waiting:
     Args:
         requests: The requests, which are read as rows are taken.
         make: Makes a row of a request, or raises why it cannot be served.
+
+    Attributes:
+        ended: Whether a row was asked for and there was none; no more come but those that lose their room.
     """
 
     def __init__(self, requests: Iterable[Request], make: Callable[[Request], Row]) -> None:
         self._requests = iter(requests)
         self._make = make
         self._evicted: deque[Row] = deque()
+        self.ended = False
 
     def evict(self, row: Row) -> None:
         """Take back a row that lost its room; it goes on from what it wrote when it is taken again."""
@@ -41,6 +45,7 @@ class Waiting:
             if self._evicted:
                 yield self._evicted.popleft()
             elif (request := next(self._requests, None)) is None:
+                self.ended = True
                 return
             else:
                 made = self._row_or_outcome(request)

@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from spectr_runtime.bundle import ROLES, Role
-from spectr_runtime.rows.request import Completion, FinishReason, Request, SpeculationStats, TokenLogprob, Usage
+from spectr_runtime.errors import RowError
+from spectr_runtime.rows.request import (
+    Completion,
+    Failure,
+    FinishReason,
+    Request,
+    SpeculationStats,
+    TokenLogprob,
+    Usage,
+)
 from spectr_runtime.rows.text.stop_text import StopText
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 
@@ -93,6 +102,16 @@ class Row:
         """Return the completion if the row is to write nothing and lacks nothing, else None."""
         done = self.limit == len(self.prompt) and not self.lacks_scores
         return self._completion("length") if done else None
+
+    def not_finite(self) -> Failure:
+        """Return the failure of a row of which a model returned logits that are not finite."""
+        error = RowError(
+            f"A model returned logits that are not finite for row {self.request.id!r} after {self.written} written "
+            "tokens.",
+            code="non_finite_logits",
+            hint="Check the bundle with `spectr-export check`.",
+        )
+        return Failure(self.request.id, error, self.request.choice)
 
     def extend(
         self, emitted: Sequence[int], accepted: int, drafted: int, scored: Sequence[Sequence[Scored]] = ()

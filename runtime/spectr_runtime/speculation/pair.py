@@ -46,6 +46,7 @@ class Pair:
         draft: The draft's engine, its logits as wide as the vocabulary; None if no plan has drafts.
         device: The device that the engines take their inputs on.
         reading: How many tokens the target read, and how many were copied.
+        call_tokens: What a call costs beside its tokens, in tokens that could be read instead.
 
     Raises:
         UsageError: The backend does not run on the device.
@@ -77,7 +78,7 @@ class Pair:
         self.draft = WidenedEngine(draft, bundle.manifest.vocabulary) if draft is not None and narrow else draft
         self.device = torch.device(device)
         self.reading = Reading()
-        self._call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
+        self.call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
         kept = kept_tokens(rows, slots) if prefix_tokens is None else prefix_tokens
         engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
         self._prefixes = {role: PrefixStore(one, kept) for role, one in engines.items() if one is not None}
@@ -113,30 +114,31 @@ class Pair:
     def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None], most: int | None) -> None:
         behind = {index: row for index, row in enumerate(batch) if row is not None and _lacks(row, role, left)}
         prompts = {index: _shareable(row) for index, row in behind.items()}
-        for stage in self._prefixes[role].stages(prompts, lambda index: behind[index].cached[role], self._call_tokens):
+        for stage in self._prefixes[role].stages(prompts, lambda index: behind[index].cached[role], self.call_tokens):
             copied = sum(max(held - behind[index].cached[role], 0) for index, held in stage.items())
             for index, held in stage.items():
                 behind[index].cached[role] = max(held, behind[index].cached[role])
             ready = {index: behind[index] for index in stage if _lacks(behind[index], role, left)}
-            read = self._read(role, engine, [ready.get(index) for index in range(len(batch))], most)
+            read, calls = self._read(role, engine, [ready.get(index) for index in range(len(batch))], most)
             if role == "target":
                 self.reading.copied += copied
                 self.reading.read += read
+                self.reading.calls += calls
 
-    def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None], most: int | None) -> int:
-        """Read rows, at most so many tokens of each, and return how many of all were read."""
-        read = 0
+    def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None], most: int | None) -> tuple[int, int]:
+        """Read rows, at most so many tokens of each; return how many of all were read, and in how many calls."""
+        read = calls = 0
         for start, run in _runs(lacking):
             missing = [row.length - 1 - row.cached[role] for row in run]
             missing = missing if most is None else [min(tokens, most) for tokens in missing]
-            for part in groups(missing, self._call_tokens):
+            for part in groups(missing, self.call_tokens):
                 rows, cached = run[part], [row.cached[role] for row in run[part]]
                 for row, tokens in zip(rows, missing[part], strict=True):
                     row.cached[role] += tokens
                 texts = [row.tokens[: row.cached[role] + 1] for row in rows]
-                prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
+                calls += prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
             read += sum(missing)
-        return read
+        return read, calls
 
     def score_prompts(self, batch: Sequence[Row | None]) -> list[int]:
         """Read the prompts whose log-probabilities are wanted into the target's cache, and score their tokens.

@@ -22,8 +22,8 @@ def prefill(
     first_row: int,
     chunk: int,
     device: torch.device,
-) -> None:
-    """Write the keys and values of all but the last token of every text, in chunks.
+) -> int:
+    """Write the keys and values of all but the last token of every text in chunks, and return the number of calls.
 
     The last token is the root of the row's next round, which feeds it. A call feeds the same number of tokens to every
     row, so each is fed as many as the row that lacks most. A row that lacks fewer is fed some tokens that its cache
@@ -39,8 +39,11 @@ def prefill(
     """
     # A call always returns logits; these are not read.
     unread_B1 = torch.zeros((len(texts), 1), dtype=torch.int64, device=device)
+    calls = 0
     for call in _calls(texts, cached, first_row, chunk, device):
         engine.forward(dataclasses.replace(call, logit_index_BM=unread_B1))
+        calls += 1
+    return calls
 
 
 def prefill_scored(

@@ -11,8 +11,14 @@ class Reading:
 
     Attributes:
         read: Tokens that the target read.
+        calls: Calls of the target that read them.
         copied: Tokens whose keys and values were copied instead, since another text that was read begins with them.
     """
 
     read: int = 0
+    calls: int = 0
     copied: int = 0
+
+    def since(self, before: Reading) -> Reading:
+        """Return what was added to an earlier state."""
+        return Reading(self.read - before.read, self.calls - before.calls, self.copied - before.copied)
