@@ -1,4 +1,4 @@
-"""The results as markdown: a table for each pair, and below it why figures are absent or have fewer rounds."""
+"""The results as markdown: a table of speeds for each pair, why figures are absent, and how far the laws are off."""
 
 from __future__ import annotations
 
@@ -36,8 +36,22 @@ def _table(pair: str, cells: Sequence[dict[str, Any]]) -> str:
         for line in cell["lines"]
         if (note := _note(line, cell["rounds"]))
     )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return "\n\n".join([table, "\n".join(notes)]) if notes else table
+    return "\n\n".join(filter(None, [_lined(rows), "\n".join(notes), _lined(_laws(own))]))
+
+
+def _laws(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return by how much each tool's law differs from the original's in each precision."""
+    by_precision = {cell["precision"]: cell for cell in reversed(cells)}
+    heads = ["mean difference of log-probabilities from float32's", *reversed(by_precision)]
+    rows = [heads, ["---"] * len(heads)]
+    for tool in dict.fromkeys(tool for tool, _ in LINES.values()):
+        laws = [_line(cell, tool, "plain").get("law") for _, cell in reversed(by_precision.items())]
+        rows.append([tool, *(f"{law['mean']:.2g}" if law else "-" for law in laws)])
+    return rows
+
+
+def _lined(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _note(line: dict[str, Any], rounds: int) -> str:

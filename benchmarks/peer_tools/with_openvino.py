@@ -43,15 +43,17 @@ def convert(setup: Setup, source: str, role: str, precision: str) -> Path:
 class OpenVino:
     """A pipeline of OpenVINO GenAI over the graph in a folder."""
 
-    def __init__(self, graph: Path, draft: Path | None, drafted: int, **extra: Any) -> None:
+    def __init__(self, graph: Path, draft: Path | None, drafted: int, exact: bool, **extra: Any) -> None:
         self._graph, self._drafted = graph, drafted
+        # Where the processor has instructions for bfloat16, OpenVINO computes a model in float32 in it.
+        self._properties = {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}
         if draft is not None:
-            extra["draft_model"] = openvino_genai.draft_model(str(draft), "CPU")
-        self._pipeline = openvino_genai.LLMPipeline(str(graph), "CPU", **extra)
+            extra["draft_model"] = openvino_genai.draft_model(str(draft), "CPU", **self._properties)
+        self._pipeline = openvino_genai.LLMPipeline(str(graph), "CPU", **extra, **self._properties)
 
     def law(self, ids: list[int]) -> list[float]:
         """Read the text in one call."""
-        model = openvino.Core().compile_model(str(self._graph / "openvino_model.xml"), "CPU")
+        model = openvino.Core().compile_model(str(self._graph / "openvino_model.xml"), "CPU", self._properties)
         ids_1T = np.array([ids], dtype=np.int64)
         inputs = {
             "input_ids": ids_1T,
@@ -80,14 +82,14 @@ class OpenVino:
 
 def open_tool(setup: Setup) -> OpenVino:
     """Convert the models if need be, and open the pipeline."""
-    graph = convert(setup, setup.target, "target", setup.precision)
+    graph, exact = convert(setup, setup.target, "target", setup.precision), setup.precision == "fp32"
     if setup.plan == "plain":
-        return OpenVino(graph, None, 0)
+        return OpenVino(graph, None, 0, exact)
     if setup.plan == "prefixes":
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching, scheduler.max_num_seqs = True, setup.rows
-        return OpenVino(graph, None, 0, scheduler_config=scheduler)
+        return OpenVino(graph, None, 0, exact, scheduler_config=scheduler)
     if setup.draft is None:
         raise Unsupported("there is no draft")
     draft = convert(setup, setup.draft, "draft", setup.draft_precision)
-    return OpenVino(graph, draft, int(setup.plan.removeprefix("draft ")))
+    return OpenVino(graph, draft, int(setup.plan.removeprefix("draft ")), exact)
