@@ -80,7 +80,7 @@ def generated(model: Any, prompt: Sequence[int], count: int) -> list[int]:
     return continuation
 
 
-def largest_inputs(model: Any, precision: Precision) -> dict[str, float]:
+def largest_inputs(model: Any, precision: Precision) -> dict[str, torch.Tensor]:
     """What ``save_model`` has to know for fp8, from the prompt; nothing for other precisions."""
     fp8 = precision.quantisation == "fp8"
     return measure_inputs(model, StoragePlan.of(model, precision).matrices, PROMPT) if fp8 else {}

@@ -83,9 +83,8 @@ def build_member(member: Member, folder: Path, capacity: int, texts: Texts, trac
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
     for line in describe_kept(plan.matrices, stored.weights, precision.dtype) if precision.keeps else []:
         say(f"{role}: {line}")
-    inputs = (
-        measure_inputs(stored.model, plan.matrices, texts.measured) if precision.quantisation == "fp8" else NO_INPUTS
-    )
+    measured = plan.matrices if precision.quantisation == "fp8" else plan.divided
+    inputs = measure_inputs(stored.model, measured, texts.measured) if measured else NO_INPUTS
     read = save_model(stored.model, folder, plan, stored.weights, inputs, texts.read)
     if precision.quantisation in CHOOSERS and (alone := _rounded_alone(plan, read)):
         say(f"{role}: {alone} are rounded by their weights alone")

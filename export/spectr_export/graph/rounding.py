@@ -1,8 +1,9 @@
 """Rounds the inputs of products in fp8 and int8, and removes that rounding.
 
 fp8 takes a QuantizeLinear and a DequantizeLinear with a scale from the file, which TensorRT joins with the product to
-one in fp8. In int8 the scale is that of the row, and rounding is a chain of operators on floating-point numbers, which
-every runtime has. ``spectr_runtime.engines.integer`` makes integer products of it.
+one in fp8. In int8 the scale is that of the row, behind a division by scales from the file, and rounding is a chain of
+operators on floating-point numbers, which every runtime has. ``spectr_runtime.engines.integer`` makes integer products
+of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from spectr_export.graph.initializers import as_initializer, external_tensor
 from spectr_export.weights import read_header
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.bundle.rows import LEAST, read_levels
-from spectr_runtime.bundle.weights import CODES, INPUT, read_input_scales
+from spectr_runtime.bundle.weights import CODES, INPUT, read_channel_scales, read_input_scales
 from spectr_runtime.engines.integer import drop_unread, find_rounded
 
 E4M3 = ir.DataType.FLOAT8E4M3FN
@@ -35,22 +36,30 @@ def round_products(graph: ir.Model, stored_names: Mapping[str, str], folder: Pat
     """
     header = read_header(folder / WEIGHTS)
     scales, levels = read_input_scales(folder / WEIGHTS), read_levels(folder / WEIGHTS)
+    channels = read_channel_scales(folder / WEIGHTS, levels)
     known = {*scales, *levels}
     # The products of a mixture's experts have names of their own.
     products = [(node, name) for node, own in _products(graph.graph) if (name := stored_names.get(own)) in known]
     assert {name for _, name in products} == known, "the graph uses a matrix other than in a product"
-    rounded: dict[tuple[ir.Value, float], ir.Value] = {}
+    rounded: dict[tuple[ir.Value, float, bytes], ir.Value] = {}
+
+    def stored(name: str, dtype: ir.DataType) -> ir.Value:
+        value = as_initializer(external_tensor(name + INPUT, dtype, header[name + INPUT], folder))
+        graph.graph.register_initializer(value)
+        return value
+
     for product, name in products:
         given = product.inputs[0]
         assert given is not None
         assert given.dtype is not None
-        key = (given, float(scales[name]) if name in scales else levels[name])
+        divided = channels[name].float().numpy().tobytes() if name in channels else b""
+        key = (given, float(scales[name]) if name in scales else levels[name], divided)
         if key not in rounded:
             if name in scales:
-                scale = as_initializer(external_tensor(name + INPUT, given.dtype, header[name + INPUT], folder))
-                rounded[key] = _to_e4m3(graph.graph, given, scale, before=product)
+                rounded[key] = _to_e4m3(graph.graph, given, stored(name, given.dtype), before=product)
             else:
-                rounded[key] = _to_levels(graph.graph, given, levels[name], before=product)
+                scale = stored(name, given.dtype) if name in channels else None
+                rounded[key] = _to_levels(graph.graph, given, scale, levels[name], before=product)
         product.replace_input_with(0, rounded[key])
 
 
@@ -82,7 +91,6 @@ def _products(graph: ir.Graph) -> Iterator[tuple[ir.Node, str]]:
 
 
 def _to_e4m3(graph: ir.Graph, given: ir.Value, scale: ir.Value, before: ir.Node) -> ir.Value:
-    graph.register_initializer(scale)
     # The type is given by an attribute and not by a zero point, because ONNX Runtime takes codes with a zero point of 0
     # to be unsigned, and then drops a Relu before them.
     codes = ir.node("QuantizeLinear", [given, scale], {"output_dtype": E4M3.value})
@@ -94,15 +102,27 @@ def _to_e4m3(graph: ir.Graph, given: ir.Value, scale: ir.Value, before: ir.Node)
     return numbers.outputs[0]
 
 
-def _to_levels(graph: ir.Graph, given: ir.Value, levels: int, before: ir.Node) -> ir.Value:
-    """Round the rows of a value as ``spectr_runtime.bundle.rows.round_rows`` does, in float32 whatever its type."""
+def _to_levels(graph: ir.Graph, given: ir.Value, scale: ir.Value | None, levels: int, before: ir.Node) -> ir.Value:
+    """Round the rows of a value as ``spectr_runtime.bundle.rows.round_rows`` does, in float32 whatever its type.
+
+    Args:
+        graph: The graph.
+        given: The value.
+        scale: What the value is divided by before, in its type; None for nothing.
+        levels: The largest code.
+        before: The node that the new ones are put before.
+    """
     wide, tape = ir.DataType.FLOAT, ir.tape.Tape()
 
     def constant(what: str, number: float | list[int], dtype: ir.DataType) -> ir.Value:
         return _constant(graph, f"rounding.{what}", ir.tensor(number, dtype))
 
+    divided = given
+    if scale is not None:
+        divided = tape.op("Div", [given, scale])
+        divided.shape, divided.type = given.shape, given.type
     most = constant(str(levels), float(levels), wide)
-    numbers = given if given.dtype == wide else tape.op("Cast", [given], {"to": wide.value})
+    numbers = divided if given.dtype == wide else tape.op("Cast", [divided], {"to": wide.value})
     axes = constant("axes", [-1], ir.DataType.INT64)
     largest = tape.op("ReduceMax", [tape.op("Abs", [numbers]), axes], {"keepdims": 1})
     largest = tape.op("Max", [largest, constant("least", LEAST, wide)])

@@ -170,8 +170,7 @@ def load_original(folder: Path, *, rounding: bool = True) -> Any:
     whole = folder / WEIGHTS
     if whole.is_file() and any(name.endswith(CODES) for name in read_header(whole)):
         model = load_on_demand(load_config(folder), _stored_weights(whole))
-        if rounding:
-            round_inputs(model, read_roundings(whole))
+        round_inputs(model, read_roundings(whole, rounding=rounding))
         return model
     return load_stored(folder).model
 

@@ -1,4 +1,6 @@
-"""Measures the inputs of a model's linear layers: fp8 needs a scale with which the largest of them can be written."""
+"""Measures the inputs of a model's linear layers, which fp8 and int8 divide by scales before they round them."""
+
+# K inputs of a linear layer.
 
 from __future__ import annotations
 
@@ -12,10 +14,12 @@ from torch import nn
 
 from spectr_export.text import batches
 
+LEAST = 1e-4  # of the largest input: a channel that is hardly used is taken to be as large
+
 
 @torch.inference_mode()
-def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict[str, float]:
-    """Return the largest magnitude that each linear layer multiplies while the model reads a text.
+def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Return the largest magnitude of every input of each linear layer while the model reads a text.
 
     Args:
         model: A causal LM in eval mode.
@@ -23,17 +27,37 @@ def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict
         ids: The text's tokens.
 
     Returns:
-        The largest magnitude by the name of the matrix; layers that share their input have the same one.
+        The largest magnitudes [K] by the name of the matrix, for those that the text reached; layers that share their
+        input have the same ones.
     """
-    largest = dict.fromkeys(names, 0.0)
+    largest = dict[str, torch.Tensor]()
 
     def keep(name: str, _layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        largest[name] = max(largest[name], float(inputs[0].abs().max()))
+        largest_K = inputs[0].abs().flatten(0, -2).amax(0).float()
+        largest[name] = torch.maximum(largest[name], largest_K) if name in largest else largest_K
 
     with contextlib.ExitStack() as hooks:
-        for name in largest:
+        for name in names:
             layer = model.get_submodule(name.removesuffix(".weight"))
             hooks.enter_context(layer.register_forward_pre_hook(functools.partial(keep, name)))
         for batch in batches(ids):
             model(input_ids=torch.tensor(batch))
     return largest
+
+
+def channel_scales(largest_K: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the scales [K] that leave the inputs of an int8 layer about equally large, and its weights not much less.
+
+    They are the square roots of the largest magnitudes, with a geometric mean of 1. (SmoothQuant, arXiv 2211.10438,
+    divides by those of the weights as well, which layers that share their inputs would have to share. That was no
+    better for SmolLM2.)
+
+    Args:
+        largest_K: The largest magnitudes of the inputs.
+        dtype: Type of the scales.
+    """
+    most = largest_K.max()
+    if not 0 < float(most) < torch.inf:
+        return torch.ones_like(largest_K, dtype=dtype)
+    scale_K = largest_K.clamp(min=float(most) * LEAST).sqrt()
+    return (scale_K / scale_K.log().mean().exp()).to(dtype)

@@ -12,6 +12,7 @@ import torch
 
 from spectr_export.original.formats.blocks import Form
 from spectr_export.original.ondemand import LazyWeight
+from spectr_export.storing.activations import channel_scales
 from spectr_export.storing.experts import ExpertStack, find_stacks, quantise_stack, stack_layouts
 from spectr_export.storing.kept import kept_forms, kept_quantisation
 from spectr_export.storing.packing import pack, packed_layouts
@@ -33,7 +34,7 @@ from spectr_runtime.contract import DTYPES
 from spectr_runtime.errors import BundleError
 
 T = TypeVar("T")
-NO_INPUTS: Mapping[str, float] = {}
+NO_INPUTS: Mapping[str, torch.Tensor] = {}
 NO_WEIGHTS: Mapping[str, LazyWeight] = {}
 # The scales of fp8 allow for inputs that are larger than the largest measured by this factor. A floating-point code
 # loses precision by it only at the very smallest numbers.
@@ -99,14 +100,19 @@ class StoragePlan:
         levels = {name: FINE if name == self.head else LEVELS for name in rounded}
         return {"format": "pt", **self.order.to_metadata(), **levels_to_metadata(levels)}
 
+    @property
+    def divided(self) -> frozenset[str]:
+        """The names of the matrices whose inputs are divided by scales of their own before they are rounded."""
+        return frozenset(self.matrices) - {self.head} if self.precision.quantisation == "int8" else frozenset()
+
     def convert(
-        self, weights: Mapping[str, LazyWeight], inputs: Mapping[str, float] = NO_INPUTS
+        self, weights: Mapping[str, LazyWeight], inputs: Mapping[str, torch.Tensor] = NO_INPUTS
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield every weight once as it is to be stored, part by part; a part is made when it is asked for.
 
         Args:
             weights: The model's weights, in any type.
-            inputs: For fp8, the largest number that each quantised matrix is multiplied with.
+            inputs: For fp8 and int8, the result of ``measure_inputs``.
 
         Yields:
             A name of ``layouts``, and the next part of that tensor.
@@ -124,21 +130,28 @@ class StoragePlan:
             if name in self.stacks:
                 yield from self._convert_stack(name, weight)
             elif name in self.matrices:
-                yield from self._quantise(name, weight)
+                yield from self._quantise(name, weight, inputs.get(name))
             else:
                 yield from ((name, part().to(stored_dtype)) for part in weight.parts)
             if name == self.tied:
                 assert self.head is not None
                 yield from self._quantise(self.head, weight)
-        for name, largest in inputs.items():
-            yield name + INPUT, scale_to(torch.tensor(HEADROOM * largest), dtype)
+        if self.precision.quantisation == "fp8":
+            for name, largest_K in inputs.items():
+                yield name + INPUT, scale_to(HEADROOM * largest_K.max(), dtype)
 
-    def _quantise(self, name: str, weight: LazyWeight) -> Iterator[tuple[str, torch.Tensor]]:
-        largest = FINE_LARGEST_CODE if name == self.head else LARGEST_CODE
+    def _quantise(
+        self, name: str, weight: LazyWeight, largest_K: torch.Tensor | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        dtype, quantisation = DTYPES[self.precision.dtype], self.precision.quantisation
+        most = FINE_LARGEST_CODE if name == self.head else LARGEST_CODE
         for part in weight.parts:
             matrix_NK = part().T if self.order.layers else part()
-            made = quantise(matrix_NK, self.precision.quantisation, DTYPES[self.precision.dtype], largest=largest)
-            yield from _named(name, made)
+            if name in self.divided:
+                scale_K = channel_scales(torch.ones(matrix_NK.shape[1]) if largest_K is None else largest_K, dtype)
+                matrix_NK = matrix_NK.float() * scale_K.float()
+                yield name + INPUT, scale_K
+            yield from _named(name, quantise(matrix_NK, quantisation, dtype, largest=most))
 
     def _keep(self, name: str, weight: LazyWeight) -> Mapping[str, torch.Tensor]:
         """Return the tensors of a matrix that stays in the blocks of its checkpoint."""
@@ -161,6 +174,8 @@ class StoragePlan:
             if name in self.matrices:
                 shape = (tensor.T if self.order.layers else tensor).shape
                 yield from _named(name, packed_layouts(shape, self.matrices[name], dtype))
+                if name in self.divided:
+                    yield name + INPUT, Layout(dtype, tuple(shape[1:]))
             elif name in self.stacks:
                 yield from _named(name, stack_layouts(self.stacks[name], self._stacks_in, dtype))
             else:

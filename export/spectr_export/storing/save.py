@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spectr_export.original.ondemand import LazyWeight
 from spectr_export.storing.plan import NO_INPUTS, StoragePlan, distinct_weights
 from spectr_export.storing.precision import FLOAT32
@@ -21,7 +23,7 @@ def save_model(
     folder: Path,
     plan: StoragePlan | None = None,
     weights: Mapping[str, LazyWeight] | None = None,
-    inputs: Mapping[str, float] = NO_INPUTS,
+    inputs: Mapping[str, torch.Tensor] = NO_INPUTS,
     ids: Sequence[int] = (),
 ) -> frozenset[str]:
     """Write ``config.json`` and ``model.safetensors``, the weights part by part under transformers' names.
@@ -31,7 +33,7 @@ def save_model(
         folder: The folder to write to; it is made if it does not exist.
         plan: How to store the model; None stores it in float32.
         weights: The model's weights, in any type; None takes those that the model holds in memory.
-        inputs: For fp8, the result of ``measure_inputs``.
+        inputs: For fp8 and int8, the result of ``measure_inputs``.
         ids: For int4, the tokens of a text; matrices that it reaches are rounded by what they multiply. Without a text
             all are rounded by their weights alone.
 

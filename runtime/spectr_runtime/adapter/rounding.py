@@ -11,23 +11,31 @@ from torch import nn
 
 from spectr_runtime.bundle.e4m3 import encode
 from spectr_runtime.bundle.rows import read_levels, round_rows
-from spectr_runtime.bundle.weights import read_input_scales
+from spectr_runtime.bundle.weights import read_channel_scales, read_input_scales
 from spectr_runtime.errors import BundleError
 
 # Rounds the inputs of a layer; their shape and type stay.
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
-def read_roundings(path: Path) -> dict[str, Rounding]:
+def read_roundings(path: Path, *, rounding: bool = True) -> dict[str, Rounding]:
     """Read how a weights file says that the inputs of layers are rounded, by the names of the layers' matrices.
+
+    Args:
+        path: The file.
+        rounding: Whether inputs are rounded. If not, what is left is the division by the scales of int8's inputs.
 
     Raises:
         BundleError: What the file says is malformed.
         OSError: There is no such file.
         SafetensorError: The file is not in the safetensors format.
     """
+    levels = read_levels(path)
+    channels = read_channel_scales(path, levels)
+    if not rounding:
+        return {name: functools.partial(_divide, scale_K) for name, scale_K in channels.items()}
     scales = {name: functools.partial(_to_e4m3, scale) for name, scale in read_input_scales(path).items()}
-    rows = {name: functools.partial(round_rows, levels=most) for name, most in read_levels(path).items()}
+    rows = {name: functools.partial(_to_rows, channels.get(name), most) for name, most in levels.items()}
     return {**scales, **rows}
 
 
@@ -55,6 +63,14 @@ def round_inputs(model: nn.Module, roundings: Mapping[str, Rounding]) -> None:
 def _round(rounding: Rounding, _layer: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
     (given,) = inputs
     return rounding(given)
+
+
+def _to_rows(scale_K: torch.Tensor | None, levels: int, given: torch.Tensor) -> torch.Tensor:
+    return round_rows(given if scale_K is None else _divide(scale_K, given), levels)
+
+
+def _divide(scale_K: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    return given / scale_K.to(given)
 
 
 def _to_e4m3(scale: torch.Tensor, given: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,10 @@ any order. The metadata of a weights file name the matrices whose inputs are rou
 
     "input_levels": '{"model.layers.0.mlp.down_proj.weight": 127, "lm_head.weight": 8191}'
 
+A row has few numbers that are much larger than the rest, nearly always at the same places, and they would leave the
+others few codes. So rows are divided by scales before, place by place, and the matrix is multiplied with these
+(SmoothQuant, Xiao et al. 2022, arXiv 2211.10438); ``spectr_runtime.bundle.weights`` reads them.
+
 Weights that meet inputs of 8 bits have codes of 7. Processors without an instruction for it (AVX2) add two products of
 8 bits in 16, which 255 * 63 * 2 never leaves and 255 * 127 * 2 would. Inputs of ``FINE`` levels, more than a code of 8
 bits has, are multiplied as two digits to the base ``BASE``, each of 7 bits and a sign, so that weights have all 8 bits.

@@ -13,7 +13,10 @@ Where a layer's inputs are rounded to fp8 too, another tensor is their scale, as
 
     NAME.input_scale    [], in the model's type
 
-Where they are rounded row by row, for int8, the file's metadata say so, as in ``spectr_runtime.bundle.rows``.
+Where they are rounded row by row, for int8, the file's metadata say so, as in ``spectr_runtime.bundle.rows``. Then they
+may be divided before that, each by its own scale, for which the matrix makes up:
+
+    NAME.input_scale    [K], in the model's type
 
 A mixture's experts are stored as ``spectr_runtime.bundle.stacks`` describes. Most models of transformers keep a matrix
 with its outputs first. If a model keeps the inputs first, the file's metadata says so under ``layers`` or ``experts``.
@@ -27,7 +30,7 @@ with the sums of a block's inputs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,36 @@ def read_input_scales(path: Path) -> dict[str, torch.Tensor]:
                 hint="Build the bundle again.",
             )
     return scales
+
+
+def read_channel_scales(path: Path, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Read what the inputs [..., K] of int8 layers are divided by, each by its own scale, before they are rounded.
+
+    Args:
+        path: The weights file.
+        names: Names of the matrices whose inputs are rounded by rows.
+
+    Returns:
+        The scales [K] by the names of those matrices that have some.
+
+    Raises:
+        BundleError: Scales are not one positive number for each input.
+        OSError: There is no such file.
+        SafetensorError: The file is not in the safetensors format.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        stored = set(file.keys())
+        found = {name: file.get_tensor(name + INPUT) for name in names if name + INPUT in stored}
+        inputs = {name: file.get_slice(name + CODES).get_shape()[0] for name in found if name + CODES in stored}
+    for name, scale_K in found.items():
+        if scale_K.shape != (inputs.get(name),) or not bool(((scale_K > 0) & scale_K.isfinite()).all()):
+            raise BundleError(
+                f"{path} has no positive scale for each input of {name}, or more of them than the matrix has inputs.",
+                hint="Build the bundle again.",
+            )
+    return found
 
 
 def read_expert(
