@@ -120,6 +120,7 @@ def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: st
     "compile",
     epilog=_example(
         "spectr-export compile demo.bundle",
+        "spectr-export compile demo.bundle --capacity 256 --capacity 512",
         "spectr-export compile demo.bundle --backend tensorrt-rtx --compute-capability 8.9 --compute-capability 12.0",
     ),
 )
@@ -137,6 +138,15 @@ def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: st
     multiple=True,
     help="With TensorRT-RTX, the GPUs to compile for, which this machine need not have; may be repeated.  [default: "
     "this machine's GPU]",
+)
+@click.option(
+    "--capacity",
+    "capacities",
+    metavar="N",
+    multiple=True,
+    type=click.IntRange(min=1),
+    help="Compile an engine for texts of up to N tokens too, which takes less memory for each row; may be repeated. "
+    "Each engine is a file with all weights.  [default: one for the bundle's capacity alone]",
 )
 @click.option("--batch-size", metavar="B", default=32, type=click.IntRange(min=1), help="Most rows decoded together.")
 @click.option(
@@ -158,6 +168,7 @@ def compile_engines(
     bundle: Path,
     backend: Flavour,
     compute_capabilities: tuple[str, ...],
+    capacities: tuple[int, ...],
     batch_size: int,
     tree_tokens: int,
     memory: float | None,
@@ -179,6 +190,7 @@ def compile_engines(
             Bundle.open(bundle),
             backend,
             compute_capabilities=compute_capabilities,
+            capacities=capacities,
             rows=batch_size,
             tree_tokens=tree_tokens,
             limits=BuildLimits(workspace, weight_streaming, timing_cache),
@@ -231,7 +243,7 @@ def check(bundle: Path) -> None:
     with _reporting_errors():
         from spectr_export.build import check as check_bundle
         from spectr_runtime.bundle import Bundle
-        from spectr_runtime.bundle.compiled import check_engines
+        from spectr_runtime.bundle.engines import check_engines
 
         _quieten_transformers()
         opened = Bundle.open(bundle)

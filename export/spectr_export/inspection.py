@@ -9,7 +9,7 @@ from typing import Any
 from spectr_export.console import page
 from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Bundle, ModelSpec
-from spectr_runtime.bundle.compiled import list_engines
+from spectr_runtime.bundle.engines import list_engines
 
 NO_DRAFT = "none, the target decodes plainly"
 

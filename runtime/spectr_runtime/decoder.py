@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import logging
 import time
 from collections import Counter
@@ -50,11 +51,15 @@ class Decoder:
     """Decodes requests with a bundle's pair of models, or with its target alone.
 
     The text of a row depends on the bundle, the plan, the request and the run seed alone, never on the other rows of
-    the batch. The one exception is the last bits of the models' logits, which may differ between batch shapes.
+    the batch. The one exception is the last bits of the models' logits, which may differ between batch shapes and
+    between compiled engines.
 
     What prompts share is read once, and its keys and values are copied to the other rows.
 
     When memory runs out, the batch is halved. Rows that no longer fit wait, and go on later from what they wrote.
+
+    Of compiled engines of several sizes, small ones are open until a text outgrows them. Then larger ones take their
+    place, and the rows go on from what they wrote.
 
     Attributes:
         batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
@@ -74,6 +79,7 @@ class Decoder:
         date: The day on which chat templates are told that they run; None for today.
         prefix_tokens: How many tokens of prefixes that prompts may share are kept, for each model; 0 for none. By
             default, a quarter of the slots of the batch.
+        longest: Tokens of the longest text, as far as is known; the first compiled engines are large enough for it.
 
     Raises:
         UsageError: The batch size is not positive, ``prefix_tokens`` is negative, the backend does not run on the
@@ -92,6 +98,7 @@ class Decoder:
         seed: int = 0,
         date: datetime.date | None = None,
         prefix_tokens: int | None = None,
+        longest: int = 1,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
@@ -104,7 +111,10 @@ class Decoder:
         self._seed = seed
         self._manifest = bundle.manifest
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
-        self._pair = self._open(bundle, plan, backend, device, prefix_tokens)
+        self._open_pair = functools.partial(
+            Pair, bundle, menu_of(plan), backend=backend, device=device, prefix_tokens=prefix_tokens
+        )
+        self._pair = self._open(longest)
         self.reading = self._pair.reading
         self._device = self._pair.device
         self._bundle, self._backend = bundle, backend
@@ -116,21 +126,14 @@ class Decoder:
         self._waiting = Waiting((), self._make_row)
         self._sampling: Sampling | None = None
 
-    def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str, prefix_tokens: int | None) -> Pair:
-        """Open the pair with as many rows as the memory of a GPU has room for."""
+    def _open(self, longest: int) -> Pair:
+        """Open the pair for texts of so many tokens, with as many rows as the memory of a GPU has room for."""
         while True:
             try:
-                return Pair(
-                    bundle,
-                    menu_of(plan),
-                    backend=backend,
-                    device=device,
-                    rows=self.batch_size,
-                    prefix_tokens=prefix_tokens,
-                )
+                return self._open_pair(rows=self.batch_size, longest=longest)
             except SpectrError as error:
                 # Linux hands out more memory than the machine has, so a cache that it grants may still not fit.
-                if device == "cpu":
+                if self._open_pair.keywords["device"] == "cpu":
                     raise
                 self._halve(error)
 
@@ -154,6 +157,8 @@ class Decoder:
             if not self._scheduler.batch:
                 self._keep_costs()
                 return
+            if self._outgrown():
+                continue
             self._close_ranks()
             try:
                 ended = self._score_prompts()
@@ -249,6 +254,17 @@ class Decoder:
             raise error
         LOG.warning("No memory for %d rows; going on with %d.", self.batch_size, self.batch_size // 2)
         self.batch_size //= 2
+
+    def _outgrown(self) -> bool:
+        """Open larger engines if a text has outgrown the caches, and return whether that was so."""
+        longest = max(row.length for row in self._scheduler.batch if row is not None)
+        if longest <= self._pair.longest:
+            return False
+        del self._pair  # its memory is needed
+        self._pair = self._open(longest)
+        self._pair.reading = self.reading
+        self._start_over()
+        return True
 
     def _start_over(self) -> None:
         """Evict every row from the caches; each goes on from what it wrote when it is admitted again."""

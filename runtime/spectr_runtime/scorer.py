@@ -8,6 +8,7 @@ branching tree takes part in that, so the scorer can judge what these wrote.
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -72,8 +73,8 @@ class Scorer:
         self._most = logits_per_call(backend, plans, self._limits)
         self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary, date)
         opened = (*plans, DRAFTING) if bundle.manifest.has_draft else plans
-        pair = Pair(bundle, opened, backend=backend, device=device, rows=batch_size)
-        self._target, self._draft = pair.target, pair.draft
+        self._open = functools.partial(Pair, bundle, opened, backend=backend, device=device, rows=batch_size)
+        self._pair = self._open(longest=1)
 
     @torch.inference_mode()
     def score(self, completions: Iterable[Written]) -> Iterator[Score]:
@@ -111,15 +112,18 @@ class Scorer:
         return row
 
     def _fits(self, batch: Sequence[tuple[Written, Row]]) -> bool:
-        """Return whether rows fit into one batch.
+        """Return whether rows fit into one batch: the longest completion must fit after the longest prompt."""
+        return len(batch) <= self._batch_size and _longest(batch) <= self._limits.capacity
 
-        Completions are padded to the longest one, which must fit after the longest prompt.
-        """
-        longest = max(row.length for _, row in batch) + max(len(written.token_ids) for written, _ in batch)
-        return len(batch) <= self._batch_size and longest <= self._limits.capacity
+    def _hold(self, longest: int) -> None:
+        """Open larger compiled engines if those that are open are too small for texts of so many tokens."""
+        if longest > self._pair.longest:
+            del self._pair  # its memory is needed
+            self._pair = self._open(longest=longest)
 
     def _score(self, batch: Sequence[tuple[Written, Row]]) -> list[Score]:
         """Score one batch, pass by pass: as many tokens at a time as the engines and the memory for laws allow."""
+        self._hold(_longest(batch))
         rows = self._prefilled([row for _, row in batch])
         longest = max(len(written.token_ids) for written, _ in batch)
         padded = [[row.last[1], *written.token_ids] for written, row in batch]
@@ -140,7 +144,7 @@ class Scorer:
     def _prefilled(self, batch: Sequence[Row]) -> Rows:
         """Read the prompts into the caches, and return the batch as tensors."""
         prompts, cached = [row.prompt for row in batch], [0] * len(batch)
-        for engine in filter(None, (self._draft, self._target)):
+        for engine in filter(None, (self._pair.draft, self._pair.target)):
             prefill(engine, prompts, cached, 0, self._limits.tokens_per_call, self._device)
         return Rows(
             length_B=torch.tensor([row.length for row in batch], device=self._device),
@@ -165,8 +169,8 @@ class Scorer:
         def logits(engine: Engine) -> torch.Tensor:
             return engine.forward(tree_call(engine, rows, fed_BN[:, first:].contiguous(), depths, first, sees_MN))
 
-        draft = None if self._draft is None else rows.laws(logits(self._draft), fed_BN, sees_MN)
-        logits_BMV = logits(self._target)
+        draft = None if self._pair.draft is None else rows.laws(logits(self._pair.draft), fed_BN, sees_MN)
+        logits_BMV = logits(self._pair.target)
         target_BMV, sound_B = rows.laws(logits_BMV, fed_BN, sees_MN)
         possible_BM = target_BMV.gather(2, written_BM1)[..., 0] > 0
         # A token at the border of a truncation may have been allowed when the logits differed in their last bits. Where
@@ -181,6 +185,11 @@ class Scorer:
         if draft is None:
             return _scores(target_BMV, None, written_BM1, possible_BM), sound_B
         return _scores(target_BMV, draft[0], written_BM1, possible_BM), sound_B & draft[1]
+
+
+def _longest(batch: Sequence[tuple[Written, Row]]) -> int:
+    """Return how many tokens each row of a batch may have: all completions are padded to the longest one."""
+    return max(row.length for _, row in batch) + max(len(written.token_ids) for written, _ in batch)
 
 
 def _scores(

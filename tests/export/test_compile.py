@@ -16,7 +16,8 @@ from spectr_export.cli import main
 from spectr_export.compiled.compile import choose_key
 from spectr_export.compiled.tensorrt import BuildLimits, capabilities
 from spectr_runtime import Bundle, Decoder, EngineError, UsageError
-from spectr_runtime.bundle.compiled import EngineKey, find_engine, list_engines
+from spectr_runtime.bundle.compiled import EngineKey
+from spectr_runtime.bundle.engines import find_engine, list_engines
 
 
 def run(*arguments: object) -> Result:

@@ -23,7 +23,8 @@ from spectr_export.compiled.progress import BuildProgress
 from spectr_export.compiled.tensorrt import BuildLimits, BuiltEngine, build_engine
 from spectr_runtime import Bundle, EngineError, UsageError
 from spectr_runtime.bundle import Limits
-from spectr_runtime.bundle.compiled import EngineKey, find_engine
+from spectr_runtime.bundle.compiled import EngineKey
+from spectr_runtime.bundle.engines import find_engine
 from spectr_runtime.engines.tensorrt_library import machine_key
 
 LIMITS, TREE = Limits(128, 32), 8

@@ -12,6 +12,7 @@ import torch
 from eager_pair import eager_bundle
 
 from spectr_runtime import Bundle, Plan, UsageError
+from spectr_runtime.planning import compiled as planned
 from spectr_runtime.planning import fitting
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
@@ -239,16 +240,50 @@ def test_a_device_that_is_none_is_refused(bundle: Bundle) -> None:
         fit(bundle, "auto", Demand(9, 12, 8), backend="torch", device="gpu")
 
 
-def test_a_compiled_engine_takes_the_rows_that_it_was_compiled_for(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @dataclasses.dataclass
-    class Compiled:
-        rows: int
+@dataclasses.dataclass
+class Compiled:
+    """The sizes of a compiled engine."""
 
-    found = {"draft": Compiled(4), "target": Compiled(8)}
-    monkeypatch.setattr(fitting, "machine_key", lambda backend, device: "this machine")
-    monkeypatch.setattr(fitting, "find_engine", lambda bundle, role, machine: (Path(), found[role]))
+    rows: int
+    capacity: int
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[Path, Compiled]]]:
+    """The compiled engines of each model, smallest first."""
+    found = {
+        "draft": [(Path(), Compiled(4, 64)), (Path(), Compiled(4, 192))],
+        "target": [(Path(), Compiled(8, 64)), (Path(), Compiled(8, 192))],
+    }
+    monkeypatch.setattr(planned, "machine_key", lambda backend, device: "this machine")
+    monkeypatch.setattr(planned, "find_engines", lambda bundle, role, machine: found[role])
+    return found
+
+
+Found = dict[str, list[tuple[Path, Compiled]]]
+
+
+def test_compiled_engines_take_the_rows_that_they_were_compiled_for(bundle: Bundle, compiled: Found) -> None:
     for plan, rows in (("auto", 4), (Plan.plain(), 8)):
         size = fit(bundle, plan, Demand(1000, 12, 8), backend="tensorrt", device="cpu")  # type: ignore[arg-type]
         assert str(size) == f"batch size {rows}: as many rows as the engines were compiled for"
+
+
+def test_memory_is_planned_with_the_engines_that_hold_the_longest_text(
+    bundle: Bundle, compiled: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for role, engines in compiled.items():
+        compiled[role] = [(path, Compiled(99, one.capacity)) for path, one in engines]
+    plan = Plan("kseq", 1, 3)
+    whole = Footprint.of(bundle, plan)
+    assert whole.slots == 192
+    monkeypatch.setattr(fitting, "free_memory", lambda name: whole.total(4))
+    monkeypatch.setattr(fitting, "USABLE", 1.0)
+
+    def rows(longest: int | None) -> int:
+        return fit(bundle, plan, Demand(1000, 12, 8, longest), backend="tensorrt", device="cpu").rows
+
+    assert [rows(longest) for longest in (61, 128, 999, None)] == [4] * 4
+    assert rows(1) == rows(60) == Footprint.of(bundle, plan, 60).rows_in(whole.total(4)) > 4
+    assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 60) == (99, 60)
+    assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 61) == (99, 188)

@@ -12,15 +12,8 @@ import pytest
 
 from spectr_runtime import Bundle, BundleError, EngineError, Manifest, ModelSpec
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.bundle.compiled import (
-    CompiledEngine,
-    Dimension,
-    EngineKey,
-    Profile,
-    choose_profile,
-    find_engine,
-    list_engines,
-)
+from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey, Profile, choose_profile
+from spectr_runtime.bundle.engines import find_engine, find_engines, list_engines
 
 ADA = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
 HOPPER = EngineKey("tensorrt", "10.15.1", ("9.0",), "NVIDIA H100 80GB HBM3")
@@ -59,19 +52,27 @@ def compiled_for(bundle: Bundle, key: EngineKey = ADA, engine: bytes = b"engine"
     )
 
 
-def put(bundle: Bundle, compiled: CompiledEngine, engine: bytes = b"engine") -> Path:
-    folder = bundle.path / "target" / "engines"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{compiled.key.name}.json").write_text(json.dumps(compiled.to_json()))
-    path = folder / f"{compiled.key.name}.engine"
+def put(bundle: Bundle, compiled: CompiledEngine, engine: bytes = b"engine", name: str = "") -> Path:
+    path = bundle.path / "target" / "engines" / f"{name or compiled.name}.engine"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f"{name or compiled.name}.json").write_text(json.dumps(compiled.to_json()))
     path.write_bytes(engine)
     return path
+
+
+def of_size(bundle: Bundle, key: EngineKey, rows: int, slots: int) -> CompiledEngine:
+    """An engine of so many rows and slots."""
+    sizes = {"B": Dimension(1, rows, rows), "L": Dimension(1, 1, slots)}
+    profiles = tuple(Profile(one.name, {**one.spans, **sizes}) for one in PROFILES)
+    return dataclasses.replace(compiled_for(bundle, key), capacity=slots, profiles=profiles)
 
 
 def test_names_of_engines_say_what_they_are_for() -> None:
     assert ADA.name == "tensorrt-rtx-1.7.1.116-sm89"
     assert HOPPER.name == "tensorrt-10.15.1-sm90-nvidia-h100-80gb-hbm3"
     assert FLEET.name == "tensorrt-rtx-1.7.1.116-sm80-sm89"
+    engine = CompiledEngine(HOPPER, "", "", 192, PROFILES, "fused", weight_streaming=False)
+    assert engine.name == "tensorrt-10.15.1-sm90-nvidia-h100-80gb-hbm3-192-slots"
     assert str(HOPPER) == "tensorrt 10.15.1 on compute capability 9.0 (NVIDIA H100 80GB HBM3)"
 
 
@@ -89,6 +90,45 @@ def test_the_engine_of_this_machine_is_found_among_others(bundle: Bundle) -> Non
     assert find_engine(bundle, "target", ADA) == (path, compiled_for(bundle))
     assert len(list_engines(bundle, "target")) == 4
     assert list_engines(bundle, "draft") == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "slots", "key", "capacity"),
+    [
+        (4, 192, FLEET, 192),
+        (4, 193, ADA, 960),
+        (4, 961, FLEET, 1088),
+        (5, 1, ADA, 960),
+        (8, 1088, ADA, 1088),
+        (9, 1, ADA, 1088),
+        (1, 1089, ADA, 1088),
+    ],
+)
+def test_the_smallest_engine_that_is_large_enough_is_found_or_else_the_largest(
+    bundle: Bundle, rows: int, slots: int, key: EngineKey, capacity: int
+) -> None:
+    for compiled in [of_size(bundle, ADA, 8, 1088), of_size(bundle, ADA, 8, 960)]:
+        put(bundle, compiled)
+    for compiled in [of_size(bundle, FLEET, 4, 1088), of_size(bundle, FLEET, 4, 192)]:
+        put(bundle, compiled)
+    path, compiled = find_engine(bundle, "target", ADA, rows=rows, slots=slots)
+    assert (compiled.key, compiled.capacity, path.stem) == (key, capacity, f"{key.name}-{capacity}-slots")
+
+
+def test_engines_are_listed_by_machine_and_size(bundle: Bundle) -> None:
+    for key, slots in ((FLEET, 1088), (ADA, 1088), (ADA, 192), (ADA, 960)):
+        put(bundle, of_size(bundle, key, 8, slots))
+    listed = [(one.key, one.capacity) for one in list_engines(bundle, "target").values()]
+    assert listed == [(FLEET, 1088), (ADA, 192), (ADA, 960), (ADA, 1088)]
+    assert [one.capacity for _, one in find_engines(bundle, "target", ADA)] == [192, 960, 1088, 1088]
+    assert [
+        one.capacity for _, one in find_engines(bundle, "target", dataclasses.replace(ADA, capabilities=("8.0",)))
+    ] == [1088]
+
+
+def test_an_engine_of_before_whose_name_does_not_say_its_size_is_found(bundle: Bundle) -> None:
+    path = put(bundle, compiled_for(bundle), name=ADA.name)
+    assert find_engine(bundle, "target", ADA) == (path, compiled_for(bundle))
 
 
 def test_an_engine_for_several_capabilities_serves_each(bundle: Bundle) -> None:
@@ -124,7 +164,9 @@ def test_a_bundle_without_engines_is_refused(bundle: Bundle) -> None:
 
 def test_a_swapped_engine_is_refused(bundle: Bundle) -> None:
     put(bundle, compiled_for(bundle), b"another")
-    with pytest.raises(BundleError, match=r"sm89\.engine is not the engine that was compiled: its SHA-256 differs"):
+    with pytest.raises(
+        BundleError, match=r"sm89-192-slots\.engine is not the engine that was compiled: its SHA-256 differs"
+    ):
         find_engine(bundle, "target", ADA)
 
 
@@ -173,6 +215,7 @@ def test_an_engine_outside_the_bundle_is_refused(bundle: Bundle, tmp_path_factor
         ({"key": dataclasses.asdict(ADA) | {"capabilities": [8.9]}}, "missing or malformed"),
         ({"key": dataclasses.asdict(ADA) | {"version": "1/2"}}, "The version is '1/2'; it must be one such"),
         ({"key": dataclasses.asdict(ADA) | {"version": "1.6.0"}}, "It describes tensorrt-rtx 1.6.0"),
+        ({"capacity": 256}, r"It describes tensorrt-rtx 1\.7\.1\.116 .* with rows of 256 slots"),
         ({"nonsense": 1}, "missing or malformed"),
     ],
 )

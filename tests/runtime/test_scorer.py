@@ -81,7 +81,7 @@ def test_compiled_engines_are_asked_for_no_more_than_a_trees_logits(
 ) -> None:
     written = Written(Request("a", (1,) * 9), (2,) * 30)
     scorer = open_scorer(tokens_per_call=16, backend="tensorrt", plan=plan)
-    engine = scorer._target
+    engine = scorer._pair.target
     assert isinstance(engine, TableEngine)
     (score,) = scored(scorer, written)
     assert max(call.logit_index_BM.shape[1] for call in engine.calls) == most
@@ -149,7 +149,7 @@ def test_what_the_decoder_writes_is_possible(
 
 def test_a_token_within_the_tolerance_of_the_best_is_possible(open_scorer: Callable[..., Scorer]) -> None:
     scorer = open_scorer()
-    engine = scorer._target
+    engine = scorer._pair.target
     assert isinstance(engine, TableEngine)
     engine.logits_SV[:] = torch.tensor([0.0, 1.0, 1.0009, 0.9, 0.0])
     greedy = SamplingParams(temperature=0)
@@ -180,7 +180,7 @@ def test_a_row_of_another_bundle_is_refused(
 
 def test_logits_that_are_not_finite_are_refused(open_scorer: Callable[..., Scorer]) -> None:
     scorer = open_scorer()
-    engine = scorer._draft
+    engine = scorer._pair.draft
     assert isinstance(engine, TableEngine)
     engine.logits_SV[:] = math.nan
     with pytest.raises(RequestError, match=r"The logits of row .x. are not finite\."):

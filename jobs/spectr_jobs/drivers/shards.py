@@ -100,7 +100,7 @@ def settle_batch(run: RunDirectory, bundle: Bundle, setup: Setup, part: Part, ch
         return setup, ""
     load = look_into(run, part.shards).times(1 / part.among)
     size = choose(bundle, setup, load, date=run.manifest.date, processes=part.beside)
-    return dataclasses.replace(setup, batch_size=size.rows), str(size)
+    return dataclasses.replace(setup, batch_size=size.rows, longest=size.longest), str(size)
 
 
 def session_facts(setup: Setup, reason: str, rank: int, world: int) -> dict[str, Any]:

@@ -6,12 +6,14 @@ these functions by stand-ins, so callers reach them through the module: ``models
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from spectr_jobs.work.load import Encoder, Load
 from spectr_jobs.work.setup import Setup
+from spectr_runtime.backends import FLAVOURS
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.score import Score, Written
@@ -62,6 +64,7 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date
         backend=setup.backend,
         device=setup.device,
         date=date,
+        longest=setup.longest,
     )
 
 
@@ -102,15 +105,20 @@ def choose_batch(bundle: Bundle, setup: Setup, load: Load, *, date: datetime.dat
     from spectr_runtime.planning.batch import Demand
     from spectr_runtime.planning.fitting import fit
 
-    prompt, limit = load.lengths(open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity)
-    demand = Demand(max(load.completions, 1), prompt, limit)
-    return fit(bundle, setup.plan, demand, backend=setup.backend, device=setup.device, processes=processes)
+    lengths = load.lengths(open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity)
+    demand = Demand(max(load.completions, 1), *lengths)
+    size = fit(bundle, setup.plan, demand, backend=setup.backend, device=setup.device, processes=processes)
+    return dataclasses.replace(size, longest=lengths.longest)
 
 
-def footprint(bundle: Bundle, setup: Setup) -> Footprint:
-    """Return the memory that decoding needs."""
+def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
+    """Return the memory that decoding texts of up to so many tokens needs."""
+    from spectr_runtime.planning.compiled import compiled_sizes
     from spectr_runtime.planning.footprint import Footprint
 
+    if setup.backend in FLAVOURS:
+        _, held = compiled_sizes(bundle, setup.plan, setup.backend, setup.device, longest)
+        return Footprint.of(bundle, setup.plan, held)
     return Footprint.of(bundle, setup.plan)
 
 

@@ -23,12 +23,15 @@ class Setup:
         batch_size: Rows decoded together; ``auto`` until the process has chosen.
         backend: Name of the library that runs the models.
         device: Device of the models, as torch names it.
+        longest: How many tokens texts have at most, as far as the process knows; its compiled engines are opened for
+            these.
     """
 
     plan: PlanChoice
     batch_size: BatchChoice
     backend: Backend
     device: str
+    longest: int = 1
 
     def __str__(self) -> str:
         return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"

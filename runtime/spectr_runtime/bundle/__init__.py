@@ -11,7 +11,8 @@ The modules:
     stacks       the layout of a mixture's experts
     e4m3         rounding to the eight-bit numbers of fp8 models
     rows         rounding rows to the integers of int8 models
-    compiled     TensorRT engines in a bundle, and which of them fits a machine
+    compiled     the record of a TensorRT engine
+    engines      the TensorRT engines in a bundle, and which of them fits a machine
 
 Opening a bundle loads no tensor library; ``weights``, ``stacks``, ``e4m3`` and ``rows`` do, and are not imported here.
 """

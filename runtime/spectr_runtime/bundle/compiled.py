@@ -1,29 +1,16 @@
-"""Engines that were compiled ahead of time: their records in a bundle, and the choice of the one for a machine.
-
-    BUNDLE/<role>/engines/<key>.engine     the engine, for one release of TensorRT and one GPU or compute capability
-    BUNDLE/<role>/engines/<key>.json       its record, a ``CompiledEngine``
-    BUNDLE/<role>/engines/<key>.layers.txt what the engine consists of, for people
-
-An engine is derived from the model beside it, so the bundle's hash does not cover it. Instead its record holds the hash
-of the model and that of the engine, and both are checked before the engine is opened.
-"""
+"""The record of an engine that was compiled ahead of time: the machines, the sizes and the calls that it is for."""
 
 # B rows, T tokens fed, L attention length, M columns whose logits are wanted.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from spectr_runtime.backends import FLAVOURS
-from spectr_runtime.bundle import Bundle, Role
 from spectr_runtime.bundle.checks import check_fields
-from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.errors import BundleError, EngineError
-from spectr_runtime.files import file_sha256
 
 LETTERS = ("B", "T", "L", "M")  # the dimensions of a call
 
@@ -61,7 +48,7 @@ class EngineKey:
 
     @property
     def name(self) -> str:
-        """The name of the engine's files, without their endings."""
+        """The key as a part of names of files."""
         capabilities = (f"sm{one.replace('.', '')}" for one in self.capabilities)
         words = " ".join((self.flavour, self.version, *capabilities, self.gpu))
         return re.sub(r"[^a-z0-9.]+", "-", words.strip().lower())
@@ -158,6 +145,11 @@ class CompiledEngine:
             raise BundleError(f"A profile writes or sees {longest} slots; a row of the engine has {self.capacity}.")
 
     @property
+    def name(self) -> str:
+        """The name of the engine's files, without their endings."""
+        return f"{self.key.name}-{self.capacity}-slots"
+
+    @property
     def rows(self) -> int:
         """The largest number of rows of a call."""
         return self.profiles[0].spans["B"].most
@@ -186,70 +178,6 @@ class CompiledEngine:
             raise BundleError(f"A field is missing or malformed: {error}.") from error
 
 
-def list_engines(bundle: Bundle, role: Role) -> Mapping[Path, CompiledEngine]:
-    """Return the records of a model's engines by the engines' files, in the order of their names.
-
-    Raises:
-        BundleError: A record is malformed.
-    """
-    records = sorted((bundle.model(role) / ENGINES).glob("*.json"))
-    return {record.with_suffix(".engine"): _read(record) for record in records}
-
-
-def find_engine(bundle: Bundle, role: Role, machine: EngineKey) -> tuple[Path, CompiledEngine]:
-    """Return the file and the record of the engine that runs a model on a machine.
-
-    Args:
-        bundle: The bundle.
-        role: The model.
-        machine: Key of the machine.
-
-    Raises:
-        EngineError: No engine runs there; the hint is the command that compiles one.
-        BundleError: The engine is not the one that was compiled, or was compiled from another model.
-    """
-    compile_it = f"Run `spectr-export compile {bundle.path} --backend {machine.flavour}` on this machine."
-    engines = list_engines(bundle, role)
-    for path, compiled in engines.items():
-        if compiled.key.runs_on(machine):
-            check_engine(bundle, role, path, compiled)
-            return path, compiled
-    held = "; ".join(str(compiled.key) for compiled in engines.values())
-    raise EngineError(
-        f"The {role} has no engine for {machine}, which this machine needs; it has {held or 'none'}.", hint=compile_it
-    )
-
-
-def check_engine(bundle: Bundle, role: Role, path: Path, compiled: CompiledEngine) -> None:
-    """Check that an engine is the one that its record describes, and was compiled from the model beside it.
-
-    Raises:
-        BundleError: The engine is missing or another one, or it was compiled from another model.
-    """
-    hint = f"Run `spectr-export compile {bundle.path} --backend {compiled.key.flavour}` again."
-    name = path.relative_to(bundle.path)
-    if compiled.model_sha256 != bundle.model_sha256(role):
-        raise BundleError(f"{name} was compiled from another model than the {role} beside it.", hint=hint)
-    if not path.is_file() or not path.resolve().is_relative_to(bundle.path.resolve()):
-        raise BundleError(f"{name} is missing from the bundle {bundle.path}.", hint=hint)
-    if file_sha256(path) != compiled.sha256:
-        raise BundleError(
-            f"{name} is not the engine that was compiled: its SHA-256 differs from its record.", hint=hint
-        )
-
-
-def check_engines(bundle: Bundle) -> int:
-    """Check every engine of a bundle, whatever machine it is for, and return their number.
-
-    Raises:
-        BundleError: As for ``check_engine`` and ``list_engines``.
-    """
-    engines = [(role, *engine) for role in bundle.manifest.roles for engine in list_engines(bundle, role).items()]
-    for role, path, compiled in engines:
-        check_engine(bundle, role, path, compiled)
-    return len(engines)
-
-
 def choose_profile(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:
     """Return the index of the first profile that can run a call.
 
@@ -273,16 +201,3 @@ def choose_profile(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int
         f"The engine has no profile for a call of {asked}; it has {spans}.",
         hint="Compile it with a larger --batch-size or --tree-tokens.",
     )
-
-
-def _read(record: Path) -> CompiledEngine:
-    try:
-        compiled = CompiledEngine.from_json(json.loads(record.read_text(encoding="utf-8")))
-        if compiled.key.name != record.stem:
-            raise BundleError(f"It describes {compiled.key}.")
-    except (ValueError, RecursionError, BundleError) as error:
-        raise BundleError(
-            f"{record} is not the record of an engine: {error}",
-            hint="Remove it and run `spectr-export compile` again.",
-        ) from error
-    return compiled

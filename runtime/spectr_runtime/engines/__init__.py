@@ -19,7 +19,9 @@ from spectr_runtime.contract import Engine
 from spectr_runtime.errors import UsageError
 
 
-def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, rows: int, capacity: int) -> Engine:
+def open_engine(
+    bundle: Bundle, role: Role, *, backend: Backend, device: str, rows: int, capacity: int, slots: int | None = None
+) -> Engine:
     """Open one model of a bundle.
 
     TensorRT is always driven directly, never through ONNX Runtime's provider for it. That provider is tied to one
@@ -32,10 +34,13 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
         device: The device to run on, as torch names it.
         rows: Number of rows of the cache.
         capacity: Number of slots of a row.
+        slots: How many of them are needed for now; None for all. The rows of a compiled engine have a fixed number of
+            slots, so the smallest engine with so many is opened.
 
     Raises:
         UsageError: The backend is unknown or does not run on the device.
-        EngineError: The backend is not installed, fails to open the model or has no engine for this machine.
+        EngineError: The backend is not installed, fails to open the model, or has no engine for this machine that takes
+            as many rows and slots.
         BundleError: A compiled engine in the bundle is not the one that was written there.
     """
     folder, spec = bundle.model(role), bundle.manifest.models[role]
@@ -49,12 +54,14 @@ def open_engine(bundle: Bundle, role: Role, *, backend: Backend, device: str, ro
         _leave_cores_to_onnxruntime()
         return OnnxRuntimeEngine(folder, spec, rows=rows, capacity=capacity, device=device)
     if backend in FLAVOURS:
-        from spectr_runtime.bundle.compiled import find_engine
-        from spectr_runtime.engines.tensorrt import TensorRTEngine
+        from spectr_runtime.bundle.engines import find_engine, find_engines
+        from spectr_runtime.engines.tensorrt import TensorRTEngine, check_size
         from spectr_runtime.engines.tensorrt_library import machine_key
 
-        path, compiled = find_engine(bundle, role, machine_key(backend, device))
-        return TensorRTEngine(path, compiled, spec, rows=rows, capacity=capacity, device=device)
+        machine, slots = machine_key(backend, device), capacity if slots is None else slots
+        check_size(find_engines(bundle, role, machine)[-1][1], rows, capacity)  # rather now than when a text needs it
+        path, compiled = find_engine(bundle, role, machine, rows=rows, slots=slots)
+        return TensorRTEngine(path, compiled, spec, rows=rows, capacity=slots, device=device)
     raise UsageError(f"Backend {backend!r} is unknown; it must be one of {', '.join(BACKENDS)}.")
 
 

@@ -48,6 +48,7 @@ class TensorRTEngine:
         self._trt = load_tensorrt(compiled.key.flavour)
         self._logger = make_logger(self._trt, self._log)
         resolved = torch.device(device)
+        torch.cuda.empty_cache()  # TensorRT does not find memory that PyTorch keeps for itself
         with torch.cuda.device(resolved):
             self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
             self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]

@@ -7,6 +7,7 @@ The modules:
     calibration    the files in the bundle that keep measured costs
     footprint      how much memory decoding needs, and how much is free
     batch          the choice of the number of rows
+    compiled       how many rows compiled engines take, and how long texts
     fitting        what that choice is made from: rows that fit, and rounds that are measured
     company        whether freed rows wait for others, to be read in one call
 """

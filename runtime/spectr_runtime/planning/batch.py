@@ -29,11 +29,13 @@ class Demand:
         completions: Number of completions.
         prompt: Mean number of tokens of a prompt.
         limit: Mean token limit of a completion.
+        longest: The most tokens of a row, its prompt among them; None for as many as the bundle takes.
     """
 
     completions: int
     prompt: float
     limit: float
+    longest: int | None = None
 
     @property
     def length(self) -> int:
@@ -56,10 +58,17 @@ class Room:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchSize:
-    """How many rows are decoded together, and why so many."""
+    """How many rows are decoded together, and why so many.
+
+    Attributes:
+        rows: Number of rows.
+        reason: The reason, for a person.
+        longest: How many tokens their texts have at most, as far as is known.
+    """
 
     rows: int
     reason: str
+    longest: int = 1
 
     def __str__(self) -> str:
         return f"batch size {self.rows:,}: {self.reason}"

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 
 import torch
 
-from spectr_runtime.backends import FLAVOURS, Backend, Flavour
+from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, Limits
-from spectr_runtime.bundle.compiled import find_engine
-from spectr_runtime.engines.tensorrt_library import machine_key
 from spectr_runtime.errors import UsageError, first_line
 from spectr_runtime.files import show_bytes
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, gains, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
+from spectr_runtime.planning.compiled import compiled_sizes
 from spectr_runtime.planning.costs import Costs, add_reading, add_rounds
 from spectr_runtime.planning.footprint import Footprint, free_memory
 from spectr_runtime.planning.planner import FIRST, Acceptance, menu_of
@@ -58,9 +57,12 @@ def fit(
         resolved = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"Device {device!r}: {first_line(error)}", hint="Name cpu, cuda or cuda:N.") from error
-    room = room_in(Footprint.of(bundle, plan), device, processes)
     if backend in FLAVOURS:
-        room = _smaller(room, _compiled_rows(bundle, plan, backend, device))
+        rows, longest = compiled_sizes(bundle, plan, backend, device, demand.longest)
+        fitting = room_in(Footprint.of(bundle, plan, longest), device, processes)
+        room = _smaller(fitting, Room(rows, "the engines were compiled for"))
+    else:
+        room = room_in(Footprint.of(bundle, plan), device, processes)
     found = without_costs(demand, room)
     if found is not None:
         return found
@@ -95,14 +97,6 @@ def room_in(needed: Footprint, device: str, processes: int) -> Room:
             hint="Free memory, or build the bundle with a smaller --capacity or --quantise; --batch-size 1 tries it.",
         )
     return Room(rows, f"fit into {words}")
-
-
-def _compiled_rows(bundle: Bundle, plan: PlanChoice, backend: Flavour, device: str) -> Room:
-    """Return how many rows the compiled engines take that the plan needs."""
-    drafted = any(one.drafts for one in menu_of(plan))
-    machine = machine_key(backend, device)
-    rows = [find_engine(bundle, role, machine)[1].rows for role in bundle.manifest.roles if drafted or role == "target"]
-    return Room(min(rows), "the engines were compiled for")
 
 
 def _smaller(one: Room, other: Room) -> Room:

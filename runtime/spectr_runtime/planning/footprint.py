@@ -39,15 +39,20 @@ class Footprint:
     laws_per_row: int
 
     @staticmethod
-    def of(bundle: Bundle, plan: PlanChoice) -> Footprint:
+    def of(bundle: Bundle, plan: PlanChoice, longest: int | None = None) -> Footprint:
         """Return what decoding a bundle with a plan needs; with ``auto``, what the largest plan needs.
+
+        Args:
+            bundle: The models.
+            plan: What rounds draft.
+            longest: How many tokens a text can have in the caches; None for as many as the bundle takes.
 
         Raises:
             UsageError: The plan drafts, and the bundle has no draft.
         """
         plans = menu_of(settle(plan, bundle.manifest))
         nodes = max(one.tree.size for one in plans)
-        slots = aligned(bundle.manifest.limits.capacity + nodes)
+        slots = aligned((bundle.manifest.limits.capacity if longest is None else longest) + nodes)
         roles: tuple[Role, ...] = bundle.manifest.roles if any(one.drafts for one in plans) else ("target",)
         slot_bytes = sum(_slot_bytes(bundle.manifest.models[role]) for role in roles)
         return Footprint(

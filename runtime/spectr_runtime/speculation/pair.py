@@ -38,6 +38,8 @@ class Pair:
         backend: Which engines run the models.
         device: The device that the models run on, as torch names it.
         rows: Rows of the caches.
+        longest: How many tokens a text has at most, for now; None for as many as the bundle takes. Of compiled engines
+            those are opened that are just large enough.
         prefix_tokens: How many tokens of prefixes that texts may share are kept, for each model; None for as many as
             ``kept_tokens`` says.
 
@@ -45,6 +47,7 @@ class Pair:
         target: The target's engine.
         draft: The draft's engine, its logits as wide as the vocabulary; None if no plan has drafts.
         device: The device that the engines take their inputs on.
+        longest: How many tokens a text can have in the caches, beside the largest tree.
         reading: How many tokens the target read, and how many were copied.
         call_tokens: What a call costs beside its tokens, in tokens that could be read instead.
 
@@ -61,16 +64,18 @@ class Pair:
         backend: Backend,
         device: str,
         rows: int,
+        longest: int | None = None,
         prefix_tokens: int | None = 0,
     ) -> None:
-        limits = bundle.manifest.limits
-        slots = aligned(limits.capacity + max(plan.tree.size for plan in plans))
+        limits, tree = bundle.manifest.limits, max(plan.tree.size for plan in plans)
+        capacity = aligned(limits.capacity + tree)
+        slots = capacity if longest is None else aligned(min(longest, limits.capacity) + tree)
         self._chunk = limits.tokens_per_call
         self._most_scored = logits_per_call(backend, plans, limits)
         self._vocabulary = bundle.manifest.vocabulary.size
 
         def engine(role: Role) -> Engine:
-            return open_engine(bundle, role, backend=backend, device=device, rows=rows, capacity=slots)
+            return open_engine(bundle, role, backend=backend, device=device, rows=rows, capacity=capacity, slots=slots)
 
         self.target = engine("target")
         draft = engine("draft") if any(plan.drafts for plan in plans) else None
@@ -79,8 +84,10 @@ class Pair:
         self.device = torch.device(device)
         self.reading = Reading()
         self.call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
-        kept = kept_tokens(rows, slots) if prefix_tokens is None else prefix_tokens
         engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
+        held = min(one.cache.capacity for one in engines.values() if one is not None)
+        self.longest = held - tree
+        kept = kept_tokens(rows, held) if prefix_tokens is None else prefix_tokens
         self._prefixes = {role: PrefixStore(one, kept) for role, one in engines.items() if one is not None}
 
     def behind(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
