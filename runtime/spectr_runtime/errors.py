@@ -11,7 +11,7 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc")
+OUT_OF_MEMORY = ("out of memory", "outofmemory", "can't allocate memory", "failed to allocate memory", "bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

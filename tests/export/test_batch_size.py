@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorrt_gpu import put_engines, run_engines
 
 from spectr_jobs.cli import main as batch
 from spectr_jobs.run_directory.sessions import read_facts
+from spectr_runtime import Bundle
 
 RECORDS = 24
 
@@ -78,3 +81,37 @@ def test_without_memory_for_a_row_nothing_is_decoded(
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("spectr-batch: error: Not one row fits into the memory of cpu: it needs ")
     assert "; there is 1 kB. Free memory, or build the bundle with a smaller --capacity" in said
+
+
+def test_a_run_opens_the_compiled_engines_that_hold_its_texts(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A byte is a token, and the largest tree has 17: texts of up to 47 tokens fit into 64 slots, these need 128."""
+    records = tmp_path / "in.jsonl"
+    lines = ({"id": n, "prompt": f"Say {'so ' * n}", "max_tokens": 2 + n % 7} for n in range(RECORDS))
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bundle = Bundle.open(shutil.copytree(bundle_path, tmp_path / "bundle"))
+    plans = put_engines(bundle, (64, 128, 192), rows=RECORDS, tree_tokens=17)
+    double = run_engines(plans, monkeypatch)
+
+    def rows(name: str, *options: object) -> list[dict[str, Any]]:
+        assert spectr_batch("run", bundle.path, records, "-o", tmp_path / name, *options) == 0
+        return rows_of(tmp_path / name)
+
+    def opened() -> list[int]:
+        found = [plans[plan].compiled.capacity for (plan,) in double.arguments("Runtime.deserialize_cuda_engine")]
+        double.calls.clear()
+        return found
+
+    expected = rows("torch", "--backend", "torch", "--batch-size", 3)
+    backend = ("--backend", "tensorrt-rtx", "--device", "cpu")
+    assert rows("known", *backend) == expected
+    assert set(opened()) == {128}
+    assert rows("unknown", *backend, "--batch-size", 3) == expected
+    assert opened() == [64, 64, 128, 128]
+    assert spectr_batch("audit", tmp_path / "known") == 0
+    assert opened() == [64, 64, 128, 128]
+    capsys.readouterr()
+    assert spectr_batch("run", bundle.path, records, "-o", tmp_path / "dry", *backend, "--dry-run") == 0
+    assert re.search(r"caches .* \(\d+ rows of 128 slots", capsys.readouterr().err)
+    assert set(opened()) == {128}

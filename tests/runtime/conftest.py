@@ -69,7 +69,10 @@ OpenDecoder = Callable[..., Decoder]
 
 @pytest.fixture
 def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder:
-    """Open a decoder over two table models; the draft's law is unrelated to the target's."""
+    """Open a decoder over two table models; the draft's law is unrelated to the target's.
+
+    Where sizes are given, engines are as compiled ones: of the sizes the smallest is opened that has the slots.
+    """
     folder = tmp_path / "table.bundle"
     folder.mkdir()
     (folder / MANIFEST).write_text(str(folder))  # only its hash is asked for
@@ -85,8 +88,11 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
         prefix_tokens: int | None = None,
         engine: type[TableEngine] = TableEngine,
         device: str = "cpu",
+        sizes: Sequence[int] = (),
+        longest: int = 1,
     ) -> Decoder:
-        def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
+        def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, slots: int, **_: object) -> TableEngine:
+            capacity = next((size for size in sizes if size >= slots), capacity)
             return engine({"draft": 1, "target": 2}[role], vocabulary=vocabulary, rows=rows, capacity=capacity)
 
         monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
@@ -98,6 +104,7 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
             seed=seed,
             device=device,
             prefix_tokens=prefix_tokens,
+            longest=longest,
         )
 
     return open_

@@ -80,4 +80,7 @@ def test_the_shapes_in_which_memory_runs_out() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError(CUDA))
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(EngineError("ONNX Runtime failed: Failed to allocate memory for a buffer"))
+    # What TensorRT says last of an execution context without room (NVIDIA/TensorRT, issue 3017).
+    last = "2: [executionContext.cpp::ExecutionContext::470] Error Code 2: OutOfMemory (no further information)"
+    assert is_out_of_memory(EngineError(f"TensorRT has no room to run profile decode: {last}"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

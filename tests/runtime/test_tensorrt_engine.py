@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from tensorrt_double import RELEASES, Behaviour, Double
+from tensorrt_double import RELEASES, Double
+from tensorrt_gpu import Context, Gpu, Plan, put_in_place
 from tiny_models import save_checkpoint, tiny_model
 
 from spectr_runtime import Bundle, Call, EngineError, Manifest, ModelSpec, UsageError, open_engine
 from spectr_runtime.bundle import Limits, Vocabulary
 from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey, Profile
-from spectr_runtime.contract import past_names, present_names
 from spectr_runtime.engines.tensorrt import TensorRTEngine
 from spectr_runtime.engines.torch import TorchEngine
 
 SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
-ROWS, CAPACITY, STREAM = 4, 64, 7
+ROWS, CAPACITY = 4, 64
 KEY = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
 PROFILES = (
     Profile(
@@ -35,103 +31,6 @@ PROFILES = (
     ),
 )
 COMPILED = CompiledEngine(KEY, "", "", CAPACITY, PROFILES, "fused", weight_streaming=False)
-TYPES = {"attention_mask": torch.bool} | dict.fromkeys(
-    ("input_ids", "position_ids", "write_index", "logit_index"), torch.int64
-)
-
-
-def at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """The tensor at an address."""
-    size = torch.Size(shape).numel() * dtype.itemsize
-    return torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=dtype).view(*shape)
-
-
-class Context:
-    """An execution context that checks what it was given against the contract when it runs the model."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.profile = -1
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.addresses: dict[str, int] = {}
-        self.calls: list[tuple[int, ...]] = []
-
-    def choose(self, profile: int, stream: int) -> bool:
-        assert stream == STREAM
-        self.profile = profile
-        return True
-
-    def run(self, stream: int) -> bool:
-        assert stream == STREAM
-        rows, tokens = self.shapes["input_ids"]
-        assert tokens <= PROFILES[self.profile].spans["T"].most
-        past = [at(self.addresses[name], self.shapes[name], torch.float32) for name in past_names(SPEC.layers)]
-        assert all(tuple(part.shape) == (rows, SPEC.kv_heads, CAPACITY, SPEC.head_size) for part in past)
-        assert [part.data_ptr() for part in past] == [self.addresses[name] for name in present_names(SPEC.layers)]
-        inputs = [at(self.addresses[name], self.shapes[name], dtype) for name, dtype in self._inputs()]
-        logits_BMV, _ = self.model(*inputs, past)
-        at(self.addresses["logits"], logits_BMV.shape, torch.float32).copy_(logits_BMV)
-        self.calls.append((rows, tokens))
-        return True
-
-    def _inputs(self) -> list[tuple[str, torch.dtype]]:
-        order = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
-        return [(name, TYPES[name]) for name in order]
-
-
-class Gpu:
-    """The behaviour of TensorRT's engine and contexts, for a double of its module.
-
-    Attributes:
-        refusal: The reason why an engine cannot be opened; empty if it can.
-        contexts: What was told to each context, in the order in which they were made.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.refusal = ""
-        self.trt: Any = None
-        self._model = model
-        self._contexts: list[tuple[Any, Context]] = []
-        self._logger: Any = None
-
-    @property
-    def contexts(self) -> list[Context]:
-        return [told for _, told in self._contexts]
-
-    def behaviours(self) -> dict[str, Behaviour]:
-        return {
-            "Runtime.__init__": self._keep,
-            "Runtime.deserialize_cuda_engine": self._open,
-            "ICudaEngine.create_execution_context": self._make,
-            "ICudaEngine.get_weight_streaming_automatic_budget": lambda engine: 123,
-            "IExecutionContext.set_optimization_profile_async": lambda context, profile_index, stream_handle: (
-                self._told(context).choose(profile_index, stream_handle)
-            ),
-            "IExecutionContext.set_input_shape": lambda context, name, shape: (
-                self._told(context).shapes.update({name: shape}) is None
-            ),
-            "IExecutionContext.set_tensor_address": lambda context, name, memory: (
-                self._told(context).addresses.update({name: memory}) is None
-            ),
-            "IExecutionContext.execute_async_v3": lambda context, stream_handle: self._told(context).run(stream_handle),
-        }
-
-    def _keep(self, runtime: Any, logger: Any) -> None:
-        self._logger = logger
-
-    def _open(self, runtime: Any, serialized_engine: bytes) -> Any:
-        if not self.refusal:
-            return self.trt.new("ICudaEngine")
-        self._logger.log(self.trt.ILogger.Severity.ERROR, self.refusal)
-        return None
-
-    def _make(self, engine: Any, strategy: Any) -> Any:
-        assert strategy == self.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
-        self._contexts.append((self.trt.new("IExecutionContext"), Context(self._model)))
-        return self._contexts[-1][0]
-
-    def _told(self, context: Any) -> Context:
-        return next(told for made, told in self._contexts if made is context)
 
 
 @pytest.fixture(scope="module")
@@ -148,18 +47,12 @@ def reference(folder: Path) -> TorchEngine:
 
 @pytest.fixture
 def gpu(reference: TorchEngine) -> Gpu:
-    return Gpu(reference._model)
+    return Gpu({b"plan": Plan(reference._model, SPEC, COMPILED)})
 
 
 @pytest.fixture(params=RELEASES)
 def double(request: pytest.FixtureRequest, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Double:
-    """TensorRT's module and PyTorch's CUDA stream replaced; the memory is the CPU's."""
-    double = gpu.trt = Double(request.param, gpu.behaviours())
-    stream = SimpleNamespace(cuda_stream=STREAM, synchronize=lambda: None)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", double)
-    monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda place=None: stream)
-    return double
+    return put_in_place(gpu, request.param, monkeypatch)
 
 
 Open = Callable[..., TensorRTEngine]

@@ -1,0 +1,193 @@
+"""A GPU without a GPU: engines and contexts for a double of TensorRT, which run models in PyTorch at the addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from tensorrt_double import RELEASES, Behaviour, Double
+
+from spectr_runtime import Bundle, ModelSpec
+from spectr_runtime.bundle import Role
+from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey, Profile
+from spectr_runtime.bundle.layout import ENGINES
+from spectr_runtime.contract import past_names, present_names
+from spectr_runtime.engines import tensorrt_library
+from spectr_runtime.engines.torch import TorchEngine
+from spectr_runtime.planning import compiled as planning_compiled
+
+STREAM = 7
+MACHINE = EngineKey("tensorrt-rtx", RELEASES[-1], ("8.9",))
+TYPES = {"attention_mask": torch.bool} | dict.fromkeys(
+    ("input_ids", "position_ids", "write_index", "logit_index"), torch.int64
+)
+
+
+class Plan(NamedTuple):
+    """What an engine computes, and what its record says of it."""
+
+    model: Any
+    spec: ModelSpec
+    compiled: CompiledEngine
+
+
+def at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """The tensor at an address."""
+    size = torch.Size(shape).numel() * dtype.itemsize
+    return torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=dtype).view(*shape)
+
+
+class Context:
+    """An execution context that checks what it was given against the contract when it runs the model."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.profile = -1
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.calls: list[tuple[int, ...]] = []
+
+    def choose(self, profile: int, stream: int) -> bool:
+        assert stream == STREAM
+        self.profile = profile
+        return True
+
+    def run(self, stream: int) -> bool:
+        assert stream == STREAM
+        rows, tokens = self.shapes["input_ids"]
+        model, spec, compiled = self.plan
+        assert tokens <= compiled.profiles[self.profile].spans["T"].most
+        past = [at(self.addresses[name], self.shapes[name], torch.float32) for name in past_names(spec.layers)]
+        assert all(tuple(part.shape) == (rows, spec.kv_heads, compiled.capacity, spec.head_size) for part in past)
+        assert [part.data_ptr() for part in past] == [self.addresses[name] for name in present_names(spec.layers)]
+        inputs = [at(self.addresses[name], self.shapes[name], dtype) for name, dtype in self._inputs()]
+        logits_BMV, _ = model(*inputs, past)
+        at(self.addresses["logits"], logits_BMV.shape, torch.float32).copy_(logits_BMV)
+        self.calls.append((rows, tokens))
+        return True
+
+    def _inputs(self) -> list[tuple[str, torch.dtype]]:
+        order = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
+        return [(name, TYPES[name]) for name in order]
+
+
+class Gpu:
+    """The behaviour of TensorRT's engine and contexts, for a double of its module.
+
+    Args:
+        plans: The engines by the bytes of their files.
+
+    Attributes:
+        refusal: The reason why an engine cannot be opened; empty if it can.
+        contexts: What was told to each context, in the order in which they were made.
+    """
+
+    def __init__(self, plans: Mapping[bytes, Plan]) -> None:
+        self.refusal = ""
+        self.trt: Any = None
+        self._plans = plans
+        self._engines: list[tuple[Any, Plan]] = []
+        self._contexts: list[tuple[Any, Context]] = []
+        self._logger: Any = None
+
+    @property
+    def contexts(self) -> list[Context]:
+        return [told for _, told in self._contexts]
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        return {
+            "Runtime.__init__": self._keep,
+            "Runtime.deserialize_cuda_engine": self._open,
+            "ICudaEngine.create_execution_context": self._make,
+            "ICudaEngine.get_weight_streaming_automatic_budget": lambda engine: 123,
+            "IExecutionContext.set_optimization_profile_async": lambda context, profile_index, stream_handle: (
+                self._told(context).choose(profile_index, stream_handle)
+            ),
+            "IExecutionContext.set_input_shape": lambda context, name, shape: (
+                self._told(context).shapes.update({name: shape}) is None
+            ),
+            "IExecutionContext.set_tensor_address": lambda context, name, memory: (
+                self._told(context).addresses.update({name: memory}) is None
+            ),
+            "IExecutionContext.execute_async_v3": lambda context, stream_handle: self._told(context).run(stream_handle),
+        }
+
+    def _keep(self, runtime: Any, logger: Any) -> None:
+        self._logger = logger
+
+    def _open(self, runtime: Any, serialized_engine: bytes) -> Any:
+        if not self.refusal:
+            self._engines.append((self.trt.new("ICudaEngine"), self._plans[serialized_engine]))
+            return self._engines[-1][0]
+        self._logger.log(self.trt.ILogger.Severity.ERROR, self.refusal)
+        return None
+
+    def _make(self, engine: Any, strategy: Any) -> Any:
+        assert strategy == self.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        plan = next(plan for made, plan in self._engines if made is engine)
+        self._contexts.append((self.trt.new("IExecutionContext"), Context(plan)))
+        return self._contexts[-1][0]
+
+    def _told(self, context: Any) -> Context:
+        return next(told for made, told in self._contexts if made is context)
+
+
+def put_in_place(gpu: Gpu, release: str, monkeypatch: pytest.MonkeyPatch) -> Double:
+    """Replace TensorRT-RTX's module and PyTorch's CUDA stream; the memory is the CPU's."""
+    double = gpu.trt = Double(release, gpu.behaviours())
+    stream = SimpleNamespace(cuda_stream=STREAM, synchronize=lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", double)
+    monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda place=None: stream)
+    return double
+
+
+def run_engines(plans: Mapping[bytes, Plan], monkeypatch: pytest.MonkeyPatch) -> Double:
+    """Make this machine, with every device, the one that the engines of ``put_engines`` are for."""
+    for module in (tensorrt_library, planning_compiled):
+        monkeypatch.setattr(module, "machine_key", lambda flavour, device: MACHINE)
+    return put_in_place(Gpu(plans), MACHINE.version, monkeypatch)
+
+
+def put_engines(bundle: Bundle, sizes: Sequence[int], *, rows: int, tree_tokens: int) -> dict[bytes, Plan]:
+    """Write engines of so many slots, with their records, for both models of a bundle; the engines by their bytes."""
+    plans = {}
+    for role in bundle.manifest.roles:
+        model = TorchEngine(bundle.model(role), bundle.manifest.models[role], rows=1, capacity=1)._model
+        for slots in sizes:
+            compiled = _put_engine(bundle, role, slots, rows, tree_tokens)
+            plans[_bytes(role, slots)] = Plan(model, bundle.manifest.models[role], compiled)
+    return plans
+
+
+def _put_engine(bundle: Bundle, role: Role, slots: int, rows: int, tree_tokens: int) -> CompiledEngine:
+    def up_to(most: int) -> Dimension:
+        return Dimension(1, most, most)
+
+    sizes = {"B": up_to(rows), "L": up_to(slots)}
+    chunk = min(bundle.manifest.limits.tokens_per_call, slots)
+    profiles = (
+        Profile("decode", {**sizes, "T": up_to(tree_tokens), "M": up_to(tree_tokens)}),
+        Profile("prefill", {**sizes, "T": up_to(chunk), "M": up_to(1)}),
+    )
+    digest = hashlib.sha256(_bytes(role, slots)).hexdigest()
+    compiled = CompiledEngine(
+        MACHINE, bundle.model_sha256(role), digest, slots, profiles, "fused", weight_streaming=False
+    )
+    folder = bundle.model(role) / ENGINES
+    folder.mkdir(exist_ok=True)
+    (folder / f"{compiled.name}.engine").write_bytes(_bytes(role, slots))
+    (folder / f"{compiled.name}.json").write_text(json.dumps(compiled.to_json()))
+    return compiled
+
+
+def _bytes(role: Role, slots: int) -> bytes:
+    return f"{role}, {slots} slots".encode()
