@@ -41,7 +41,8 @@ class Decoder:
 
     What prompts share is read once, and its keys and values are copied to the other rows.
 
-    When memory runs out, the batch is halved. Rows that no longer fit wait, and go on later from what they wrote.
+    When memory runs out, as it may for caches that grow, the batch is halved, and the caches with it. Rows that no
+    longer fit wait, and go on later from what they wrote.
 
     Attributes:
         batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
@@ -60,7 +61,7 @@ class Decoder:
         seed: The run seed, for requests without a seed of their own.
         date: The day on which chat templates are told that they run; None for today.
         prefix_tokens: How many tokens of prefixes that prompts may share are kept, for each model; 0 for none. By
-            default, a quarter of the slots of the batch.
+            default, a quarter of the slots that the batch has at the time, or one row's where that is more.
 
     Raises:
         UsageError: The batch size is not positive, ``prefix_tokens`` is negative, the backend does not run on the
@@ -220,9 +221,13 @@ class Decoder:
         self.batch_size //= 2
 
     def _start_over(self) -> None:
-        """Evict every row from the caches; each goes on from what it wrote when it is admitted again."""
+        """Evict every row from the caches, which get as many rows as the batch has now.
+
+        Each row goes on from what it wrote when it is admitted again.
+        """
         for row in filter(None, self._scheduler.batch):
             self._waiting.evict(row)
+        self._pair.restart(self.batch_size)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self) -> Rows:
