@@ -56,7 +56,8 @@ class Decoder:
 
     What prompts share is read once, and its keys and values are copied to the other rows.
 
-    When memory runs out, the batch is halved. Rows that no longer fit wait, and go on later from what they wrote.
+    When memory runs out, as it may for caches that grow, the batch is halved, and the caches with it. Rows that no
+    longer fit wait, and go on later from what they wrote.
 
     Of compiled engines of several sizes, small ones are open until a text outgrows them. Then larger ones take their
     place, and the rows go on from what they wrote.
@@ -78,7 +79,7 @@ class Decoder:
         seed: The run seed, for requests without a seed of their own.
         date: The day on which chat templates are told that they run; None for today.
         prefix_tokens: How many tokens of prefixes that prompts may share are kept, for each model; 0 for none. By
-            default, a quarter of the slots of the batch.
+            default, a quarter of the slots that the batch has at the time, or one row's where that is more.
         longest: Tokens of the longest text, as far as is known; the first compiled engines are large enough for it.
 
     Raises:
@@ -267,9 +268,13 @@ class Decoder:
         return True
 
     def _start_over(self) -> None:
-        """Evict every row from the caches; each goes on from what it wrote when it is admitted again."""
+        """Evict every row from the caches, which get as many rows as the batch has now.
+
+        Each row goes on from what it wrote when it is admitted again.
+        """
         for row in filter(None, self._scheduler.batch):
             self._waiting.evict(row)
+        self._pair.restart(self.batch_size)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self, behind: set[int]) -> Rows:

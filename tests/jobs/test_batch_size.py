@@ -159,4 +159,6 @@ def test_lengths_are_means_over_the_prompts_that_can_be_read(batch, bundle: Path
     assert prompt == (10 + 30 + 20) / 3
     assert limit == pytest.approx((12 + 10 + 20) / 3)
     assert longest == 40
+    assert load.lengths(Letters(), 98).longest == 20 + 78, "record 2 has no limit of its own below 98"
+    assert load.lengths(Letters(), 150).longest == 20 + 128
     assert Load().lengths(Letters(), 40) == (1.0, 1.0, 40)

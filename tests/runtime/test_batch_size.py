@@ -12,6 +12,7 @@ import torch
 from eager_pair import eager_bundle
 
 from spectr_runtime import Bundle, Plan, UsageError
+from spectr_runtime.backends import Backend
 from spectr_runtime.planning import compiled as planned
 from spectr_runtime.planning import fitting
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, without_costs
@@ -151,6 +152,23 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     return made
 
 
+@pytest.mark.parametrize(("backend", "more"), [("torch", True), ("onnxruntime", True), ("tensorrt", False)])
+def test_more_rows_fit_of_short_texts_where_caches_grow(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: Backend, more: bool
+) -> None:
+    plan, few = Plan.plain(), 10
+    per_row = [Footprint.of(bundle, plan, "torch", longest).per_row for longest in (None, 20)]
+    weights = Footprint.of(bundle, plan, "torch").weights
+    monkeypatch.setattr(fitting, "free_memory", lambda name: int((weights + few * per_row[0]) / fitting.USABLE) + 1)
+    # Engines of one size.
+    monkeypatch.setattr(fitting, "compiled_sizes", lambda bundle, *_: (99, bundle.manifest.limits.capacity))
+    rows = [
+        fit(bundle, plan, Demand(1000, 12, 8, longest), backend=backend, device="cpu").rows for longest in (None, 20)
+    ]
+    assert rows == [few, few * per_row[0] // per_row[1] if more else few]
+    assert (rows[1] > rows[0]) == more
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of every pair that was opened to measure."""
@@ -275,7 +293,7 @@ def test_memory_is_planned_with_the_engines_that_hold_the_longest_text(
     for role, engines in compiled.items():
         compiled[role] = [(path, Compiled(99, one.capacity)) for path, one in engines]
     plan = Plan("kseq", 1, 3)
-    whole = Footprint.of(bundle, plan)
+    whole = Footprint.of(bundle, plan, "tensorrt")
     assert whole.slots == 192
     monkeypatch.setattr(fitting, "free_memory", lambda name: whole.total(4))
     monkeypatch.setattr(fitting, "USABLE", 1.0)
@@ -284,6 +302,6 @@ def test_memory_is_planned_with_the_engines_that_hold_the_longest_text(
         return fit(bundle, plan, Demand(1000, 12, 8, longest), backend="tensorrt", device="cpu").rows
 
     assert [rows(longest) for longest in (61, 128, 999, None)] == [4] * 4
-    assert rows(1) == rows(60) == Footprint.of(bundle, plan, 60).rows_in(whole.total(4)) > 4
+    assert rows(1) == rows(60) == Footprint.of(bundle, plan, "tensorrt", 60).rows_in(whole.total(4)) > 4
     assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 60) == (99, 60)
     assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 61) == (99, 188)

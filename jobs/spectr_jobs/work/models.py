@@ -117,9 +117,8 @@ def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
     from spectr_runtime.planning.footprint import Footprint
 
     if setup.backend in FLAVOURS:
-        _, held = compiled_sizes(bundle, setup.plan, setup.backend, setup.device, longest)
-        return Footprint.of(bundle, setup.plan, held)
-    return Footprint.of(bundle, setup.plan)
+        _, longest = compiled_sizes(bundle, setup.plan, setup.backend, setup.device, longest)
+    return Footprint.of(bundle, setup.plan, setup.backend, longest)
 
 
 def free_memory(device: str) -> int | None:
