@@ -50,7 +50,7 @@ def test_caches_that_grow_are_planned_for_the_longest_text(bundle: Bundle, plan:
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_caches_that_do_not_grow_are_planned_for_the_capacity(bundle: Bundle, plan: Plan) -> None:
-    planned = Footprint.of(bundle, plan, "tensorrt", 90)
+    planned = Footprint.of(bundle, plan, "tensorrt", 20)
     assert planned == Footprint.of(bundle, plan, "torch")
     pair = Decoder(bundle, plan=plan, backend="torch", batch_size=3)._pair
     engines = [engine for engine in (pair.target, pair.draft) if engine is not None]
