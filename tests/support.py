@@ -36,11 +36,11 @@ class TableEngine:
         row_B1 = torch.arange(call.first_row, call.first_row + rows)[:, None]
         slot_BT = call.write_index_B[:, None] + torch.arange(tokens)
         assert int(slot_BT.max()) < self.cache.capacity
-        self.cache.key(0)[row_B1, 0, slot_BT, 0] = call.input_ids_BT.float()
-        self.cache.value(0)[row_B1, 0, slot_BT, 0] = call.position_ids_BT.float()
+        self.cache.parts()[0][row_B1, 0, slot_BT, 0] = call.input_ids_BT.float()
+        self.cache.parts()[1][row_B1, 0, slot_BT, 0] = call.position_ids_BT.float()
         length = call.attention_mask_B1TL.shape[-1]
-        token_BL = self.cache.key(0)[row_B1[:, 0], 0, :length, 0].long()
-        position_BL = self.cache.value(0)[row_B1[:, 0], 0, :length, 0].long()
+        token_BL = self.cache.parts()[0][row_B1[:, 0], 0, :length, 0].long()
+        position_BL = self.cache.parts()[1][row_B1[:, 0], 0, :length, 0].long()
         state_BT = (call.attention_mask_B1TL[:, 0] * _mark(token_BL, position_BL)[:, None]).sum(-1) % STATES
         return self.logits_SV[state_BT].gather(1, call.logit_index_BM[..., None].expand(-1, -1, self.spec.vocabulary))
 
@@ -52,6 +52,25 @@ class TableEngine:
 
 def _mark(token: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     return (token + 1) * (37 * position + 11)
+
+
+def whole(cache: KVCache) -> torch.Tensor:
+    """A copy of all keys and values [2 * layers, rows, Hk, S, head_size]."""
+    return torch.cat(cache.pieces)
+
+
+def write_text(cache: KVCache, row: int, values: torch.Tensor) -> None:
+    """Write keys and values [2 * layers, Hk, tokens, head_size] to the first slots of a row."""
+    for part, value in zip(cache.parts(row, 1), values, strict=True):
+        part[0, :, : values.shape[2]] = value
+
+
+def fill(cache: KVCache, seed: int = 0) -> torch.Tensor:
+    """Fill a cache with random numbers, and return a copy of them."""
+    generator = torch.Generator().manual_seed(seed)
+    for piece in cache.pieces:
+        piece.copy_(torch.randn(piece.shape, generator=generator))
+    return whole(cache)
 
 
 def chi_square_p_value(counts: torch.Tensor, law: torch.Tensor) -> float:

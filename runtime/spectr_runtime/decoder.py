@@ -54,7 +54,8 @@ class Decoder:
 
     What prompts share is read once, and its keys and values are copied to the other rows.
 
-    When memory runs out, the batch is halved. Rows that no longer fit wait, and go on later from what they wrote.
+    When memory runs out, as it may for caches that grow, the batch is halved, and the caches with it. Rows that no
+    longer fit wait, and go on later from what they wrote.
 
     Attributes:
         batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
@@ -73,7 +74,7 @@ class Decoder:
         seed: The run seed, for requests without a seed of their own.
         date: The day on which chat templates are told that they run; None for today.
         prefix_tokens: How many tokens of prefixes that prompts may share are kept, for each model; 0 for none. By
-            default, a quarter of the slots of the batch.
+            default, a quarter of the slots that the batch has at the time, or one row's where that is more.
 
     Raises:
         UsageError: The batch size is not positive, ``prefix_tokens`` is negative, the backend does not run on the
@@ -215,7 +216,7 @@ class Decoder:
         plan = self._planner.choose(len(self._scheduler.batch))
         begun, before = time.perf_counter(), dataclasses.replace(self.reading)
         with self.timing.measure("prefill"):
-            behind = self._read(plan)
+            behind = self._pair.catch_up(plan, self._scheduler.batch)
         rows = self._rows(behind)
         self.rounds[plan] += 1
         started, draft, verify = time.perf_counter(), self.timing.draft, self.timing.verify
@@ -224,19 +225,6 @@ class Decoder:
         now = time.perf_counter()
         spent = Spent(now - started, self.timing.draft - draft, self.timing.verify - verify)
         return Round(plan, behind, emitted, spent, self.reading.since(before), now - begun)
-
-    def _read(self, plan: Plan) -> set[int]:
-        """Read what the rows lack, and return which of them still lack something.
-
-        While some rows could go on, a call's tokens of each other one are read, so that a long text stalls nobody for
-        more than a few rounds. If no row can go on, there is nobody to wait for, and all are read to their ends.
-        """
-        batch = self._scheduler.batch
-        behind = self._pair.behind(plan, batch)
-        if behind:
-            stalls = len(behind) < len(batch) - batch.count(None)
-            self._pair.prefill(plan, batch, self._manifest.limits.tokens_per_call if stalls else None)
-        return self._pair.behind(plan, batch)
 
     def _keep_costs(self) -> None:
         """Keep what the rounds showed of their costs for the next run."""
@@ -251,9 +239,13 @@ class Decoder:
         self.batch_size //= 2
 
     def _start_over(self) -> None:
-        """Evict every row from the caches; each goes on from what it wrote when it is admitted again."""
+        """Evict every row from the caches, which get as many rows as the batch has now.
+
+        Each row goes on from what it wrote when it is admitted again.
+        """
         for row in filter(None, self._scheduler.batch):
             self._waiting.evict(row)
+        self._pair.restart(self.batch_size)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
 
     def _rows(self, behind: set[int]) -> Rows:

@@ -185,17 +185,19 @@ def test_nothing_is_opened_measured_or_counted_for_a_draft(plain: Path, caplog: 
     decoder = Decoder(bundle, plan="auto", batch_size=3)
     assert decoder._pair.draft is None
     assert not caplog.records
-    planned = Footprint.of(bundle, "auto")
-    assert planned == Footprint.of(bundle, Plan.plain())
+    planned = Footprint.of(bundle, "auto", "onnxruntime")
+    assert planned == Footprint.of(bundle, Plan.plain(), "onnxruntime")
     assert planned.weights == (plain / "target" / "model.safetensors").stat().st_size
-    assert decoder._pair.target.cache.nbytes == 3 * planned.cache_per_row
+    cache = decoder._pair.target.cache
+    cache.resize(cache.capacity)
+    assert cache.nbytes == 3 * planned.cache_per_row
 
 
 def test_a_plan_that_drafts_is_refused_wherever_it_is_asked_for(plain: Path) -> None:
     bundle, plan = Bundle.open(plain), Plan("kseq", 2, 2)
     for use in (
         lambda: Decoder(bundle, plan=plan),
-        lambda: Footprint.of(bundle, plan),
+        lambda: Footprint.of(bundle, plan, "onnxruntime"),
         lambda: Scorer(bundle, backend="onnxruntime", device="cpu", batch_size=1, plan=plan),
     ):
         with pytest.raises(UsageError, match="The plan is kseq K=2 L=2, and the bundle has no draft"):

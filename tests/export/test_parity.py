@@ -59,7 +59,9 @@ def nodes_see_what_stands_before_them(call: Call) -> Call:
 
 
 def one_slot_late(call: Call) -> Call:
-    return dataclasses.replace(call, write_index_B=call.write_index_B + (call.write_index_B > 30))
+    mask_B1TL = torch.nn.functional.pad(call.attention_mask_B1TL, (0, 1))
+    late_B = call.write_index_B + (call.write_index_B > 30)
+    return dataclasses.replace(call, write_index_B=late_B, attention_mask_B1TL=mask_B1TL)
 
 
 def rows_start_at_zero(call: Call) -> Call:
@@ -87,7 +89,7 @@ def test_a_fault_in_the_call_is_found(folder: Path, fault: Callable[[Call], Call
 
 def test_a_cache_that_is_not_compacted_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FaultyEngine(folder)
-    monkeypatch.setattr(engine.cache, "keep", lambda base_B, accepted_BD: None)
+    monkeypatch.setattr(engine.cache, "keep", lambda base_B, accepted_BD, end: None)
     with pytest.raises(BundleError, match=r"Parity failed \(broken, steps\)"):
         check_parity(tiny_model("llama"), engine, name="broken")
 

@@ -81,7 +81,7 @@ def test_a_dry_run_shows_what_a_rank_would_choose(
             return tuple(prompt.encode())
 
     monkeypatch.setattr(seam, "open_tokenizer", lambda bundle, *, date: Letters())
-    monkeypatch.setattr(seam, "footprint", lambda bundle, how: Footprint(2_000_000, 64, 32_000, 8_000, 10_000))
+    monkeypatch.setattr(seam, "footprint", lambda bundle, how, longest: Footprint(2_000_000, 64, 32_000, 8_000, 10_000))
     monkeypatch.setattr(seam, "free_memory", lambda device: 10_000_000)
     command = ("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 4, "--dry-run")
     result = batch(*command, "--rank", 1, "--world", 2)
@@ -155,7 +155,10 @@ def test_lengths_are_means_over_the_prompts_that_can_be_read(batch, bundle: Path
     command = ("run", bundle, path, "-o", tmp_path / "two", "--shard-size", 2, "--rank", 1, "--world", 2)
     batch(*command, own_shards=True)
     load = look_into(RunDirectory.open(tmp_path / "two"), [0])
-    prompt, limit = load.lengths(Letters(), 40)
+    prompt, limit, longest = load.lengths(Letters(), 40)
     assert prompt == (10 + 30 + 20) / 3
     assert limit == pytest.approx((12 + 10 + 20) / 3)
-    assert Load().lengths(Letters(), 40) == (1.0, 1.0)
+    assert longest == 40
+    assert load.lengths(Letters(), 98).longest == 20 + 78, "record 2 has no limit of its own below 98"
+    assert load.lengths(Letters(), 150).longest == 20 + 128
+    assert Load().lengths(Letters(), 40) == (1.0, 1.0, 40)

@@ -85,7 +85,7 @@ def test_a_dry_run_plans_the_memory_of_plain_decoding(
 ):
     asked: list[object] = []
 
-    def footprint(bundle: Bundle, setup: Setup) -> Footprint:
+    def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
         asked.append(setup.plan)
         return Footprint(2_000_000, 64, 32_000, 8_000, 10_000)
 

@@ -34,7 +34,7 @@ class Letters:
 @pytest.fixture
 def run(batch, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(seam, "open_tokenizer", lambda bundle, *, date: Letters())
-    monkeypatch.setattr(seam, "footprint", lambda bundle, how: Footprint(2_000_000, 64, 32_000, 8_000, 10_000))
+    monkeypatch.setattr(seam, "footprint", lambda bundle, how, longest: Footprint(2_000_000, 64, 32_000, 8_000, 10_000))
     monkeypatch.setattr(seam, "free_memory", lambda device: 10_000_000)
 
     def command(records: list[dict[str, Any]] | str, *arguments: object, **options: Any) -> Any:
@@ -65,7 +65,8 @@ def test_it_tells_records_tokens_memory_and_time_and_writes_nothing(run, tmp_pat
     assert lines["completions"] == "75, at most 375 tokens"
     assert lines["prompt tokens"] == "200"
     assert lines["memory"] == (
-        "2.2 MB of 10 MB: weights 2 MB, caches 128 kB (4 rows of 64 slots), shared prefixes 32 kB, laws 40 kB; "
+        "2.2 MB of 10 MB: weights 2 MB, caches 128 kB (4 rows of 64 slots, for texts of up to 9 tokens), "
+        "shared prefixes 32 kB, laws 40 kB; "
         "at most 160 rows fit"
     )
     assert lines["pilot"].startswith("12 completions in ")
@@ -123,7 +124,8 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(run):
     assert (result.code, result.decoder) == (2, None)
     assert result.err.splitlines()[-1] == (
         "spectr-batch: error: --batch-size 161 needs 10.1 MB of memory on cpu (weights 2 MB, caches 5.15 MB "
-        "(161 rows of 64 slots), shared prefixes 1.29 MB, laws 1.61 MB); 10 MB are free. At most 160 rows fit."
+        "(161 rows of 64 slots, for texts of up to 64 tokens), "
+        "shared prefixes 1.29 MB, laws 1.61 MB); 10 MB are free. At most 160 rows fit."
     )
 
 

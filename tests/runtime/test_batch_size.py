@@ -12,6 +12,7 @@ import torch
 from eager_pair import eager_bundle
 
 from spectr_runtime import Bundle, Plan, UsageError
+from spectr_runtime.backends import Backend
 from spectr_runtime.planning import fitting
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
@@ -148,6 +149,22 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     made = eager_bundle(tmp_path / "pair")
     (made.path / "spectr.json").write_text("only its hash is asked for")
     return made
+
+
+@pytest.mark.parametrize(("backend", "more"), [("torch", True), ("onnxruntime", True), ("tensorrt", False)])
+def test_more_rows_fit_of_short_texts_where_caches_grow(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: Backend, more: bool
+) -> None:
+    plan, few = Plan.plain(), 10
+    per_row = [Footprint.of(bundle, plan, "torch", longest).per_row for longest in (None, 20)]
+    weights = Footprint.of(bundle, plan, "torch").weights
+    monkeypatch.setattr(fitting, "free_memory", lambda name: int((weights + few * per_row[0]) / fitting.USABLE) + 1)
+    monkeypatch.setattr(fitting, "_compiled_rows", lambda *arguments: Room(99, "the engines were compiled for"))
+    rows = [
+        fit(bundle, plan, Demand(1000, 12, 8, longest), backend=backend, device="cpu").rows for longest in (None, 20)
+    ]
+    assert rows == [few, few * per_row[0] // per_row[1] if more else few]
+    assert (rows[1] > rows[0]) == more
 
 
 @pytest.fixture

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from eager_pair import eager_bundle
 
-from spectr_runtime import Bundle, Decoder, Plan
+from spectr_runtime import Bundle, Decoder, Plan, Request, SamplingParams
+from spectr_runtime.bundle import Limits
 from spectr_runtime.planning import footprint
 from spectr_runtime.planning.footprint import Footprint, free_memory
+from spectr_runtime.speculation.plan import AUTO
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +21,50 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return eager_bundle(tmp_path_factory.mktemp("pair"))
 
 
-@pytest.mark.parametrize("plan", [Plan.plain(), Plan("kseq", 2, 3)], ids=str)
-def test_the_caches_are_as_large_as_planned(bundle: Bundle, plan: Plan) -> None:
-    planned = Footprint.of(bundle, plan)
+PLANS = [Plan.plain(), Plan("kseq", 2, 3)]
+
+
+def memory(decoder: Decoder) -> tuple[int, int]:
+    """The bytes of the caches, and those of the prefixes that are kept."""
+    engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
+    blocks = [block for store in decoder._pair._prefixes.values() for block in store._blocks.values()]
+    return sum(engine.cache.nbytes for engine in engines), sum(block.nbytes for block in blocks)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_caches_that_grow_are_planned_for_the_longest_text(bundle: Bundle, plan: Plan) -> None:
+    limits = Limits(256, bundle.manifest.limits.tokens_per_call)
+    bundle = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, limits=limits))
+    planned = Footprint.of(bundle, plan, "torch", 90)
+    assert planned.slots < Footprint.of(bundle, plan, "torch").slots
+    decoder = Decoder(bundle, plan=plan, backend="torch", batch_size=4)
+    prompts = [tuple((row + 7 * place) % 250 for place in range(60)) for row in range(6)]
+    params = SamplingParams(max_tokens=30, ignore_eos=True)
+    for _ in decoder.generate(Request(str(row), prompt, params) for row, prompt in enumerate([(5, 6), *prompts])):
+        caches, prefixes = memory(decoder)
+        assert caches <= 4 * planned.cache_per_row
+        assert prefixes <= 4 * planned.prefixes_per_row
+    assert decoder._pair.target.cache.slots == planned.slots
+    assert prefixes > 0.8 * 4 * planned.prefixes_per_row
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_caches_that_do_not_grow_are_planned_for_the_capacity(bundle: Bundle, plan: Plan) -> None:
+    planned = Footprint.of(bundle, plan, "tensorrt", 20)
+    assert planned == Footprint.of(bundle, plan, "torch")
     pair = Decoder(bundle, plan=plan, backend="torch", batch_size=3)._pair
     engines = [engine for engine in (pair.target, pair.draft) if engine is not None]
+    for engine in engines:
+        engine.cache.resize(engine.cache.capacity)
     assert sum(engine.cache.nbytes for engine in engines) == 3 * planned.cache_per_row
-    assert sum(store._blocks.nbytes for store in pair._prefixes.values()) == 3 * planned.prefixes_per_row
     assert {engine.cache.capacity for engine in engines} == {planned.slots}
     roles = ["target", "draft"][: len(engines)]
     assert planned.weights == sum((bundle.path / role / "model.safetensors").stat().st_size for role in roles)
+
+
+def test_no_text_is_longer_than_the_bundle_takes(bundle: Bundle) -> None:
+    whole = Footprint.of(bundle, "auto", "torch")
+    assert [Footprint.of(bundle, "auto", "torch", longest) == whole for longest in (10, 10**6)] == [False, True]
 
 
 def test_the_sums_add_up() -> None:
@@ -37,13 +74,14 @@ def test_the_sums_add_up() -> None:
 
 
 def test_auto_takes_what_its_largest_plan_takes(bundle: Bundle) -> None:
-    assert Footprint.of(bundle, "auto").laws_per_row > Footprint.of(bundle, Plan("race", 1, 2)).laws_per_row
+    auto, short = (Footprint.of(bundle, plan, "torch") for plan in (AUTO, Plan("race", 1, 2)))
+    assert auto.laws_per_row > short.laws_per_row
 
 
 def test_laws_grow_with_the_tree_and_the_vocabulary(bundle: Bundle) -> None:
     size = bundle.manifest.vocabulary.size
-    assert Footprint.of(bundle, Plan.plain()).laws_per_row == size * 16
-    assert Footprint.of(bundle, Plan("kseq", 2, 3)).laws_per_row == 2 * 7 * size * 16
+    assert Footprint.of(bundle, Plan.plain(), "torch").laws_per_row == size * 16
+    assert Footprint.of(bundle, Plan("kseq", 2, 3), "torch").laws_per_row == 2 * 7 * size * 16
 
 
 @pytest.fixture

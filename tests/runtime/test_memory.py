@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from eager_pair import eager_bundle
 from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, EngineError, Plan, Request, SamplingParams
-from spectr_runtime.contract import Call
+from spectr_runtime.contract import Call, KVCache
 from spectr_runtime.errors import is_out_of_memory
 from spectr_runtime.speculation.plan import PlanChoice
+from spectr_runtime.speculation.prefixes import PrefixStore
 
 OpenDecoder = Callable[..., Decoder]
 CUDA = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB"
@@ -28,8 +31,40 @@ class SmallEngine(TableEngine):
         return super().forward(call)
 
 
-def texts(decoder: Decoder) -> dict[str, tuple[int, ...]]:
-    return {one.id: one.token_ids for one in decoder.generate(REQUESTS) if isinstance(one, Completion)}
+class SmallCache(KVCache):
+    """A cache that grows, with memory for so many slots of all rows together."""
+
+    most = 4 * 320
+
+    def _allocate(self, parts: int, slots: int) -> torch.Tensor:
+        if self.rows * slots > self.most:
+            raise EngineError(f"There is no memory for a cache of {self.rows} rows of {slots} slots: {CUDA}")
+        return super()._allocate(parts, slots)
+
+
+class GrowingEngine(TableEngine):
+    """A table engine whose cache grows."""
+
+    kind: type[KVCache] = KVCache
+
+    def __init__(self, *arguments: int, rows: int, capacity: int, **sizes: int) -> None:
+        super().__init__(*arguments, rows=rows, capacity=capacity, **sizes)
+        cpu = torch.device("cpu")
+        self.cache = self.kind(1, rows, 1, capacity, 1, dtype=torch.float32, device=cpu, grows=True)
+
+    def forward(self, call: Call) -> torch.Tensor:
+        self.cache.hold(call.first_row, len(call.input_ids_BT), call.attention_mask_B1TL.shape[-1])
+        return super().forward(call)
+
+
+class CrampedEngine(GrowingEngine):
+    """A table engine whose cache grows as long as there is memory."""
+
+    kind = SmallCache
+
+
+def texts(decoder: Decoder, requests: Sequence[Request] = REQUESTS) -> dict[str, tuple[int, ...]]:
+    return {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
 
 
 @pytest.mark.parametrize("plan", [Plan.plain(), Plan("kseq", 2, 3), "auto"], ids=str)
@@ -47,6 +82,84 @@ def test_a_batch_that_does_not_fit_is_halved(
         "No memory for 8 rows; going on with 4.",
         "No memory for 4 rows; going on with 2.",
     ]
+
+
+LONG = [
+    Request(
+        str(row),
+        (1 + row % 3, 3, 2, 4) * (5 + 9 * (row % 4)),
+        SamplingParams(max_tokens=20 + 15 * row, ignore_eos=True),
+    )
+    for row in range(14)
+]
+
+
+@pytest.mark.parametrize("plan", [Plan.plain(), Plan("kseq", 2, 3), "auto"], ids=str)
+def test_a_cache_that_cannot_grow_gives_up_half_of_its_rows(
+    open_decoder: OpenDecoder, plan: PlanChoice, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Short texts are decoded eight at a time, until the longer ones come."""
+    expected = texts(open_decoder(plan, batch_size=1, capacity=400), LONG)
+    assert texts(open_decoder(plan, batch_size=8, capacity=400, engine=GrowingEngine), LONG) == expected
+    decoder = open_decoder(plan, batch_size=8, capacity=400, engine=CrampedEngine)
+    with caplog.at_level(logging.WARNING):
+        assert texts(decoder, LONG) == expected
+    assert [record.message for record in caplog.records if "memory" in record.message] == [
+        "No memory for 8 rows; going on with 4."
+    ]
+    engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
+    assert all(engine.cache.rows == decoder.batch_size == 4 for engine in engines)
+    for store, engine in zip(decoder._pair._prefixes.values(), engines, strict=True):
+        assert engine.cache.nbytes <= 2 * 4 * 4 * 320
+        assert 0 < kept(store) <= engine.cache.nbytes / 4
+
+
+def test_prefixes_give_their_memory_back_with_the_caches(open_decoder: OpenDecoder) -> None:
+    decoder = open_decoder(Plan("kseq", 2, 3), batch_size=8, capacity=400, engine=GrowingEngine)
+    texts(decoder, LONG)
+    pair = decoder._pair
+    before = [kept(store) for store in pair._prefixes.values()]
+    pair.restart(4)
+    for store, most in zip(pair._prefixes.values(), before, strict=True):
+        assert 0 < kept(store) <= pair.target.cache.nbytes / 4 < most
+
+
+def kept(store: PrefixStore) -> int:
+    """The bytes of the prefixes that are kept."""
+    return sum(block.nbytes for block in store._blocks.values())
+
+
+def test_prefixes_that_a_cache_cannot_take_halve_the_batch_too(open_decoder: OpenDecoder) -> None:
+    """The first row is read alone, and the others have no room for what they are to get of it."""
+    asked = [Request(str(row), (1, 3, 2, 4) * 100, SamplingParams(max_tokens=4), row) for row in range(8)]
+    quiet = open_decoder(Plan.plain(), batch_size=8, capacity=640, tokens_per_call=640)
+    decoder = open_decoder(Plan.plain(), batch_size=8, capacity=640, tokens_per_call=640, engine=CrampedEngine)
+    assert texts(decoder, asked) == texts(quiet, asked)
+    assert decoder.batch_size == 2
+
+
+@pytest.mark.parametrize("plan", [Plan.plain(), Plan("race", 2, 2)], ids=str)
+def test_models_in_pytorch_write_the_same_where_their_caches_cannot_grow(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = eager_bundle(tmp_path)
+    asked = [
+        Request(str(row), tuple(range(row, 5 * row + 9)), SamplingParams(max_tokens=10 + 4 * row, ignore_eos=True))
+        for row in range(10)
+    ]
+    expected = texts(Decoder(bundle, plan=plan, backend="torch", batch_size=6), asked)
+    monkeypatch.setattr("spectr_runtime.engines.buffers.KVCache", SmallCache)
+    monkeypatch.setattr(SmallCache, "most", 3 * 192)
+    decoder = Decoder(bundle, plan=plan, backend="torch", batch_size=6)
+    assert texts(decoder, asked) == expected
+    assert decoder.batch_size == 3
+    assert decoder._pair.target.cache.rows == 3
+
+
+def test_one_row_for_which_a_cache_cannot_grow_is_an_error(open_decoder: OpenDecoder) -> None:
+    decoder = open_decoder(Plan.plain(), batch_size=1, capacity=2000, engine=CrampedEngine)
+    with pytest.raises(EngineError, match="no memory for a cache of 1 rows of 1408 slots"):
+        texts(decoder, [Request("long", (1, 3) * 600, SamplingParams(max_tokens=4))])
 
 
 def test_models_that_do_not_fit_are_opened_with_fewer_rows(open_decoder: OpenDecoder) -> None:

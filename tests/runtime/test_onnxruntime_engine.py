@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from support import whole
 from tiny_models import save_checkpoint, tiny_model
 
 from spectr_export.graph.export import export_graph
@@ -18,7 +20,7 @@ from spectr_runtime import Call, EngineError, ModelSpec, UsageError
 from spectr_runtime.contract import past_names
 from spectr_runtime.contract.mask import aligned, block_mask, triangle
 from spectr_runtime.engines import onnxruntime as engine_module
-from spectr_runtime.engines.attention import with_cpu_attention
+from spectr_runtime.engines.attention import with_cpu_attention, without_cuts
 from spectr_runtime.engines.buffers import LogitsBuffer
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
 from spectr_runtime.engines.torch import TorchEngine
@@ -63,10 +65,10 @@ def random_call(
     "shape",
     [
         {"rows": 1, "tokens": 1, "length": 1, "wanted": 1, "highest_slot": 1},
-        {"rows": 1, "tokens": 9, "first_row": 3},
+        {"rows": 1, "tokens": 9, "first_row": 3, "highest_slot": 12},
         {"rows": 3, "tokens": 2, "length": 32, "highest_slot": 31, "first_row": 1},  # the whole capacity
         {"rows": 4, "tokens": 1, "wanted": 1},
-        {"rows": 2, "tokens": 17, "wanted": 17},
+        {"rows": 2, "tokens": 17, "wanted": 17, "highest_slot": 4},
     ],
 )
 def test_agrees_with_the_torch_engine_on_any_call(folder: Path, shape: dict[str, int]) -> None:
@@ -76,7 +78,7 @@ def test_agrees_with_the_torch_engine_on_any_call(folder: Path, shape: dict[str,
         found_BMV, expected_BMV = (engine.forward(call) for engine in engines)
         assert found_BMV.dtype == torch.float32
         torch.testing.assert_close(found_BMV, expected_BMV, atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(*(engine.cache.buffer for engine in engines), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(*(whole(engine.cache) for engine in engines), atol=1e-4, rtol=1e-3)
 
 
 def text_call(tokens: int, start: int, *, rows: int = 1, first_row: int = 0) -> Call:
@@ -93,13 +95,21 @@ def text_call(tokens: int, start: int, *, rows: int = 1, first_row: int = 0) -> 
     )
 
 
-def test_the_cache_has_the_slots_that_its_rows_need(folder: Path) -> None:
-    """Texts grow, one waits while others are read, all become short; the logits are those of the torch engine."""
+@pytest.mark.parametrize("attention", [with_cpu_attention, without_cuts])
+def test_the_cache_has_the_slots_that_its_rows_need(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, attention: Callable[[bytes], bytes]
+) -> None:
+    """Texts grow, one waits while others are read, all become short; the logits are those of the torch engine.
+
+    The graph that a GPU gets, without cuts and else as it is stored, computes them too.
+    """
+    monkeypatch.setattr(engine_module, "with_cpu_attention", attention)
     engine, reference = (kind(folder, SPEC, rows=4, capacity=1000) for kind in (OnnxRuntimeEngine, TorchEngine))
     slots = []
 
     def same(call: Call) -> None:
         torch.testing.assert_close(engine.forward(call), reference.forward(call), atol=1e-4, rtol=1e-3)
+        assert engine.cache.slots == reference.cache.slots
         slots.append(engine.cache.slots)
 
     for start in range(0, 400, 100):
@@ -114,8 +124,12 @@ def test_the_cache_has_the_slots_that_its_rows_need(folder: Path) -> None:
     assert slots[-1] == 1000, "never more than the capacity"
 
 
-def test_nothing_is_cut_for_the_attention(folder: Path) -> None:
-    graph = onnx.load_from_string(with_cpu_attention((folder / "model.onnx").read_bytes())).graph
+@pytest.mark.parametrize("change", [with_cpu_attention, without_cuts])
+def test_nothing_is_cut_for_the_attention(folder: Path, change: Callable[[bytes], bytes]) -> None:
+    assert_nothing_is_cut(onnx.load_from_string(change((folder / "model.onnx").read_bytes())).graph)
+
+
+def assert_nothing_is_cut(graph: onnx.GraphProto) -> None:
     written = {name for node in graph.node if node.op_type == "TensorScatter" for name in node.output}
     attention = [node for node in graph.node if node.op_type == "Attention"]
     assert len(attention) == SPEC.layers
@@ -165,13 +179,14 @@ def test_a_token_that_sees_nothing_gives_finite_logits(folder: Path) -> None:
 
 def test_the_cache_is_updated_where_it_stands(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     engine = OnnxRuntimeEngine(folder, SPEC, rows=3, capacity=32)
-    engine.cache.buffer.fill_(-5.0)
-    address = engine.cache.buffer.data_ptr()
+    for piece in engine.cache.pieces:
+        piece.fill_(-5.0)
+    addresses = [piece.data_ptr() for piece in engine.cache.pieces]
     engine.forward(random_call(0, rows=2, tokens=3, first_row=1, highest_slot=1))
-    written_RS = (engine.cache.buffer != -5.0).all(dim=(0, 2, 4))
+    written_RS = (whole(engine.cache) != -5.0).all(dim=(0, 2, 4))
     expected_RS = torch.zeros((3, 32), dtype=torch.bool)
     expected_RS[1:, :3] = True
-    assert engine.cache.buffer.data_ptr() == address
+    assert [piece.data_ptr() for piece in engine.cache.pieces] == addresses
     assert torch.equal(written_RS, expected_RS)
     # ONNX Runtime prints a warning when it copies a cache. A session without bindings shows that it does print it.
     assert "copying past_cache" not in capfd.readouterr().err
@@ -183,7 +198,7 @@ def test_the_cache_is_updated_where_it_stands(folder: Path, capfd: pytest.Captur
         "attention_mask": call.attention_mask_B1TL,
         "write_index": call.write_index_B,
         "logit_index": call.logit_index_BM,
-        **dict.fromkeys(past_names(SPEC.layers), engine.cache.key(0)[:1]),
+        **dict.fromkeys(past_names(SPEC.layers), engine.cache.parts(0, 1)[0]),
     }
     session.run(None, {name: tensor.numpy() for name, tensor in unbound.items()})
     assert capfd.readouterr().err.count("copying past_cache") == 4
@@ -276,8 +291,8 @@ def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: py
     """Check the options that ONNX Runtime is given for CUDA, with PyTorch's memory on the CPU."""
     told: dict[str, Any] = {}
 
-    def open_(path: Path, options: object, *, providers: Any) -> Any:
-        told["providers"] = providers
+    def open_(graph: bytes, options: object, *, providers: Any) -> Any:
+        told["graph"], told["providers"] = onnx.load_from_string(graph).graph, providers
         return SimpleNamespace(
             get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
             io_binding=lambda: SimpleNamespace(
@@ -288,17 +303,27 @@ def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: py
         )
 
     allocate = engine_module.allocate_cache
-    monkeypatch.setattr(engine_module, "allocate_cache", lambda *sizes: allocate(*sizes[:3], torch.device("cpu")))
+    monkeypatch.setattr(
+        engine_module, "allocate_cache", lambda *sizes, grows: allocate(*sizes[:3], torch.device("cpu"), grows=grows)
+    )
     monkeypatch.setattr(engine_module, "LogitsBuffer", lambda size, place: LogitsBuffer(size, torch.device("cpu")))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda place: SimpleNamespace(cuda_stream=4096))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
-    engine = OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=32, device="cuda:1")
+    engine = OnnxRuntimeEngine(folder, SPEC, rows=2, capacity=1000, device="cuda:1")
     logits_BMV = engine.forward(random_call(0, rows=1, first_row=1))
     assert told["providers"] == [("CUDAExecutionProvider", {"device_id": "1", "user_compute_stream": "4096"})]
     assert told["logits"] == ("cuda", 1, 1, tuple(logits_BMV.shape), logits_BMV.data_ptr())
     assert told["past_key_values.0.key"] == told["present.0.key"]
-    assert told["past_key_values.0.key"][-1] == engine.cache.buffer[0, 1:].data_ptr()
+    assert told["past_key_values.0.key"][-1] == engine.cache.parts(1)[0].data_ptr()
+    assert told["attention_mask"][3] == (1, 1, 3, 64)
+    assert_nothing_is_cut(told["graph"])
+    for length, slots in ((200, 256), (20, 64)):
+        told.clear()
+        engine.forward(random_call(0, length=length))
+        assert told["past_key_values.0.key"][3] == (2, SPEC.kv_heads, slots, SPEC.head_size)
+        assert told["attention_mask"][3] == (2, 1, 3, slots)
+        assert told["present.1.value"][-1] == engine.cache.parts()[3].data_ptr(), "the cache has moved"
 
 
 @pytest.mark.parametrize("device", ["tensorrt", "TensorrtExecutionProvider", "tensorrt:0"])

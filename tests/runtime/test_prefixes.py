@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from support import TableEngine
+from support import TableEngine, whole, write_text
 
 from spectr_runtime.contract import KVCache
-from spectr_runtime.speculation.prefixes import BLOCK, PrefixStore, followers, kept_tokens
+from spectr_runtime.speculation.prefixes import BLOCK, PrefixStore, followers
 
 ROWS, CAPACITY = 4, 128
 
@@ -31,7 +31,7 @@ def values_of(text: Sequence[int]) -> torch.Tensor:
 
 
 def read(store: PrefixStore, row: int, text: Sequence[int]) -> list[bytes]:
-    store._cache.buffer[:, row, :, : len(text)] = values_of(text)
+    write_text(store._cache, row, values_of(text))
     names = store.names(text)
     store.save(row, names)
     return names
@@ -54,16 +54,17 @@ def test_what_is_loaded_is_what_was_read(blocks: int) -> None:
     kept = 0
     for number, text in enumerate(some_texts(400)):
         names, row = store.names(text), number % ROWS
-        store._cache.buffer[:, row] = -1
+        write_text(store._cache, row, torch.full((4, 3, CAPACITY, 2), -1.0))
         end = store.load(row, names, 0)
-        assert torch.equal(store._cache.buffer[:, row, :, : end * BLOCK], values_of(text)[:, :, : end * BLOCK])
-        assert (store._cache.buffer[:, row, :, end * BLOCK :] == -1).all()
+        found = whole(store._cache)[:, row]
+        assert torch.equal(found[:, :, : end * BLOCK], values_of(text)[:, :, : end * BLOCK])
+        assert (found[:, :, end * BLOCK :] == -1).all()
         wholes = [text[:size] for size in range(BLOCK, len(text) + 1, BLOCK)]
         if blocks == 2000:
             assert end == sum(whole in known for whole in wholes)
         known |= set(wholes)
         read(store, row, text)
-        assert len(store._places) <= blocks
+        assert len(store._blocks) <= blocks
         assert store.load((row + 1) % ROWS, names, 0) == min(len(wholes), blocks), "what was read last is there"
         kept += end
     assert (kept > 0) == (blocks > 0)
@@ -82,18 +83,19 @@ def test_a_part_that_a_row_holds_already_is_left_as_it_is() -> None:
     store = PrefixStore(TwoLayers(), 8 * BLOCK)
     names = read(store, 0, (1,) * 3 * BLOCK)
     assert store.load(1, names, 1) == 3
-    assert not store._cache.buffer[:, 1, :, :BLOCK].any()
-    assert torch.equal(store._cache.buffer[:, 1, :, BLOCK : 3 * BLOCK], values_of((1,) * 3 * BLOCK)[:, :, BLOCK:])
+    found = whole(store._cache)[:, 1]
+    assert not found[:, :, :BLOCK].any()
+    assert torch.equal(found[:, :, BLOCK : 3 * BLOCK], values_of((1,) * 3 * BLOCK)[:, :, BLOCK:])
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_values_that_are_not_finite_are_not_handed_on(value: float) -> None:
     store, text = PrefixStore(TwoLayers(), 8 * BLOCK), (1,) * 3 * BLOCK
-    store._cache.buffer[:, 0, :, : len(text)] = values_of(text)
-    store._cache.buffer[2, 0, 1, 20, 1] = value
+    write_text(store._cache, 0, values_of(text))
+    store._cache.parts()[2][0, 1, 20, 1] = value
     store.save(0, store.names(text))
     assert store.load(1, store.names(text), 0) == 0
-    assert not store._places
+    assert not store._blocks
     assert store.load(1, read(store, 0, text), 0) == 3
 
 
@@ -108,10 +110,49 @@ def test_a_row_that_got_a_prefix_keeps_its_slots_until_it_is_read() -> None:
     assert engine.cache.reach == [10, 10, 80, 10]
 
 
-def test_the_memory_is_a_quarter_of_the_batches() -> None:
+def memory(store: PrefixStore) -> int:
+    return sum(block.nbytes for block in store._blocks.values())
+
+
+@pytest.mark.parametrize(("rows", "share"), [(1, 1), (3, 1 / 3), (4, 1 / 4), (8, 1 / 4)])
+def test_the_memory_is_a_quarter_of_the_batches_or_one_text(rows: int, share: float) -> None:
     engine = TwoLayers()
-    store = PrefixStore(engine, kept_tokens(ROWS, CAPACITY))
-    assert store._blocks.nbytes == engine.cache.nbytes / 4
+    engine.cache.restart(rows)
+    store = PrefixStore(engine, None)
+    for token in range(20):
+        read(store, 0, (token,) * 3 * BLOCK)
+        assert memory(store) <= share * engine.cache.nbytes
+    assert memory(store) == share * engine.cache.nbytes
+
+
+def test_memory_is_given_back_where_the_batch_gets_smaller() -> None:
+    engine = TwoLayers()
+    engine.cache.restart(8)
+    store = PrefixStore(engine, None)
+    one, two = (read(store, 0, (token,) * CAPACITY) for token in (1, 2))
+    assert memory(store) == engine.cache.nbytes / 4
+    engine.cache.restart(4)
+    store.trim()
+    assert memory(store) == engine.cache.nbytes / 4
+    assert [store.load(1, names, 0) for names in (one, two)] == [0, CAPACITY // BLOCK], "what was used last stays"
+
+
+def test_what_there_is_no_memory_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, real, left = PrefixStore(TwoLayers(), None), torch.cat, [2]
+
+    def cat(*arguments: object, **options: object) -> torch.Tensor:
+        left[0] -= 1
+        if left[0] < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return real(*arguments, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "cat", cat)
+    names = read(store, 0, (1,) * 5 * BLOCK)
+    monkeypatch.setattr(torch, "cat", real)
+    assert store.load(1, names, 0) == 2
+    assert torch.equal(whole(store._cache)[:, 1, :, : 2 * BLOCK], values_of((1,) * 2 * BLOCK))
+    read(store, 0, (1,) * 5 * BLOCK)
+    assert store.load(2, names, 0) == 5
 
 
 def test_rows_that_share_enough_wait_for_the_first_of_them() -> None:
@@ -136,7 +177,7 @@ def test_rows_are_read_in_stages() -> None:
     for stage in store.stages(texts, held.__getitem__, 0):
         found.append(stage)
         for row in stage:
-            engine.cache.buffer[:, row, :, : len(texts[row])] = values_of(texts[row])
+            write_text(engine.cache, row, values_of(texts[row]))
             held[row] = len(texts[row])
     assert found == [{0: 0}, {1: 32, 2: 32}, {3: 48}]
     assert list(store.stages(texts, lambda _row: 0, 0)) == [{0: 32, 1: 32, 2: 48, 3: 48}]
@@ -154,11 +195,11 @@ def test_rows_go_on_where_another_one_stopped() -> None:
             for row, begin in stage.items():
                 end = min(max(begin, held[row]) + 2 * BLOCK, len(texts[row]))
                 read.append((row, max(begin, held[row]), end))
-                engine.cache.buffer[:, row, :, begin:end] = values_of(texts[row])[:, :, begin:end]
+                write_text(engine.cache, row, values_of(texts[row][:end]))
                 held[row] = end
     assert read == [(0, 0, 32), (1, 32, 64), (0, 64, 65), (1, 64, 80)]
     for row, text in texts.items():
-        assert torch.equal(engine.cache.buffer[:, row, :, : len(text)], values_of(text))
+        assert torch.equal(whole(engine.cache)[:, row, :, : len(text)], values_of(text))
 
 
 @pytest.mark.parametrize("blocks", [0, 1])
@@ -170,6 +211,6 @@ def test_nobody_waits_twice_for_what_is_not_kept(blocks: int) -> None:
     for stage in store.stages(texts, held.__getitem__, 0):
         stages.append(sorted(stage))
         for row in stage:
-            engine.cache.buffer[:, row, :, : 4 * BLOCK] = values_of(texts[row])
+            write_text(engine.cache, row, values_of(texts[row]))
             held[row] = 4 * BLOCK
     assert stages == ([[0, 1, 2, 3]] if not blocks else [[0, 1], [2, 3]])

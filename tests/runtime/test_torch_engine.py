@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import whole
 from tiny_models import save_checkpoint, tiny_model
 
 from spectr_runtime import BundleError, Call, EngineError, ModelSpec
@@ -52,14 +53,15 @@ def test_a_row_alone_equals_the_row_in_a_batch(folder: Path) -> None:
 
 def test_a_call_writes_its_rows_and_slots_only(folder: Path) -> None:
     engine = TorchEngine(folder, SPEC, rows=4, capacity=16)
-    engine.cache.buffer.fill_(-5.0)
-    address = engine.cache.buffer.data_ptr()
+    for piece in engine.cache.pieces:
+        piece.fill_(-5.0)
+    addresses = [piece.data_ptr() for piece in engine.cache.pieces]
     engine.forward(text_call(TEXTS[:2], first_row=1))
-    written_RS = (engine.cache.buffer != -5.0).all(dim=(0, 2, 4))
+    written_RS = (whole(engine.cache) != -5.0).all(dim=(0, 2, 4))
     expected_RS = torch.zeros((4, 16), dtype=torch.bool)
     expected_RS[1:3, :5] = True
     assert torch.equal(written_RS, expected_RS)
-    assert engine.cache.buffer.data_ptr() == address
+    assert [piece.data_ptr() for piece in engine.cache.pieces] == addresses
 
 
 def test_siblings_of_a_tree_score_as_their_paths(folder: Path) -> None:
@@ -88,7 +90,7 @@ def test_half_precision_gives_float32_logits(folder: Path) -> None:
     engine = TorchEngine(folder, half, rows=1, capacity=16)
     logits_BMV = engine.forward(text_call(TEXTS[:1]))
     exact_BMV = TorchEngine(folder, SPEC, rows=1, capacity=16).forward(text_call(TEXTS[:1]))
-    assert engine.cache.buffer.dtype == torch.bfloat16
+    assert engine.cache.pieces[0].dtype == torch.bfloat16
     assert logits_BMV.dtype == torch.float32
     torch.testing.assert_close(logits_BMV, exact_BMV, atol=0.3, rtol=0.1)
 
@@ -97,7 +99,7 @@ def test_a_call_beyond_the_capacity_is_refused_before_anything_is_written(folder
     engine = TorchEngine(folder, SPEC, rows=1, capacity=4)
     with pytest.raises(EngineError, match=r"writes slots 0\.\.4 and reads the first 4; a row has 4"):
         engine.forward(text_call(TEXTS[:1], length=4))
-    assert not engine.cache.buffer.any()
+    assert not whole(engine.cache).any()
 
 
 def test_a_token_outside_the_vocabulary_is_an_engine_error(folder: Path) -> None:

@@ -268,7 +268,8 @@ def _tree(engine: Engine, texts: Sequence[Tokens]) -> Iterator[Scores]:
 def _accept(engine: Engine, texts: Sequence[Tokens]) -> list[Tokens]:
     """Keep one path of the tree in the cache, as a round does, and return the texts that are now longer."""
     base_B = torch.tensor([len(text) - 1 for text in texts])
-    engine.cache.keep(base_B, torch.tensor([ACCEPTED[1:]] * len(texts)))
+    end = max(map(len, texts)) - 1 + len(PARENTS)
+    engine.cache.keep(base_B, torch.tensor([ACCEPTED[1:]] * len(texts)), end)
     return [_accepted(text, engine.spec.vocabulary) for text in texts]
 
 

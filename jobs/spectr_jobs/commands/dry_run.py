@@ -81,7 +81,7 @@ def dry_run(job: Job, rank: Rank) -> int:
         size = models.choose_batch(bundle, setup, load.times(1 / rank.world), date=date, processes=rank.beside)
         setup = dataclasses.replace(setup, batch_size=size.rows)
         lines.append(("batch size", f"{size.rows:,}: {size.reason}"))
-    lines.append(_memory(bundle, setup))
+    lines.append(_memory(bundle, setup, load.lengths(encoder, most).longest))
     started = time.monotonic()
     decoder = models.open_decoder(bundle, setup, seed=job.seed, date=date)
     loading = time.monotonic() - started
@@ -144,17 +144,18 @@ def _prompts(encoder: Encoder, most: int, load: Load) -> list[TableLine]:
     return lines
 
 
-def _memory(bundle: Bundle, setup: Setup) -> TableLine:
-    """Return the memory that the batch needs, and the memory that is free.
+def _memory(bundle: Bundle, setup: Setup, longest: int) -> TableLine:
+    """Return the memory that the batch needs for texts of up to so many tokens, and the memory that is free.
 
     Raises:
         UsageError: The batch does not fit.
     """
-    needed, free = models.footprint(bundle, setup), models.free_memory(setup.device)
+    needed, free = models.footprint(bundle, setup, longest), models.free_memory(setup.device)
     total, rows = needed.total(setup.rows), setup.rows
     parts = (
         f"weights {show_bytes(needed.weights)}, caches {show_bytes(rows * needed.cache_per_row)} "
-        f"({rows:,} rows of {needed.slots:,} slots), shared prefixes {show_bytes(rows * needed.prefixes_per_row)}, "
+        f"({rows:,} rows of {needed.slots:,} slots, for texts of up to {longest:,} tokens), "
+        f"shared prefixes {show_bytes(rows * needed.prefixes_per_row)}, "
         f"laws {show_bytes(rows * needed.laws_per_row)}"
     )
     if free is None:

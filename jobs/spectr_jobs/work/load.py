@@ -6,7 +6,7 @@ import dataclasses
 import random
 import statistics
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from spectr_jobs.errors import InputChanged
 from spectr_jobs.inputs.sources import only_forward
@@ -26,6 +26,20 @@ class Encoder(Protocol):
     def encode(self, prompt: Prompt, most: int) -> tuple[int, ...]:
         """Return the token ids of a prompt, at most so many; a longer one is refused."""
         ...
+
+
+class Lengths(NamedTuple):
+    """How many tokens rows have.
+
+    Attributes:
+        prompt: The mean number of tokens of a prompt.
+        limit: The mean number of those that may be written after it.
+        longest: The largest number of both together.
+    """
+
+    prompt: float
+    limit: float
+    longest: int
 
 
 @dataclasses.dataclass(slots=True)
@@ -65,8 +79,8 @@ class Load:
         records, completions, most = (round(factor * n) for n in (self.records, self.completions, self.most_tokens))
         return Load(records, completions, most, self.sample)
 
-    def lengths(self, encoder: Encoder, most: int) -> tuple[float, float]:
-        """Return the mean number of tokens of a prompt of the sample, and of those that may be written after it.
+    def lengths(self, encoder: Encoder, most: int) -> Lengths:
+        """Return the lengths of the rows of the sample.
 
         A prompt that cannot be tokenized counts for nothing.
 
@@ -83,9 +97,9 @@ class Load:
                     continue
                 found.append((tokens, min(record.wanted.params.max_tokens, most - tokens)))
         if not found:
-            return 1.0, 1.0
+            return Lengths(1.0, 1.0, most)
         prompts, limits = zip(*found, strict=True)
-        return statistics.fmean(prompts), statistics.fmean(limits)
+        return Lengths(statistics.fmean(prompts), statistics.fmean(limits), max(map(sum, found)))
 
 
 def look_into(run: RunDirectory, shards: Sequence[int]) -> Load:

@@ -102,16 +102,16 @@ def choose_batch(bundle: Bundle, setup: Setup, load: Load, *, date: datetime.dat
     from spectr_runtime.planning.batch import Demand
     from spectr_runtime.planning.fitting import fit
 
-    prompt, limit = load.lengths(open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity)
-    demand = Demand(max(load.completions, 1), prompt, limit)
+    lengths = load.lengths(open_tokenizer(bundle, date=date), bundle.manifest.limits.capacity)
+    demand = Demand(max(load.completions, 1), *lengths)
     return fit(bundle, setup.plan, demand, backend=setup.backend, device=setup.device, processes=processes)
 
 
-def footprint(bundle: Bundle, setup: Setup) -> Footprint:
-    """Return the memory that decoding needs."""
+def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
+    """Return the memory that decoding texts of up to so many tokens needs."""
     from spectr_runtime.planning.footprint import Footprint
 
-    return Footprint.of(bundle, setup.plan)
+    return Footprint.of(bundle, setup.plan, setup.backend, longest)
 
 
 def free_memory(device: str) -> int | None:

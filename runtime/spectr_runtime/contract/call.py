@@ -24,9 +24,9 @@ class Call:
         input_ids_BT: The tokens that are fed; int64.
         position_ids_BT: Their positions in the text; int64. A token's position is not its slot: the nodes of one level
             of a draft tree share a position.
-        attention_mask_B1TL: True where a fed token sees a slot; slots L and beyond are not read. The slots that a token
-            sees must hold, in slot order, the text that ends in it, one slot per position. Sliding windows and linear
-            biases rely on that.
+        attention_mask_B1TL: True where a fed token sees a slot; slots L and beyond are neither read nor written. The
+            slots that a token sees must hold, in slot order, the text that ends in it, one slot per position. Sliding
+            windows and linear biases rely on that.
         write_index_B: The first slot that is written in each row; the tokens go to the slots
             ``write_index .. write_index + T - 1``; int64.
         logit_index_BM: Columns of T whose logits are wanted; int64.
@@ -54,6 +54,8 @@ def present_names(layers: int) -> list[str]:
 def check_call(call: Call, cache: KVCache) -> None:
     """Check that a call's shapes and types agree, and that the slots it writes and reads are in the cache.
 
+    Which slots are written is checked where the host knows it, for calls whose tensors are on the CPU.
+
     Args:
         call: The call.
         cache: The cache of the engine that is to run it.
@@ -78,8 +80,10 @@ def check_call(call: Call, cache: KVCache) -> None:
         raise EngineError(
             f"The call feeds {tokens} tokens to rows {call.first_row}..{last}; the cache has {cache.rows} rows."
         )
-    first, last = (int(bound) for bound in torch.aminmax(call.write_index_B))
-    if first < 0 or last + tokens > cache.capacity or length > cache.capacity:
+    first, last = 0, length - tokens
+    if call.write_index_B.device.type == "cpu":  # a GPU would have to be waited for
+        first, last = (int(bound) for bound in torch.aminmax(call.write_index_B))
+    if first < 0 or last + tokens > length or length > cache.capacity:
         raise EngineError(
             f"The call writes slots {first}..{last + tokens - 1} and reads the first {length}; "
             f"a row has {cache.capacity}.",

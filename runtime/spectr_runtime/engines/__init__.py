@@ -7,8 +7,8 @@ The modules:
     integer             integer products for its CPU provider, in graphs in int8
     tensorrt            TensorRT and TensorRT-RTX, on a GPU
     tensorrt_library    importing either of these two, and hearing their errors
-    attention           attention of graphs for ONNX Runtime on a CPU
-    buffers             what engines share that bind addresses: cache, inputs and logits
+    attention           attention of graphs for ONNX Runtime, over the whole cache
+    buffers             what engines share: the cache, and inputs and logits that are bound by address
 """
 
 from __future__ import annotations

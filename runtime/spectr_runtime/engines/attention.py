@@ -1,12 +1,12 @@
-"""The attention of graphs for ONNX Runtime's CPU provider: over the whole cache, and never of one query alone.
+"""The attention of graphs for ONNX Runtime: over the whole cache, and on a CPU never of one query alone.
 
 A stored graph has the cache's capacity as a dimension of its own, which compiled engines need, and cuts what a call
 reads to the attention length: two copies in every layer. An engine whose cache is as long as the attention needs none.
 
-ONNX Runtime multiplies a single query in another way than several, with other last bits, which rounding to 8 bits makes
-larger. Then plain decoding, which feeds one token a row, and the verification of drafts could write different texts. So
-the query heads that share keys become queries of one head, which reads the keys once besides. Where no heads share
-keys, a query is added that nobody reads.
+On a CPU, ONNX Runtime multiplies a single query in another way than several, with other last bits, which rounding to 8
+bits makes larger. Then plain decoding, which feeds one token a row, and the verification of drafts could write
+different texts. So the query heads that share keys become queries of one head, which reads the keys once besides. Where
+no heads share keys, a query is added that nobody reads.
 """
 
 # B rows, T tokens fed, L attention length, H heads (Hq of queries, Hk of keys), G query heads of a key head, D head
@@ -40,6 +40,18 @@ def with_cpu_attention(data: bytes) -> bytes:
     del graph.node[:]
     graph.node.extend(nodes)
     drop_unread(graph)
+    return bytes(model.SerializeToString())
+
+
+def without_cuts(data: bytes) -> bytes:
+    """Return a graph in ONNX's format whose attention reads all slots of the cache, as many as the mask has.
+
+    Args:
+        data: The graph; its attention reads the first slots of the keys and values that TensorScatter wrote.
+    """
+    model = onnx.load_from_string(data)
+    _remove_cuts(model.graph)
+    drop_unread(model.graph)
     return bytes(model.SerializeToString())
 
 

@@ -3,7 +3,6 @@
 # B rows, T tokens fed, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import torch
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH
 from spectr_runtime.contract import Call, check_call, past_names, present_names
-from spectr_runtime.contract.mask import ALIGNMENT, aligned
-from spectr_runtime.engines.attention import with_cpu_attention
+from spectr_runtime.engines.attention import with_cpu_attention, without_cuts
 from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
 from spectr_runtime.engines.integer import with_integer_products
 from spectr_runtime.errors import EngineError, UsageError, first_line
@@ -34,20 +32,19 @@ class OnnxRuntimeEngine:
     """Runs a model folder of a bundle with ONNX Runtime.
 
     The cache inputs and outputs of a layer are bound to the same address, that of the call's rows in the cache. A call
-    therefore writes only the slots of its tokens and copies nothing. On a CPU the cache has about as many slots as the
-    attention reads: it grows with the texts, and shrinks when they are half as long. The logits are written to a buffer
-    that the next call reuses.
+    therefore writes only the slots of its tokens and copies nothing. The cache grows with the texts, and the attention
+    reads all of its slots. The logits are written to a buffer that the next call reuses.
 
     Args:
         folder: The folder with ``model.onnx`` and ``model.safetensors``.
         spec: The model's sizes.
         rows: Number of rows of the cache.
-        capacity: Number of slots of a row.
+        capacity: The most slots of a row.
         device: The device to run on: ``cpu``, ``cuda`` or ``cuda:N``. On CUDA, calls go to PyTorch's current stream.
         threads: Threads of one call; None for as many as there are physical cores.
         lean: Save memory, at the price of slower calls: the weights are used as the file maps them, and none is folded,
-            packed or fused into a copy. Quantised weights are then multiplied in the cache's type, and products of int8
-            stay as the graph has them.
+            packed or fused into a copy. Quantised weights are then multiplied in the cache's type. The graph stays as
+            it is, with products of int8 and with cuts of the cache, which has all slots at once.
         graph: Another graph on the weights of the folder, which replaces ``model.onnx``.
 
     Raises:
@@ -71,9 +68,10 @@ class OnnxRuntimeEngine:
         resolved = _resolve(device)
         self._location = (resolved.type, resolved.index or 0)
         self._session = _open_session(folder, spec, resolved, threads, lean, graph)
-        self._fits = resolved.type == "cpu" and not lean
-        self.cache = allocate_cache(spec, rows, capacity, resolved, min(ALIGNMENT, capacity) if self._fits else None)
-        self._bindings: dict[tuple[int, int, int], Any] = {}
+        self._grows = not lean
+        self.cache = allocate_cache(spec, rows, capacity, resolved, grows=self._grows)
+        self._bindings: dict[tuple[int, int], Any] = {}
+        self._bound = self.cache.generation
         self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
@@ -83,9 +81,11 @@ class OnnxRuntimeEngine:
             EngineError: The call does not fit the cache, or ONNX Runtime fails.
         """
         check_call(call, self.cache)
-        if self._fits:
-            call = self._fitted(call)
         inputs = call_inputs(call)
+        if self._grows:
+            mask_B1TL = inputs["attention_mask"]
+            self.cache.hold(call.first_row, len(mask_B1TL), mask_B1TL.shape[-1])
+            inputs["attention_mask"] = torch.nn.functional.pad(mask_B1TL, (0, self.cache.slots - mask_B1TL.shape[-1]))
         logits_BMV = self._logits.view(*call.logit_index_BM.shape)
         binding = self._binding(call.first_row, len(call.input_ids_BT))
         for name, tensor in inputs.items():
@@ -97,39 +97,22 @@ class OnnxRuntimeEngine:
             raise EngineError(f"ONNX Runtime failed in a call: {first_line(error)}") from error
         return logits_BMV
 
-    def _fitted(self, call: Call) -> Call:
-        """Give the cache about as many slots as its rows need, and return the call with a mask over all of them.
-
-        A row needs what its last call read and wrote, because every call of a row reads all of its text.
-        """
-        rows, tokens = call.input_ids_BT.shape
-        length = call.attention_mask_B1TL.shape[-1]
-        reach = max(length, int(call.write_index_B.max()) + tokens)
-        self.cache.reach[call.first_row : call.first_row + rows] = [reach] * rows
-        needed = max(self.cache.reach)
-        # A longer text needs more attention anyway, so slots to spare cost relatively little.
-        target = min(aligned(needed + needed // 8), self.cache.capacity)
-        if reach > self.cache.slots or 2 * target <= self.cache.slots:
-            self.cache.resize(target)
-        beyond = self.cache.slots - length
-        mask = torch.nn.functional.pad(call.attention_mask_B1TL, (0, beyond)) if beyond else call.attention_mask_B1TL
-        return dataclasses.replace(call, attention_mask_B1TL=mask)
-
     def _address(self, tensor: torch.Tensor) -> tuple[str, int, int, tuple[int, ...], int]:
         return (*self._location, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
 
     def _binding(self, first_row: int, rows: int) -> Any:
-        """Return the binding of these rows; their addresses in the cache depend on its slots alone, so it is kept."""
-        key = (first_row, rows, self.cache.slots)
-        if key not in self._bindings:
+        """Return the binding of these rows, which is kept until the cache moves."""
+        if self._bound != self.cache.generation:
+            self._bindings.clear()
+            self._bound = self.cache.generation
+        if (first_row, rows) not in self._bindings:
             binding = self._session.io_binding()
-            layers = self.spec.layers
-            slices = self.cache.buffer[:, first_row : first_row + rows]
-            for past, present, part in zip(past_names(layers), present_names(layers), slices, strict=True):
+            layers, parts = self.spec.layers, self.cache.parts(first_row, rows)
+            for past, present, part in zip(past_names(layers), present_names(layers), parts, strict=True):
                 binding.bind_input(past, *self._address(part))
                 binding.bind_output(present, *self._address(part))
-            self._bindings[key] = binding
-        return self._bindings[key]
+            self._bindings[first_row, rows] = binding
+        return self._bindings[first_row, rows]
 
 
 def _resolve(device: str) -> torch.device:
@@ -176,15 +159,15 @@ def _open_session(
         # order, copies of all weights may be alive at once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    rewritten = device.type == "cpu" and not lean
-    if rewritten or graph is not None:
+    if not lean or graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     check_providers(onnxruntime.get_available_providers(), device.type)
     try:
-        if rewritten:
-            own = graph is None and spec.quantisation == "int8"
-            graph = with_cpu_attention(path.read_bytes() if graph is None else graph)
-            graph = with_integer_products(graph) if own else graph
+        if not lean:
+            integers = graph is None and spec.quantisation == "int8" and device.type == "cpu"
+            attending = with_cpu_attention if device.type == "cpu" else without_cuts
+            graph = attending(path.read_bytes() if graph is None else graph)
+            graph = with_integer_products(graph) if integers else graph
         session = onnxruntime.InferenceSession(path if graph is None else graph, options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise EngineError(

@@ -51,7 +51,7 @@ class TensorRTEngine:
         with torch.cuda.device(resolved):
             self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
             self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]
-        self.cache = allocate_cache(spec, rows, compiled.capacity, resolved)
+        self.cache = allocate_cache(spec, rows, compiled.capacity, resolved, grows=False)
         self._logits = LogitsBuffer(spec.vocabulary, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
@@ -71,14 +71,13 @@ class TensorRTEngine:
         self._bind_cache(context, call.first_row, rows)
         logits_BMV = self._logits.view(rows, wanted)
         context.set_tensor_address("logits", logits_BMV.data_ptr())
-        if not context.execute_async_v3(torch.cuda.current_stream(self.cache.buffer.device).cuda_stream):
+        if not context.execute_async_v3(torch.cuda.current_stream(self.cache.device).cuda_stream):
             raise EngineError(f"TensorRT failed in a call of {sizes}: {self._log.error}")
         return logits_BMV
 
     def _bind_cache(self, context: Any, first_row: int, rows: int) -> None:
-        slices = self.cache.buffer[:, first_row : first_row + rows]
-        layers = self.spec.layers
-        for past, present, part in zip(past_names(layers), present_names(layers), slices, strict=True):
+        layers, parts = self.spec.layers, self.cache.parts(first_row, rows)
+        for past, present, part in zip(past_names(layers), present_names(layers), parts, strict=True):
             context.set_input_shape(past, tuple(part.shape))
             context.set_tensor_address(past, part.data_ptr())
             context.set_tensor_address(present, part.data_ptr())

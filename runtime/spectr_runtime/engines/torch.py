@@ -11,18 +11,19 @@ from spectr_runtime.adapter.model import load_contract_model
 from spectr_runtime.adapter.rounding import read_roundings, round_inputs
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import WEIGHTS
-from spectr_runtime.contract import DTYPES, Call, KVCache, check_call
+from spectr_runtime.contract import Call, check_call
+from spectr_runtime.engines.buffers import allocate_cache
 from spectr_runtime.errors import EngineError, first_line
 
 
 class TorchEngine:
-    """Runs a model folder of a bundle with transformers and PyTorch.
+    """Runs a model folder of a bundle with transformers and PyTorch. The cache grows with the texts.
 
     Args:
         folder: The folder with ``config.json`` and ``model.safetensors``.
         spec: The model's sizes.
         rows: Number of rows of the cache.
-        capacity: Number of slots of a row.
+        capacity: The most slots of a row.
         device: A device of PyTorch, for instance ``cpu`` or ``cuda:0``.
 
     Raises:
@@ -32,19 +33,16 @@ class TorchEngine:
 
     def __init__(self, folder: Path, spec: ModelSpec, *, rows: int, capacity: int, device: str = "cpu") -> None:
         self.spec = spec
-        dtype = DTYPES[spec.dtype]
         try:
             resolved = torch.device(device)
-            self.cache = KVCache(
-                spec.layers, rows, spec.kv_heads, capacity, spec.head_size, dtype=dtype, device=resolved
-            )
+            self.cache = allocate_cache(spec, rows, capacity, resolved, grows=True)
             self._model = load_contract_model(folder, dtype=spec.dtype, device=resolved)
             round_inputs(self._model.model, read_roundings(folder / WEIGHTS))
         except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
             raise EngineError(
-                f"PyTorch cannot hold {folder.name} with {rows} rows of {capacity} slots on {device!r}: {reason}",
-                hint="Name a device that torch.device knows, or use fewer rows or a smaller capacity.",
+                f"PyTorch cannot hold {folder.name} with {rows} rows on {device!r}: {reason}",
+                hint="Name a device that torch.device knows, or use fewer rows.",
             ) from error
 
     @torch.inference_mode()
@@ -55,7 +53,8 @@ class TorchEngine:
             EngineError: The call does not fit the cache, or PyTorch fails.
         """
         check_call(call, self.cache)
-        rows = slice(call.first_row, call.first_row + len(call.input_ids_BT))
+        rows = call.first_row, len(call.input_ids_BT)
+        self.cache.hold(*rows, call.attention_mask_B1TL.shape[-1])
         try:
             logits_BMV, _ = self._model(
                 call.input_ids_BT,
@@ -63,7 +62,7 @@ class TorchEngine:
                 call.attention_mask_B1TL,
                 call.write_index_B,
                 call.logit_index_BM,
-                list(self.cache.buffer[:, rows].unbind(0)),
+                self.cache.parts(*rows),
             )
         except (RuntimeError, IndexError) as error:
             raise EngineError(f"PyTorch failed in a call: {first_line(error)}") from error

@@ -29,11 +29,13 @@ class Demand:
         completions: Number of completions.
         prompt: Mean number of tokens of a prompt.
         limit: Mean token limit of a completion.
+        longest: The most tokens of a row, its prompt among them; None for as many as the bundle takes.
     """
 
     completions: int
     prompt: float
     limit: float
+    longest: int | None = None
 
     @property
     def length(self) -> int:

@@ -221,7 +221,7 @@ def add_rounds(costs: Costs, pair: Pair, plans: Sequence[Plan], vocabulary: int,
         rows: Number of rows of the batch, at most those of the caches.
         length: Tokens of the text that each row has so far, at least 2.
     """
-    batch = _batch(rows, length, vocabulary, pair.target.cache.buffer.device)
+    batch = _batch(rows, length, vocabulary, pair.target.cache.device)
     for plan in plans:
         costs.observe(plan, rows, _spent(plan, pair, batch))
 
@@ -239,7 +239,7 @@ def add_reading(costs: Costs, pair: Pair, tokens: int, tokens_per_call: int) -> 
     text, started = [[0] * (tokens + 1)], time.perf_counter()
     for engine in filter(None, (pair.draft, pair.target)):
         prefill(engine, text, [0], 0, tokens_per_call, pair.device)
-        engine.cache.buffer[:1, :1, :1, :1, :1].tolist()  # a GPU is at work until this is known
+        engine.cache.pieces[0][:1, :1, :1, :1, :1].tolist()  # a GPU is at work until this is known
     costs.observe_reading(tokens, time.perf_counter() - started)
 
 

@@ -25,7 +25,8 @@ from spectr_runtime.planning.planner import FIRST, Acceptance, menu_of
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO, PlanChoice, settle
 
-USABLE = 0.8  # of the free memory; the rest is for what the engines compute in between, and for other processes
+# Of the free memory. The rest is for what engines compute in between, for caches while they grow, for other processes.
+USABLE = 0.8
 # The most rows that are looked at. A CPU multiplies little more while it reads a weight, and is at its limit before.
 MOST = {"cpu": 64, "cuda": 256}
 STEP = 4  # from one number of rows that is measured to the next
@@ -58,7 +59,7 @@ def fit(
         resolved = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"Device {device!r}: {first_line(error)}", hint="Name cpu, cuda or cuda:N.") from error
-    room = room_in(Footprint.of(bundle, plan), device, processes)
+    room = room_in(Footprint.of(bundle, plan, backend, demand.longest), device, processes)
     if backend in FLAVOURS:
         room = _smaller(room, _compiled_rows(bundle, plan, backend, device))
     found = without_costs(demand, room)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 
+from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, ModelSpec, Role
 from spectr_runtime.bundle.layout import WEIGHTS
+from spectr_runtime.contract.cache import slots_for
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.planning.planner import menu_of
 from spectr_runtime.speculation.plan import PlanChoice, settle
-from spectr_runtime.speculation.prefixes import kept_tokens
+from spectr_runtime.speculation.prefixes import KEPT_SHARE
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -24,9 +26,11 @@ _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 class Footprint:
     """The memory that decoding needs, in bytes. The activations of the engines come on top.
 
+    While a cache grows it takes up to an eighth more.
+
     Attributes:
         weights: The weights of the models that the plan needs.
-        slots: Number of slots of a row in the caches.
+        slots: Number of slots of a row in the caches, when these are as long as they get.
         cache_per_row: The keys and values of a row.
         prefixes_per_row: The keys and values of shared prefixes that are kept, divided by the rows of the batch.
         laws_per_row: The logits and laws of a row's draft tree.
@@ -39,8 +43,17 @@ class Footprint:
     laws_per_row: int
 
     @staticmethod
-    def of(bundle: Bundle, plan: PlanChoice) -> Footprint:
+    def of(bundle: Bundle, plan: PlanChoice, backend: Backend, longest: int | None = None) -> Footprint:
         """Return what decoding a bundle with a plan needs; with ``auto``, what the largest plan needs.
+
+        All rows have as many slots as the longest one beside them needs. So the longest text counts, where caches grow
+        with the texts, and not the mean one.
+
+        Args:
+            bundle: The models.
+            plan: What rounds draft.
+            backend: Which engines run the models; compiled ones have caches of the whole capacity.
+            longest: Tokens of the longest text; None for the bundle's capacity.
 
         Raises:
             UsageError: The plan drafts, and the bundle has no draft.
@@ -48,13 +61,15 @@ class Footprint:
         plans = menu_of(settle(plan, bundle.manifest))
         nodes = max(one.tree.size for one in plans)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
+        if longest is not None and backend not in FLAVOURS:
+            slots = slots_for(aligned(longest + nodes), slots)
         roles: tuple[Role, ...] = bundle.manifest.roles if any(one.drafts for one in plans) else ("target",)
         slot_bytes = sum(_slot_bytes(bundle.manifest.models[role]) for role in roles)
         return Footprint(
             weights=sum((bundle.model(role) / WEIGHTS).stat().st_size for role in roles),
             slots=slots,
             cache_per_row=slots * slot_bytes,
-            prefixes_per_row=kept_tokens(1, slots) * slot_bytes,
+            prefixes_per_row=slots // KEPT_SHARE * slot_bytes,
             laws_per_row=len(roles) * nodes * bundle.manifest.vocabulary.size * LAW_BYTES,
         )
 

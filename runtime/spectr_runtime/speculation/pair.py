@@ -18,7 +18,7 @@ from spectr_runtime.rows.row import Row, Scored
 from spectr_runtime.speculation.narrow import WidenedEngine
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
-from spectr_runtime.speculation.prefixes import PrefixStore, kept_tokens
+from spectr_runtime.speculation.prefixes import PrefixStore
 from spectr_runtime.speculation.reading import Reading
 
 # What a call costs beside its tokens, in tokens that could be read instead: it reads the weights, and an accelerator
@@ -37,7 +37,7 @@ class Pair:
             of them has drafts.
         backend: Which engines run the models.
         device: The device that the models run on, as torch names it.
-        rows: Rows of the caches.
+        rows: Rows of the caches; ``restart`` changes their number.
         prefix_tokens: How many tokens of prefixes that texts may share are kept, for each model; None for as many as
             ``kept_tokens`` says.
 
@@ -79,9 +79,24 @@ class Pair:
         self.device = torch.device(device)
         self.reading = Reading()
         self.call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
-        kept = kept_tokens(rows, slots) if prefix_tokens is None else prefix_tokens
         engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
-        self._prefixes = {role: PrefixStore(one, kept) for role, one in engines.items() if one is not None}
+        self._prefixes = {role: PrefixStore(one, prefix_tokens) for role, one in engines.items() if one is not None}
+
+    def catch_up(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
+        """Read what the caches lack of the rows' texts, and return the indices of rows of which they still lack some.
+
+        While some rows could go on, a call's tokens of each other one are read, so that a long text stalls nobody for
+        more than a few rounds. If no row can go on, there is nobody to wait for, and all are read to their ends.
+
+        Args:
+            plan: The plan of the next round.
+            batch: The rows by their index in the caches; None for a free one.
+        """
+        behind = self.behind(plan, batch)
+        if behind:
+            stalls = len(behind) < len(batch) - batch.count(None)
+            self.prefill(plan, batch, self._chunk if stalls else None)
+        return self.behind(plan, batch)
 
     def behind(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
         """Return the indices of rows of whose texts the caches lack more than a round of this plan feeds.
@@ -178,6 +193,17 @@ class Pair:
         """Copy the first slots of a row of both caches to another index."""
         for engine in filter(None, (self.draft, self.target)):
             engine.cache.move(source, target, slots)
+
+    def restart(self, rows: int) -> None:
+        """Empty both caches, and go on with so many rows; the memory of the others is free, and that of their prefixes.
+
+        Raises:
+            EngineError: There is no memory.
+        """
+        for engine in filter(None, (self.draft, self.target)):
+            engine.cache.restart(rows)
+        for store in self._prefixes.values():
+            store.trim()
 
     def clear(self, index: int) -> None:
         """Zero the row at an index of both caches."""

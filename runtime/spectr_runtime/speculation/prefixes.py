@@ -20,7 +20,7 @@ from itertools import takewhile
 import torch
 
 from spectr_runtime.contract import Engine
-from spectr_runtime.engines.buffers import allocate_blocks
+from spectr_runtime.errors import is_out_of_memory
 
 # Of a shared prefix, the part of its last block is read again: half a block in the mean, which a smaller block makes
 # smaller. With this size it is a third of what a call on a CPU costs beside its tokens.
@@ -31,30 +31,31 @@ KEPT_SHARE = 4
 
 
 def kept_tokens(rows: int, slots: int) -> int:
-    """Return how many tokens are kept beside caches of so many rows and slots, if nothing else is asked for."""
-    return rows * slots // KEPT_SHARE
+    """Return how many tokens are kept beside caches of so many rows and slots, if nothing else is asked for.
+
+    A small batch keeps one whole text.
+    """
+    return max(rows, KEPT_SHARE) * slots // KEPT_SHARE
 
 
 class PrefixStore:
     """Keys and values of blocks that an engine has read. If there is no room, the blocks go that were not used longest.
+
+    A block takes memory of its own when it is kept. For which there is none, that is not kept.
 
     Values that are not finite are never handed on. A row that is not sound is so by its own reading, whoever shares its
     prompt, and what padding did to one row does not reach another.
 
     Args:
         engine: The engine; blocks are copied from its cache and to it.
-        tokens: The most tokens that are kept. Their memory is as large as that of as many slots of the cache.
-
-    Raises:
-        EngineError: There is no memory for them.
+        tokens: The most tokens that are kept. Their memory is as large as that of as many slots of the cache. None for
+            as many as ``kept_tokens`` says of the cache as it is at the time.
     """
 
-    def __init__(self, engine: Engine, tokens: int) -> None:
+    def __init__(self, engine: Engine, tokens: int | None) -> None:
         self._cache = engine.cache
-        self._most = tokens // BLOCK
-        self._blocks = allocate_blocks(engine.spec, self._most, BLOCK, engine.cache.buffer.device)
-        self._free = list(range(self._most))
-        self._places: OrderedDict[bytes, int] = OrderedDict()  # the block of each name, the last one used at the end
+        self._tokens = tokens
+        self._blocks: OrderedDict[bytes, torch.Tensor] = OrderedDict()  # by their names, the last one used at the end
         self._unsettled: list[tuple[list[bytes], torch.Tensor]] = []  # kept blocks, and the sum of their values
 
     def stages(
@@ -87,12 +88,12 @@ class PrefixStore:
             hopeful = [row for row in waiting if blocks[row] > before[row]]
 
     def names(self, text: Sequence[int]) -> list[bytes]:
-        """Return the names of a text's whole blocks, as many as there is room for.
+        """Return the names of a text's whole blocks, as many as there is room for once it is read.
 
         A name is a digest of all tokens up to the block's end.
         """
         names, name = list[bytes](), b""
-        for end in range(BLOCK, min(len(text), BLOCK * self._most) + 1, BLOCK):
+        for end in range(BLOCK, min(len(text), len(text) if self._tokens is None else self._tokens) + 1, BLOCK):
             name = hashlib.blake2b(name + array("q", text[end - BLOCK : end]).tobytes(), digest_size=32).digest()
             names.append(name)
         return names
@@ -109,26 +110,38 @@ class PrefixStore:
             How many blocks from the start of the text the row holds now.
         """
         self._settle()
-        found = [self._places[name] for name in takewhile(self._places.__contains__, names[held:])]
+        found = [self._blocks[name] for name in takewhile(self._blocks.__contains__, names[held:])]
         end = held + len(found)
         if found:
-            parts = [self._blocks[:, place] for place in found]
-            torch.cat(parts, 2, out=self._cache.span(row, held * BLOCK, end * BLOCK))
+            first = 0
+            for span in self._cache.span(row, held * BLOCK, end * BLOCK):
+                torch.cat([block[first : first + len(span)] for block in found], 2, out=span)
+                first += len(span)
             self._touch(names[:end])
         return end
 
     def save(self, row: int, names: Sequence[bytes]) -> None:
         """Keep the blocks of a text, by their names, which a row of the cache holds."""
-        fresh = [index for index, name in enumerate(names) if name not in self._places]
         self._touch(names)
-        for index in fresh:
-            place = self._free.pop() if self._free else self._places.popitem(last=False)[1]
-            self._blocks[:, place] = self._cache.span(row, index * BLOCK, (index + 1) * BLOCK)
-            self._places[names[index]] = place
+        fresh = [index for index, name in enumerate(names) if name not in self._blocks]
+        self.trim(len(fresh))
+        try:
+            for index in fresh:
+                self._blocks[names[index]] = torch.cat(self._cache.span(row, index * BLOCK, (index + 1) * BLOCK))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
         self._touch(names)
         if fresh:
             read = self._cache.span(row, fresh[0] * BLOCK, (fresh[-1] + 1) * BLOCK)
-            self._unsettled.append(([names[index] for index in fresh], read.sum(dtype=torch.float32)))
+            total = torch.stack([span.sum(dtype=torch.float32) for span in read]).sum()
+            self._unsettled.append(([names[index] for index in fresh], total))
+
+    def trim(self, more: int = 0) -> None:
+        """Drop the blocks for which there is no room, or for which there would be none if so many more were kept."""
+        room = kept_tokens(self._cache.rows, self._cache.slots) if self._tokens is None else self._tokens
+        while self._blocks and len(self._blocks) + more > room // BLOCK:
+            self._blocks.popitem(last=False)
 
     def _settle(self) -> None:
         """Drop blocks that are not finite, of those that were kept since the last time.
@@ -137,14 +150,15 @@ class PrefixStore:
         """
         for names, total in self._unsettled:
             if not total.isfinite():
-                self._free += [self._places.pop(name) for name in names if name in self._places]
+                for name in names:
+                    self._blocks.pop(name, None)
         self._unsettled.clear()
 
     def _touch(self, names: Sequence[bytes]) -> None:
         """Take note that blocks of a text were used, the first one last: no block goes before those that follow it."""
         for name in reversed(names):
-            if name in self._places:
-                self._places.move_to_end(name)
+            if name in self._blocks:
+                self._blocks.move_to_end(name)
 
 
 def followers(lacking: Mapping[int, Sequence[bytes]], call_tokens: int) -> list[int]:

@@ -115,7 +115,7 @@ def speculate(plan: Plan, draft: Engine | None, target: Engine, rows: Rows, timi
     with timing.measure("commit"):
         if not tree.is_chain:  # the nodes of a chain are in the slots of accepted tokens already
             for engine in filter(None, (draft, target)):
-                engine.cache.keep(rows.root_B, chosen.accepted_BD)
+                engine.cache.keep(rows.root_B, chosen.accepted_BD, rows.longest - 1 + tree.size)
         tokens_BD1 = emitted_tokens(tokens_BN, chosen)
         logprobs = rows.logprobs.gather(logits_BNV, chosen.accepted_BD, tokens_BD1) if rows.logprobs else {}
     return Emitted(tokens_BD1, chosen.count_B, drafted_B & verified_B, logprobs)
