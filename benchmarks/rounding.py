@@ -1,6 +1,7 @@
-"""What ways to round a model's matrices to int4 lose, on texts that none of them has seen.
+"""What ways to round a model's matrices to int4 and int8 lose, on texts that none of them has seen.
 
-All have blocks of 32 inputs and leave embeddings and output layer as they are. The loss is the Kullback-Leibler
+All leave embeddings and output layer as they are. Those to int4 have blocks of 32 inputs; those to int8 have codes of 7
+bits and one scale for each output, and round the rows of the inputs to 8 bits. The loss is the Kullback-Leibler
 divergence of the model's laws to those of the original: what the model loses, in nats per token, on text that the
 original itself writes. The difference in the cross entropy of a given text has the same mean over texts of the
 original, and on a few thousand tokens of another text more noise than some ways lose at all.
@@ -25,10 +26,13 @@ from onnxruntime.quantization.neural_compressor.weight_only import quant_tensor_
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from spectr_export.storing.activations import channel_scales, measure_inputs
 from spectr_export.storing.compensation import measure_feedback, quantise_compensated
 from spectr_export.storing.levels import BLOCK, Chooser, asymmetric, symmetric
 from spectr_export.storing.quantiser import quantisable, quantise
+from spectr_export.text import TOKENS as MEASURED
 from spectr_export.text import WINDOW, Texts, windows
+from spectr_runtime.bundle.rows import LARGEST_CODE, LEVELS, round_rows
 from spectr_runtime.bundle.weights import dequantise
 
 PROMPTS = Path(__file__).parent.parent / "examples" / "prompts.jsonl"
@@ -72,6 +76,11 @@ def hqq(matrix_NK: torch.Tensor) -> torch.Tensor:
     return (blocks * scales.reshape(-1, 1)).float().view_as(matrix_NK)
 
 
+def seven_bits(matrix_NK: torch.Tensor) -> torch.Tensor:
+    """The weights of int8, where rows are rounded too."""
+    return dequantise(*quantise(matrix_NK, "int8", torch.float32, largest=LARGEST_CODE).values())
+
+
 ALONE: Mapping[str, Round] = {
     "nearest, symmetric": nearest,
     "nearest, integer zero point": nearest_with_zero_point,
@@ -98,6 +107,26 @@ def round_reading(model: Any, names: Sequence[str], ids: Sequence[int], choose: 
         model.base_model(input_ids=torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW))
 
 
+def round_rows_too(model: Any, names: Sequence[str], ids: Sequence[int], *, divide: bool) -> contextlib.ExitStack:
+    """Round a model in memory to int8 as a build does, and the rows of its inputs until what is returned is closed."""
+    weights = [f"{name}.weight" for name in names]
+    largest = measure_inputs(model, weights, ids[:MEASURED]) if divide else {}
+    hooks = contextlib.ExitStack()
+    for name in names:
+        layer = model.get_submodule(name)
+        scale_K = torch.ones(layer.in_features)
+        if divide:
+            scale_K = channel_scales(largest[f"{name}.weight"], torch.float32)
+        made = quantise(layer.weight.data * scale_K, "int8", torch.float32, largest=LARGEST_CODE)
+        layer.weight.data = dequantise(*made.values())
+        hooks.enter_context(
+            layer.register_forward_pre_hook(
+                lambda _layer, inputs, scale_K=scale_K: (round_rows(inputs[0] / scale_K, LEVELS),)
+            )
+        )
+    return hooks
+
+
 @torch.no_grad()
 def measure_losses(checkpoint: Path) -> dict[str, object]:
     """What each way loses on a checkpoint whose layers are ``nn.Linear``."""
@@ -112,16 +141,22 @@ def measure_losses(checkpoint: Path) -> dict[str, object]:
     names = sorted(name.removesuffix(".weight") for name in quantisable(model, "int4"))
     layers = {name: model.get_submodule(name) for name in names}
     own = {name: layer.weight.data.clone() for name, layer in layers.items()}
-    ways: dict[str, Callable[[], None]] = {
+    int8 = functools.partial(round_rows_too, model, names, ids)
+    ways: dict[str, Callable[[], object]] = {
         **{way: functools.partial(_round_alone, layers, function) for way, function in ALONE.items()},
         **{way: functools.partial(round_reading, model, names, ids, choose) for way, choose in READING.items()},
+        "int8, weights alone": functools.partial(_round_alone, layers, seven_bits),
+        "int8, rows too": functools.partial(int8, divide=False),
+        "int8, rows divided before": functools.partial(int8, divide=True),
     }
     found = {}
     for way, apply in ways.items():
         started = time.perf_counter()
-        apply()
+        applied = apply()
         seconds = round(time.perf_counter() - started, 1)
         found[way] = {"seconds": seconds} | {text: compare(model, tokens[text], expected[text]) for text in texts}
+        if isinstance(applied, contextlib.ExitStack):
+            applied.close()
         for name, layer in layers.items():
             layer.weight.data = own[name].clone()
     parameters = sum(weight.numel() for weight in model.parameters())

@@ -81,9 +81,9 @@ def generated(model: Any, prompt: Sequence[int], count: int) -> list[int]:
 
 
 def largest_inputs(model: Any, precision: Precision) -> dict[str, torch.Tensor]:
-    """What ``save_model`` has to know for fp8, from the prompt; nothing for other precisions."""
-    fp8 = precision.quantisation == "fp8"
-    return measure_inputs(model, StoragePlan.of(model, precision).matrices, PROMPT) if fp8 else {}
+    """What ``save_model`` has to know for fp8 and int8, from the prompt; nothing for other precisions."""
+    plan = StoragePlan.of(model, precision)
+    return measure_inputs(model, plan.matrices if precision.quantisation == "fp8" else plan.divided, PROMPT)
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:

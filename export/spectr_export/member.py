@@ -23,7 +23,7 @@ from spectr_export.storing.plan import NO_INPUTS, StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import CHOOSERS
 from spectr_export.storing.save import save_model
-from spectr_export.text import Texts
+from spectr_export.text import TOKENS, Texts
 from spectr_runtime.adapter.rounding import read_roundings
 from spectr_runtime.bundle import ModelSpec, Role
 from spectr_runtime.bundle.layout import WEIGHTS
@@ -83,8 +83,11 @@ def build_member(member: Member, folder: Path, capacity: int, texts: Texts, trac
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
     for line in describe_kept(plan.matrices, stored.weights, precision.dtype) if precision.keeps else []:
         say(f"{role}: {line}")
-    measured = plan.matrices if precision.quantisation == "fp8" else plan.divided
-    inputs = measure_inputs(stored.model, measured, texts.measured) if measured else NO_INPUTS
+    inputs = NO_INPUTS
+    if precision.quantisation == "fp8":
+        inputs = measure_inputs(stored.model, plan.matrices, texts.measured)
+    elif plan.divided:
+        inputs = measure_inputs(stored.model, plan.divided, texts.read[:TOKENS])
     read = save_model(stored.model, folder, plan, stored.weights, inputs, texts.read)
     if precision.quantisation in CHOOSERS and (alone := _rounded_alone(plan, read)):
         say(f"{role}: {alone} are rounded by their weights alone")

@@ -1,4 +1,4 @@
-"""The texts of a build: one on which it measures, and another by whose inputs matrices are rounded to int4.
+"""The texts of a build: one on which it measures, and another by whose inputs matrices are rounded to int8 or int4.
 
 On the first, the loss by a precision, the acceptance of the draft and, for fp8, the inputs of the linear layers are
 measured. The second is another one, because a model that was rounded by a text loses less on that text than on others.

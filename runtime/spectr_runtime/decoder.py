@@ -221,7 +221,7 @@ class Decoder:
         plan = self._planner.choose(len(self._scheduler.batch))
         begun, before = time.perf_counter(), dataclasses.replace(self.reading)
         with self.timing.measure("prefill"):
-            behind = self._read(plan)
+            behind = self._pair.catch_up(plan, self._scheduler.batch)
         rows = self._rows(behind)
         self.rounds[plan] += 1
         started, draft, verify = time.perf_counter(), self.timing.draft, self.timing.verify
@@ -230,19 +230,6 @@ class Decoder:
         now = time.perf_counter()
         spent = Spent(now - started, self.timing.draft - draft, self.timing.verify - verify)
         return Round(plan, behind, emitted, spent, self.reading.since(before), now - begun)
-
-    def _read(self, plan: Plan) -> set[int]:
-        """Read what the rows lack, and return which of them still lack something.
-
-        While some rows could go on, a call's tokens of each other one are read, so that a long text stalls nobody for
-        more than a few rounds. If no row can go on, there is nobody to wait for, and all are read to their ends.
-        """
-        batch = self._scheduler.batch
-        behind = self._pair.behind(plan, batch)
-        if behind:
-            stalls = len(behind) < len(batch) - batch.count(None)
-            self._pair.prefill(plan, batch, self._manifest.limits.tokens_per_call if stalls else None)
-        return self._pair.behind(plan, batch)
 
     def _keep_costs(self) -> None:
         """Keep what the rounds showed of their costs for the next run."""

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from architectures import PROMPT, largest_inputs
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir
 from rounded import check_engines_round
@@ -26,6 +27,7 @@ from spectr_export.checks.tolerance import within_spread
 from spectr_export.graph.export import export_graph
 from spectr_export.graph.rounding import drop_rounding, round_products
 from spectr_export.original.model import load_original, measure_spec
+from spectr_export.storing.activations import channel_scales
 from spectr_export.storing.plan import StoragePlan
 from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import quantise
@@ -52,6 +54,8 @@ WEIGHTS = "model.safetensors"
 # And whether the layer that gives the logits is quantised; opt has its matrix from the embedding.
 LAYERS = {"llama": (7, 4, 1), "opt": (6, 4, 1), "gpt2": (4, 4, 0)}
 INPUTS, OUTPUTS = 70, (24, 9)
+INT8 = Precision("float32", "int8")
+SCALE = "model.layers.1.mlp.down_proj.weight.input_scale"
 Store = Callable[[str], tuple[Path, ModelSpec]]
 
 
@@ -64,7 +68,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
         if family not in made:
             folder, model = tmp_path_factory.mktemp(family), tiny_model(family)
             spec = dataclasses.replace(measure_spec(model), quantisation="int8")
-            save_model(model, folder, StoragePlan.of(model, Precision("float32", "int8")))
+            save_model(model, folder, StoragePlan.of(model, INT8), inputs=largest_inputs(model, INT8))
             export_graph(folder, spec)
             made[family] = folder, spec
         return made[family]
@@ -297,3 +301,80 @@ def test_codes_have_seven_bits_where_inputs_are_rounded(stored: Store) -> None:
     # What two products may add up to in 16 bits.
     assert 2 * LARGEST_CODE * (2 * LEVELS + 1) < 2**15
     assert 2 * FINE_LARGEST_CODE * BASE < 2**15
+
+
+def with_large_places(family: str = "llama") -> Any:
+    """A model of whose inputs a few places are a hundred times as large as the rest, as in trained models."""
+    model, chooser = tiny_model(family), torch.Generator().manual_seed(3)
+    for layer in model.model.layers:
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            places = torch.randperm(norm.weight.shape[0], generator=chooser)[:2]
+            norm.weight.data[places] *= 100
+    return model
+
+
+@torch.inference_mode()
+def divergence(folder: Path, model: Any) -> float:
+    """How far the law of a stored model is from the model's, in nats per token."""
+    ids = torch.tensor([[*reversed(PROMPT)]])
+    original_TV, stored_TV = (one(input_ids=ids).logits[0].log_softmax(-1) for one in (model, load_original(folder)))
+    return float((original_TV.exp() * (original_TV - stored_TV)).sum(-1).mean())
+
+
+def test_rows_with_few_large_places_lose_little(tmp_path: Path) -> None:
+    model = with_large_places()
+    plan = StoragePlan.of(model, INT8)
+    save_model(model, tmp_path / "divided", plan, inputs=largest_inputs(model, INT8))
+    save_model(model, tmp_path / "whole", plan)
+    assert divergence(tmp_path / "divided", model) < 0.6 * divergence(tmp_path / "whole", model)
+
+
+def test_layers_that_share_their_input_divide_it_once(stored: Store) -> None:
+    folder, _ = stored("llama")
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    _, inputs, _ = LAYERS["llama"]
+    scales = [
+        name for node in graph.node if node.op_type == "Div" for name in node.input if name.endswith(".input_scale")
+    ]
+    tensors = load_file(folder / WEIGHTS)
+    assert len(scales) == len(set(scales)) == inputs * 2
+    assert all(bool((tensors[f"model.layers.0.self_attn.{name}_proj.weight.input_scale"] != 1).any()) for name in "qkv")
+
+
+@pytest.mark.parametrize("largest", [[0.0, 0.0], [1.0, torch.inf], [torch.nan, 1.0]], ids=str)
+def test_without_a_largest_number_nothing_is_divided(largest: list[float]) -> None:
+    assert channel_scales(torch.tensor(largest), torch.float16).tolist() == [1, 1]
+
+
+def test_scales_are_square_roots_whose_product_is_one() -> None:
+    scale_K = channel_scales(torch.tensor([4.0, 1.0, 1e-9, 16.0]), torch.float32)
+    assert float(scale_K.log().sum()) == pytest.approx(0, abs=1e-5)
+    assert (scale_K[[0, 3]] / scale_K[1]).tolist() == pytest.approx([2, 4])
+    assert float(scale_K[1] / scale_K[2]) == pytest.approx((1 / 16e-4) ** 0.5)
+
+
+HOSTILE_SCALES: Mapping[str, torch.Tensor] = {
+    "negative": torch.tensor([-1.0, *[1.0] * 95]),
+    "infinite": torch.tensor([torch.inf, *[1.0] * 95]),
+    "no number": torch.tensor([torch.nan, *[1.0] * 95]),
+    "one for all": torch.tensor(1.0),
+    "too few": torch.ones(5),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_SCALES)
+def test_scales_that_do_not_fit_the_matrix_are_refused(stored: Store, tmp_path: Path, what: str) -> None:
+    source, spec = stored("llama")
+    tensors = load_file(source / WEIGHTS)
+    size = len(tensors[SCALE])
+    hostile = HOSTILE_SCALES[what]
+    tensors[SCALE] = hostile[:size].clone() if hostile.dim() and len(hostile) > size else hostile
+    with safe_open(source / WEIGHTS, framework="pt") as file:
+        metadata = file.metadata()
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    save_file(tensors, folder / WEIGHTS, metadata)
+    for use in (lambda: load_original(folder), lambda: TorchEngine(folder, spec, rows=1, capacity=64)):
+        with pytest.raises(BundleError, match=r"no positive scale for each input of model\.layers\.1\.mlp\.down_proj"):
+            use()

@@ -159,11 +159,33 @@ def test_a_call_that_fills_the_cache_to_the_brim_passes() -> None:
     check_call(call(), CACHE)
 
 
+def test_a_device_is_not_waited_for() -> None:
+    """A tensor of the device ``meta`` has no numbers that could be waited for."""
+    meta = torch.device("meta")
+    cache = KVCache(1, 3, 1, 100, 1, dtype=torch.float32, device=meta, grows=True)
+    check_call(call(write_index_B=torch.tensor([0, 7], device=meta)), cache)
+    cache.hold(1, 2, 10)
+    cache.keep(torch.tensor([2, 60], device=meta), torch.tensor([[2, 4], [-1, -1]], device=meta), 68)
+    assert cache.slots == 100
+    with pytest.raises(EngineError, match="reads the first 101; a row has 100"):
+        check_call(
+            call(
+                write_index_B=torch.tensor([0, 7], device=meta),
+                attention_mask_B1TL=torch.ones((2, 1, 3, 101), dtype=torch.bool),
+            ),
+            cache,
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"write_index_B": torch.tensor([0, 8])}, "writes slots 0..10 and reads the first 10; a row has 10"),
         ({"write_index_B": torch.tensor([-1, 0])}, r"writes slots -1\.\."),
+        (
+            {"attention_mask_B1TL": torch.ones((2, 1, 3, 9), dtype=torch.bool)},
+            "writes slots 0..9 and reads the first 9",
+        ),
         ({"attention_mask_B1TL": torch.ones((2, 1, 3, 11), dtype=torch.bool)}, "reads the first 11"),
         ({"first_row": 2}, r"rows 2\.\.3; the cache has 3"),
         ({"first_row": -1}, r"rows -1\.\.0"),

@@ -15,6 +15,7 @@ from spectr_runtime import Completion, Decoder, EngineError, Plan, Request, Samp
 from spectr_runtime.contract import Call, KVCache
 from spectr_runtime.errors import is_out_of_memory
 from spectr_runtime.speculation.plan import PlanChoice
+from spectr_runtime.speculation.prefixes import PrefixStore
 
 OpenDecoder = Callable[..., Decoder]
 CUDA = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB"
@@ -109,9 +110,23 @@ def test_a_cache_that_cannot_grow_gives_up_half_of_its_rows(
     engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
     assert all(engine.cache.rows == decoder.batch_size == 4 for engine in engines)
     for store, engine in zip(decoder._pair._prefixes.values(), engines, strict=True):
-        kept = sum(block.nbytes for block in store._blocks.values())
         assert engine.cache.nbytes <= 2 * 4 * 4 * 320
-        assert 0 < kept <= engine.cache.nbytes / 4
+        assert 0 < kept(store) <= engine.cache.nbytes / 4
+
+
+def test_prefixes_give_their_memory_back_with_the_caches(open_decoder: OpenDecoder) -> None:
+    decoder = open_decoder(Plan("kseq", 2, 3), batch_size=8, capacity=400, engine=GrowingEngine)
+    texts(decoder, LONG)
+    pair = decoder._pair
+    before = [kept(store) for store in pair._prefixes.values()]
+    pair.restart(4)
+    for store, most in zip(pair._prefixes.values(), before, strict=True):
+        assert 0 < kept(store) <= pair.target.cache.nbytes / 4 < most
+
+
+def kept(store: PrefixStore) -> int:
+    """The bytes of the prefixes that are kept."""
+    return sum(block.nbytes for block in store._blocks.values())
 
 
 def test_prefixes_that_a_cache_cannot_take_halve_the_batch_too(open_decoder: OpenDecoder) -> None:

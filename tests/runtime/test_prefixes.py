@@ -195,7 +195,7 @@ def test_rows_go_on_where_another_one_stopped() -> None:
             for row, begin in stage.items():
                 end = min(max(begin, held[row]) + 2 * BLOCK, len(texts[row]))
                 read.append((row, max(begin, held[row]), end))
-                write_text(engine.cache, row, values_of(texts[row])[:, :, :end])
+                write_text(engine.cache, row, values_of(texts[row][:end]))
                 held[row] = end
     assert read == [(0, 0, 32), (1, 32, 64), (0, 64, 65), (1, 64, 80)]
     for row, text in texts.items():

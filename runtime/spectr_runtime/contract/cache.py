@@ -104,7 +104,6 @@ class KVCache:
         if slots > self.slots or 2 * target <= self.slots:
             self.resize(target)
 
-    @torch.inference_mode(False)  # memory that was taken in that mode could not be written to outside of it
     def resize(self, slots: int) -> None:
         """Give every row so many slots, at most its capacity. The first ones stay as they are, new ones are zero.
 
@@ -128,7 +127,7 @@ class KVCache:
         self.generation += 1
         sizes = (parts, self.rows, self._heads, slots, self._size)
         try:
-            with torch.inference_mode(False):
+            with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
                 return torch.empty(sizes, dtype=self._dtype, device=self.device)
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
             raise EngineError(

@@ -88,6 +88,22 @@ class Pair:
         self.longest = min(one.cache.capacity for one in engines.values() if one is not None) - tree
         self._prefixes = {role: PrefixStore(one, prefix_tokens) for role, one in engines.items() if one is not None}
 
+    def catch_up(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
+        """Read what the caches lack of the rows' texts, and return the indices of rows of which they still lack some.
+
+        While some rows could go on, a call's tokens of each other one are read, so that a long text stalls nobody for
+        more than a few rounds. If no row can go on, there is nobody to wait for, and all are read to their ends.
+
+        Args:
+            plan: The plan of the next round.
+            batch: The rows by their index in the caches; None for a free one.
+        """
+        behind = self.behind(plan, batch)
+        if behind:
+            stalls = len(behind) < len(batch) - batch.count(None)
+            self.prefill(plan, batch, self._chunk if stalls else None)
+        return self.behind(plan, batch)
+
     def behind(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
         """Return the indices of rows of whose texts the caches lack more than a round of this plan feeds.
 
