@@ -6,7 +6,8 @@ import datetime
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -16,10 +17,11 @@ from spectr_runtime.errors import RowError, SpectrError, UsageError, is_out_of_m
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
+from spectr_runtime.overlap import Overlap
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.costs import Spent
 from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
-from spectr_runtime.rows.admission import Waiting, make_row
+from spectr_runtime.rows.admission import Waiting, row_or_outcome
 from spectr_runtime.rows.request import Failure, Outcome, Request, SamplingParams
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
@@ -99,8 +101,9 @@ class Decoder:
             AutoPlanner(load_costs(bundle, backend, self._device)) if plan == AUTO else FixedPlanner(plan)
         )
         self._scheduler = Scheduler(self.batch_size)
-        self._waiting = Waiting((), self._make_row)
-        self._sampling: Sampling | None = None
+        self._waiting = Waiting(iter(()))
+        self._waits: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._sampling: tuple[Sampling, WantedLogprobs | None] | None = None  # of the rows of the batch
 
     def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str, prefix_tokens: int | None) -> Pair:
         """Open the pair with as many rows as the memory of a GPU has room for."""
@@ -120,7 +123,6 @@ class Decoder:
                     raise
                 self._halve(error)
 
-    @torch.inference_mode()
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         """Decode requests; take the next one whenever a row is free, and yield every row when it ends.
 
@@ -133,7 +135,48 @@ class Decoder:
         Yields:
             A completion or a failure for each request, in the order in which they end.
         """
-        self._waiting = Waiting(requests, self._make_row)
+        yield from map(_outcome, self._decode(map(self._make, requests)))
+
+    def run(
+        self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Decode requests as ``generate`` does, with the host's work beside that of the engines.
+
+        Requests are read and made rows while passes run, so that they wait when there is room for them, and outcomes
+        are made and taken likewise. Both is done on one thread, which is not that of the caller.
+
+        Args:
+            requests: The requests; as many as the batch has rows are read ahead. They are iterated on the other thread.
+            take: Takes each outcome, in the order in which they end; it is called on the other thread.
+            stopped: Says whether to decode only the rows that are in the batch, and no more requests.
+        """
+
+        def made() -> Iterator[Row | Outcome]:
+            for request in requests:
+                overlap.pause()
+                yield self._make(request)
+
+        def taken(one: Row | Outcome) -> None:
+            outcome = _outcome(one)
+            overlap.pause()
+            take(outcome)
+
+        overlap = Overlap(made(), taken, self.batch_size, stopped)
+        # A pass on a GPU goes on after its call has returned, until somebody waits for what it wrote.
+        passes, waits = (overlap.at_work, nullcontext) if self._device.type == "cpu" else (nullcontext, overlap.at_work)
+        self._pair.around, self._waits = passes, waits
+        try:
+            overlap.run(self._decode)
+        finally:
+            self._pair.around = self._waits = nullcontext
+
+    def _make(self, request: Request) -> Row | Outcome:
+        return row_or_outcome(request, self._manifest, self._tokenizer, self._seed)
+
+    @torch.inference_mode()
+    def _decode(self, made: Iterator[Row | Outcome]) -> Iterator[Row | Outcome]:
+        """Decode rows; admit the next one whenever there is room, and yield every row when it ends."""
+        self._waiting = Waiting(made)
         self._scheduler, self._sampling = Scheduler(self.batch_size), None
         while True:
             yield from self._fill()
@@ -142,7 +185,7 @@ class Decoder:
                 return
             self._close_ranks()
             try:
-                ended = self._score_prompts()
+                ended: list[Row | Outcome] = [*self._score_prompts()]
                 written = None if ended else self._round()
             except (SpectrError, RuntimeError, MemoryError) as error:
                 self._halve(error)
@@ -153,18 +196,16 @@ class Decoder:
                     ended = list(self._advance(*written))
             yield from ended
 
-    def _make_row(self, request: Request) -> Row:
-        with self.timing.measure("host"):
-            return make_row(request, self._manifest, self._tokenizer, self._seed)
-
-    def _fill(self) -> Iterator[Outcome]:
+    def _fill(self) -> Iterator[Row | Outcome]:
         """Admit rows while there is room, and yield the outcomes of requests that end at once.
 
         Rows that are admitted together are put in the order of their lengths, since neighbours of about the same length
         are read together.
         """
         admitted = list[Row]()
-        for one in self._waiting.take(self._scheduler.room):
+        with self.timing.measure("host"):  # which is waited for
+            found = list(self._waiting.take(self._scheduler.room))
+        for one in found:
             if isinstance(one, Row):
                 admitted.append(one)
             else:
@@ -182,6 +223,8 @@ class Decoder:
 
     def _score_prompts(self) -> list[Outcome]:
         """Score the prompts of rows that want it, and release the rows that end with that."""
+        if not any(row.lacks_scores for row in self._scheduler.batch if row is not None):
+            return []
         with self.timing.measure("prefill"):
             failed = self._pair.score_prompts(self._scheduler.batch)
         ended: list[Outcome] = []
@@ -196,14 +239,16 @@ class Decoder:
 
     def _round(self) -> tuple[Plan, Emitted, Spent]:
         """Choose a plan, bring the caches up to the rows' texts, and run one round."""
-        rows = self._rows()
+        with self.timing.measure("host"):
+            rows = self._rows()
         plan = self._planner.choose(len(rows.length_B))
         with self.timing.measure("prefill"):
             self._pair.prefill(plan, self._scheduler.batch)
         self.rounds[plan] += 1
         started, draft, verify = time.perf_counter(), self.timing.draft, self.timing.verify
-        emitted = speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
-        emitted.accepted_B.tolist()  # a GPU is at work until this is known
+        emitted = speculate(plan, *self._pair.engines, rows, self.timing)
+        with self._waits():
+            emitted.accepted_B.tolist()  # a GPU is at work until this is known
         spent = Spent(time.perf_counter() - started, self.timing.draft - draft, self.timing.verify - verify)
         return plan, emitted, spent
 
@@ -228,22 +273,25 @@ class Decoder:
     def _rows(self) -> Rows:
         """Return the batch as tensors; a free row among the others decodes a text of one token that nobody reads."""
         batch, vocabulary = self._scheduler.batch, self._manifest.vocabulary.size
-        params = [IDLE if row is None else row.request.params for row in batch]
         if self._sampling is None:
-            self._sampling = Sampling.of(params, vocabulary, self._device)
-        length = [1 if row is None else row.length for row in batch]
+            params = [IDLE if row is None else row.request.params for row in batch]
+            self._sampling = Sampling.of(params, vocabulary, self._device), WantedLogprobs.of(params, vocabulary)
+        sampling, logprobs = self._sampling
+        facts = [(1, 0, 0, 0) if row is None else (len(row.tokens), *row.last, row.seed) for row in batch]
+        length, before, last, seed = zip(*facts, strict=True)
+        length_B, seed_B, *last_2B = torch.tensor([length, seed, before, last], device=self._device)
         return Rows(
-            length_B=torch.tensor(length, device=self._device),
-            last_B2=torch.tensor([(0, 0) if row is None else row.last for row in batch], device=self._device),
-            seed_B=torch.tensor([0 if row is None else row.seed for row in batch], device=self._device),
-            sampling=self._sampling,
+            length_B=length_B,
+            last_B2=torch.stack(last_2B, 1),
+            seed_B=seed_B,
+            sampling=sampling,
             adjustment=Adjustment.of(batch, vocabulary, self._device),
-            logprobs=WantedLogprobs.of(params, vocabulary),
+            logprobs=logprobs,
             longest=max(length),
         )
 
-    def _advance(self, plan: Plan, emitted: Emitted, spent: Spent) -> Iterator[Outcome]:
-        """Give each row its tokens, release the rows that end, and yield their outcomes."""
+    def _advance(self, plan: Plan, emitted: Emitted, spent: Spent) -> Iterator[Row | Outcome]:
+        """Give each row its tokens, release the rows that end, and yield them."""
         results = zip(
             self._scheduler.batch,
             emitted.tokens_BD1.tolist(),
@@ -258,10 +306,9 @@ class Decoder:
             if sound:
                 counts.append(accepted)
                 scored = emitted.logprobs.get(index, ())
-                completion = row.extend(tokens[: accepted + 1], accepted, plan.length, scored)
-                if completion is None:
+                if not row.extend(tokens[: accepted + 1], accepted, plan.length, scored):
                     continue
-                yield completion
+                yield row
             else:
                 yield self._failed(index, row)
             self._release(index)
@@ -274,6 +321,10 @@ class Decoder:
     def _release(self, index: int) -> None:
         self._scheduler.release(index)
         self._sampling = None
+
+
+def _outcome(one: Row | Outcome) -> Outcome:
+    return one.completion() if isinstance(one, Row) else one
 
 
 def _not_finite(row: Row) -> Failure:

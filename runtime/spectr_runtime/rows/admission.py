@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import RequestError
@@ -18,13 +18,11 @@ class Waiting:
     """The rows that wait for room in the batch: those that lost theirs first, then those of requests.
 
     Args:
-        requests: The requests, which are read as rows are taken.
-        make: Makes a row of a request, or raises why it cannot be served.
+        made: What ``row_or_outcome`` makes of the requests; the next is asked for as rows are taken.
     """
 
-    def __init__(self, requests: Iterable[Request], make: Callable[[Request], Row]) -> None:
-        self._requests = iter(requests)
-        self._make = make
+    def __init__(self, made: Iterator[Row | Outcome]) -> None:
+        self._made = made
         self._evicted: deque[Row] = deque()
 
     def evict(self, row: Row) -> None:
@@ -40,21 +38,22 @@ class Waiting:
         while room:
             if self._evicted:
                 yield self._evicted.popleft()
-            elif (request := next(self._requests, None)) is None:
+            elif (made := next(self._made, None)) is None:
                 return
             else:
-                made = self._row_or_outcome(request)
                 yield made
                 if not isinstance(made, Row):
                     continue
             room -= 1
 
-    def _row_or_outcome(self, request: Request) -> Row | Outcome:
-        try:
-            row = self._make(request)
-        except RequestError as error:
-            return Failure(request.id, error, request.choice)
-        return row.finish_unwritten() or row
+
+def row_or_outcome(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row | Outcome:
+    """Return the row of a request, or the outcome of one that ends at once; the arguments are those of ``make_row``."""
+    try:
+        row = make_row(request, manifest, tokenizer, run_seed)
+    except RequestError as error:
+        return Failure(request.id, error, request.choice)
+    return row.finish_unwritten() or row
 
 
 def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -20,6 +21,7 @@ from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
 from spectr_runtime.speculation.prefixes import PrefixStore, kept_tokens
 from spectr_runtime.speculation.reading import Reading
+from spectr_runtime.speculation.surrounded import SurroundedEngine
 
 # What a call costs beside its tokens, in tokens that could be read instead: it reads the weights, and an accelerator
 # does the arithmetic of many tokens in that time.
@@ -46,6 +48,7 @@ class Pair:
         draft: The draft's engine, its logits as wide as the vocabulary; None if no plan has drafts.
         device: The device that the engines take their inputs on.
         reading: How many tokens the target read, and how many were copied.
+        around: Makes a context for every pass, whose block the pass is.
 
     Raises:
         UsageError: The backend does not run on the device.
@@ -77,10 +80,17 @@ class Pair:
         self.draft = WidenedEngine(draft, bundle.manifest.vocabulary) if draft is not None and narrow else draft
         self.device = torch.device(device)
         self.reading = Reading()
+        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
         self._call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
         kept = kept_tokens(rows, slots) if prefix_tokens is None else prefix_tokens
         engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
         self._prefixes = {role: PrefixStore(one, kept) for role, one in engines.items() if one is not None}
+
+    @property
+    def engines(self) -> tuple[Engine | None, Engine]:
+        """The engines of draft and target for a round, each pass in its context."""
+        draft = None if self.draft is None else SurroundedEngine(self.draft, self.around)
+        return draft, SurroundedEngine(self.target, self.around)
 
     def prefill(self, plan: Plan, batch: Sequence[Row | None]) -> None:
         """Read into the caches what they lack of the rows' texts.
@@ -116,7 +126,7 @@ class Pair:
             for part in groups(missing, self._call_tokens):
                 rows = run[part]
                 texts, cached = [row.tokens for row in rows], [row.cached[role] for row in rows]
-                prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
+                prefill(SurroundedEngine(engine, self.around), texts, cached, start + part.start, self._chunk, self.device)
                 for row in rows:
                     row.cached[role] = row.length - 1
 
@@ -146,7 +156,8 @@ class Pair:
         texts, found = [row.tokens for row in rows], [list[list[Scored]]() for _ in rows]
         most = max(row.request.params.logprobs or 0 for row in rows)
         chunk = max(1, min(self._chunk, self._most_scored, SCORED_LOGITS // (len(rows) * self._vocabulary)))
-        for logits_BCV in prefill_scored(self.target, texts, first_row, chunk, self.device):
+        target = SurroundedEngine(self.target, self.around)
+        for logits_BCV in prefill_scored(target, texts, first_row, chunk, self.device):
             begin, size = len(found[0]) + 1, logits_BCV.shape[1]
             following = [text[begin : begin + size] for text in texts]
             follow_BC = torch.tensor([[*ids, *[0] * (size - len(ids))] for ids in following], device=self.device)
