@@ -82,9 +82,7 @@ class StubDecoder:
         self._copied = copied
         self._around: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def run(
-        self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool]
-    ) -> None:
+    def run(self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool]) -> None:
         overlap = Overlap(requests, take, self.batch_size, stopped)
         self._around = overlap.at_work
         overlap.run(self.generate)

@@ -13,7 +13,7 @@ import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.errors import RowError, SpectrError, UsageError, is_out_of_memory
+from spectr_runtime.errors import SpectrError, UsageError, is_out_of_memory
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
@@ -21,7 +21,7 @@ from spectr_runtime.overlap import Overlap
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.costs import Spent
 from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
-from spectr_runtime.rows.admission import Waiting, row_or_outcome
+from spectr_runtime.rows.admission import Waiting, outcome_of, row_or_outcome
 from spectr_runtime.rows.request import Failure, Outcome, Request, SamplingParams
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
@@ -135,7 +135,7 @@ class Decoder:
         Yields:
             A completion or a failure for each request, in the order in which they end.
         """
-        yield from map(_outcome, self._decode(map(self._make, requests)))
+        yield from map(outcome_of, self._decode(map(self._make, requests)))
 
     def run(
         self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool] = lambda: False
@@ -157,7 +157,7 @@ class Decoder:
                 yield self._make(request)
 
         def taken(one: Row | Outcome) -> None:
-            outcome = _outcome(one)
+            outcome = outcome_of(one)
             overlap.pause()
             take(outcome)
 
@@ -316,20 +316,8 @@ class Decoder:
 
     def _failed(self, index: int, row: Row) -> Failure:
         self._pair.clear(index)  # NaN in the cache would outlive the row
-        return _not_finite(row)
+        return row.not_finite()
 
     def _release(self, index: int) -> None:
         self._scheduler.release(index)
         self._sampling = None
-
-
-def _outcome(one: Row | Outcome) -> Outcome:
-    return one.completion() if isinstance(one, Row) else one
-
-
-def _not_finite(row: Row) -> Failure:
-    message = (
-        f"A model returned logits that are not finite for row {row.request.id!r} after {row.written} written tokens."
-    )
-    error = RowError(message, code="non_finite_logits", hint="Check the bundle with `spectr-export check`.")
-    return Failure(row.request.id, error, row.request.choice)

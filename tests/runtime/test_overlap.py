@@ -81,10 +81,11 @@ def test_no_more_rows_are_made_than_are_to_be_read_ahead() -> None:
 
     def decode(rows: Iterator[int]) -> Iterator[int]:
         for row in rows:
+            most = min(row + 1 + 4, 100)
             with overlap.at_work():
-                until(lambda: len(made) == min(row + 1 + 4, 100))
+                until(lambda most=most: len(made) == most)
                 time.sleep(0.001)
-            assert len(made) == min(row + 1 + 4, 100)
+            assert len(made) == most
             yield row
 
     taken = list[int]()

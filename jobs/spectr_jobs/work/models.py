@@ -39,9 +39,7 @@ class RunDecoder(Protocol):
         """Take requests one by one as rows become free, and yield outcomes as they finish, in any order."""
         ...
 
-    def run(
-        self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool]
-    ) -> None:
+    def run(self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool]) -> None:
         """Do the same with ``take`` for the outcomes, until it is to stop; both work on one thread of their own."""
         ...
 

@@ -56,6 +56,11 @@ def row_or_outcome(request: Request, manifest: Manifest, tokenizer: Tokenizer, r
     return row.finish_unwritten() or row
 
 
+def outcome_of(one: Row | Outcome) -> Outcome:
+    """Return the completion of a row that has ended, or the outcome that it is already."""
+    return one.completion() if isinstance(one, Row) else one
+
+
 def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:
     """Tokenise a request, and fix the length and the noise of its row.
 

@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from spectr_runtime.bundle import ROLES, Role
-from spectr_runtime.rows.request import Completion, FinishReason, Request, SpeculationStats, TokenLogprob, Usage
+from spectr_runtime.errors import RowError
+from spectr_runtime.rows.request import (
+    Completion,
+    Failure,
+    FinishReason,
+    Request,
+    SpeculationStats,
+    TokenLogprob,
+    Usage,
+)
 from spectr_runtime.rows.text.stop_text import StopText
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 
@@ -165,6 +174,13 @@ class Row:
             choice=self.request.choice,
             logprobs=tuple(self._logprobs) if self.request.params.logprobs is not None else None,
         )
+
+    def not_finite(self) -> Failure:
+        """Return the failure of a row for which a model returned logits that are not finite."""
+        name, written = self.request.id, self.written
+        message = f"A model returned logits that are not finite for row {name!r} after {written} written tokens."
+        error = RowError(message, code="non_finite_logits", hint="Check the bundle with `spectr-export check`.")
+        return Failure(name, error, self.request.choice)
 
     def _prompt_text(self, written: Sequence[int]) -> str:
         """Return the prompt as it was given, or what token ids have of the text before the completion's."""

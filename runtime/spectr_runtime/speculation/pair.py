@@ -126,7 +126,8 @@ class Pair:
             for part in groups(missing, self._call_tokens):
                 rows = run[part]
                 texts, cached = [row.tokens for row in rows], [row.cached[role] for row in rows]
-                prefill(SurroundedEngine(engine, self.around), texts, cached, start + part.start, self._chunk, self.device)
+                surrounded = SurroundedEngine(engine, self.around)
+                prefill(surrounded, texts, cached, start + part.start, self._chunk, self.device)
                 for row in rows:
                     row.cached[role] = row.length - 1
 
