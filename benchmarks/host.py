@@ -4,14 +4,17 @@
 
 Reading records, templates, tokens, texts, rows and files are as in any run; a pass of an engine sleeps two milliseconds
 and returns the same logits for every token. Told are the shares of the wall time: in the engines, in the laws and the
-selection, and the rest, which is the host's. The bundle gives the tokenizer and the vocabulary, its models are not
-opened. ``--tokens`` is what a row writes: the shorter the rows, the more often the host reads and writes one.
+selection, and the rest, in which neither works since they wait for the host. What the host does while a pass sleeps
+does not count; a pass counts for as long as such a sleep takes on this machine with nothing beside it. The bundle
+gives the tokenizer and the vocabulary, its models are not opened. ``--tokens`` is what a row writes: the shorter the
+rows, the more often the host reads and writes one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -46,6 +49,16 @@ class PausingEngine:
         return self._logits_V.expand(*call.logit_index_BM.shape, -1)
 
 
+def pause(seconds: float) -> float:
+    """How long a sleep of so many seconds takes here."""
+    spent = []
+    for _ in range(200):
+        started = time.perf_counter()
+        time.sleep(seconds)
+        spent.append(time.perf_counter() - started)
+    return statistics.median(spent)
+
+
 def measure(bundle: Path, rows: int, records: int, tokens: int, seconds: float) -> dict[str, Any]:
     """Run over so many records, and divide the wall time of decoding."""
     engines: list[PausingEngine] = []
@@ -67,17 +80,20 @@ def measure(bundle: Path, rows: int, records: int, tokens: int, seconds: float) 
             raise click.ClickException(f"the run ended with {status}")
         (session,) = read_sessions(run / "sessions")
     wall, timing = session.last.seconds, session.last.timing
-    in_engines = seconds * sum(engine.calls for engine in engines)
+    passes = sum(engine.calls for engine in engines)
+    in_engines = pause(seconds) * passes
     laws = sum(timing[stage] for stage in ("prefill", "draft", "verify", "select", "commit")) - in_engines
     return {
         "rows": rows,
         "records": records,
         "tokens": tokens,
         "seconds": round(wall, 2),
-        "passes": sum(engine.calls for engine in engines),
+        "passes": passes,
         "in_engines": round(in_engines / wall, 3),
         "laws_and_selection": round(laws / wall, 3),
         "host": round((wall - laws - in_engines) / wall, 3),
+        "laws_ms_per_pass": round(1e3 * laws / passes, 2),
+        "host_ms_per_pass": round(1e3 * (wall - laws - in_engines) / passes, 2),
     }
 
 

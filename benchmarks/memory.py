@@ -1,4 +1,4 @@
-"""Memory of ``spectr-batch run`` over inputs of ten thousand to a million records, with a decoder that has no models.
+"""Memory of ``spectr-batch run`` over inputs of a thousand to a million records, with a decoder that has no models.
 
     python benchmarks/memory.py build/pair
 
@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from machine import machine
 from spectr_jobs.cli import main as cli
 from spectr_jobs.work import models
 from spectr_runtime import Completion, Plan, Reading, Request, SpeculationStats, Timing, Usage
+from spectr_runtime.overlap import Overlap
 
-SIZES = (10_000, 100_000, 1_000_000)
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PHASES = ("survey", "decoding", "merge")
 SAMPLE_SECONDS = 0.1
 SHOWN_SAMPLES = 300
@@ -40,6 +41,10 @@ class NoModel:
         self.reading = Reading()
         self.rounds: dict[Plan, int] = {}
         self._rows = rows
+
+    def run(self, requests: Iterable[Request], take: Callable[[Completion], None], stopped: Callable[[], bool]) -> None:
+        """The same beside a thread for the host."""
+        Overlap(requests, take, 8, stopped).run(self.generate)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """A row for each request, in order."""
@@ -104,6 +109,10 @@ def describe(records: int, input_mib: float, samples: list[tuple[float, str, flo
         "records": records,
         "input_mib": round(input_mib, 1),
         "seconds": round(samples[-1][0], 1),
+        "microseconds_per_record": {
+            name: round(1e6 * SAMPLE_SECONDS * sum(phase == name for _, phase, _ in samples) / records, 1)
+            for name in PHASES
+        },
         "peak_mib": {
             name: round(max((m for _, phase, m in samples if phase == name), default=0), 1) for name in PHASES
         },

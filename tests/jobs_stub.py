@@ -11,7 +11,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from spectr_runtime import (
     Usage,
 )
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
+from spectr_runtime.overlap import Overlap
 from spectr_runtime.rows.score import Score, TokenScore, Written
 
 CHOSEN = 8  # rows of a process that chooses its batch size
@@ -78,6 +80,12 @@ class StubDecoder:
         self._flaky = flaky
         self._plans = plans
         self._copied = copied
+        self._around: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def run(self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool]) -> None:
+        overlap = Overlap(requests, take, self.batch_size, stopped)
+        self._around = overlap.at_work
+        overlap.run(self.generate)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         source = iter(requests)
@@ -91,7 +99,8 @@ class StubDecoder:
                 return
             self.most_waiting = max(self.most_waiting, len(batch))
             try:
-                time.sleep(self._pause)
+                with self._around():
+                    time.sleep(self._pause)
             except Exception as error:  # like an engine around a call
                 raise EngineError(f"A call failed: {error!r}") from error
             self.timing.verify += self._pause

@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import logging
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import SpectrError, UsageError, is_out_of_memory
-from spectr_runtime.laws.sampling import Sampling
+from spectr_runtime.overlap import Overlap
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.company import Company
-from spectr_runtime.planning.costs import Spent
 from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
-from spectr_runtime.rows.admission import Waiting, make_row
+from spectr_runtime.rows.admission import Waiting, outcome_of, row_or_outcome
 from spectr_runtime.rows.request import Failure, Outcome, Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
-from spectr_runtime.speculation.batching import rows_of, sampling_of
+from spectr_runtime.speculation.batching import Batching
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
-from spectr_runtime.speculation.reading import Reading
-from spectr_runtime.speculation.round import Emitted, Rows, speculate
 from spectr_runtime.speculation.timing import Timing
+from spectr_runtime.speculation.turn import Turn, take_turn
 
 LOG = logging.getLogger(__name__)
-
-
-class Round(NamedTuple):
-    """A round that was run, and what was read before it."""
-
-    plan: Plan
-    behind: set[int]  # the indices of rows that took no part
-    emitted: Emitted
-    spent: Spent
-    read: Reading
-    seconds: float  # of both
 
 
 class Decoder:
@@ -54,13 +39,9 @@ class Decoder:
     the batch. The one exception is the last bits of the models' logits, which may differ between batch shapes and
     between compiled engines.
 
-    What prompts share is read once, and its keys and values are copied to the other rows.
-
     When memory runs out, as it may for caches that grow, the batch is halved, and the caches with it. Rows that no
-    longer fit wait, and go on later from what they wrote.
-
-    Of compiled engines of several sizes, small ones are open until a text outgrows them. Then larger ones take their
-    place, and the rows go on from what they wrote.
+    longer fit wait, and go on later from what they wrote. So do all when larger compiled engines replace those that a
+    text has outgrown.
 
     Attributes:
         batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
@@ -118,14 +99,16 @@ class Decoder:
         self._pair = self._open(longest)
         self.reading = self._pair.reading
         self._device = self._pair.device
-        self._bundle, self._backend = bundle, backend
+        self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
         self._planner: Planner = (
             AutoPlanner(load_costs(bundle, backend, self._device)) if plan == AUTO else FixedPlanner(plan)
         )
         self._scheduler = Scheduler(self.batch_size)
         self._company = Company(self._pair.call_tokens)
-        self._waiting = Waiting((), self._make_row)
-        self._sampling: Sampling | None = None
+        self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._pause: Callable[[], None] = lambda: None
+        self._waiting = Waiting(iter(()))
+        self._batching = Batching(bundle.manifest.vocabulary.size, self._device)
 
     def _open(self, longest: int) -> Pair:
         """Open the pair for texts of so many tokens, with as many rows as the memory of a GPU has room for."""
@@ -138,46 +121,81 @@ class Decoder:
                     raise
                 self._halve(error)
 
-    @torch.inference_mode()
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         """Decode requests; take the next one whenever a row is free, and yield every row when it ends.
 
         Only one call can be in use at a time: a new one takes all rows of the batch from the one before.
 
         Args:
-            requests: The requests; they are read as rows become free. The caller must see to it that no two have the
-                same id and choice.
+            requests: The requests; some more are taken than there is room for, so that texts of about one length are read
+                together. The caller must see to it that no two have the same id and choice.
 
         Yields:
             A completion or a failure for each request, in the order in which they end.
         """
-        self._waiting = Waiting(requests, self._make_row)
-        self._scheduler, self._sampling = Scheduler(self.batch_size), None
+        yield from map(self._finish, self._decode(map(self._make, requests)))
+
+    def run(
+        self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Decode requests as ``generate`` does, with the host's work beside that of the engines.
+
+        Requests are read and made rows while passes run, so that they wait when there is room for them, and outcomes
+        are made and taken likewise. Both is done on one thread, which is not that of the caller.
+
+        Args:
+            requests: The requests; as many as the batch has rows are read ahead. They are iterated on the other thread.
+            take: Takes each outcome, in the order in which they end; it is called on the other thread.
+            stopped: Says whether to decode only the rows that are in the batch, and no more requests.
+        """
+        overlap: Overlap[Row | Outcome, Row | Outcome] = Overlap(
+            map(self._make, requests), lambda one: take(self._finish(one)), self.batch_size, stopped
+        )
+        self._at_work, self._pause = overlap.at_work, overlap.pause
+        try:
+            overlap.run(functools.partial(self._decode, stopped=stopped))
+        finally:
+            self._at_work, self._pause = nullcontext, lambda: None
+
+    def _make(self, request: Request) -> Row | Outcome:
+        self._pause()
+        return row_or_outcome(request, self._manifest, self._tokenizer, self._seed)
+
+    def _finish(self, one: Row | Outcome) -> Outcome:
+        outcome = outcome_of(one)
+        self._pause()
+        return outcome
+
+    @torch.inference_mode()
+    def _decode(
+        self, made: Iterator[Row | Outcome], *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Row | Outcome]:
+        """Decode rows; admit the next one whenever there is room, and yield every row when it ends."""
+        self._waiting = Waiting(made, stopped)
+        self._scheduler = Scheduler(self.batch_size)
         while True:
             yield from self._fill()
             if not self._scheduler.batch:
-                self._keep_costs()
+                if isinstance(self._planner, AutoPlanner):
+                    self._keep_costs(self._planner.costs)
                 return
             if self._outgrown():
                 continue
             self._close_ranks()
+            self._pair.surround(self._at_work)
             try:
-                ended = self._score_prompts()
-                done = None if ended else self._round()
+                ended: list[Row | Outcome] = [*self._score_prompts()]
+                turn = None if ended else self._turn()
             except (SpectrError, RuntimeError, MemoryError) as error:
                 self._halve(error)
                 self._start_over()
                 continue
-            if done is not None:
+            if turn is not None:
                 with self.timing.measure("host"):
-                    ended = list(self._advance(done))
+                    ended = list(self._advance(turn))
             yield from ended
 
-    def _make_row(self, request: Request) -> Row:
-        with self.timing.measure("host"):
-            return make_row(request, self._manifest, self._tokenizer, self._seed)
-
-    def _fill(self) -> Iterator[Outcome]:
+    def _fill(self) -> Iterator[Row | Outcome]:
         """Admit rows while there is room, and yield the outcomes of requests that end at once.
 
         Rows that are admitted together are put in the order of their lengths, since neighbours of about the same length
@@ -186,24 +204,26 @@ class Decoder:
         room, admitted = self._scheduler.room, list[Row]()
         if room and self._scheduler.batch and not self._company.enough(room, self.batch_size):
             return
-        for one in self._waiting.take(room):
+        with self.timing.measure("host"):  # which is waited for
+            found = list(self._waiting.take(room))
+        for one in found:
             if isinstance(one, Row):
                 admitted.append(one)
             else:
                 yield one
         for row in sorted(admitted, key=lambda row: row.length):
             self._scheduler.admit(row)
-            self._sampling = None
 
     def _close_ranks(self) -> None:
         """Move rows to lower indices when nobody waits for these: a round costs as much as its last index says."""
         while self._waiting.ended and (moved := self._scheduler.close_gap()):
             row, source, target = moved
             self._pair.move(source, target, row.length)
-            self._sampling = None
 
     def _score_prompts(self) -> list[Outcome]:
         """Score the prompts of rows that want it, and release the rows that end with that."""
+        if not any(row.lacks_scores for row in self._scheduler.batch if row is not None):
+            return []
         with self.timing.measure("prefill"):
             failed = self._pair.score_prompts(self._scheduler.batch)
         ended: list[Outcome] = []
@@ -213,28 +233,15 @@ class Decoder:
             outcome = self._failed(index, row) if index in failed else row.finish_unwritten()
             if outcome is not None:
                 ended.append(outcome)
-                self._release(index)
+                self._scheduler.release(index)
         return ended
 
-    def _round(self) -> Round:
-        """Choose a plan, bring the caches up to the rows' texts, and run one round."""
-        plan = self._planner.choose(len(self._scheduler.batch))
-        begun, before = time.perf_counter(), dataclasses.replace(self.reading)
-        with self.timing.measure("prefill"):
-            behind = self._pair.catch_up(plan, self._scheduler.batch)
-        rows = self._rows(behind)
-        self.rounds[plan] += 1
-        started, draft, verify = time.perf_counter(), self.timing.draft, self.timing.verify
-        emitted = speculate(plan, self._pair.draft, self._pair.target, rows, self.timing)
-        emitted.accepted_B.tolist()  # a GPU is at work until this is known
-        now = time.perf_counter()
-        spent = Spent(now - started, self.timing.draft - draft, self.timing.verify - verify)
-        return Round(plan, behind, emitted, spent, self.reading.since(before), now - begun)
-
-    def _keep_costs(self) -> None:
-        """Keep what the rounds showed of their costs for the next run."""
-        if isinstance(self._planner, AutoPlanner):
-            keep_costs(self._bundle, self._backend, self._device, self._planner.costs)
+    def _turn(self) -> Turn:
+        """Choose a plan, and take a turn with it."""
+        batch = self._scheduler.batch
+        turn = take_turn(self._planner.choose(len(batch)), self._pair, batch, self._batching, self.timing)
+        self.rounds[turn.plan] += 1
+        return turn
 
     def _halve(self, error: Exception) -> None:
         """Halve the batch size if memory ran out; raise any other error again, and this one if a single row is left."""
@@ -262,17 +269,11 @@ class Decoder:
         for row in filter(None, self._scheduler.batch):
             self._waiting.evict(row)
         self._pair.restart(self.batch_size)
-        self._scheduler, self._sampling = Scheduler(self.batch_size), None
+        self._scheduler = Scheduler(self.batch_size)
 
-    def _rows(self, behind: set[int]) -> Rows:
-        batch, vocabulary = self._scheduler.batch, self._manifest.vocabulary.size
-        if self._sampling is None:
-            self._sampling = sampling_of(batch, vocabulary, self._device)
-        return rows_of(batch, behind, self._sampling, vocabulary, self._device)
-
-    def _advance(self, done: Round) -> Iterator[Outcome]:
-        """Give each row that took part its tokens, release the rows that end, and yield their outcomes."""
-        plan, emitted = done.plan, done.emitted
+    def _advance(self, turn: Turn) -> Iterator[Row | Outcome]:
+        """Give each row that took part its tokens, release the rows that end, and yield them."""
+        plan, emitted = turn.plan, turn.emitted
         results = zip(
             self._scheduler.batch,
             emitted.tokens_BD1.tolist(),
@@ -282,26 +283,21 @@ class Decoder:
         )
         counts, ended = list[int](), 0
         for index, (row, tokens, accepted, sound) in enumerate(results):
-            if row is None or index in done.behind:
+            if row is None or index in turn.behind:
                 continue
             if sound:
                 counts.append(accepted)
                 scored = emitted.logprobs.get(index, ())
-                completion = row.extend(tokens[: accepted + 1], accepted, plan.length, scored)
-                if completion is None:
+                if not row.extend(tokens[: accepted + 1], accepted, plan.length, scored):
                     continue
-                yield completion
+                yield row
             else:
                 yield self._failed(index, row)
-            self._release(index)
+            self._scheduler.release(index)
             ended += 1
-        self._company.observe(done.seconds, ended, done.read)
-        self._planner.observe(plan, len(emitted.accepted_B), counts, done.spent)
+        self._company.observe(turn.seconds, ended, turn.read)
+        self._planner.observe(plan, len(emitted.accepted_B), counts, turn.spent)
 
     def _failed(self, index: int, row: Row) -> Failure:
         self._pair.clear(index)  # NaN in the cache would outlive the row
         return row.not_finite()
-
-    def _release(self, index: int) -> None:
-        self._scheduler.release(index)
-        self._sampling = None

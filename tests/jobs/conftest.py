@@ -73,7 +73,7 @@ def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
             return opened[-1]
 
         monkeypatch.setattr(seam, "open_decoder", open_decoder)
-        monkeypatch.setattr(local, "left_over", (lambda run, given_up: iter(())) if own_shards else left_over)
+        monkeypatch.setattr(local, "left_over", (lambda run, given_up, stop: iter(())) if own_shards else left_over)
         capsys.readouterr()
         code = cli.call([str(argument) for argument in arguments], stop)
         captured = capsys.readouterr()

@@ -20,6 +20,7 @@ from spectr_jobs.run_directory import claim as module
 from spectr_jobs.run_directory.claim import Claim, Holder, find_dead, holder
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.shard import Shard
+from spectr_jobs.work.stop import Stop
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_rows_of_two_processes_in_one_journal_are_not_sealed_with_gaps(tmp_path:
 def test_what_is_left_is_looked_for_from_the_end(batch, command, tmp_path: Path):
     batch(*command, "--rank", 0, "--world", 2, own_shards=True)
     run = RunDirectory.open(tmp_path / "run")
-    opened = [Shard.try_open(run.shard(number), packed=False) for number in left_over(run, ())]
+    opened = [Shard.try_open(run.shard(number), packed=False) for number in left_over(run, (), Stop())]
     assert [shard.folder.name for shard in opened if shard is not None] == ["00003", "00001"]
     for shard in opened:
         assert shard is not None

@@ -17,6 +17,7 @@ from spectr_jobs.drivers import local
 from spectr_jobs.work import models as seam
 from spectr_jobs.work.setup import Setup
 from spectr_runtime import Bundle, Decoder, EngineError, Outcome
+from spectr_runtime.rows.row import Row
 
 SYSTEM = [1, 3, 2, 2, 4, 1, 1, 2] * 4
 RECORDS = [{"token_ids": [*SYSTEM, 1 + row % 4], "max_tokens": 6, "n": 1 + row % 3} for row in range(14)]
@@ -27,21 +28,21 @@ Run = Callable[..., int]
 def run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Decodes the records into a folder; after some outcomes the device may be gone."""
     inputs = write_lines(tmp_path / "in.jsonl", RECORDS)
-    monkeypatch.setattr(local, "left_over", lambda run, given_up: iter(()))
+    monkeypatch.setattr(local, "left_over", lambda run, given_up, stop: iter(()))
 
     def command(folder: str, *arguments: object, prefix_tokens: int | None = None, outcomes: int | None = None) -> int:
         def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> Decoder:
             decoder = table_decoder(
                 monkeypatch, setup.plan, batch_size=setup.batch_size, seed=seed, prefix_tokens=prefix_tokens
             )
-            generate = decoder.generate
+            decode = decoder._decode
 
-            def cut(requests) -> Iterator[Outcome]:
-                yield from itertools.islice(generate(requests), outcomes)
+            def cut(made) -> Iterator[Row | Outcome]:
+                yield from itertools.islice(decode(made), outcomes)
                 if outcomes is not None:
                     raise EngineError("The device is gone.")
 
-            decoder.generate = cut  # type: ignore[method-assign]
+            decoder._decode = cut  # type: ignore[method-assign]
             return decoder
 
         monkeypatch.setattr(seam, "open_decoder", open_decoder)

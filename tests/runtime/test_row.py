@@ -25,9 +25,8 @@ def ended(text: Tokenizer, prompt: str, tokens: tuple[int, ...], stop: tuple[str
     request = Request("a", prompt, SamplingParams(max_tokens=len(tokens), stop=stop))
     ids = text.encode(prompt)
     row = Row(request, ids, 0, frozenset({END}), limit=len(ids) + len(tokens), tokenizer=text)
-    completion = row.extend(tokens, 0, 0)
-    assert completion is not None
-    return completion
+    assert row.extend(tokens, 0, 0)
+    return row.completion()
 
 
 @pytest.mark.parametrize(("end", "reason"), [((), "length"), ((END,), "stop")])

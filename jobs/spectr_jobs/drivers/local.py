@@ -49,7 +49,7 @@ class Local:
         mine = self.rank.shards(len(run.shards))
         progress = Progress(sys.stderr, sum(map(run.manifest.size_of, mine)))
         skipped, taken = Skipped(), set[int]()
-        shards = self._shards(run, mine, progress, skipped, taken)
+        shards = self._shards(run, mine, progress, skipped, taken, stop)
         if (first := next(shards, None)) is None:
             return taken
         run.summary.unlink(missing_ok=True)  # what an earlier session wrote is no longer true
@@ -76,13 +76,13 @@ class Local:
         return self.shared and self.rank.world > 1
 
     def _shards(
-        self, run: RunDirectory, mine: range, progress: Progress, skipped: Skipped, taken: set[int]
+        self, run: RunDirectory, mine: range, progress: Progress, skipped: Skipped, taken: set[int], stop: Stop
     ) -> Iterator[int]:
         if not self._helps:
             yield from unsealed(run, mine)
             return
         yield from (number for number in mine if is_takeable(run, number))
-        for number in left_over(run, skipped.changed):
+        for number in left_over(run, skipped.changed, stop):
             if number not in mine and number not in taken:
                 taken.add(number)
                 progress.extend(run.manifest.size_of(number))

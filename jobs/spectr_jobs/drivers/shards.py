@@ -67,7 +67,7 @@ def is_takeable(run: RunDirectory, number: int) -> bool:
     return not run.is_sealed(number) and is_free(folder) and claim.holder(folder) is None
 
 
-def left_over(run: RunDirectory, given_up: Container[int]) -> Iterator[int]:
+def left_over(run: RunDirectory, given_up: Container[int], stop: Stop) -> Iterator[int]:
     """Yield the shards that no living process has, until there is none; the caller opens each before it asks for more.
 
     The last come first, since a slow rank is at work on its first. In the end, processes of other machines that show no
@@ -76,15 +76,16 @@ def left_over(run: RunDirectory, given_up: Container[int]) -> Iterator[int]:
     Args:
         run: The run directory.
         given_up: Shards that this process cannot decode; more may be added meanwhile.
+        stop: Says when to yield no more.
     """
     found = True
-    while found:
+    while found and stop.reason is None:
         found = False
         for number in reversed(run.shards):
             if number not in given_up and is_takeable(run, number):
                 found = True
                 yield number
-        if not found and (dead := claim.find_dead(run.shard(number) for number in run.shards)):
+        if not found and (dead := claim.find_dead(map(run.shard, run.shards), lambda: stop.reason is not None)):
             yield from (number for number in run.shards if run.shard(number) in dead)
 
 

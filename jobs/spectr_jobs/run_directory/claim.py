@@ -20,7 +20,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spectr_jobs.errors import Interrupted
@@ -130,7 +130,7 @@ def holder(folder: Path) -> Holder | None:
     return _read(last) if last is not None and _lives(last) else None
 
 
-def find_dead(folders: Iterable[Path]) -> list[Path]:
+def find_dead(folders: Iterable[Path], stopped: Callable[[], bool] = lambda: False) -> list[Path]:
     """Watch the claims of other machines' processes, and return the shards whose process is dead.
 
     A process is alive if it renews or releases its claim, which takes a few seconds to see; it is dead if the claim
@@ -138,10 +138,11 @@ def find_dead(folders: Iterable[Path]) -> list[Path]:
 
     Args:
         folders: Folders of shards.
+        stopped: Says whether to stop watching.
     """
     dead = []
     watched = {folder: _sign_of_life(folder) for folder in folders if holder(folder) is not None}
-    while watched:
+    while watched and not stopped():
         for folder, seen in [*watched.items()]:
             if _sign_of_life(folder) != seen:
                 del watched[folder]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from spectr_jobs.work.load import Encoder, Load
@@ -39,6 +39,10 @@ class RunDecoder(Protocol):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         """Take requests one by one as rows become free, and yield outcomes as they finish, in any order."""
+        ...
+
+    def run(self, requests: Iterable[Request], take: Callable[[Outcome], None], stopped: Callable[[], bool]) -> None:
+        """Do the same with ``take`` for the outcomes, until it is to stop; both work on one thread of their own."""
         ...
 
 

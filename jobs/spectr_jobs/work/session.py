@@ -96,6 +96,6 @@ class Session:
         self._events.end(self._state(), reason)
 
     def _state(self) -> State:
-        plans = {str(plan): rounds for plan, rounds in self._decoder.rounds.items()}
+        plans = {str(plan): rounds for plan, rounds in dict(self._decoder.rounds).items()}
         timing, reading = dataclasses.asdict(self._decoder.timing), dataclasses.asdict(self._decoder.reading)
         return State(self.seconds, self.tally, timing, plans, reading)

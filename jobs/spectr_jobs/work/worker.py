@@ -1,8 +1,13 @@
 """The worker: the one path from records through the decoder into shards, which all drivers take.
 
-The worker reads records when the decoder asks for requests, and writes rows when their completions finish, so memory
-does not grow with the input. The last records of a shard are decoded together with the first ones of the next shard, so
-that the batch stays full.
+The worker reads records as the decoder takes requests, about a batch ahead, and writes rows when their completions
+finish, so memory does not grow with the input. The last records of a shard are decoded together with the first ones of
+the next shard, so that the batch stays full.
+
+All of that is done while the engines are at work, on a thread that the decoder has for it: from the first request to
+the end of the decoding, that thread alone advances the shards, reads records, opens, fills and seals shards, and writes
+to the session. The main thread runs the models and handles signals. When a signal closes the intake, records that were
+read ahead and have no room in the batch yet are not decoded.
 """
 
 from __future__ import annotations
@@ -30,10 +35,10 @@ def decode_shards(
     Args:
         run: The run directory.
         decoder: The decoder, opened for the run's bundle and seed.
-        shards: Numbers of the shards, ascending. The iterator is advanced only when the decoder needs more records.
+        shards: Numbers of the shards, ascending. The iterator is advanced when the decoder will need more records after
+            about another batch of them.
         session: Counts the rows and shows the progress.
         stop: Says when to take no more records.
-
         skipped: Receives the shards that were not decoded, while the work goes on.
     """
     worker = Worker(run, decoder, session, stop, skipped)
@@ -95,8 +100,7 @@ class Worker:
         """Decode shards and seal each of them after its last row, until all are done or the worker is to stop."""
         try:
             with self._stop.gently():
-                for outcome in self._decoder.generate(self._requests(shards)):
-                    self._take(outcome)
+                self._decoder.run(self._requests(shards), self._take, lambda: self._stop.reason is not None)
         finally:
             for shard in self._open:
                 shard.close()

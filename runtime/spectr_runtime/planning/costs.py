@@ -6,7 +6,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -17,7 +17,7 @@ from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import Rows, speculate
-from spectr_runtime.speculation.timing import Timing
+from spectr_runtime.speculation.timing import Spent, Timing
 
 # The first round of a plan allocates what later ones use again, and says little.
 TELLING = 2
@@ -27,14 +27,6 @@ SPIKE = 1.5  # a round that took more times what was expected was disturbed, and
 # moment may have been a slow one.
 STALE = 1000
 REPEATS = 3
-
-
-class Spent(NamedTuple):
-    """The seconds that a round took: all of them, those of drafting, and those of the target's pass."""
-
-    total: float
-    draft: float
-    verify: float
 
 
 class Mean:

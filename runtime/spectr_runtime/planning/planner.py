@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from spectr_runtime.planning.costs import Costs, Spent
+from spectr_runtime.planning.costs import Costs
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.speculation.timing import Spent
 
 RACES = (
     Plan.plain(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from spectr_runtime.bundle import Manifest
 from spectr_runtime.errors import RequestError
@@ -13,23 +13,32 @@ from spectr_runtime.rows.text.tokenizer import SHORTEN, TOO_LONG, Tokenizer
 from spectr_runtime.rows.tokens import check_tokens
 from spectr_select import seed_of, seed_of_prompt
 
+# How many rows are looked at for each that there is room for, if there is room for several.
+AHEAD = 4
+
 
 class Waiting:
     """The rows that wait for room in the batch: those that lost theirs first, then those of requests.
 
-    Args:
-        requests: The requests, which are read as rows are taken.
-        make: Makes a row of a request, or raises why it cannot be served.
+    Rows that get room together are read together, and the shorter ones are padded. So a few more are looked at than
+    there is room for: the first one gets room, and those whose lengths are nearest to its own.
 
-    Attributes:
-        ended: Whether a row was asked for and there was none; no more come but those that lose their room.
+    Args:
+        made: What ``row_or_outcome`` makes of the requests.
+        stopped: Says whether only those that lost their room are to get it again.
     """
 
-    def __init__(self, requests: Iterable[Request], make: Callable[[Request], Row]) -> None:
-        self._requests = iter(requests)
-        self._make = make
+    def __init__(self, made: Iterator[Row | Outcome], stopped: Callable[[], bool] = lambda: False) -> None:
+        self._made = made
+        self._stopped = stopped
         self._evicted: deque[Row] = deque()
-        self.ended = False
+        self._rows: list[Row] = []
+        self._exhausted = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more rows come but those that lose their room, as far as is known."""
+        return self._exhausted and not self._rows
 
     def evict(self, row: Row) -> None:
         """Take back a row that lost its room; it goes on from what it wrote when it is taken again."""
@@ -41,25 +50,44 @@ class Waiting:
 
         These are failures of requests that cannot be served, and completions of requests that want nothing written.
         """
-        while room:
-            if self._evicted:
-                yield self._evicted.popleft()
-            elif (request := next(self._requests, None)) is None:
-                self.ended = True
-                return
-            else:
-                made = self._row_or_outcome(request)
-                yield made
-                if not isinstance(made, Row):
-                    continue
+        while room and self._evicted:
+            yield self._evicted.popleft()
             room -= 1
+        while len(self._rows) < (AHEAD * room if room > 1 else room) and not self._exhausted:
+            made = next(self._made, None)
+            if made is None:
+                self._exhausted = True
+            elif isinstance(made, Row):
+                self._rows.append(made)
+            else:
+                yield made
+        if self._stopped():
+            self._rows.clear()
+        yield from self._nearest(room)
 
-    def _row_or_outcome(self, request: Request) -> Row | Outcome:
-        try:
-            row = self._make(request)
-        except RequestError as error:
-            return Failure(request.id, error, request.choice)
-        return row.finish_unwritten() or row
+    def _nearest(self, room: int) -> list[Row]:
+        """Take out the first row and those nearest to it in length."""
+        by_distance = sorted(
+            range(len(self._rows)), key=lambda place: (abs(self._rows[place].length - self._rows[0].length), place)
+        )
+        taken = set(by_distance[:room])
+        rows = [self._rows[place] for place in sorted(taken)]
+        self._rows = [row for place, row in enumerate(self._rows) if place not in taken]
+        return rows
+
+
+def row_or_outcome(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row | Outcome:
+    """Return the row of a request, or the outcome of one that ends at once; the arguments are those of ``make_row``."""
+    try:
+        row = make_row(request, manifest, tokenizer, run_seed)
+    except RequestError as error:
+        return Failure(request.id, error, request.choice)
+    return row.finish_unwritten() or row
+
+
+def outcome_of(one: Row | Outcome) -> Outcome:
+    """Return the completion of a row that has ended, or the outcome that it is already."""
+    return one.completion() if isinstance(one, Row) else one
 
 
 def make_row(request: Request, manifest: Manifest, tokenizer: Tokenizer, run_seed: int) -> Row:

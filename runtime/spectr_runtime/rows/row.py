@@ -48,6 +48,7 @@ class Row:
     tokens: list[int] = dataclasses.field(init=False)
     _stop_text: StopText | None = dataclasses.field(init=False)
     _stopped_text: str | None = dataclasses.field(init=False, default=None)
+    _reason: FinishReason | None = dataclasses.field(init=False, default=None)
     _rounds: int = dataclasses.field(init=False, default=0)
     _accepted_at_depth: list[int] = dataclasses.field(init=False, default_factory=list)
     _logprobs: list[TokenLogprob] = dataclasses.field(init=False, default_factory=list)
@@ -100,22 +101,14 @@ class Row:
 
     def finish_unwritten(self) -> Completion | None:
         """Return the completion if the row is to write nothing and lacks nothing, else None."""
-        done = self.limit == len(self.prompt) and not self.lacks_scores
-        return self._completion("length") if done else None
-
-    def not_finite(self) -> Failure:
-        """Return the failure of a row of which a model returned logits that are not finite."""
-        error = RowError(
-            f"A model returned logits that are not finite for row {self.request.id!r} after {self.written} written "
-            "tokens.",
-            code="non_finite_logits",
-            hint="Check the bundle with `spectr-export check`.",
-        )
-        return Failure(self.request.id, error, self.request.choice)
+        if self.limit > len(self.prompt) or self.lacks_scores:
+            return None
+        self._reason = "length"
+        return self.completion()
 
     def extend(
         self, emitted: Sequence[int], accepted: int, drafted: int, scored: Sequence[Sequence[Scored]] = ()
-    ) -> Completion | None:
+    ) -> bool:
         """Append the tokens of a round one by one, until one of them ends the row.
 
         Tokens after the one that ends the row are dropped. If a token both stops the row and reaches its limit, the
@@ -129,27 +122,28 @@ class Row:
                 does not want them.
 
         Returns:
-            The completion if the row ended, else None.
+            Whether the row ended.
         """
         self._rounds += 1
-        self._accepted_at_depth += [0] * (drafted - len(self._accepted_at_depth))
-        for depth in range(accepted):
-            self._accepted_at_depth[depth] += 1
+        if drafted:
+            self._accepted_at_depth += [0] * (drafted - len(self._accepted_at_depth))
+            for depth in range(accepted):
+                self._accepted_at_depth[depth] += 1
         for index, token in enumerate(emitted):
             self.tokens.append(token)
             if scored:
                 self._logprobs.append(self._logprob(*scored[index]))
-            reason = self._end(token)
-            if reason:
-                return self._completion(reason)
+            self._reason = self._end(token)
+            if self._reason:
+                return True
         # The round fed everything but the last token, which no model has seen. The draft was not fed the leaves either.
-        self.cached["target"] = self.length - 1
+        self.cached["target"] = len(self.tokens) - 1
         if drafted:
-            self.cached["draft"] = self.length - 2
-        return None
+            self.cached["draft"] = len(self.tokens) - 2
+        return False
 
     def _end(self, token: int) -> FinishReason | None:
-        ends, full = token in self.end_tokens, self.length >= self.limit
+        ends, full = token in self.end_tokens, len(self.tokens) >= self.limit
         if self._stop_text is not None:
             held = self.written <= self.request.params.min_tokens
             self._stopped_text = self._stop_text.push(token, held=held, last=ends or full)
@@ -163,7 +157,9 @@ class Row:
 
         return scored(*own, tuple(scored(*one) for one in top[: self.request.params.logprobs]))
 
-    def _completion(self, reason: FinishReason) -> Completion:
+    def completion(self) -> Completion:
+        """Return the completion of a row that has ended."""
+        assert self._reason is not None
         written = tuple(self.tokens[len(self.prompt) :])
         text = self.tokenizer.completion(self.prompt, written) if self._stopped_text is None else self._stopped_text
         if self.request.echo:
@@ -172,12 +168,19 @@ class Row:
             id=self.request.id,
             text=text,
             token_ids=written,
-            finish_reason=reason,
+            finish_reason=self._reason,
             usage=Usage(len(self.prompt), len(written)),
             speculation=SpeculationStats(self._rounds, tuple(self._accepted_at_depth)),
             choice=self.request.choice,
             logprobs=tuple(self._logprobs) if self.request.params.logprobs is not None else None,
         )
+
+    def not_finite(self) -> Failure:
+        """Return the failure of a row for which a model returned logits that are not finite."""
+        name, written = self.request.id, self.written
+        message = f"A model returned logits that are not finite for row {name!r} after {written} written tokens."
+        error = RowError(message, code="non_finite_logits", hint="Check the bundle with `spectr-export check`.")
+        return Failure(name, error, self.request.choice)
 
     def _prompt_text(self, written: Sequence[int]) -> str:
         """Return the prompt as it was given, or what token ids have of the text before the completion's."""

@@ -4,6 +4,7 @@ The modules:
 
     plan       what a round does: the rule, the number of drafts K and their length L
     round      the round
+    turn       what the rows lack is read, then a round
     pair       the engines of draft and target, and keeping their caches up with the rows' texts
     batching   the rows of the batch as the tensors of a round
     narrow     drafts that lack logits for some tokens
@@ -11,4 +12,5 @@ The modules:
     prefixes   what texts share is read once, kept, and copied
     reading    how many tokens were read, and how many copied
     timing     how long each phase took
+    surrounded an engine that tells when it is at work
 """

@@ -16,44 +16,49 @@ from spectr_runtime.speculation.round import Rows
 IDLE = SamplingParams()  # the parameters of a free row, whose tokens nobody reads
 
 
-def sampling_of(batch: Sequence[Row | None], vocabulary: int, device: torch.device) -> Sampling:
-    """Return the temperatures and truncations of the batch, which change only when its rows do."""
-    return Sampling.of(_params(batch), vocabulary, device)
-
-
-def rows_of(
-    batch: Sequence[Row | None],
-    behind: Collection[int],
-    sampling: Sampling,
-    vocabulary: int,
-    device: torch.device,
-) -> Rows:
-    """Return the batch as it is at the start of a round.
-
-    Some of its rows take no part: nobody reads what they decode, and they write where the caches hold nothing of their
-    texts. A free row decodes a text of one token, and a row that is still read one that goes on where its caches end.
+class Batching:
+    """Makes the tensors of every round. What follows from the parameters of rows is made anew when the rows change.
 
     Args:
-        batch: The rows by their index in the caches; None for a free one.
-        behind: The indices of rows that are still read.
-        sampling: What ``sampling_of`` returned for these rows.
         vocabulary: Number of tokens of the vocabulary.
         device: Device of the tensors.
     """
-    length = [_length(row, index in behind) for index, row in enumerate(batch)]
-    return Rows(
-        length_B=torch.tensor(length, device=device),
-        last_B2=torch.tensor([(0, 0) if row is None else row.last for row in batch], device=device),
-        seed_B=torch.tensor([0 if row is None else row.seed for row in batch], device=device),
-        sampling=sampling,
-        adjustment=Adjustment.of(batch, vocabulary, device),
-        logprobs=WantedLogprobs.of(_params(batch), vocabulary),
-        longest=max(length),
-    )
 
+    def __init__(self, vocabulary: int, device: torch.device) -> None:
+        self._vocabulary = vocabulary
+        self._device = device
+        self._batch: list[Row | None] = []
+        self._sampling: Sampling
+        self._logprobs: WantedLogprobs | None
 
-def _params(batch: Sequence[Row | None]) -> list[SamplingParams]:
-    return [IDLE if row is None else row.request.params for row in batch]
+    def rows(self, batch: Sequence[Row | None], behind: Collection[int]) -> Rows:
+        """Return the batch as it is at the start of a round.
+
+        Some of its rows take no part: nobody reads what they decode, and they write where the caches hold nothing of
+        their texts. A free row decodes a text of one token, and a row that is still read one that goes on where its
+        caches end.
+
+        Args:
+            batch: The rows by their index in the caches, at least one; None for a free one.
+            behind: The indices of rows that are still read.
+        """
+        if [*map(id, batch)] != [*map(id, self._batch)]:
+            params = [IDLE if row is None else row.request.params for row in batch]
+            self._sampling = Sampling.of(params, self._vocabulary, self._device)
+            self._logprobs = WantedLogprobs.of(params, self._vocabulary)
+            self._batch = [*batch]
+        lengths = [_length(row, index in behind) for index, row in enumerate(batch)]
+        facts = [(0, 0, 0) if row is None else (*row.last, row.seed) for row in batch]
+        length_B, before_B, last_B, seed_B = torch.tensor([lengths, *zip(*facts, strict=True)], device=self._device)
+        return Rows(
+            length_B=length_B,
+            last_B2=torch.stack([before_B, last_B], 1),
+            seed_B=seed_B,
+            sampling=self._sampling,
+            adjustment=Adjustment.of(batch, self._vocabulary, self._device),
+            logprobs=self._logprobs,
+            longest=max(lengths),
+        )
 
 
 def _length(row: Row | None, behind: bool) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -20,6 +21,7 @@ from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
 from spectr_runtime.speculation.prefixes import PrefixStore
 from spectr_runtime.speculation.reading import Reading
+from spectr_runtime.speculation.surrounded import SurroundedEngine
 
 # What a call costs beside its tokens, in tokens that could be read instead: it reads the weights, and an accelerator
 # does the arithmetic of many tokens in that time.
@@ -50,6 +52,7 @@ class Pair:
         longest: How many tokens a text can have in the caches, beside the largest tree.
         reading: How many tokens the target read, and how many were copied.
         call_tokens: What a call costs beside its tokens, in tokens that could be read instead.
+        waits: Makes the context of a wait for what passes wrote.
 
     Raises:
         UsageError: The backend does not run on the device.
@@ -84,9 +87,29 @@ class Pair:
         self.device = torch.device(device)
         self.reading = Reading()
         self.call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
+        self.surround(nullcontext)
         engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
         self.longest = min(one.cache.capacity for one in engines.values() if one is not None) - tree
         self._prefixes = {role: PrefixStore(one, prefix_tokens) for role, one in engines.items() if one is not None}
+
+    def surround(self, at_work: Callable[[], AbstractContextManager[None]]) -> None:
+        """Let engines be at work only inside of contexts.
+
+        On a CPU that is a pass. One on a GPU goes on after its call has returned, until somebody waits for what it
+        wrote; there it is that wait.
+
+        Args:
+            at_work: Makes a context.
+        """
+        self._passes: Callable[[], AbstractContextManager[None]]
+        self.waits: Callable[[], AbstractContextManager[None]]
+        self._passes, self.waits = (at_work, nullcontext) if self.device.type == "cpu" else (nullcontext, at_work)
+
+    @property
+    def engines(self) -> tuple[Engine | None, Engine]:
+        """The engines of draft and target, each pass in its context."""
+        draft = None if self.draft is None else SurroundedEngine(self.draft, self._passes)
+        return draft, SurroundedEngine(self.target, self._passes)
 
     def catch_up(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
         """Read what the caches lack of the rows' texts, and return the indices of rows of which they still lack some.
@@ -148,7 +171,7 @@ class Pair:
 
     def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None], most: int | None) -> tuple[int, int]:
         """Read rows, at most so many tokens of each; return how many of all were read, and in how many calls."""
-        read = calls = 0
+        read, calls, surrounded = 0, 0, SurroundedEngine(engine, self._passes)
         for start, run in _runs(lacking):
             missing = [row.length - 1 - row.cached[role] for row in run]
             missing = missing if most is None else [min(tokens, most) for tokens in missing]
@@ -157,7 +180,7 @@ class Pair:
                 for row, tokens in zip(rows, missing[part], strict=True):
                     row.cached[role] += tokens
                 texts = [row.tokens[: row.cached[role] + 1] for row in rows]
-                calls += prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
+                calls += prefill(surrounded, texts, cached, start + part.start, self._chunk, self.device)
             read += sum(missing)
         return read, calls
 
@@ -187,7 +210,8 @@ class Pair:
         texts, found = [row.tokens for row in rows], [list[list[Scored]]() for _ in rows]
         most = max(row.request.params.logprobs or 0 for row in rows)
         chunk = max(1, min(self._chunk, self._most_scored, SCORED_LOGITS // (len(rows) * self._vocabulary)))
-        for logits_BCV in prefill_scored(self.target, texts, first_row, chunk, self.device):
+        target = SurroundedEngine(self.target, self._passes)
+        for logits_BCV in prefill_scored(target, texts, first_row, chunk, self.device):
             begin, size = len(found[0]) + 1, logits_BCV.shape[1]
             following = [text[begin : begin + size] for text in texts]
             follow_BC = torch.tensor([[*ids, *[0] * (size - len(ids))] for ids in following], device=self.device)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(slots=True)
@@ -31,3 +32,11 @@ class Timing:
             yield
         finally:
             setattr(self, phase, getattr(self, phase) + time.perf_counter() - started)
+
+
+class Spent(NamedTuple):
+    """The seconds that a round took: all of them, those of drafting, and those of the target's pass."""
+
+    total: float
+    draft: float
+    verify: float

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, AnyStr
 
+import numpy as np
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 INCOMPLETE = "\ufffd"  # stands for bytes that are not a character
@@ -47,7 +48,8 @@ class Detokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
-        text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        # An array, whose numbers transformers does not look at one by one.
+        text = str(self._tokenizer.decode(np.asarray(ids, np.int64), skip_special_tokens=True))
         if self._decoder is None or not self._has_byte_tokens or INCOMPLETE not in text:
             return text
         return self._mended(ids)

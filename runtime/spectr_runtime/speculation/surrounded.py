@@ -1,0 +1,40 @@
+"""An engine whose caller is told when it is at work."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+
+from spectr_runtime.bundle import ModelSpec
+from spectr_runtime.contract import Call, Engine, KVCache
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SurroundedEngine:
+    """An engine each of whose passes is the block of a context.
+
+    Attributes:
+        engine: The engine.
+        around: Makes the context of a pass.
+    """
+
+    engine: Engine
+    around: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's sizes."""
+        return self.engine.spec
+
+    @property
+    def cache(self) -> KVCache:
+        """The cache of the engine."""
+        return self.engine.cache
+
+    def forward(self, call: Call) -> torch.Tensor:
+        """Contract of ``Engine.forward``."""
+        with self.around():
+            return self.engine.forward(call)

@@ -1,0 +1,60 @@
+"""One turn of the batch: what its rows lack is read, and those that lack nothing then take part in a round."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from spectr_runtime.rows.row import Row
+from spectr_runtime.speculation.batching import Batching
+from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.plan import Plan
+from spectr_runtime.speculation.reading import Reading
+from spectr_runtime.speculation.round import Emitted, speculate
+from spectr_runtime.speculation.timing import Spent, Timing
+
+
+class Turn(NamedTuple):
+    """What a turn did.
+
+    Attributes:
+        plan: The plan of its round.
+        behind: The indices of rows that took no part in it, since they are still read.
+        emitted: What it wrote.
+        spent: How long the round took.
+        read: What was read before it.
+        seconds: How long both took.
+    """
+
+    plan: Plan
+    behind: set[int]
+    emitted: Emitted
+    spent: Spent
+    read: Reading
+    seconds: float
+
+
+def take_turn(plan: Plan, pair: Pair, batch: Sequence[Row | None], batching: Batching, timing: Timing) -> Turn:
+    """Bring the caches up to the rows' texts, and run one round.
+
+    Args:
+        plan: The plan of the round.
+        pair: The models.
+        batch: The rows by their index in the caches, at least one; None for a free one.
+        batching: Makes tensors of the rows.
+        timing: Takes the seconds of the phases.
+    """
+    begun, before = time.perf_counter(), dataclasses.replace(pair.reading)
+    with timing.measure("prefill"):
+        behind = pair.catch_up(plan, batch)
+    with timing.measure("host"):
+        rows = batching.rows(batch, behind)
+    started, draft, verify = time.perf_counter(), timing.draft, timing.verify
+    emitted = speculate(plan, *pair.engines, rows, timing)
+    with pair.waits():
+        emitted.accepted_B.tolist()  # a GPU is at work until this is known
+    now = time.perf_counter()
+    spent = Spent(now - started, timing.draft - draft, timing.verify - verify)
+    return Turn(plan, behind, emitted, spent, pair.reading.since(before), now - begun)
