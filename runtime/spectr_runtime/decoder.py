@@ -103,7 +103,8 @@ class Decoder:
         self._scheduler = Scheduler(self.batch_size)
         self._waiting = Waiting(iter(()))
         self._waits: Callable[[], AbstractContextManager[None]] = nullcontext
-        self._sampling: tuple[Sampling, WantedLogprobs | None] | None = None  # of the rows of the batch
+        # What the rows of the batch want, and whether any of them is adjusted; None if a row has changed.
+        self._sampling: tuple[Sampling, WantedLogprobs | None, bool] | None = None
 
     def _open(self, bundle: Bundle, plan: PlanChoice, backend: Backend, device: str, prefix_tokens: int | None) -> Pair:
         """Open the pair with as many rows as the memory of a GPU has room for."""
@@ -275,8 +276,10 @@ class Decoder:
         batch, vocabulary = self._scheduler.batch, self._manifest.vocabulary.size
         if self._sampling is None:
             params = [IDLE if row is None else row.request.params for row in batch]
-            self._sampling = Sampling.of(params, vocabulary, self._device), WantedLogprobs.of(params, vocabulary)
-        sampling, logprobs = self._sampling
+            adjusts = any(one.adjusts for one in params)
+            wanted = WantedLogprobs.of(params, vocabulary)
+            self._sampling = Sampling.of(params, vocabulary, self._device), wanted, adjusts
+        sampling, logprobs, adjusts = self._sampling
         facts = [(1, 0, 0, 0) if row is None else (len(row.tokens), *row.last, row.seed) for row in batch]
         length, before, last, seed = zip(*facts, strict=True)
         length_B, seed_B, *last_2B = torch.tensor([length, seed, before, last], device=self._device)
@@ -285,7 +288,7 @@ class Decoder:
             last_B2=torch.stack(last_2B, 1),
             seed_B=seed_B,
             sampling=sampling,
-            adjustment=Adjustment.of(batch, vocabulary, self._device),
+            adjustment=Adjustment.of(batch, vocabulary, self._device) if adjusts else None,
             logprobs=logprobs,
             longest=max(length),
         )
