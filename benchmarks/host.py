@@ -100,15 +100,13 @@ def measure(bundle: Path, rows: int, records: int, tokens: int, seconds: float) 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 @click.option("--rows", default=64, show_default=True)
-@click.option("--records", "sizes", multiple=True, type=int, default=(512, 2048), help="Sizes of the inputs.")
+@click.option("--written", default=2**17, show_default=True, help="Tokens that all rows of a run write together.")
 @click.option("--tokens", "lengths", multiple=True, type=int, default=(16, 128), help="Tokens that a row writes.")
 @click.option("--milliseconds", default=2.0, show_default=True, help="Of a pass.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "host.json")
-def main(
-    bundle: Path, rows: int, sizes: tuple[int, ...], lengths: tuple[int, ...], milliseconds: float, output: Path
-) -> None:
+def main(bundle: Path, rows: int, written: int, lengths: tuple[int, ...], milliseconds: float, output: Path) -> None:
     """Measure and write the result file."""
-    lines = [measure(bundle, rows, records, tokens, milliseconds / 1e3) for records in sizes for tokens in lengths]
+    lines = [measure(bundle, rows, written // tokens, tokens, milliseconds / 1e3) for tokens in lengths]
     output.write_text(json.dumps(machine() | {"milliseconds": milliseconds, "lines": lines}, indent=1) + "\n")
     for line in lines:
         click.echo("  ".join(f"{name} {value}" for name, value in line.items()))

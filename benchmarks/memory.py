@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from spectr_runtime.overlap import Overlap
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PHASES = ("survey", "decoding", "merge")
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.01
 SHOWN_SAMPLES = 300
 PROMPT = "Write a function that adds the numbers of a list. " * 4
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -110,13 +111,15 @@ def describe(records: int, input_mib: float, samples: list[tuple[float, str, flo
         "input_mib": round(input_mib, 1),
         "seconds": round(samples[-1][0], 1),
         "microseconds_per_record": {
-            name: round(1e6 * SAMPLE_SECONDS * sum(phase == name for _, phase, _ in samples) / records, 1)
+            name: round(
+                1e6 * sum(later[0] - at for (at, phase, _), later in pairwise(samples) if phase == name) / records
+            )
             for name in PHASES
         },
         "peak_mib": {
             name: round(max((m for _, phase, m in samples if phase == name), default=0), 1) for name in PHASES
         },
-        "growth_mib_over_second_half_of_decoding": round(decoding[-1] - decoding[half], 2),
+        "growth_mib_over_second_half_of_decoding": round(decoding[-1] - decoding[half], 2) if decoding else 0.0,
         "samples": [
             [round(at, 2), phase, round(mib, 1)] for at, phase, mib in samples[:: len(samples) // SHOWN_SAMPLES + 1]
         ],
@@ -129,8 +132,8 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     with rc_context({"font.size": 10, "axes.titlesize": 10, "svg.fonttype": "path", "svg.hashsalt": "spectr"}):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        over_time, peaks = figure.subplots(1, 2, width_ratios=(3, 2))
+        figure = Figure(figsize=(13, 3.6), layout="constrained")
+        over_time, peaks, costs = figure.subplots(1, 3, width_ratios=(3, 2, 2))
         last = runs[-1]
         for phase, colour in zip(PHASES, ("#e69f00", "#0072b2", "#009e73"), strict=True):
             points = [(at, mib) for at, name, mib in last["samples"] if name == phase]
@@ -145,6 +148,13 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
         for panel in (over_time, peaks):
             panel.set_ylim(0, 1.15 * max(max(run["peak_mib"].values()) for run in runs))
             panel.set_ylabel("resident memory (MiB)")
+        sizes = [run["records"] for run in runs]
+        costs.plot(sizes, [run["microseconds_per_record"]["decoding"] for run in runs], ".-", color="#0072b2")
+        costs.set_xscale("log")
+        costs.set_ylim(0, None)
+        costs.set_title("time of decoding")
+        costs.set_xlabel("records")
+        costs.set_ylabel("microseconds per record")
         over_time.legend(frameon=False, loc="lower right")
         figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

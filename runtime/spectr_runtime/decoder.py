@@ -127,7 +127,7 @@ class Decoder:
         Only one call can be in use at a time: a new one takes all rows of the batch from the one before.
 
         Args:
-            requests: The requests; some more are taken than there is room for, so that texts of about one length are read
+            requests: The requests; some more are taken than there is room for, so that texts of like length are read
                 together. The caller must see to it that no two have the same id and choice.
 
         Yields:
@@ -262,10 +262,7 @@ class Decoder:
         return True
 
     def _start_over(self) -> None:
-        """Evict every row from the caches, which get as many rows as the batch has now.
-
-        Each row goes on from what it wrote when it is admitted again.
-        """
+        """Evict every row from the caches, to go on from what it wrote, and make them as large as the batch is now."""
         for row in filter(None, self._scheduler.batch):
             self._waiting.evict(row)
         self._pair.restart(self.batch_size)

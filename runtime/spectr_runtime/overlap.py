@@ -134,7 +134,8 @@ class Overlap(Generic[Made, Ended]):
     def _serve(self) -> None:
         try:
             while self._comes_to_work():
-                if self._ended and not (self._starving and self._lacks_rows()):
+                urgent = self._starving and self._lacks_rows() and len(self._ended) <= self._ahead
+                if self._ended and not urgent:
                     self._take(self._ended.popleft())
                 else:
                     self._make_one()

@@ -203,3 +203,16 @@ def test_rows_that_wait_are_not_decoded_once_it_is_stopped() -> None:
     overlap = overlap_of(iter(range(100)), taken.append, stopped=lambda: bool(taken))
     overlap.run(decode)
     assert 1 <= len(taken) <= 3
+
+
+def test_what_ended_is_taken_also_where_the_decoder_always_waits_for_rows() -> None:
+    most = list[int]()
+
+    def decode(rows: Iterator[int]) -> Iterator[int]:
+        for row in rows:
+            most.append(len(overlap._ended))
+            yield row
+
+    overlap = overlap_of(iter(range(500)), lambda row: None)
+    overlap.run(decode)
+    assert max(most) <= 4 + 4 + 2

@@ -83,7 +83,7 @@ class Row:
     @property
     def last(self) -> tuple[int, int]:
         """The last two tokens; a text of one token repeats it."""
-        return self.tokens[-2:][0], self.tokens[-1]
+        return self.tokens[-min(len(self.tokens), 2)], self.tokens[-1]
 
     def evict(self) -> None:
         """Mark the row as one of which no cache holds anything."""

@@ -30,6 +30,7 @@ class Batching:
         self._batch: list[Row | None] = []
         self._sampling: Sampling
         self._logprobs: WantedLogprobs | None
+        self._adjusts: bool
 
     def rows(self, batch: Sequence[Row | None], behind: Collection[int]) -> Rows:
         """Return the batch as it is at the start of a round.
@@ -46,6 +47,7 @@ class Batching:
             params = [IDLE if row is None else row.request.params for row in batch]
             self._sampling = Sampling.of(params, self._vocabulary, self._device)
             self._logprobs = WantedLogprobs.of(params, self._vocabulary)
+            self._adjusts = any(one.adjusts for one in params)
             self._batch = [*batch]
         lengths = [_length(row, index in behind) for index, row in enumerate(batch)]
         facts = [(0, 0, 0) if row is None else (*row.last, row.seed) for row in batch]
@@ -55,7 +57,7 @@ class Batching:
             last_B2=torch.stack([before_B, last_B], 1),
             seed_B=seed_B,
             sampling=self._sampling,
-            adjustment=Adjustment.of(batch, self._vocabulary, self._device),
+            adjustment=Adjustment.of(batch, self._vocabulary, self._device) if self._adjusts else None,
             logprobs=self._logprobs,
             longest=max(lengths),
         )
