@@ -149,9 +149,10 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
             panel.set_ylim(0, 1.15 * max(max(run["peak_mib"].values()) for run in runs))
             panel.set_ylabel("resident memory (MiB)")
         sizes = [run["records"] for run in runs]
-        costs.plot(sizes, [run["microseconds_per_record"]["decoding"] for run in runs], ".-", color="#0072b2")
+        spent = [run["microseconds_per_record"]["decoding"] for run in runs]
+        costs.plot(sizes, spent, ".-", color="#0072b2")
         costs.set_xscale("log")
-        costs.set_ylim(0, None)
+        costs.set_ylim(0, 1.15 * max(spent))
         costs.set_title("time of decoding")
         costs.set_xlabel("records")
         costs.set_ylabel("microseconds per record")

@@ -12,6 +12,7 @@ import torch
 from support import TableEngine, chi_square_p_value
 
 from spectr_runtime import Completion, Decoder, Failure, Plan, Request, SamplingParams
+from spectr_runtime.rows.admission import AHEAD
 from spectr_select import RULES
 
 OpenDecoder = Callable[..., Decoder]

@@ -86,7 +86,7 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
     alone = {one.id: one.token_ids for one in open_decoder(plan, batch_size=1, prefix_tokens=0).generate(requests)}
     decoder = open_decoder(plan, batch_size=3, tokens_per_call=16, prefix_tokens=prefix_tokens)
     steps: list[str] = []
-    reading, rounds = decoder._pair.prefill, decoder._rows
+    reading, rounds = decoder._pair.prefill, decoder._batching.rows
 
     def read(plan: Plan, batch: list[Row | None], most: int | None = None) -> None:
         before = [row.cached["target"] if row else 0 for row in batch]
@@ -96,12 +96,12 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
         assert most is None or copied or max(grown) <= most == 16
         steps.append("all" if most is None else "part")
 
-    def take_part(behind: set[int]) -> Rows:
+    def take_part(batch: list[Row | None], behind: set[int]) -> Rows:
         steps.append(f"without {len(behind)}")
-        return rounds(behind)
+        return rounds(batch, behind)
 
     monkeypatch.setattr(decoder._pair, "prefill", read)
-    monkeypatch.setattr(decoder, "_rows", take_part)
+    monkeypatch.setattr(decoder._batching, "rows", take_part)
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone
     assert steps.count("part") >= 3
