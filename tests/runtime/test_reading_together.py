@@ -80,9 +80,11 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
     open_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch, plan: Plan, prefix_tokens: int | None
 ) -> None:
     """No call reads more than its tokens of a long text between two rounds, and every text is what it is alone."""
-    params = SamplingParams(max_tokens=12, ignore_eos=True)
     prompts = [(1, 2), (3, 1), *((1 + row % 2, *(3, 2, 2, 1) * 12)[:47] for row in range(4)), (2, 2)]
-    requests = [Request(f"{row}", prompt, params) for row, prompt in enumerate(prompts)]
+    requests = [
+        Request(f"{row}", prompt, SamplingParams(max_tokens=12 + 5 * row, ignore_eos=True))
+        for row, prompt in enumerate(prompts)
+    ]
     alone = {one.id: one.token_ids for one in open_decoder(plan, batch_size=1, prefix_tokens=0).generate(requests)}
     decoder = open_decoder(plan, batch_size=3, tokens_per_call=16, prefix_tokens=prefix_tokens)
     steps: list[str] = []

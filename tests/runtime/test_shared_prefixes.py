@@ -110,7 +110,7 @@ def test_a_batch_that_is_halved_reads_no_prefix_again(
 ) -> None:
     class Small(TableEngine):
         def forward(self, call: Call) -> torch.Tensor:
-            if len(call.input_ids_BT) > 3 and len(self.calls) > 30:
+            if len(call.input_ids_BT) > 3 and len(self.calls) > 12:
                 raise EngineError("PyTorch failed in a call: CUDA out of memory.")
             return super().forward(call)
 
