@@ -122,9 +122,10 @@ class Pair:
             batch: The rows by their index in the caches; None for a free one.
         """
         behind = self.behind(plan, batch)
-        if behind:
-            stalls = len(behind) < len(batch) - batch.count(None)
-            self.prefill(plan, batch, self._chunk if stalls else None)
+        if not behind:
+            return behind
+        stalls = len(behind) < len(batch) - batch.count(None)
+        self.prefill(plan, batch, self._chunk if stalls else None)
         return self.behind(plan, batch)
 
     def behind(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
@@ -133,12 +134,9 @@ class Pair:
         The round feeds the last tokens of every text: the root to the target, and the root with the token before it to
         the draft.
         """
-        left: dict[Role, int] = {"target": 1, "draft": 2} if plan.drafts else {"target": 1}
-        return {
-            index
-            for index, row in enumerate(batch)
-            if row is not None and any(_lacks(row, role, tokens) for role, tokens in left.items())
-        }
+        rows = [(index, row) for index, row in enumerate(batch) if row is not None]
+        behind = {index for index, row in rows if _lacks(row, "target", 1)}
+        return behind | {index for index, row in rows if _lacks(row, "draft", 2)} if plan.drafts else behind
 
     def prefill(self, plan: Plan, batch: Sequence[Row | None], most: int | None = None) -> None:
         """Read into the caches what they lack of the rows' texts, or a part of it.
