@@ -15,9 +15,9 @@ from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import SpectrError, UsageError, is_out_of_memory
 from spectr_runtime.overlap import Overlap
-from spectr_runtime.planning.calibration import keep_costs, load_costs
+from spectr_runtime.planning.calibration import keep_costs, open_planner
 from spectr_runtime.planning.company import Company
-from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
+from spectr_runtime.planning.planner import AutoPlanner, menu_of
 from spectr_runtime.rows.admission import Waiting, outcome_of, row_or_outcome
 from spectr_runtime.rows.request import Failure, Outcome, Request
 from spectr_runtime.rows.row import Row
@@ -25,7 +25,7 @@ from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.batching import Batching
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
+from spectr_runtime.speculation.plan import Plan, PlanChoice, settle
 from spectr_runtime.speculation.timing import Timing
 from spectr_runtime.speculation.turn import Turn, take_turn
 
@@ -100,9 +100,7 @@ class Decoder:
         self.reading = self._pair.reading
         self._device = self._pair.device
         self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
-        self._planner: Planner = (
-            AutoPlanner(load_costs(bundle, backend, self._device)) if plan == AUTO else FixedPlanner(plan)
-        )
+        self._planner = open_planner(plan, bundle, backend, self._device)
         self._scheduler = Scheduler(self.batch_size)
         self._company = Company(self._pair.call_tokens)
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext

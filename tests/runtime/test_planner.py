@@ -165,6 +165,24 @@ def test_a_cost_that_was_learnt_in_a_slow_moment_is_learnt_again() -> None:
     assert sum(truth.get(plan, 100.0) > 90 for plan in taken) <= 1, "what promises little is not tried again"
 
 
+@pytest.mark.parametrize(("measured", "soon"), [(None, True), (0.05, False), (0.9, True)])
+def test_where_a_build_has_seen_that_drafts_are_refused_few_rounds_look_for_it(
+    measured: float | None, soon: bool
+) -> None:
+    """What is refused all the same is given up, and what is accepted all the same is found, a little later."""
+    for accepted in (0, 4):
+        planner, taken = (
+            AutoPlanner(costs_of({NONE: 1.0, **{plan: 2.0 for plan in RACES if plan.drafts}}), measured),
+            [],
+        )
+        for _ in range(1200):
+            plan = planner.choose(1)
+            taken.append(plan)
+            planner.observe(plan, 1, [min(accepted, plan.length)], spent(1.0 if plan == NONE else 2.0, plan))
+        assert any(plan.drafts for plan in taken[:60]) == soon
+        assert sum(bool(plan.drafts) for plan in taken[-300:]) in (range(8) if not accepted else range(290, 301))
+
+
 def test_drafting_is_tried_before_it_is_given_up() -> None:
     planner = AutoPlanner(costs_of({NONE: 1.0, PROBE: 2.0}))
     tried = 0

@@ -145,6 +145,11 @@ class Manifest:
         return tuple(role for role in ROLES if role in self.models)
 
     @property
+    def acceptance(self) -> float | None:
+        """How often the target accepts a token of the draft, as measured in the build; None if it was not."""
+        return self.quality.get("draft", {}).get("acceptance")
+
+    @property
     def has_draft(self) -> bool:
         """Whether the bundle has a model that drafts; without one it decodes plainly."""
         return "draft" in self.models

@@ -25,6 +25,8 @@ from spectr_runtime.bundle.layout import CALIBRATION
 from spectr_runtime.errors import BundleError
 from spectr_runtime.files import replace
 from spectr_runtime.planning.costs import Costs
+from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner
+from spectr_runtime.speculation.plan import AUTO, PlanChoice
 
 
 def machine_name(device: torch.device) -> str:
@@ -33,6 +35,13 @@ def machine_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     cores = len(os.sched_getaffinity(0))
     return f"{_processor()}, {cores} cores"
+
+
+def open_planner(plan: PlanChoice, bundle: Bundle, backend: str, device: torch.device) -> Planner:
+    """Return what chooses the plans of rounds: the given one, or for ``auto`` by what is known of costs here."""
+    if plan != AUTO:
+        return FixedPlanner(plan)
+    return AutoPlanner(load_costs(bundle, backend, device), bundle.manifest.acceptance)
 
 
 def calibration_file(bundle: Bundle, backend: str, device: torch.device, rounds: str = "") -> Path:

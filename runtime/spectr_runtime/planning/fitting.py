@@ -124,8 +124,7 @@ class _Bench:
         self._rounds = f"{self._length} tokens {plan}"
         self._read = min(self._length - 1, READ)
         self._measured = [one for one in FIRST if one in menu_of(plan)] if plan == AUTO else [plan]
-        quality = bundle.manifest.quality.get("draft", {})
-        self._acceptance = Acceptance(quality.get("acceptance", Acceptance.PRIOR))
+        self._acceptance = Acceptance(bundle.manifest.acceptance)
 
     def seconds(self, most: int) -> dict[int, float]:
         """Return the seconds of a token of every row and of its share of a prompt, by the number of rows.

@@ -83,11 +83,13 @@ class AutoPlanner:
 
     Args:
         costs: What is known of the costs of rounds; what rounds show is added.
+        measured: How often the target accepts a token of the draft, by the build's measurement; None if that is not
+            known.
     """
 
-    def __init__(self, costs: Costs) -> None:
+    def __init__(self, costs: Costs, measured: float | None = None) -> None:
         self.costs = costs
-        self._acceptance = Acceptance()
+        self._acceptance = Acceptance(measured)
         self._current = RACES[0]
         self._draftless = self._turn = 0
 
@@ -133,16 +135,17 @@ class Acceptance:
     Each estimate starts from a guess that counts like ``PRIOR_TESTS`` tests. For a single draft the guess is three
     quarters. For more, the rejection rate falls with the square root of their number, as it does for races over Zipf
     laws. The guess is high on purpose: a plan that is overestimated is tested in the next round, a plan that is
-    underestimated only by a probe.
+    underestimated only by a probe. What a build has measured is no guess, and counts like ``MEASURED_TESTS``: where it
+    says that a draft does not pay, few rounds are spent on looking.
 
     Args:
-        prior: The guess for a single draft.
+        measured: How often a single draft was accepted in a measurement; None if there was none.
     """
 
-    PRIOR, PRIOR_TESTS, KEPT = 0.75, 8.0, 0.999
+    PRIOR, PRIOR_TESTS, MEASURED_TESTS, KEPT = 0.75, 8.0, 16.0, 0.999
 
-    def __init__(self, prior: float = PRIOR) -> None:
-        self._prior = prior
+    def __init__(self, measured: float | None = None) -> None:
+        self._prior, self._known = (self.PRIOR, 0.0) if measured is None else (measured, self.MEASURED_TESTS)
         self._tests: dict[int, float] = {}
         self._hits: dict[int, float] = {}
 
@@ -166,14 +169,15 @@ class Acceptance:
 
     @property
     def tests(self) -> float:
-        """How many single drafts were tested, where older tests count less."""
-        return self._tests.get(1, 0.0)
+        """How many single drafts were tested, those of a measurement among them; older ones count less."""
+        return self._tests.get(1, 0.0) + self._known
 
     def rate(self, siblings: int) -> float:
         """Return the estimated probability that one of so many siblings is accepted."""
         prior = self._prior if siblings == 1 else 1 - (1 - self.rate(1)) * siblings**-0.5
         tests, hits = self._tests.get(siblings, 0.0), self._hits.get(siblings, 0.0)
-        return (hits + self.PRIOR_TESTS * prior) / (tests + self.PRIOR_TESTS)
+        weight = max(self.PRIOR_TESTS, self._known)
+        return (hits + weight * prior) / (tests + weight)
 
     def expected_tokens(self, plan: Plan) -> float:
         """Return how many tokens a round is expected to write for a row: the accepted drafts and one more."""
