@@ -19,7 +19,7 @@ from spectr_runtime.planning.calibration import keep_costs, open_planner
 from spectr_runtime.planning.company import Company
 from spectr_runtime.planning.planner import AutoPlanner, menu_of
 from spectr_runtime.rows.admission import Waiting, outcome_of, row_or_outcome
-from spectr_runtime.rows.request import Failure, Outcome, Request
+from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
@@ -228,7 +228,9 @@ class Decoder:
         for index, row in enumerate(self._scheduler.batch):
             if row is None:
                 continue
-            outcome = self._failed(index, row) if index in failed else row.finish_unwritten()
+            if index in failed:
+                self._pair.clear(index)
+            outcome = row.not_finite() if index in failed else row.finish_unwritten()
             if outcome is not None:
                 ended.append(outcome)
                 self._scheduler.release(index)
@@ -278,6 +280,8 @@ class Decoder:
         )
         counts, ended = list[int](), 0
         for index, (row, tokens, accepted, sound) in enumerate(results):
+            if row is not None and not sound:
+                self._pair.clear(index, row.cached if index in turn.behind else {})
             if row is None or index in turn.behind:
                 continue
             if sound:
@@ -287,12 +291,8 @@ class Decoder:
                     continue
                 yield row
             else:
-                yield self._failed(index, row)
+                yield row.not_finite()
             self._scheduler.release(index)
             ended += 1
         self._company.observe(turn.seconds, ended, turn.read)
         self._planner.observe(plan, len(emitted.accepted_B), counts, turn.spent)
-
-    def _failed(self, index: int, row: Row) -> Failure:
-        self._pair.clear(index)  # NaN in the cache would outlive the row
-        return row.not_finite()

@@ -134,7 +134,7 @@ class Overlap(Generic[Made, Ended]):
     def _serve(self) -> None:
         try:
             while self._comes_to_work():
-                urgent = self._starving and self._lacks_rows() and len(self._ended) <= self._ahead
+                urgent = not self._over and self._starving and self._lacks_rows() and len(self._ended) <= self._ahead
                 if self._ended and not urgent:
                     self._take(self._ended.popleft())
                 else:

@@ -19,8 +19,9 @@ from jobs_stub import StubDecoder, read_lines, write_lines
 
 from spectr_jobs.cli import main as cli
 from spectr_jobs.run_directory import journal
-from spectr_jobs.run_directory.directory import PARTS
+from spectr_jobs.run_directory.directory import PARTS, ShardReader
 from spectr_jobs.work import models as seam
+from spectr_jobs.work import stop
 
 # Python warns of forks of processes with threads; the ones of torch are idle, and the children load no model.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -179,3 +180,26 @@ def test_the_command_itself_drains_on_a_signal_and_leaves_on_a_second(bundle: Pa
     twice.send_signal(signal.SIGTERM)
     assert twice.wait() == 75
     assert 0 < len(finished(run_dir)) < 200
+
+
+def test_an_input_that_does_not_answer_holds_nobody_up_after_the_drain(bundle: Path, tmp_path: Path):
+    """The reading of the second shard hangs, and nothing can interrupt it."""
+    prompts, answered = write_records(tmp_path / "prompts.jsonl", 40), tmp_path / "answered"
+    read = ShardReader.read
+
+    def hang() -> None:
+        def slow(self: ShardReader, number: int) -> Any:
+            if number:
+                time.sleep(20)
+                answered.touch()
+            return read(self, number)
+
+        ShardReader.read, stop.GRACE = slow, 0.2  # type: ignore[method-assign]
+
+    options = ("--shard-size", 20, "--batch-size", 4, "--max-error-rate", 1)
+    command = ("run", bundle, prompts, "-o", tmp_path / "run", *options)
+    assert code_of(start(*command, "--time-limit", "2", "--drain-timeout", "0.2", pause=0, trap=hang)) == 75
+    assert not answered.exists()
+    assert len(finished(tmp_path / "run")) >= 10, "what had ended was written before the next shard was read"
+    assert code_of(start(*command, pause=0)) == 0
+    assert len(finished(tmp_path / "run")) == 40

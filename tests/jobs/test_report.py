@@ -69,7 +69,11 @@ def test_what_was_copied_of_shared_prefixes_is_told(batch, bundle: Path, prompts
     result = batch("run", bundle, prompts, "-o", tmp_path / "run", copied=9)
     told = "180 of 240 tokens (75%) copied from prompts that begin alike, not read again"
     assert f"  shared prefixes    {told}" in result.err.splitlines()
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["reading"] == {"read": 60, "copied": 180}
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["reading"] == {
+        "read": 60,
+        "calls": 0,
+        "copied": 180,
+    }
     assert f"<p>Shared prefixes: {told}.</p>" in module.page(RunDirectory.open(tmp_path / "run"))
     (session,) = (tmp_path / "run" / "sessions").iterdir()
     lines = [{name: value for name, value in one.items() if name != "reading"} for one in read_lines(session)]

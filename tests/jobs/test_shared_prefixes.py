@@ -37,8 +37,8 @@ def run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             )
             decode = decoder._decode
 
-            def cut(made) -> Iterator[Row | Outcome]:
-                yield from itertools.islice(decode(made), outcomes)
+            def cut(made, *, stopped) -> Iterator[Row | Outcome]:
+                yield from itertools.islice(decode(made, stopped=stopped), outcomes)
                 if outcomes is not None:
                     raise EngineError("The device is gone.")
 

@@ -216,3 +216,30 @@ def test_what_ended_is_taken_also_where_the_decoder_always_waits_for_rows() -> N
     overlap = overlap_of(iter(range(500)), lambda row: None)
     overlap.run(decode)
     assert max(most) <= 4 + 4 + 2
+
+
+def test_after_an_end_nothing_more_is_read_before_what_ended_is_taken() -> None:
+    made, taken = list[int](), list[int]()
+
+    def source() -> Iterator[int]:
+        for row in range(9):
+            time.sleep(0.1)
+            made.append(row)
+            yield row
+
+    def on_alarm(number: int, frame: object) -> None:
+        raise Gone
+
+    def decode(rows: Iterator[int]) -> Iterator[int]:
+        yield next(rows)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)  # the decoder waits for the next row then
+        yield next(rows)
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        with pytest.raises(Gone):
+            overlap_of(source(), taken.append, ahead=8).run(decode)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert taken == [0]
+    assert made in ([0], [0, 1])

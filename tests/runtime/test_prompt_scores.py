@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import TableEngine
 
-from spectr_runtime import Completion, Decoder, Failure, Plan, Request, SamplingParams
+from spectr_runtime import Call, Completion, Decoder, EngineError, Failure, Plan, Request, SamplingParams
 
 OpenDecoder = Callable[..., Decoder]
 PROMPTS = [(1,), (2, 1), (1, 3, 2, 4, 4, 1, 2, 3, 1, 1, 2), (4, 3, 2, 1, 2)]
@@ -104,3 +104,27 @@ def test_a_prompt_whose_logits_are_not_finite_fails_alone(open_decoder: OpenDeco
     assert isinstance(found["good"], Completion)
     assert isinstance(found["bad"], Failure)
     assert found["bad"].error.code == "non_finite_logits"
+
+
+def test_a_row_that_was_scored_and_lost_its_room_writes_nothing_that_nobody_wanted(open_decoder: OpenDecoder) -> None:
+    """Of two rows to be scored, with another one between them, memory runs out while the second one is."""
+
+    class Small(TableEngine):
+        failed = False
+
+        def forward(self, call: Call) -> torch.Tensor:
+            if call.first_row == 2 and not Small.failed:
+                Small.failed = True
+                raise EngineError("PyTorch failed in a call: CUDA out of memory.")
+            return super().forward(call)
+
+    scored = SamplingParams(max_tokens=0, logprobs=1)
+    requests = [
+        Request("a", (1, 2), scored, echo=True),
+        Request("b", (1, 2, 3), SamplingParams(max_tokens=4)),
+        Request("c", (1, 2, 3, 4), scored, echo=True),
+    ]
+    found = decoded(open_decoder(PLANS[0], batch_size=3, tokens_per_call=40, engine=Small), requests)
+    assert Small.failed
+    assert found["a"].token_ids == found["c"].token_ids == ()
+    assert [entry.logprob for entry in found["c"].logprobs[1:]] == pytest.approx(expected((1, 2, 3, 4)), abs=1e-5)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
+import torch
+from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call
@@ -109,3 +112,40 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
     assert steps.count("part") >= 3
     assert any(step in ("without 1", "without 2") for step in steps), "rows go on while another is read"
     assert (decoder.reading.copied > 0) == (prefix_tokens is None)
+
+
+def test_what_a_row_that_is_still_read_computes_cannot_fail_it(open_decoder: Callable[..., Decoder]) -> None:
+    """Its share of the others' rounds has no finite logits; what that left behind its text is zeroed, and no more."""
+    kept: list[tuple[int, dict[str, int]]] = []
+
+    class Unsound(TableEngine):
+        behind: ClassVar[set[int]] = set()
+
+        def forward(self, call: Call) -> torch.Tensor:
+            logits = super().forward(call)
+            if call.first_row == 0 and len(call.input_ids_BT) > 1:
+                logits[[row for row in Unsound.behind if row < len(logits)]] = torch.nan
+            return logits
+
+    prompts = [(1, 2), (2, 1), *((1 + row, *(3, 2, 2, 1) * 12)[:47] for row in range(3))]
+    requests = [
+        Request(f"{row}", prompt, SamplingParams(max_tokens=9 + 5 * row, ignore_eos=True))
+        for row, prompt in enumerate(prompts)
+    ]
+    alone = {one.id: one.token_ids for one in open_decoder(Plan.plain(), batch_size=1).generate(requests)}
+    decoder = open_decoder(Plan.plain(), batch_size=2, tokens_per_call=8, prefix_tokens=0, engine=Unsound)
+    rounds, clear = decoder._batching.rows, decoder._pair.clear
+
+    def take_part(batch: list[Row | None], behind: set[int]) -> Rows:
+        Unsound.behind = behind
+        return rounds(batch, behind)
+
+    def cleared(index: int, held: dict[str, int]) -> None:
+        kept.append((index, dict(held)))
+        clear(index, held)
+
+    decoder._batching.rows, decoder._pair.clear = take_part, cleared
+    together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
+    assert together == alone
+    assert kept
+    assert all(held["target"] % 8 == 0 and held["target"] > 0 for _, held in kept)

@@ -46,7 +46,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
         "rounds": tally.rounds,
         "plans": dict(_sum(session.last.plans for session in sessions).most_common()),
-        "reading": {"read": 0, "copied": 0} | _sum(session.last.reading for session in sessions),
+        "reading": {"read": 0, "calls": 0, "copied": 0} | _sum(session.last.reading for session in sessions),
         "timing": _timing([session.last.timing for session in sessions], spent),
         "sessions": [_session(session) for session in sessions],
         "audit": json.loads(audit.read_text(encoding="utf-8")) if (audit := run.path / AUDIT).exists() else None,

@@ -21,6 +21,9 @@ from spectr_jobs.errors import Interrupted
 REPEATED = (signal.SIGHUP, signal.SIGXCPU)  # come several times by themselves
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, *REPEATED)
 
+# Seconds from the end of the drain to the end of the process, for what cannot be interrupted.
+GRACE = 5.0
+
 
 # Signal handlers raise these two wherever the process happens to be, mostly inside a call of a library. The callers of
 # libraries turn any ``Exception`` into an error message about the library, so these two must not be an ``Exception``.
@@ -46,6 +49,7 @@ class Stop:
         self._drain_timeout = 0.0
         self._gentle = False
         self._signalled = False
+        self._drained = False
         self._ignored = {number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
 
     def install(self) -> None:
@@ -92,7 +96,11 @@ class Stop:
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         if self.reason is None:
             self._close("the time limit")
+        elif self._drained:  # something does not end by itself: the reading of a remote input, say
+            os._exit(Interrupted.exit_code)
         elif self._gentle:
+            self._drained = True
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
             raise DrainOver
 
     def _close(self, reason: str) -> None:

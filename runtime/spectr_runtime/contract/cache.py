@@ -167,13 +167,13 @@ class KVCache:
         if slots > self.slots:
             self.resize(slots_for(slots, self.capacity))
 
-    def clear(self, row: int) -> None:
-        """Zero a row whose keys or values may not be finite.
+    def clear(self, row: int, first: int = 0) -> None:
+        """Zero the slots of a row from ``first`` on, whose keys or values may not be finite.
 
         A mask gives hidden slots the weight zero, but zero times NaN is NaN, so a later text in the row would fail too.
         """
         for piece in self.pieces:
-            piece[:, row].zero_()
+            piece[:, row, :, first:].zero_()
 
     def keep(self, base_B: torch.Tensor, accepted_BD: torch.Tensor, end: int) -> None:
         """Move the slots of the accepted nodes to directly after their root.

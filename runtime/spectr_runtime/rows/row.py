@@ -86,8 +86,9 @@ class Row:
         return self.tokens[-min(len(self.tokens), 2)], self.tokens[-1]
 
     def evict(self) -> None:
-        """Mark the row as one of which no cache holds anything."""
+        """Mark the row as one of which no cache holds anything; before it writes, its prompt is scored anew."""
         self.cached = dict.fromkeys(ROLES, 0)
+        self._prompt_scored = self._prompt_scored and self.written > 0
 
     def score_prompt(self, scored: Sequence[Sequence[Scored]]) -> None:
         """Take the log-probabilities of the prompt.

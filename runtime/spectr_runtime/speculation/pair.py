@@ -26,6 +26,7 @@ from spectr_runtime.speculation.surrounded import SurroundedEngine
 # What a call costs beside its tokens, in tokens that could be read instead: it reads the weights, and an accelerator
 # does the arithmetic of many tokens in that time.
 CALL_TOKENS = {"cpu": 24, "cuda": 256}
+NOTHING: Mapping[Role, int] = {}
 NEIGHBOURS = 64  # the most rows of a reading call
 SCORED_LOGITS = 2**25  # the most logits that one call returns to score prompts: 128 MB, and a copy of them
 
@@ -162,10 +163,10 @@ class Pair:
                 behind[index].cached[role] = max(held, behind[index].cached[role])
             ready = {index: behind[index] for index in stage if _lacks(behind[index], role, left)}
             read, calls = self._read(role, engine, [ready.get(index) for index in range(len(batch))], most)
+            self.reading.calls += calls
             if role == "target":
                 self.reading.copied += copied
                 self.reading.read += read
-                self.reading.calls += calls
 
     def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None], most: int | None) -> tuple[int, int]:
         """Read rows, at most so many tokens of each; return how many of all were read, and in how many calls."""
@@ -233,10 +234,17 @@ class Pair:
         for store in self._prefixes.values():
             store.trim()
 
-    def clear(self, index: int) -> None:
-        """Zero the row at an index of both caches."""
-        for engine in filter(None, (self.draft, self.target)):
-            engine.cache.clear(index)
+    def clear(self, index: int, held: Mapping[Role, int] = NOTHING) -> None:
+        """Zero the row at an index of both caches, which may hold NaN that would outlive it.
+
+        Args:
+            index: The index.
+            held: How many slots of each cache, from the first one on, are to stay.
+        """
+        engines: Mapping[Role, Engine | None] = {"draft": self.draft, "target": self.target}
+        for role, engine in engines.items():
+            if engine is not None:
+                engine.cache.clear(index, held.get(role, 0))
 
 
 def _lacks(row: Row, role: Role, left: int) -> bool:

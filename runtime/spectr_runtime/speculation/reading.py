@@ -11,7 +11,7 @@ class Reading:
 
     Attributes:
         read: Tokens that the target read.
-        calls: Calls of the target that read them.
+        calls: Calls that read the texts, of target and draft.
         copied: Tokens whose keys and values were copied instead, since another text that was read begins with them.
     """
 
