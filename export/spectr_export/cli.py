@@ -69,8 +69,8 @@ def main() -> None:
     "--text",
     type=click.Path(path_type=Path),
     help="UTF-8 file; on its first 512 tokens are measured what a precision loses, how often drafts are accepted and, "
-    "for fp8, the scales of the inputs; the next 2048 are read to round to int4.  [default: sources of Python's "
-    "modules]",
+    "for fp8, the scales of the inputs; the next 2048 are read to round to int4, and 512 of these for the scales of "
+    "int8.  [default: sources of Python's modules]",
 )
 @click.option(
     "--config",

@@ -142,7 +142,7 @@ class Decoder:
         are made and taken likewise. Both is done on one thread, which is not that of the caller.
 
         Args:
-            requests: The requests; as many as the batch has rows are read ahead. They are iterated on the other thread.
+            requests: The requests; up to five batches are read ahead. They are iterated on the other thread.
             take: Takes each outcome, in the order in which they end; it is called on the other thread.
             stopped: Says whether to decode only the rows that are in the batch, and no more requests.
         """

@@ -1,6 +1,6 @@
 """The worker: the one path from records through the decoder into shards, which all drivers take.
 
-The worker reads records as the decoder takes requests, about a batch ahead, and writes rows when their completions
+The worker reads records as the decoder takes requests, up to five batches ahead, and writes rows when their completions
 finish, so memory does not grow with the input. The last records of a shard are decoded together with the first ones of
 the next shard, so that the batch stays full.
 
@@ -35,8 +35,8 @@ def decode_shards(
     Args:
         run: The run directory.
         decoder: The decoder, opened for the run's bundle and seed.
-        shards: Numbers of the shards, ascending. The iterator is advanced when the decoder will need more records after
-            about another batch of them.
+        shards: Numbers of the shards, ascending. The iterator is advanced up to five batches of records before there is
+            room for those of the next shard.
         session: Counts the rows and shows the progress.
         stop: Says when to take no more records.
         skipped: Receives the shards that were not decoded, while the work goes on.
