@@ -49,7 +49,9 @@ def test_compile_puts_engines_into_the_bundle_and_leaves_its_hash(bundle: Path) 
     opened = Bundle.open(bundle)
     assert opened.sha256 == before
     for name, slots, needed in zip(names, (192, 64), (65, 64), strict=True):
-        path, compiled = find_engine(opened, "target", EngineKey("tensorrt-rtx", VERSION, ("8.0",)), slots=needed)
+        path, compiled = find_engine(
+            opened, "target", EngineKey("tensorrt-rtx", VERSION, ("8.0",)), rows=1, slots=needed
+        )
         assert (path.name, compiled.capacity, compiled.rows) == (f"{name}.engine", slots, 32)
         assert (compiled.attention, compiled.weight_streaming) == ("decomposed", False)
         assert compiled.profiles[0].spans["L"].most == slots

@@ -111,7 +111,10 @@ def test_the_graph_reads_the_products_of_the_file(store: Store, family: str, qua
         check_parity(original, engine, name=family)
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     read = sum(int(entry.value) for one in graph.initializer for entry in one.external_data if entry.key == "length")
-    assert read == sum(entry.length for entry in read_header(folder / "model.safetensors").values())
+    # Keys and values have the input of the queries, by whose scales it is divided.
+    unread = tuple(f"self_attn.{name}_proj.weight.input_scale" for name in "kv" if quantisation == "int8")
+    header = read_header(folder / "model.safetensors")
+    assert read == sum(entry.length for name, entry in header.items() if not name.endswith(unread))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / "fused.onnx")
     options.log_severity_level = 3

@@ -16,7 +16,7 @@ import torch
 from architectures import PROMPT, largest_inputs
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
-from rounded import check_engines_round
+from rounded import check_engines_round, reads_of_the_host
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import save_checkpoint, tiny_model
@@ -97,6 +97,10 @@ def test_all_engines_round_as_the_reference_does(stored: Store, family: str) -> 
         OnnxRuntimeEngine(folder, spec, rows=3, capacity=64),
     ]
     check_engines_round(folder, engines, family, 0.02, near_enough=within_spread)
+
+
+def test_no_pass_on_a_device_copies_scales_from_the_host(stored: Store) -> None:
+    assert reads_of_the_host(*stored("llama", "float32")) == []
 
 
 @pytest.mark.parametrize(("family", "dtype"), FOLDERS)

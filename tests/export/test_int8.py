@@ -16,7 +16,7 @@ import torch
 from architectures import PROMPT, largest_inputs
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir
-from rounded import check_engines_round
+from rounded import check_engines_round, reads_of_the_host
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
@@ -33,6 +33,7 @@ from spectr_export.storing.precision import Precision
 from spectr_export.storing.quantiser import quantise
 from spectr_export.storing.save import save_model
 from spectr_runtime import BundleError, Call, ModelSpec
+from spectr_runtime.adapter.rounding import read_roundings
 from spectr_runtime.bundle.rows import (
     BASE,
     FINE,
@@ -214,6 +215,10 @@ def test_all_engines_round_as_the_reference_does(stored: Store, family: str) -> 
     check_engines_round(folder, engines, family, 0.005)
 
 
+def test_no_pass_on_a_device_copies_scales_from_the_host(stored: Store) -> None:
+    assert reads_of_the_host(*stored("llama")) == []
+
+
 def test_a_row_of_a_model_does_not_depend_on_the_batch(stored: Store) -> None:
     folder, spec = stored("llama")
     engine = OnnxRuntimeEngine(folder, spec, rows=8, capacity=16)
@@ -339,6 +344,64 @@ def test_layers_that_share_their_input_divide_it_once(stored: Store) -> None:
     tensors = load_file(folder / WEIGHTS)
     assert len(scales) == len(set(scales)) == inputs * 2
     assert all(bool((tensors[f"model.layers.0.self_attn.{name}_proj.weight.input_scale"] != 1).any()) for name in "qkv")
+
+
+class Divided(NamedTuple):
+    """A product in half precision whose input is divided, with a graph that returns the input as it is multiplied.
+
+    Attributes:
+        graph: The graph.
+        path: File of the weights.
+        scale_K: What the input is divided by.
+    """
+
+    graph: bytes
+    path: Path
+    scale_K: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> Divided:
+    """A product in float16, with a place that was idle while the scales were measured."""
+    path, half = tmp_path_factory.mktemp("divided") / WEIGHTS, TensorProto.FLOAT16
+    scale_K = torch.linspace(0.3, 3, INPUTS).half()
+    scale_K[5] = 0.01
+    tensors = {
+        "matrix.codes": torch.eye(INPUTS, dtype=torch.int8),
+        "matrix.scales": torch.ones(INPUTS).half(),
+        "matrix.input_scale": scale_K,
+    }
+    save_file(tensors, path, levels_to_metadata({"matrix": LEVELS}))
+    nodes = [
+        helper.make_node("DequantizeLinear", ["matrix.codes", "matrix.scales"], ["matrix"], axis=1),
+        helper.make_node("MatMul", ["x", "matrix"], ["y"]),
+    ]
+    kept = [numpy_helper.from_array(tensors[name].numpy(), name) for name in ("matrix.codes", "matrix.scales")]
+    kind, result = (helper.make_tensor_value_info(name, half, ["B", INPUTS]) for name in "xy")
+    graph = helper.make_graph(nodes, "divided", [kind], [result], kept)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10))
+    round_products(model, {"matrix": "matrix"}, path.parent)
+    made = ir.to_proto(model)
+    (product,) = (node for node in made.graph.node if node.op_type == "MatMul")
+    made.graph.output[0].name = product.input[0]
+    return Divided(made.SerializeToString(), path, scale_K)
+
+
+@pytest.mark.parametrize("rounding", [True, False])
+def test_half_precision_is_divided_and_rounded_in_float32(divided: Divided, rounding: bool) -> None:
+    numbers = torch.randn(64, INPUTS, generator=torch.Generator().manual_seed(2)).half()
+    numbers[0, 5] = 900.0  # the quotient is no number of float16, which may not spoil the others of the row
+    quotients = numbers.float() / divided.scale_K.float()
+    expected = (round_rows(quotients, LEVELS) if rounding else quotients).half()
+    assert int((~expected.isfinite()).sum()) == 1
+    layer = read_roundings(divided.path, rounding=rounding)["matrix"]
+    assert torch.equal(layer(numbers), expected)
+    graph = divided.graph if rounding else drop_rounding(divided.graph)
+    # ONNX Runtime looks for external data of a graph in memory in its working folder.
+    model = onnx.load_from_string(graph)
+    onnx.load_external_data_for_model(model, str(divided.path.parent))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert torch.equal(torch.from_numpy(session.run(None, {"x": numbers.numpy()})[0]), expected)
 
 
 @pytest.mark.parametrize("largest", [[0.0, 0.0], [1.0, torch.inf], [torch.nan, 1.0]], ids=str)

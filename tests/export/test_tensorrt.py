@@ -224,10 +224,10 @@ def test_compile_takes_every_limit_and_its_engine_serves_this_gpu_alone(
     assert trt.arguments("IBuilderConfig.set_flag") == [(trt.BuilderFlag.WEIGHT_STREAMING,)] * 2
     assert (builder.known, timings.read_bytes()) == (b"more", b"moremore")
     here = EngineKey("tensorrt", trt.__version__, ("9.0",), "NVIDIA H100")
-    path, compiled = find_engine(Bundle.open(bundle), "target", machine_key("tensorrt", "cuda"))
+    path, compiled = find_engine(Bundle.open(bundle), "target", machine_key("tensorrt", "cuda"), rows=1, slots=1)
     assert (compiled.key, compiled.weight_streaming, path.read_bytes()) == (here, True, b"plan")
     assert path.with_suffix(".layers.txt").read_text() == "layers in lines"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     with pytest.raises(EngineError, match=r"no engine for tensorrt .* \(NVIDIA H200\), which this machine") as caught:
-        find_engine(Bundle.open(bundle), "target", machine_key("tensorrt", "cuda"))
+        find_engine(Bundle.open(bundle), "target", machine_key("tensorrt", "cuda"), rows=1, slots=1)
     assert caught.value.hint == f"Run `spectr-export compile {bundle} --backend tensorrt` on this machine."

@@ -114,11 +114,11 @@ def test_a_claim_is_renewed_while_its_process_lives(tmp_path: Path, elsewhere: C
     found = holder(tmp_path)
     assert found is not None
     assert str(found).startswith(f"process {os.getpid()} on ")
-    assert find_dead([tmp_path]) == []
+    assert find_dead([tmp_path], lambda: False) == []
     assert Claim.try_take(tmp_path) is None
     claim.release()
     assert holder(tmp_path) is None
-    assert find_dead([tmp_path]) == []
+    assert find_dead([tmp_path], lambda: False) == []
 
 
 def test_a_process_that_was_suspended_notices_before_it_seals(

@@ -303,5 +303,15 @@ def test_memory_is_planned_with_the_engines_that_hold_the_longest_text(
 
     assert [rows(longest) for longest in (61, 128, 999, None)] == [4] * 4
     assert rows(1) == rows(60) == Footprint.of(bundle, plan, "tensorrt", 60).rows_in(whole.total(4)) > 4
-    assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 60) == (99, 60)
-    assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 61) == (99, 188)
+    assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 60, 9) == (99, 60)
+    assert planned.compiled_sizes(bundle, plan, "tensorrt", "cuda", 61, 9) == (99, 188)
+
+
+@pytest.mark.parametrize(("rows", "longest"), [(1, 60), (4, 60), (5, 188), (8, 188), (9, 188)])
+def test_memory_is_planned_with_the_engines_that_take_the_rows(
+    bundle: Bundle, compiled: Found, rows: int, longest: int
+) -> None:
+    """Engines for short texts take fewer rows; a larger batch opens those for long ones."""
+    for role in compiled:
+        compiled[role] = [(Path(), Compiled(4, 64)), (Path(), Compiled(8, 192))]
+    assert planned.compiled_sizes(bundle, Plan("kseq", 1, 3), "tensorrt", "cuda", 9, rows) == (8, longest)

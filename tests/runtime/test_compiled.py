@@ -87,7 +87,7 @@ def test_the_engine_of_this_machine_is_found_among_others(bundle: Bundle) -> Non
     for key in others:
         put(bundle, compiled_for(bundle, key))
     path = put(bundle, compiled_for(bundle))
-    assert find_engine(bundle, "target", ADA) == (path, compiled_for(bundle))
+    assert find_engine(bundle, "target", ADA, rows=1, slots=1) == (path, compiled_for(bundle))
     assert len(list_engines(bundle, "target")) == 4
     assert list_engines(bundle, "draft") == {}
 
@@ -128,12 +128,12 @@ def test_engines_are_listed_by_machine_and_size(bundle: Bundle) -> None:
 
 def test_an_engine_of_before_whose_name_does_not_say_its_size_is_found(bundle: Bundle) -> None:
     path = put(bundle, compiled_for(bundle), name=ADA.name)
-    assert find_engine(bundle, "target", ADA) == (path, compiled_for(bundle))
+    assert find_engine(bundle, "target", ADA, rows=1, slots=1) == (path, compiled_for(bundle))
 
 
 def test_an_engine_for_several_capabilities_serves_each(bundle: Bundle) -> None:
     path = put(bundle, compiled_for(bundle, FLEET))
-    assert find_engine(bundle, "target", ADA) == (path, compiled_for(bundle, FLEET))
+    assert find_engine(bundle, "target", ADA, rows=1, slots=1) == (path, compiled_for(bundle, FLEET))
     assert FLEET.runs_on(dataclasses.replace(ADA, capabilities=("8.0",)))
     assert not FLEET.runs_on(dataclasses.replace(ADA, capabilities=("8.6",)))
 
@@ -149,7 +149,7 @@ def test_an_engine_for_several_capabilities_serves_each(bundle: Bundle) -> None:
 def test_another_gpu_or_version_is_refused_with_the_command_that_fixes_it(bundle: Bundle, held: EngineKey) -> None:
     put(bundle, compiled_for(bundle, held))
     with pytest.raises(EngineError) as caught:
-        find_engine(bundle, "target", ADA)
+        find_engine(bundle, "target", ADA, rows=1, slots=1)
     assert caught.value.message == (
         "The target has no engine for tensorrt-rtx 1.7.1.116 on compute capability 8.9, which this machine needs; "
         f"it has {held}."
@@ -159,7 +159,7 @@ def test_another_gpu_or_version_is_refused_with_the_command_that_fixes_it(bundle
 
 def test_a_bundle_without_engines_is_refused(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"The draft has no engine for tensorrt 10\.15\.1 .* it has none\."):
-        find_engine(bundle, "draft", HOPPER)
+        find_engine(bundle, "draft", HOPPER, rows=1, slots=1)
 
 
 def test_a_swapped_engine_is_refused(bundle: Bundle) -> None:
@@ -167,20 +167,20 @@ def test_a_swapped_engine_is_refused(bundle: Bundle) -> None:
     with pytest.raises(
         BundleError, match=r"sm89-192-slots\.engine is not the engine that was compiled: its SHA-256 differs"
     ):
-        find_engine(bundle, "target", ADA)
+        find_engine(bundle, "target", ADA, rows=1, slots=1)
 
 
 def test_an_engine_of_another_model_is_refused(bundle: Bundle) -> None:
     put(bundle, dataclasses.replace(compiled_for(bundle), model_sha256=bundle.model_sha256("draft")))
     with pytest.raises(BundleError, match="was compiled from another model than the target beside it") as caught:
-        find_engine(bundle, "target", ADA)
+        find_engine(bundle, "target", ADA, rows=1, slots=1)
     assert caught.value.hint == f"Run `spectr-export compile {bundle.path} --backend tensorrt-rtx` again."
 
 
 def test_a_missing_engine_is_refused(bundle: Bundle) -> None:
     put(bundle, compiled_for(bundle)).unlink()
     with pytest.raises(BundleError, match="is missing from the bundle"):
-        find_engine(bundle, "target", ADA)
+        find_engine(bundle, "target", ADA, rows=1, slots=1)
 
 
 def test_an_engine_outside_the_bundle_is_refused(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -190,7 +190,7 @@ def test_an_engine_outside_the_bundle_is_refused(bundle: Bundle, tmp_path_factor
     path.unlink()
     path.symlink_to(elsewhere)
     with pytest.raises(BundleError, match="is missing from the bundle"):
-        find_engine(bundle, "target", ADA)
+        find_engine(bundle, "target", ADA, rows=1, slots=1)
 
 
 @pytest.mark.parametrize(

@@ -204,3 +204,12 @@ def test_engines_that_are_too_small_for_the_bundle_are_refused_when_the_first_is
         Decoder(bundle, plan=Plan("kseq", 2, 4), backend="tensorrt-rtx", batch_size=ROWS)
     with pytest.raises(EngineError, match="compiled for up to 3 rows; 4 are asked for"):
         Decoder(bundle, plan=Plan("kseq", 2, 4), backend="tensorrt-rtx", batch_size=4)
+
+
+@pytest.mark.parametrize("plan", [Plan("kseq", 2, 5), Plan("kseq", 5, 2)], ids=str)
+def test_a_tree_that_no_call_takes_is_refused_when_the_engines_are_opened(bundle: Bundle, plan: Plan) -> None:
+    """Its slots fit: all are rounded up to the same number."""
+    words = "compiled for trees of up to 9 tokens; the plan has one of 11"
+    with pytest.raises(EngineError, match=words) as caught:
+        Decoder(bundle, plan=plan, backend="tensorrt-rtx", batch_size=ROWS)
+    assert caught.value.hint == "Draft fewer tokens per round, or compile the bundle with --tree-tokens 11."

@@ -61,9 +61,11 @@ Open = Callable[..., TensorRTEngine]
 
 @pytest.fixture
 def open_(double: Double, folder: Path) -> Open:
-    def opened(compiled: CompiledEngine = COMPILED, rows: int = ROWS, capacity: int = CAPACITY) -> TensorRTEngine:
+    def opened(
+        compiled: CompiledEngine = COMPILED, rows: int = ROWS, capacity: int = CAPACITY, tree: int = 1
+    ) -> TensorRTEngine:
         path = folder / "llama.engine"
-        return TensorRTEngine(path, compiled, SPEC, rows=rows, capacity=capacity, device="cpu")
+        return TensorRTEngine(path, compiled, SPEC, rows=rows, capacity=capacity, tree=tree, device="cpu")
 
     return opened
 

@@ -108,7 +108,8 @@ def _to_levels(graph: ir.Graph, given: ir.Value, scale: ir.Value | None, levels:
     Args:
         graph: The graph.
         given: The value.
-        scale: What the value is divided by before, in its type; None for nothing.
+        scale: What the value is divided by before, in its type; None for nothing. The quotient of a place that was idle
+            when the scales were measured may leave half precision.
         levels: The largest code.
         before: The node that the new ones are put before.
     """
@@ -117,12 +118,11 @@ def _to_levels(graph: ir.Graph, given: ir.Value, scale: ir.Value | None, levels:
     def constant(what: str, number: float | list[int], dtype: ir.DataType) -> ir.Value:
         return _constant(graph, f"rounding.{what}", ir.tensor(number, dtype))
 
-    divided = given
-    if scale is not None:
-        divided = tape.op("Div", [given, scale])
-        divided.shape, divided.type = given.shape, given.type
+    def widened(value: ir.Value) -> ir.Value:
+        return value if value.dtype == wide else tape.op("Cast", [value], {"to": wide.value})
+
+    numbers = widened(given) if scale is None else tape.op("Div", [widened(given), widened(scale)])
     most = constant(str(levels), float(levels), wide)
-    numbers = divided if given.dtype == wide else tape.op("Cast", [divided], {"to": wide.value})
     axes = constant("axes", [-1], ir.DataType.INT64)
     largest = tape.op("ReduceMax", [tape.op("Abs", [numbers]), axes], {"keepdims": 1})
     largest = tape.op("Max", [largest, constant("least", LEAST, wide)])

@@ -80,8 +80,11 @@ def dry_run(job: Job, rank: Rank) -> int:
     if setup.batch_size == FITTED:
         size = models.choose_batch(bundle, setup, load.times(1 / rank.world), date=date, processes=rank.beside)
         setup = dataclasses.replace(setup, batch_size=size.rows, longest=size.longest)
+        longest = size.longest
         lines.append(("batch size", f"{size.rows:,}: {size.reason}"))
-    lines.append(_memory(bundle, setup, load.lengths(encoder, most).longest))
+    else:
+        longest = load.lengths(encoder, most).longest
+    lines.append(_memory(bundle, setup, longest))
     started = time.monotonic()
     decoder = models.open_decoder(bundle, setup, seed=job.seed, date=date)
     loading = time.monotonic() - started

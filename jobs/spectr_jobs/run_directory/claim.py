@@ -130,7 +130,7 @@ def holder(folder: Path) -> Holder | None:
     return _read(last) if last is not None and _lives(last) else None
 
 
-def find_dead(folders: Iterable[Path], stopped: Callable[[], bool] = lambda: False) -> list[Path]:
+def find_dead(folders: Iterable[Path], stopped: Callable[[], bool]) -> list[Path]:
     """Watch the claims of other machines' processes, and return the shards whose process is dead.
 
     A process is alive if it renews or releases its claim, which takes a few seconds to see; it is dead if the claim

@@ -121,7 +121,7 @@ def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
     from spectr_runtime.planning.footprint import Footprint
 
     if setup.backend in FLAVOURS:
-        _, longest = compiled_sizes(bundle, setup.plan, setup.backend, setup.device, longest)
+        _, longest = compiled_sizes(bundle, setup.plan, setup.backend, setup.device, longest, setup.rows)
     return Footprint.of(bundle, setup.plan, setup.backend, longest)
 
 

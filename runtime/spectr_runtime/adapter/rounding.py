@@ -18,11 +18,12 @@ from spectr_runtime.errors import BundleError
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
-def read_roundings(path: Path, *, rounding: bool = True) -> dict[str, Rounding]:
+def read_roundings(path: Path, *, device: torch.device | str = "cpu", rounding: bool = True) -> dict[str, Rounding]:
     """Read how a weights file says that the inputs of layers are rounded, by the names of the layers' matrices.
 
     Args:
         path: The file.
+        device: Where the inputs are.
         rounding: Whether inputs are rounded. If not, what is left is the division by the scales of int8's inputs.
 
     Raises:
@@ -31,10 +32,10 @@ def read_roundings(path: Path, *, rounding: bool = True) -> dict[str, Rounding]:
         SafetensorError: The file is not in the safetensors format.
     """
     levels = read_levels(path)
-    channels = read_channel_scales(path, levels)
+    channels = {name: scale_K.to(device).float() for name, scale_K in read_channel_scales(path, levels).items()}
     if not rounding:
-        return {name: functools.partial(_divide, scale_K) for name, scale_K in channels.items()}
-    scales = {name: functools.partial(_to_e4m3, scale) for name, scale in read_input_scales(path).items()}
+        return {name: functools.partial(_to_quotients, scale_K) for name, scale_K in channels.items()}
+    scales = {name: functools.partial(_to_e4m3, scale.to(device)) for name, scale in read_input_scales(path).items()}
     rows = {name: functools.partial(_to_rows, channels.get(name), most) for name, most in levels.items()}
     return {**scales, **rows}
 
@@ -66,13 +67,12 @@ def _round(rounding: Rounding, _layer: nn.Module, inputs: tuple[torch.Tensor]) -
 
 
 def _to_rows(scale_K: torch.Tensor | None, levels: int, given: torch.Tensor) -> torch.Tensor:
-    return round_rows(given if scale_K is None else _divide(scale_K, given), levels)
+    return round_rows(given if scale_K is None else given.float() / scale_K, levels).to(given.dtype)
 
 
-def _divide(scale_K: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-    return given / scale_K.to(given)
+def _to_quotients(scale_K: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    return (given.float() / scale_K).to(given.dtype)
 
 
 def _to_e4m3(scale: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-    own = scale.to(given.device)
-    return encode(given, own).to(given.dtype) * own.to(given.dtype)
+    return encode(given, scale).to(given.dtype) * scale.to(given.dtype)

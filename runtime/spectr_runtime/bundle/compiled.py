@@ -154,6 +154,11 @@ class CompiledEngine:
         """The largest number of rows of a call."""
         return self.profiles[0].spans["B"].most
 
+    @property
+    def tree_tokens(self) -> int:
+        """The most tokens of a call that returns the logits of all."""
+        return max(profile.spans["M"].most for profile in self.profiles)
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
         return dataclasses.asdict(self)

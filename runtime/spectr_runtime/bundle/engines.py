@@ -61,7 +61,7 @@ def smallest_engine(
 
 
 def find_engine(
-    bundle: Bundle, role: Role, machine: EngineKey, *, rows: int = 1, slots: int = 1
+    bundle: Bundle, role: Role, machine: EngineKey, *, rows: int, slots: int
 ) -> tuple[Path, CompiledEngine]:
     """Return the file and the record of the smallest engine that runs a model on a machine and is large enough.
 

@@ -41,7 +41,7 @@ def round_rows(numbers: torch.Tensor, levels: int) -> torch.Tensor:
         numbers: The rows [..., K], of any floating-point type.
         levels: The largest code.
     """
-    wide, most = numbers.float(), torch.tensor(float(levels), device=numbers.device)
+    wide, most = numbers.float(), torch.full((), float(levels), device=numbers.device)
     largest = wide.abs().amax(-1, keepdim=True).clamp(min=LEAST)
     return ((wide * (most / largest)).round() * (largest / most)).to(numbers.dtype)
 

@@ -20,7 +20,15 @@ from spectr_runtime.errors import UsageError
 
 
 def open_engine(
-    bundle: Bundle, role: Role, *, backend: Backend, device: str, rows: int, capacity: int, slots: int | None = None
+    bundle: Bundle,
+    role: Role,
+    *,
+    backend: Backend,
+    device: str,
+    rows: int,
+    capacity: int,
+    slots: int | None = None,
+    tree: int = 1,
 ) -> Engine:
     """Open one model of a bundle.
 
@@ -36,11 +44,12 @@ def open_engine(
         capacity: Number of slots of a row.
         slots: How many of them are needed for now; None for all. The rows of a compiled engine have a fixed number of
             slots, so the smallest engine with so many is opened.
+        tree: Number of tokens of the largest draft tree, its root among them.
 
     Raises:
         UsageError: The backend is unknown or does not run on the device.
         EngineError: The backend is not installed, fails to open the model, or has no engine for this machine that takes
-            as many rows and slots.
+            as many rows and slots and as large a tree.
         BundleError: A compiled engine in the bundle is not the one that was written there.
     """
     folder, spec = bundle.model(role), bundle.manifest.models[role]
@@ -59,9 +68,10 @@ def open_engine(
         from spectr_runtime.engines.tensorrt_library import machine_key
 
         machine, slots = machine_key(backend, device), capacity if slots is None else slots
-        check_size(find_engines(bundle, role, machine)[-1][1], rows, capacity)  # rather now than when a text needs it
+        _, largest = find_engines(bundle, role, machine)[-1]
+        check_size(largest, rows, capacity, tree)  # rather now than when a text needs it
         path, compiled = find_engine(bundle, role, machine, rows=rows, slots=slots)
-        return TensorRTEngine(path, compiled, spec, rows=rows, capacity=slots, device=device)
+        return TensorRTEngine(path, compiled, spec, rows=rows, capacity=slots, tree=tree, device=device)
     raise UsageError(f"Backend {backend!r} is unknown; it must be one of {', '.join(BACKENDS)}.")
 
 

@@ -32,16 +32,17 @@ class TensorRTEngine:
         spec: The model's sizes.
         rows: Number of rows of the cache.
         capacity: Number of slots that a row needs; the cache has as many as the engine was compiled for.
+        tree: Number of tokens of the largest draft tree, its root among them.
         device: A CUDA device, as torch names it.
 
     Raises:
-        EngineError: The engine is too small for these rows or slots, or TensorRT cannot open it.
+        EngineError: The engine is too small for these rows, slots or trees, or TensorRT cannot open it.
     """
 
     def __init__(
-        self, path: Path, compiled: CompiledEngine, spec: ModelSpec, *, rows: int, capacity: int, device: str
+        self, path: Path, compiled: CompiledEngine, spec: ModelSpec, *, rows: int, capacity: int, tree: int, device: str
     ) -> None:
-        check_size(compiled, rows, capacity)
+        check_size(compiled, rows, capacity, tree)
         self.spec = spec
         self._profiles = compiled.profiles
         self._log = Log()
@@ -107,16 +108,17 @@ class TensorRTEngine:
         return context
 
 
-def check_size(compiled: CompiledEngine, rows: int, capacity: int) -> None:
+def check_size(compiled: CompiledEngine, rows: int, capacity: int, tree: int) -> None:
     """Check that an engine is large enough.
 
     Args:
         compiled: The engine's record.
         rows: Number of rows that are needed.
         capacity: Number of slots that a row needs.
+        tree: Number of tokens of the largest draft tree, its root among them.
 
     Raises:
-        EngineError: The engine takes fewer rows, or its rows have fewer slots.
+        EngineError: The engine takes fewer rows or smaller trees, or its rows have fewer slots.
     """
     if rows > compiled.rows:
         raise EngineError(
@@ -127,4 +129,9 @@ def check_size(compiled: CompiledEngine, rows: int, capacity: int) -> None:
         raise EngineError(
             f"A row of the engine has {compiled.capacity} slots; bundle and plan need {capacity}.",
             hint="Draft fewer tokens per round, or compile the bundle with a larger --tree-tokens.",
+        )
+    if tree > compiled.tree_tokens:
+        raise EngineError(
+            f"The engine was compiled for trees of up to {compiled.tree_tokens} tokens; the plan has one of {tree}.",
+            hint=f"Draft fewer tokens per round, or compile the bundle with --tree-tokens {tree}.",
         )

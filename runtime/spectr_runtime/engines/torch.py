@@ -37,7 +37,7 @@ class TorchEngine:
             resolved = torch.device(device)
             self.cache = allocate_cache(spec, rows, capacity, resolved, grows=True)
             self._model = load_contract_model(folder, dtype=spec.dtype, device=resolved)
-            round_inputs(self._model.model, read_roundings(folder / WEIGHTS))
+            round_inputs(self._model.model, read_roundings(folder / WEIGHTS, device=resolved))
         except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
             raise EngineError(

@@ -24,7 +24,9 @@ class Sizes(NamedTuple):
     longest: int
 
 
-def compiled_sizes(bundle: Bundle, plan: PlanChoice, backend: Flavour, device: str, longest: int | None) -> Sizes:
+def compiled_sizes(
+    bundle: Bundle, plan: PlanChoice, backend: Flavour, device: str, longest: int | None, most_rows: int
+) -> Sizes:
     """Return the sizes of the engines that a plan needs.
 
     Args:
@@ -33,6 +35,7 @@ def compiled_sizes(bundle: Bundle, plan: PlanChoice, backend: Flavour, device: s
         backend: What runs the engines.
         device: The device that runs them, as torch names it.
         longest: How many tokens texts will have at most; None for as many as the bundle takes.
+        most_rows: How many rows will be opened at most; fewer if engines for every text take fewer.
 
     Raises:
         UsageError: The backend does not run on the device.
@@ -46,5 +49,6 @@ def compiled_sizes(bundle: Bundle, plan: PlanChoice, backend: Flavour, device: s
     slots = tree + (capacity if longest is None else min(longest, capacity))
     found = [find_engines(bundle, role, machine) for role in roles]
     rows = min(engines[-1][1].rows for engines in found)
-    held = min(smallest_engine(engines, rows=1, slots=slots)[1].capacity for engines in found)
+    opened = min(rows, most_rows)
+    held = min(smallest_engine(engines, rows=opened, slots=slots)[1].capacity for engines in found)
     return Sizes(rows, held - tree)

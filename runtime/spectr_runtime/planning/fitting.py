@@ -60,7 +60,7 @@ def fit(
         raise UsageError(f"Device {device!r}: {first_line(error)}", hint="Name cpu, cuda or cuda:N.") from error
     rows, longest = None, demand.longest
     if backend in FLAVOURS:
-        rows, longest = compiled_sizes(bundle, plan, backend, device, longest)
+        rows, longest = compiled_sizes(bundle, plan, backend, device, longest, demand.completions)
     room = room_in(Footprint.of(bundle, plan, backend, longest), device, processes)
     if rows is not None:
         room = _smaller(room, Room(rows, "the engines were compiled for"))

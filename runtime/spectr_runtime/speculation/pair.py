@@ -79,7 +79,8 @@ class Pair:
         self._vocabulary = bundle.manifest.vocabulary.size
 
         def engine(role: Role) -> Engine:
-            return open_engine(bundle, role, backend=backend, device=device, rows=rows, capacity=capacity, slots=slots)
+            sizes = {"rows": rows, "capacity": capacity, "slots": slots, "tree": tree}
+            return open_engine(bundle, role, backend=backend, device=device, **sizes)
 
         self.target = engine("target")
         draft = engine("draft") if any(plan.drafts for plan in plans) else None
