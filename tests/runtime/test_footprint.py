@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
-import torch
 from eager_pair import eager_bundle
 
 from spectr_runtime import Bundle, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.bundle import Limits
-from spectr_runtime.planning import footprint
-from spectr_runtime.planning.footprint import Footprint, free_memory
+from spectr_runtime.planning.footprint import Footprint
 from spectr_runtime.speculation.plan import AUTO
 
 
@@ -83,45 +80,3 @@ def test_laws_grow_with_the_tree_and_the_vocabulary(bundle: Bundle) -> None:
     size = bundle.manifest.vocabulary.size
     assert Footprint.of(bundle, Plan.plain(), "torch").laws_per_row == size * 16
     assert Footprint.of(bundle, Plan("kseq", 2, 3), "torch").laws_per_row == 2 * 7 * size * 16
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files in which Linux reports its memory."""
-    monkeypatch.setattr(footprint, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(footprint, "_CGROUP", tmp_path / "cgroup")
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "cgroup").mkdir()
-    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  900 kB\nMemAvailable:  500 kB\n")
-    return tmp_path
-
-
-def test_the_memory_of_the_machine_counts(machine: Path) -> None:
-    assert free_memory("cpu") == 500 * 1024
-    (machine / "cgroup" / "memory.max").write_text("max\n")
-    (machine / "cgroup" / "memory.stat").write_text("inactive_file 50\n")
-    assert free_memory("cpu") == 500 * 1024
-
-
-def test_a_control_group_with_a_lower_limit_counts_more(machine: Path) -> None:
-    for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "anon 600\ninactive_file 50\n")):
-        (machine / "cgroup" / f"memory.{name}").write_text(text)
-    assert free_memory("cpu") == 350
-
-
-def test_a_device_that_is_not_there_has_no_memory() -> None:
-    assert free_memory("gpu") is None
-
-
-def test_another_system_does_not_tell(machine: Path) -> None:
-    (machine / "proc" / "meminfo").unlink()
-    assert free_memory("cpu") is None
-
-
-def test_a_gpu_tells_its_own_memory() -> None:
-    free = free_memory("cuda")
-    if not torch.cuda.is_available():
-        assert free is None
-        return
-    assert free is not None
-    assert 0 < free <= torch.cuda.get_device_properties(0).total_memory

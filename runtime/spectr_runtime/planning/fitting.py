@@ -15,11 +15,12 @@ from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, Limits
 from spectr_runtime.errors import UsageError, first_line
 from spectr_runtime.files import show_bytes
+from spectr_runtime.memory import free_memory
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, gains, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.compiled import compiled_sizes
 from spectr_runtime.planning.costs import Costs, add_reading, add_rounds
-from spectr_runtime.planning.footprint import Footprint, free_memory
+from spectr_runtime.planning.footprint import Footprint
 from spectr_runtime.planning.planner import FIRST, Acceptance, menu_of
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO, PlanChoice, settle

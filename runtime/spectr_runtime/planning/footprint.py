@@ -1,12 +1,8 @@
-"""How much memory decoding needs and how much is free, computed before any model is loaded."""
+"""How much memory decoding needs, computed before any model is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
-
-import torch
 
 from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, ModelSpec, Role
@@ -19,7 +15,6 @@ from spectr_runtime.speculation.prefixes import KEPT_SHARE
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,33 +86,3 @@ class Footprint:
 
 def _slot_bytes(spec: ModelSpec) -> int:
     return 2 * spec.layers * spec.kv_heads * spec.head_size * SIZES[spec.dtype]
-
-
-def free_memory(device: str) -> int | None:
-    """Return how many bytes a process can still take on a device.
-
-    For the CPU, that is the memory that Linux reports as available, or what a control group leaves if that is less.
-
-    Returns:
-        The bytes; None if the system does not report them, or has no such device.
-    """
-    if device.startswith("cuda") and torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    meminfo = _PROC / "meminfo"
-    if device != "cpu" or not meminfo.exists():
-        return None
-    available = int(_table(meminfo)["MemAvailable:"]) * 1024
-    return min([available, *_left_in_group()])
-
-
-def _left_in_group() -> list[int]:
-    limit, used, stat = (_CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
-    if not (limit.exists() and stat.exists()) or limit.read_text().strip() == "max":
-        return []
-    reclaimable = int(_table(stat).get("inactive_file", 0))
-    return [int(limit.read_text()) - int(used.read_text()) + reclaimable]
-
-
-def _table(path: Path) -> Mapping[str, str]:
-    rows = (line.split() for line in path.read_text().splitlines())
-    return {row[0]: row[1] for row in rows if len(row) > 1}
