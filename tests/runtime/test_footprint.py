@@ -40,9 +40,9 @@ def test_caches_that_grow_are_planned_for_the_longest_text(bundle: Bundle, plan:
     for _ in decoder.generate(Request(str(row), prompt, params) for row, prompt in enumerate([(5, 6), *prompts])):
         caches, prefixes = memory(decoder)
         assert caches <= 4 * planned.cache_per_row
-        assert prefixes <= 4 * planned.prefixes_per_row
+        assert prefixes <= planned.prefixes(4)
     assert decoder._pair.target.cache.slots == planned.slots
-    assert prefixes > 0.8 * 4 * planned.prefixes_per_row
+    assert prefixes > 0.8 * planned.prefixes(4)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
@@ -66,9 +66,23 @@ def test_no_text_is_longer_than_the_bundle_takes(bundle: Bundle) -> None:
 
 
 def test_the_sums_add_up() -> None:
-    planned = Footprint(weights=100, slots=64, cache_per_row=6, prefixes_per_row=2, laws_per_row=2)
-    assert planned.total(5) == 150
-    assert [planned.rows_in(memory) for memory in (99, 100, 109, 110, 150)] == [0, 0, 0, 1, 5]
+    planned = Footprint(weights=100, slots=64, per_slot=2, laws_per_row=8)
+    assert [planned.total(rows) for rows in (1, 2, 4, 5)] == [100 + 136 + 128, 100 + 272 + 128, 772, 940]
+    assert [planned.rows_in(memory) for memory in (99, 100, 363, 364, 499, 500)] == [0, 0, 0, 1, 1, 2]
+    assert [planned.rows_in(planned.total(rows) + more) for rows in range(1, 9) for more in (-1, 0)] == [
+        rows + more for rows in range(1, 9) for more in (-1, 0)
+    ]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_few_rows_keep_a_whole_text_of_prefixes(bundle: Bundle, rows: int) -> None:
+    prompts = [tuple((row + 7 * place) % 250 for place in range(70)) for row in range(4 * rows)]
+    planned = Footprint.of(bundle, Plan.plain(), "torch", 71)
+    decoder = Decoder(bundle, plan=Plan.plain(), backend="torch", batch_size=rows)
+    for row, prompt in enumerate(prompts):
+        list(decoder.generate([Request(str(row), prompt, SamplingParams(max_tokens=1))]))
+    _, prefixes = memory(decoder)
+    assert planned.prefixes(rows) / 2 < prefixes <= planned.prefixes(rows)
 
 
 def test_auto_takes_what_its_largest_plan_takes(bundle: Bundle) -> None:
