@@ -9,5 +9,6 @@ The modules:
     batch          the choice of the number of rows
     compiled       how many rows compiled engines take, and how long texts
     fitting        what that choice is made from: rows that fit, and rounds that are measured
+    shrinking      the pair of a decoder, whose rows are halved where memory runs out
     company        whether freed rows wait for others, to be read in one call
 """
