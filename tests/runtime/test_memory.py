@@ -255,7 +255,7 @@ def test_a_call_after_one_that_failed_while_caches_grew_starts_from_whole_ones(
 
 def test_caches_get_shorter_where_the_longest_row_has_ended(open_decoder: OpenDecoder) -> None:
     sizes = (("short", 2, 30), ("long", 300, 5))
-    asked = [Request(name, (1,) * read, SamplingParams(max_tokens=wrote, ignore_eos=True)) for name, read, wrote in sizes]
+    asked = [Request(name, (1,) * read, SamplingParams(max_tokens=most, ignore_eos=True)) for name, read, most in sizes]
     decoder = open_decoder(Plan("race", 1, 2), batch_size=2, capacity=400, engine=GrowingEngine)
     assert [one.id for one in decoder.generate(asked)] == ["long", "short"]
     assert [engine.cache.slots for engine in (decoder._pair.draft, decoder._pair.target) if engine] == [128, 128]
