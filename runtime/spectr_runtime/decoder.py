@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -13,11 +12,12 @@ import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.errors import SpectrError, UsageError, is_out_of_memory
+from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.overlap import Overlap
 from spectr_runtime.planning.calibration import keep_costs, open_planner
 from spectr_runtime.planning.company import Company
 from spectr_runtime.planning.planner import AutoPlanner, menu_of
+from spectr_runtime.planning.shrinking import ShrinkingPair
 from spectr_runtime.rows.admission import Waiting, outcome_of, row_or_outcome
 from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.row import Row
@@ -29,8 +29,6 @@ from spectr_runtime.speculation.plan import Plan, PlanChoice, settle
 from spectr_runtime.speculation.timing import Timing
 from spectr_runtime.speculation.turn import Turn, take_turn
 
-LOG = logging.getLogger(__name__)
-
 
 class Decoder:
     """Decodes requests with a bundle's pair of models, or with its target alone.
@@ -41,10 +39,9 @@ class Decoder:
 
     When memory runs out, as it may for caches that grow, the batch is halved, and the caches with it. Rows that no
     longer fit wait, and go on later from what they wrote. So do all when larger compiled engines replace those that a
-    text has outgrown.
+    text has outgrown. After an error that ended a call, the next one begins with empty caches.
 
     Attributes:
-        batch_size: Number of rows that are decoded together; memory may have made it smaller than was asked for.
         timing: How much time each phase of decoding took.
         rounds: How many rounds took each plan.
         reading: How many tokens of the rows' texts were read, and how many copied from those that begin alike.
@@ -87,17 +84,16 @@ class Decoder:
         if prefix_tokens is not None and prefix_tokens < 0:
             raise UsageError(f"prefix_tokens is {prefix_tokens}; it must be at least 0, which keeps no prefixes.")
         plan = settle(plan, bundle.manifest)
-        self.batch_size = batch_size
         self.timing = Timing()
         self.rounds: Counter[Plan] = Counter()
         self._seed = seed
         self._manifest = bundle.manifest
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
-        self._open_pair = functools.partial(
+        open_pair = functools.partial(
             Pair, bundle, menu_of(plan), backend=backend, device=device, prefix_tokens=prefix_tokens
         )
-        self._pair = self._open(longest)
-        self.reading = self._pair.reading
+        self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device)
+        self.reading = self._shrinking.reading
         self._device = self._pair.device
         self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
         self._planner = open_planner(plan, bundle, backend, self._device)
@@ -108,16 +104,14 @@ class Decoder:
         self._waiting = Waiting(iter(()))
         self._batching = Batching(bundle.manifest.vocabulary.size, self._device)
 
-    def _open(self, longest: int) -> Pair:
-        """Open the pair for texts of so many tokens, with as many rows as the memory of a GPU has room for."""
-        while True:
-            try:
-                return self._open_pair(rows=self.batch_size, longest=longest)
-            except SpectrError as error:
-                # Linux hands out more memory than the machine has, so a cache that it grants may still not fit.
-                if self._open_pair.keywords["device"] == "cpu":
-                    raise
-                self._halve(error)
+    @property
+    def batch_size(self) -> int:
+        """Number of rows that are decoded together; memory may have made it smaller than was asked for."""
+        return self._shrinking.rows
+
+    @property
+    def _pair(self) -> Pair:
+        return self._shrinking.pair
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         """Decode requests; take the next one whenever a row is free, and yield every row when it ends.
@@ -169,6 +163,8 @@ class Decoder:
         self, made: Iterator[Row | Outcome], *, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Row | Outcome]:
         """Decode rows; admit the next one whenever there is room, and yield every row when it ends."""
+        if self._scheduler.batch:  # the call before did not end, and may have left caches that are not whole
+            self._shrinking.restart()
         self._waiting = Waiting(made, stopped)
         self._scheduler = Scheduler(self.batch_size)
         while True:
@@ -181,11 +177,15 @@ class Decoder:
                 continue
             self._close_ranks()
             self._pair.surround(self._at_work)
+            ended: list[Row | Outcome] | None = None
+            turn = None
             try:
-                ended: list[Row | Outcome] = [*self._score_prompts()]
+                ended = [*self._score_prompts()]
                 turn = None if ended else self._turn()
             except (SpectrError, RuntimeError, MemoryError) as error:
-                self._halve(error)
+                self._shrinking.halve(error)
+                ended = None
+            if ended is None:  # by now the error is gone, and what its call had in memory
                 self._start_over()
                 continue
             if turn is not None:
@@ -213,10 +213,14 @@ class Decoder:
             self._scheduler.admit(row)
 
     def _close_ranks(self) -> None:
-        """Move rows to lower indices when nobody waits for these: a round costs as much as its last index says."""
+        """Move rows to lower indices when nobody waits for these: a round costs as much as its last index says.
+
+        What lies behind the last one keeps no slots.
+        """
         while self._waiting.ended and (moved := self._scheduler.close_gap()):
             row, source, target = moved
             self._pair.move(source, target, row.length)
+        self._pair.forget(len(self._scheduler.batch))
 
     def _score_prompts(self) -> list[Outcome]:
         """Score the prompts of rows that want it, and release the rows that end with that."""
@@ -243,29 +247,19 @@ class Decoder:
         self.rounds[turn.plan] += 1
         return turn
 
-    def _halve(self, error: Exception) -> None:
-        """Halve the batch size if memory ran out; raise any other error again, and this one if a single row is left."""
-        if not is_out_of_memory(error) or self.batch_size == 1:
-            raise error
-        LOG.warning("No memory for %d rows; going on with %d.", self.batch_size, self.batch_size // 2)
-        self.batch_size //= 2
-
     def _outgrown(self) -> bool:
         """Open larger engines if a text has outgrown the caches, and return whether that was so."""
         longest = max(row.length for row in self._scheduler.batch if row is not None)
-        if longest <= self._pair.longest:
-            return False
-        del self._pair  # its memory is needed
-        self._pair = self._open(longest)
-        self._pair.reading = self.reading
-        self._start_over()
-        return True
+        outgrown = self._shrinking.outgrown(longest)
+        if outgrown:
+            self._start_over()
+        return outgrown
 
     def _start_over(self) -> None:
         """Evict every row from the caches, to go on from what it wrote, and make them as large as the batch is now."""
         for row in filter(None, self._scheduler.batch):
             self._waiting.evict(row)
-        self._pair.restart(self.batch_size)
+        self._shrinking.restart()
         self._scheduler = Scheduler(self.batch_size)
 
     def _advance(self, turn: Turn) -> Iterator[Row | Outcome]:

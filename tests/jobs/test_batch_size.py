@@ -81,7 +81,7 @@ def test_a_dry_run_shows_what_a_rank_would_choose(
             return tuple(prompt.encode())
 
     monkeypatch.setattr(seam, "open_tokenizer", lambda bundle, *, date: Letters())
-    monkeypatch.setattr(seam, "footprint", lambda bundle, how, longest: Footprint(2_000_000, 64, 32_000, 8_000, 10_000))
+    monkeypatch.setattr(seam, "footprint", lambda bundle, how, longest: Footprint(2_000_000, 64, 500, 10_000))
     monkeypatch.setattr(seam, "free_memory", lambda device: 10_000_000)
     command = ("run", bundle, prompts, "-o", tmp_path / "run", "--shard-size", 4, "--dry-run")
     result = batch(*command, "--rank", 1, "--world", 2)

@@ -87,7 +87,7 @@ def test_a_dry_run_plans_the_memory_of_plain_decoding(
 
     def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
         asked.append(setup.plan)
-        return Footprint(2_000_000, 64, 32_000, 8_000, 10_000)
+        return Footprint(2_000_000, 64, 500, 10_000)
 
     class Letters:
         def encode(self, prompt: str, most: int) -> tuple[int, ...]:

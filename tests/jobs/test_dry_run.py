@@ -34,7 +34,7 @@ class Letters:
 @pytest.fixture
 def run(batch, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(seam, "open_tokenizer", lambda bundle, *, date: Letters())
-    monkeypatch.setattr(seam, "footprint", lambda bundle, how, longest: Footprint(2_000_000, 64, 32_000, 8_000, 10_000))
+    monkeypatch.setattr(seam, "footprint", lambda bundle, how, longest: Footprint(2_000_000, 64, 500, 10_000))
     monkeypatch.setattr(seam, "free_memory", lambda device: 10_000_000)
 
     def command(records: list[dict[str, Any]] | str, *arguments: object, **options: Any) -> Any:

@@ -12,6 +12,7 @@ from spectr_runtime import EngineError
 from spectr_runtime.contract import KVCache
 from spectr_runtime.contract.cache import PIECES, slots_for
 from spectr_runtime.contract.mask import aligned, block_mask, triangle
+from spectr_runtime.errors import is_out_of_memory
 from spectr_select import DraftTree
 
 CPU = torch.device("cpu")
@@ -138,6 +139,37 @@ def test_memory_is_taken_as_slots_need_it_and_hardly_more_while_it_grows(monkeyp
     cache.hold(0, 2, 64)
     assert cache.slots == 128
     assert max(taken) == (576 + 128 // 8) * slot
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_cache_on_a_cpu_grows_into_free_memory_alone(monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
+    """Linux would grant more. It is asked where memory is taken, and in no other call."""
+    cache = cache_of(8, 2, 4, 1 << 16, 32, grows=True)
+    asked, slot = list[str](), cache.nbytes // 64
+
+    def free_memory(device: str) -> int:
+        asked.append(device)
+        return (576 - 64 + 64 // 8) * slot - missing
+
+    monkeypatch.setattr("spectr_runtime.contract.cache.free_memory", free_memory)
+    cache.hold(0, 2, 64)
+    assert asked == []
+    if missing:
+        with pytest.raises(EngineError, match=r"of 576 slots: out of memory; 8\.52 MB more are needed") as caught:
+            cache.hold(0, 2, 512)
+        assert is_out_of_memory(caught.value)
+        assert cache.nbytes == 0
+        return
+    for slots in (512, 500, 64):
+        cache.hold(0, 2, slots)
+    assert (asked, cache.slots) == (["cpu"], 128)
+
+
+def test_where_free_memory_is_unknown_a_cache_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spectr_runtime.contract.cache.free_memory", lambda device: None)
+    cache = cache_of(1, 2, 1, 1000, 1, grows=True)
+    cache.hold(0, 2, 512)
+    assert cache.slots == 576
 
 
 def too_little(monkeypatch: pytest.MonkeyPatch, most: int) -> None:

@@ -112,7 +112,7 @@ def test_more_memory_or_more_work_never_gives_a_slower_batch() -> None:
     assert all(chosen(many, None, seconds).rows <= many for many in range(17, 200))
 
 
-FOOTPRINT = Footprint(weights=1000, slots=64, cache_per_row=60, prefixes_per_row=20, laws_per_row=20)
+FOOTPRINT = Footprint(weights=1000, slots=64, per_slot=1, laws_per_row=20)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ FOOTPRINT = Footprint(weights=1000, slots=64, cache_per_row=60, prefixes_per_row
         (10_000, 1, "cpu", 70, "fit into 10 kB"),
         (10_000, 2, "cpu", 30, "fit into 5 kB, a share of 2 of what is free"),
         (10_000, 2, "cuda", 70, "fit into 10 kB"),
-        (1_100, 1, "cpu", 1, "fit into 1.1 kB"),
+        (1_148, 1, "cpu", 1, "fit into 1.15 kB"),
     ],
 )
 def test_a_part_of_the_free_memory_is_for_rows(
@@ -133,12 +133,12 @@ def test_a_part_of_the_free_memory_is_for_rows(
 
 
 def test_too_little_memory_for_one_row_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "free_memory", lambda name: 1_099)
+    monkeypatch.setattr(fitting, "free_memory", lambda name: 1_147)
     with pytest.raises(UsageError) as caught:
         room_in(FOOTPRINT, "cpu", 1)
     assert caught.value.message == (
-        "Not one row fits into the memory of cpu: it needs 1.1 kB (weights 1 kB, cache 60 B, shared prefixes "
-        "20 B, laws 20 B); there is 1.1 kB."
+        "Not one row fits into the memory of cpu: it needs 1.15 kB (weights 1 kB, cache 64 B, shared prefixes "
+        "64 B, laws 20 B); there is 1.15 kB."
     )
 
 
@@ -157,15 +157,15 @@ def test_more_rows_fit_of_short_texts_where_caches_grow(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: Backend, more: bool
 ) -> None:
     plan, few = Plan.plain(), 10
-    per_row = [Footprint.of(bundle, plan, "torch", longest).per_row for longest in (None, 20)]
-    weights = Footprint.of(bundle, plan, "torch").weights
-    monkeypatch.setattr(fitting, "free_memory", lambda name: int((weights + few * per_row[0]) / fitting.USABLE) + 1)
+    needed = [Footprint.of(bundle, plan, "torch", longest) for longest in (None, 20)]
+    free = needed[0].total(few)
+    monkeypatch.setattr(fitting, "free_memory", lambda name: int(free / fitting.USABLE) + 1)
     # Engines of one size.
     monkeypatch.setattr(fitting, "compiled_sizes", lambda bundle, *_: (99, bundle.manifest.limits.capacity))
     rows = [
         fit(bundle, plan, Demand(1000, 12, 8, longest), backend=backend, device="cpu").rows for longest in (None, 20)
     ]
-    assert rows == [few, few * per_row[0] // per_row[1] if more else few]
+    assert rows == [few, needed[1].rows_in(free) if more else few]
     assert (rows[1] > rows[0]) == more
 
 

@@ -157,6 +157,20 @@ def test_other_errors_of_larger_engines_are_raised(open_decoder: OpenDecoder, ke
         decoded(decoder)
 
 
+def test_where_larger_engines_do_not_open_the_next_call_goes_on_with_small_ones(
+    open_decoder: OpenDecoder, kept: type[Kept]
+) -> None:
+    short = [request(row, 5, 9) for row in range(4)]
+    expected = texts(decoded(open_decoder(Plan.plain(), capacity=CAPACITY), short))
+    kept.budget = 2 * 64
+    decoder = open_decoder(Plan.plain(), batch_size=2, capacity=CAPACITY, sizes=SIZES, engine=kept, device="cpu:0")
+    with pytest.raises(EngineError, match="no memory for a cache of 1 rows"):
+        decoded(decoder, [request(0, 150, 3)])
+    assert texts(decoded(decoder, short)) == expected
+    assert kept.opened == [(2, 64), (2, 192), (1, 192), (1, 64)]
+    assert decoder._pair.reading is decoder.reading
+
+
 ROWS = 3
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
-import torch
 from eager_pair import eager_bundle
 
 from spectr_runtime import Bundle, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.bundle import Limits
-from spectr_runtime.planning import footprint
-from spectr_runtime.planning.footprint import Footprint, free_memory
+from spectr_runtime.planning.footprint import Footprint
 from spectr_runtime.speculation.plan import AUTO
 
 
@@ -43,9 +40,9 @@ def test_caches_that_grow_are_planned_for_the_longest_text(bundle: Bundle, plan:
     for _ in decoder.generate(Request(str(row), prompt, params) for row, prompt in enumerate([(5, 6), *prompts])):
         caches, prefixes = memory(decoder)
         assert caches <= 4 * planned.cache_per_row
-        assert prefixes <= 4 * planned.prefixes_per_row
+        assert prefixes <= planned.prefixes(4)
     assert decoder._pair.target.cache.slots == planned.slots
-    assert prefixes > 0.8 * 4 * planned.prefixes_per_row
+    assert prefixes > 0.8 * planned.prefixes(4)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
@@ -69,9 +66,23 @@ def test_no_text_is_longer_than_the_bundle_takes(bundle: Bundle) -> None:
 
 
 def test_the_sums_add_up() -> None:
-    planned = Footprint(weights=100, slots=64, cache_per_row=6, prefixes_per_row=2, laws_per_row=2)
-    assert planned.total(5) == 150
-    assert [planned.rows_in(memory) for memory in (99, 100, 109, 110, 150)] == [0, 0, 0, 1, 5]
+    planned = Footprint(weights=100, slots=64, per_slot=2, laws_per_row=8)
+    assert [planned.total(rows) for rows in (1, 2, 4, 5)] == [100 + 136 + 128, 100 + 272 + 128, 772, 940]
+    assert [planned.rows_in(memory) for memory in (99, 100, 363, 364, 499, 500)] == [0, 0, 0, 1, 1, 2]
+    assert [planned.rows_in(planned.total(rows) + more) for rows in range(1, 9) for more in (-1, 0)] == [
+        rows + more for rows in range(1, 9) for more in (-1, 0)
+    ]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_few_rows_keep_a_whole_text_of_prefixes(bundle: Bundle, rows: int) -> None:
+    prompts = [tuple((row + 7 * place) % 250 for place in range(70)) for row in range(4 * rows)]
+    planned = Footprint.of(bundle, Plan.plain(), "torch", 71)
+    decoder = Decoder(bundle, plan=Plan.plain(), backend="torch", batch_size=rows)
+    for row, prompt in enumerate(prompts):
+        list(decoder.generate([Request(str(row), prompt, SamplingParams(max_tokens=1))]))
+    _, prefixes = memory(decoder)
+    assert planned.prefixes(rows) / 2 < prefixes <= planned.prefixes(rows)
 
 
 def test_auto_takes_what_its_largest_plan_takes(bundle: Bundle) -> None:
@@ -83,45 +94,3 @@ def test_laws_grow_with_the_tree_and_the_vocabulary(bundle: Bundle) -> None:
     size = bundle.manifest.vocabulary.size
     assert Footprint.of(bundle, Plan.plain(), "torch").laws_per_row == size * 16
     assert Footprint.of(bundle, Plan("kseq", 2, 3), "torch").laws_per_row == 2 * 7 * size * 16
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files in which Linux reports its memory."""
-    monkeypatch.setattr(footprint, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(footprint, "_CGROUP", tmp_path / "cgroup")
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "cgroup").mkdir()
-    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  900 kB\nMemAvailable:  500 kB\n")
-    return tmp_path
-
-
-def test_the_memory_of_the_machine_counts(machine: Path) -> None:
-    assert free_memory("cpu") == 500 * 1024
-    (machine / "cgroup" / "memory.max").write_text("max\n")
-    (machine / "cgroup" / "memory.stat").write_text("inactive_file 50\n")
-    assert free_memory("cpu") == 500 * 1024
-
-
-def test_a_control_group_with_a_lower_limit_counts_more(machine: Path) -> None:
-    for name, text in (("max", "1000\n"), ("current", "700\n"), ("stat", "anon 600\ninactive_file 50\n")):
-        (machine / "cgroup" / f"memory.{name}").write_text(text)
-    assert free_memory("cpu") == 350
-
-
-def test_a_device_that_is_not_there_has_no_memory() -> None:
-    assert free_memory("gpu") is None
-
-
-def test_another_system_does_not_tell(machine: Path) -> None:
-    (machine / "proc" / "meminfo").unlink()
-    assert free_memory("cpu") is None
-
-
-def test_a_gpu_tells_its_own_memory() -> None:
-    free = free_memory("cuda")
-    if not torch.cuda.is_available():
-        assert free is None
-        return
-    assert free is not None
-    assert 0 < free <= torch.cuda.get_device_properties(0).total_memory

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -160,6 +162,103 @@ def test_one_row_for_which_a_cache_cannot_grow_is_an_error(open_decoder: OpenDec
     decoder = open_decoder(Plan.plain(), batch_size=1, capacity=2000, engine=CrampedEngine)
     with pytest.raises(EngineError, match="no memory for a cache of 1 rows of 1408 slots"):
         texts(decoder, [Request("long", (1, 3) * 600, SamplingParams(max_tokens=4))])
+
+
+def test_memory_that_linux_would_grant_and_does_not_have_halves_the_batch(
+    open_decoder: OpenDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = texts(open_decoder(Plan.plain(), batch_size=1, capacity=400), LONG)
+    decoder = open_decoder(Plan.plain(), batch_size=8, capacity=400, engine=GrowingEngine)
+    cache, slot = decoder._pair.target.cache, 2 * 4
+    most = 4 * slot * 448 + 4 * slot * 448 // 2  # four rows at their longest, and a piece of them twice
+    monkeypatch.setattr("spectr_runtime.contract.cache.free_memory", lambda device: most - cache.nbytes)
+    assert texts(decoder, LONG) == expected
+    assert decoder.batch_size == cache.rows == 4
+
+
+def test_one_row_that_linux_has_no_memory_for_is_an_error(
+    open_decoder: OpenDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = open_decoder(Plan.plain(), batch_size=2, capacity=2000, engine=GrowingEngine)
+    cache = decoder._pair.target.cache
+    monkeypatch.setattr("spectr_runtime.contract.cache.free_memory", lambda device: 15_000 - cache.nbytes)
+    words = (
+        "a cache of 1 rows of 1408 slots: out of memory; 6.66 kB more are needed, and 5.78 kB are free. Use a smaller"
+    )
+    with pytest.raises(EngineError, match=re.escape(words)):
+        texts(decoder, [Request("long", (1, 3) * 600, SamplingParams(max_tokens=4))])
+
+
+class Shrunk(SmallCache):
+    """A cache whose memory another process takes."""
+
+    most = 8 * 64
+    temporary: weakref.ref[torch.Tensor]
+
+    def restart(self, rows: int) -> None:
+        assert rows == 8 or self.temporary() is None, "what the call took is there while caches are made anew"
+        super().restart(rows)
+
+
+class RobbedEngine(GrowingEngine):
+    """A table engine that runs out of memory in a call, after which there is little for its cache too."""
+
+    kind = Shrunk
+
+    def forward(self, call: Call) -> torch.Tensor:
+        if len(self.calls) == 6 and self.cache.rows == 8:
+            Shrunk.most = 2 * 64
+            temporary = torch.empty(8)
+            Shrunk.temporary = weakref.ref(temporary)
+            raise EngineError(f"PyTorch failed in a call: {CUDA}")
+        return super().forward(call)
+
+
+def test_caches_that_cannot_start_over_are_halved_again(
+    open_decoder: OpenDecoder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = texts(open_decoder(Plan.plain(), batch_size=1))
+    monkeypatch.setattr(Shrunk, "most", Shrunk.most)
+    decoder = open_decoder(Plan.plain(), batch_size=8, engine=RobbedEngine)
+    with caplog.at_level(logging.WARNING):
+        assert texts(decoder) == expected
+    assert [record.message for record in caplog.records] == [
+        "No memory for 8 rows; going on with 4.",
+        "No memory for 4 rows; going on with 2.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "after"), [(EngineError(f"No memory: {CUDA}"), 0), (KeyboardInterrupt(), 1)], ids=["memory", "interrupt"]
+)
+def test_a_call_after_one_that_failed_while_caches_grew_starts_from_whole_ones(
+    open_decoder: OpenDecoder, monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int
+) -> None:
+    """The lack of memory leaves no piece of the cache, the interrupt two of different lengths."""
+    expected = texts(open_decoder(Plan.plain(), batch_size=1, capacity=400))
+    decoder = open_decoder(Plan.plain(), batch_size=1, capacity=400, engine=GrowingEngine)
+    cache, left = decoder._pair.target.cache, iter(range(after))
+    real = cache._allocate
+
+    def allocate(parts: int, slots: int) -> torch.Tensor:
+        if next(left, None) is None:
+            raise error
+        return real(parts, slots)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "_allocate", allocate)
+        with pytest.raises(type(error)):
+            texts(decoder, LONG)
+    assert texts(decoder) == expected
+    assert [piece.shape[3] for piece in cache.pieces] == [cache.slots] * 2
+
+
+def test_caches_get_shorter_where_the_longest_row_has_ended(open_decoder: OpenDecoder) -> None:
+    sizes = (("short", 2, 30), ("long", 300, 5))
+    asked = [Request(name, (1,) * read, SamplingParams(max_tokens=most, ignore_eos=True)) for name, read, most in sizes]
+    decoder = open_decoder(Plan("race", 1, 2), batch_size=2, capacity=400, engine=GrowingEngine)
+    assert [one.id for one in decoder.generate(asked)] == ["long", "short"]
+    assert [engine.cache.slots for engine in (decoder._pair.draft, decoder._pair.target) if engine] == [128, 128]
 
 
 def test_models_that_do_not_fit_are_opened_with_fewer_rows(open_decoder: OpenDecoder) -> None:

@@ -158,7 +158,7 @@ def _memory(bundle: Bundle, setup: Setup, longest: int) -> TableLine:
     parts = (
         f"weights {show_bytes(needed.weights)}, caches {show_bytes(rows * needed.cache_per_row)} "
         f"({rows:,} rows of {needed.slots:,} slots, for texts of up to {longest:,} tokens), "
-        f"shared prefixes {show_bytes(rows * needed.prefixes_per_row)}, "
+        f"shared prefixes {show_bytes(needed.prefixes(rows))}, "
         f"laws {show_bytes(rows * needed.laws_per_row)}"
     )
     if free is None:

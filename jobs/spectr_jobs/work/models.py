@@ -127,6 +127,6 @@ def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
 
 def free_memory(device: str) -> int | None:
     """Return the number of free bytes on a device; None if the system does not report it."""
-    from spectr_runtime.planning.footprint import free_memory as measure
+    from spectr_runtime.memory import free_memory as measure
 
     return measure(device)

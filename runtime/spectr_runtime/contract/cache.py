@@ -7,6 +7,8 @@ import torch
 
 from spectr_runtime.contract.mask import ALIGNMENT, aligned
 from spectr_runtime.errors import EngineError, first_line
+from spectr_runtime.files import show_bytes
+from spectr_runtime.memory import free_memory
 
 PIECES = 8  # more would take less memory while the cache grows, and more time in every round with branching trees
 
@@ -112,6 +114,8 @@ class KVCache:
         """
         kept = min(slots, self.slots)
         try:
+            if slots > self.slots and self.device.type == "cpu":
+                self._check_room(slots)
             for index, old in enumerate(self.pieces):
                 new = self._allocate(len(old), slots)
                 new[:, :, :, :kept] = old[:, :, :, :kept]
@@ -130,10 +134,27 @@ class KVCache:
             with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
                 return torch.empty(sizes, dtype=self._dtype, device=self.device)
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
-            raise EngineError(
-                f"There is no memory for a cache of {self.rows} rows of {slots} slots: {first_line(error)}",
-                hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
-            ) from error
+            raise self._too_large(slots, first_line(error)) from error
+
+    def _check_room(self, slots: int) -> None:
+        """Check that there is memory for so many slots, while a piece that is copied is there twice.
+
+        Linux grants memory that does not exist, and kills the process that writes to it.
+
+        Raises:
+            EngineError: There is too little.
+        """
+        more = self.nbytes // self.slots * (slots - self.slots) + self.pieces[0].nbytes
+        free = free_memory("cpu")
+        if free is not None and more > free:
+            reason = f"out of memory; {show_bytes(more)} more are needed, and {show_bytes(free)} are free."
+            raise self._too_large(slots, reason)
+
+    def _too_large(self, slots: int, reason: str) -> EngineError:
+        return EngineError(
+            f"There is no memory for a cache of {self.rows} rows of {slots} slots: {reason}",
+            hint="Use a smaller batch size, or build the bundle with a smaller --capacity.",
+        )
 
     def _give_back(self) -> None:
         """Give memory that is no longer used back to a GPU, where PyTorch would keep it and other libraries need it."""

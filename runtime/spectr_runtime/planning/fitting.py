@@ -15,11 +15,12 @@ from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, Limits
 from spectr_runtime.errors import UsageError, first_line
 from spectr_runtime.files import show_bytes
+from spectr_runtime.memory import free_memory
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, gains, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.compiled import compiled_sizes
 from spectr_runtime.planning.costs import Costs, add_reading, add_rounds
-from spectr_runtime.planning.footprint import Footprint, free_memory
+from spectr_runtime.planning.footprint import Footprint
 from spectr_runtime.planning.planner import FIRST, Acceptance, menu_of
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO, PlanChoice, settle
@@ -94,7 +95,7 @@ def room_in(needed: Footprint, device: str, processes: int) -> Room:
         raise UsageError(
             f"Not one row fits into the memory of {device}: it needs {show_bytes(needed.total(1))} (weights "
             f"{show_bytes(needed.weights)}, cache {show_bytes(needed.cache_per_row)}, shared prefixes "
-            f"{show_bytes(needed.prefixes_per_row)}, laws {show_bytes(needed.laws_per_row)}); there is {words}.",
+            f"{show_bytes(needed.prefixes(1))}, laws {show_bytes(needed.laws_per_row)}); there is {words}.",
             hint="Free memory, or build the bundle with a smaller --capacity or --quantise; --batch-size 1 tries it.",
         )
     return Room(rows, f"fit into {words}")

@@ -1,12 +1,8 @@
-"""How much memory decoding needs and how much is free, computed before any model is loaded."""
+"""How much memory decoding needs, computed before any model is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
-
-import torch
 
 from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, ModelSpec, Role
@@ -15,11 +11,10 @@ from spectr_runtime.contract.cache import slots_for
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.planning.planner import menu_of
 from spectr_runtime.speculation.plan import PlanChoice, settle
-from spectr_runtime.speculation.prefixes import KEPT_SHARE
+from spectr_runtime.speculation.prefixes import KEPT_SHARE, kept_tokens
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,15 +26,13 @@ class Footprint:
     Attributes:
         weights: The weights of the models that the plan needs.
         slots: Number of slots of a row in the caches, when these are as long as they get.
-        cache_per_row: The keys and values of a row.
-        prefixes_per_row: The keys and values of shared prefixes that are kept, divided by the rows of the batch.
+        per_slot: The keys and values of a token, in all models that the plan needs.
         laws_per_row: The logits and laws of a row's draft tree.
     """
 
     weights: int
     slots: int
-    cache_per_row: int
-    prefixes_per_row: int
+    per_slot: int
     laws_per_row: int
 
     @staticmethod
@@ -66,58 +59,33 @@ class Footprint:
             needed = aligned(longest + nodes)
             slots = needed if backend in FLAVOURS else slots_for(needed, slots)
         roles: tuple[Role, ...] = bundle.manifest.roles if any(one.drafts for one in plans) else ("target",)
-        slot_bytes = sum(_slot_bytes(bundle.manifest.models[role]) for role in roles)
         return Footprint(
             weights=sum((bundle.model(role) / WEIGHTS).stat().st_size for role in roles),
             slots=slots,
-            cache_per_row=slots * slot_bytes,
-            prefixes_per_row=slots // KEPT_SHARE * slot_bytes,
+            per_slot=sum(_slot_bytes(bundle.manifest.models[role]) for role in roles),
             laws_per_row=len(roles) * nodes * bundle.manifest.vocabulary.size * LAW_BYTES,
         )
 
     @property
-    def per_row(self) -> int:
-        """The bytes that every row of the batch adds."""
-        return self.cache_per_row + self.prefixes_per_row + self.laws_per_row
+    def cache_per_row(self) -> int:
+        """The keys and values of a row."""
+        return self.slots * self.per_slot
+
+    def prefixes(self, rows: int) -> int:
+        """Return the keys and values of the shared prefixes that are kept beside so many rows."""
+        return kept_tokens(rows, self.slots) * self.per_slot
 
     def total(self, rows: int) -> int:
         """Return the bytes that a batch needs in all."""
-        return self.weights + rows * self.per_row
+        return self.weights + rows * (self.cache_per_row + self.laws_per_row) + self.prefixes(rows)
 
     def rows_in(self, memory: int) -> int:
         """Return the number of rows that fit into so many bytes; 0 if none does."""
-        return max(0, memory - self.weights) // self.per_row
+        left, row = memory - self.weights, self.cache_per_row + self.laws_per_row
+        # Beside few rows as many prefixes are kept as beside KEPT_SHARE; beside more, their share for each.
+        few, share = self.prefixes(KEPT_SHARE), self.prefixes(KEPT_SHARE) // KEPT_SHARE
+        return max(0, min((left - few) // row, left // (row + share)))
 
 
 def _slot_bytes(spec: ModelSpec) -> int:
     return 2 * spec.layers * spec.kv_heads * spec.head_size * SIZES[spec.dtype]
-
-
-def free_memory(device: str) -> int | None:
-    """Return how many bytes a process can still take on a device.
-
-    For the CPU, that is the memory that Linux reports as available, or what a control group leaves if that is less.
-
-    Returns:
-        The bytes; None if the system does not report them, or has no such device.
-    """
-    if device.startswith("cuda") and torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    meminfo = _PROC / "meminfo"
-    if device != "cpu" or not meminfo.exists():
-        return None
-    available = int(_table(meminfo)["MemAvailable:"]) * 1024
-    return min([available, *_left_in_group()])
-
-
-def _left_in_group() -> list[int]:
-    limit, used, stat = (_CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
-    if not (limit.exists() and stat.exists()) or limit.read_text().strip() == "max":
-        return []
-    reclaimable = int(_table(stat).get("inactive_file", 0))
-    return [int(limit.read_text()) - int(used.read_text()) + reclaimable]
-
-
-def _table(path: Path) -> Mapping[str, str]:
-    rows = (line.split() for line in path.read_text().splitlines())
-    return {row[0]: row[1] for row in rows if len(row) > 1}

@@ -224,6 +224,11 @@ class Pair:
         for engine in filter(None, (self.draft, self.target)):
             engine.cache.move(source, target, slots)
 
+    def forget(self, first: int) -> None:
+        """Take note that no row of both caches from an index on holds a text, for which it would keep slots."""
+        for engine in filter(None, (self.draft, self.target)):
+            engine.cache.reach[first:] = [0] * (engine.cache.rows - first)
+
     def restart(self, rows: int) -> None:
         """Empty both caches, and go on with so many rows; the memory of the others is free, and that of their prefixes.
 
