@@ -106,13 +106,13 @@ def test_a_cache_that_cannot_grow_gives_up_half_of_its_rows(
     decoder = open_decoder(plan, batch_size=8, capacity=400, engine=CrampedEngine)
     with caplog.at_level(logging.WARNING):
         assert texts(decoder, LONG) == expected
-    assert [record.message for record in caplog.records if "memory" in record.message] == [
-        "No memory for 8 rows; going on with 4."
-    ]
+    told = [record.message for record in caplog.records if "memory" in record.message]
+    assert told[0] == "No memory for 8 rows; going on with 4."
+    assert len(told) == 1 or plan == "auto", "whose plans follow from times, and so do the rows that meet"
     engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
-    assert all(engine.cache.rows == decoder.batch_size == 4 for engine in engines)
+    assert all(engine.cache.rows == decoder.batch_size == 8 >> len(told) for engine in engines)
     for store, engine in zip(decoder._pair._prefixes.values(), engines, strict=True):
-        assert engine.cache.nbytes <= 2 * 4 * 4 * 320
+        assert engine.cache.nbytes <= 2 * 4 * decoder.batch_size * 320
         assert 0 < kept(store) <= engine.cache.nbytes / 4
 
 
