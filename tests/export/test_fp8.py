@@ -205,6 +205,14 @@ def test_measuring_leaves_no_hooks_behind() -> None:
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("quantisation", ["fp8", "int8"])
+def test_a_layer_that_no_text_reaches_is_stored_with_scales_of_one(tmp_path: Path, quantisation: str) -> None:
+    model, precision = tiny_model("llama"), Precision("float32", quantisation)
+    model.model.spare = torch.nn.Linear(6, 4, bias=False)
+    save_model(model, tmp_path, StoragePlan.of(model, precision), inputs=largest_inputs(model, precision))
+    assert (load_file(tmp_path / WEIGHTS)["model.spare.weight.input_scale"] == 1).all()
+
+
 def change_scales(source: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
     shutil.copytree(source, folder)
     with safe_open(source / WEIGHTS, framework="pt") as file:

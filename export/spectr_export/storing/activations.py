@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectr_export.storing.quantiser import layer_sizes
 from spectr_export.text import batches
 
 LEAST = 1e-4  # of the largest input: a channel that is hardly used is taken to be as large
@@ -27,18 +28,17 @@ def measure_inputs(model: Any, names: Iterable[str], ids: Sequence[int]) -> dict
         ids: The text's tokens.
 
     Returns:
-        The largest magnitudes [K] by the name of the matrix, for those that the text reached; layers that share their
-        input have the same ones.
+        The largest magnitudes [K] by the name of the matrix, 0 for a layer that the text does not reach; layers that
+        share their input have the same ones.
     """
-    largest = dict[str, torch.Tensor]()
+    layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in names}
+    largest = {name: torch.zeros(layer_sizes(layer)[1]) for name, layer in layers.items()}
 
     def keep(name: str, _layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        largest_K = inputs[0].abs().flatten(0, -2).amax(0).float()
-        largest[name] = torch.maximum(largest[name], largest_K) if name in largest else largest_K
+        largest[name] = torch.maximum(largest[name], inputs[0].abs().flatten(0, -2).amax(0).float())
 
     with contextlib.ExitStack() as hooks:
-        for name in names:
-            layer = model.get_submodule(name.removesuffix(".weight"))
+        for name, layer in layers.items():
             hooks.enter_context(layer.register_forward_pre_hook(functools.partial(keep, name)))
         for batch in batches(ids):
             model(input_ids=torch.tensor(batch))

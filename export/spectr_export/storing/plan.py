@@ -103,7 +103,7 @@ class StoragePlan:
     @property
     def divided(self) -> frozenset[str]:
         """The names of the matrices whose inputs are divided by scales of their own before they are rounded."""
-        return frozenset(self.matrices) - {self.head} if self.precision.quantisation == "int8" else frozenset()
+        return frozenset(filter(self._divides, self.matrices))
 
     def convert(
         self, weights: Mapping[str, LazyWeight], inputs: Mapping[str, torch.Tensor] = NO_INPUTS
@@ -147,7 +147,7 @@ class StoragePlan:
         most = FINE_LARGEST_CODE if name == self.head else LARGEST_CODE
         for part in weight.parts:
             matrix_NK = part().T if self.order.layers else part()
-            if name in self.divided:
+            if self._divides(name):
                 scale_K = channel_scales(torch.ones(matrix_NK.shape[1]) if largest_K is None else largest_K, dtype)
                 matrix_NK = matrix_NK.float() * scale_K.float()
                 yield name + INPUT, scale_K
@@ -174,7 +174,7 @@ class StoragePlan:
             if name in self.matrices:
                 shape = (tensor.T if self.order.layers else tensor).shape
                 yield from _named(name, packed_layouts(shape, self.matrices[name], dtype))
-                if name in self.divided:
+                if self._divides(name):
                     yield name + INPUT, Layout(dtype, tuple(shape[1:]))
             elif name in self.stacks:
                 yield from _named(name, stack_layouts(self.stacks[name], self._stacks_in, dtype))
@@ -185,6 +185,9 @@ class StoragePlan:
                 yield from _named(self.head, packed_layouts(tensor.shape, self.matrices[self.head], dtype))
         if quantisation == "fp8":
             yield from ((name + INPUT, Layout(dtype, ())) for name in sorted(self.matrices))
+
+    def _divides(self, matrix: str) -> bool:
+        return self.precision.quantisation == "int8" and matrix != self.head
 
     @property
     def _stacks_in(self) -> str:

@@ -46,7 +46,7 @@ def quantisable(model: Any, quantisation: str) -> set[str]:
     found = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and fits(_sizes(module), quantisation)
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and fits(layer_sizes(module), quantisation)
     }
     if not found:
         raise _nothing_fits(model, quantisation)
@@ -74,7 +74,7 @@ def is_tied(model: Any) -> bool:
 def _nothing_fits(model: Any, quantisation: str) -> BundleError:
     layers = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
     name, layer = next(layers)
-    outputs, inputs = _sizes(layer)
+    outputs, inputs = layer_sizes(layer)
     return BundleError(
         f"No layer of the {model.config.model_type} model can be stored in {quantisation}, which needs a multiple of "
         f"{BLOCK} inputs and an even number of outputs: {name}.weight, for instance, has {inputs} and {outputs}.",
@@ -87,7 +87,7 @@ def has_inputs_first(model: Any) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def _sizes(module: nn.Linear | Conv1D) -> torch.Size:
+def layer_sizes(module: nn.Linear | Conv1D) -> torch.Size:
     """Return the outputs and inputs of a layer."""
     return module.weight.shape if isinstance(module, nn.Linear) else module.weight.T.shape
 
