@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from spectr_runtime.backends import Flavour
-from spectr_runtime.bundle import Bundle, Role
+from spectr_runtime.bundle import Bundle
 from spectr_runtime.bundle.engines import find_engines, smallest_engine
 from spectr_runtime.engines.tensorrt_library import machine_key
 from spectr_runtime.planning.planner import menu_of
-from spectr_runtime.speculation.plan import PlanChoice
+from spectr_runtime.speculation.plan import PlanChoice, roles_of
 
 
 class Sizes(NamedTuple):
@@ -43,7 +43,7 @@ def compiled_sizes(
         BundleError: The record of an engine is malformed.
     """
     plans, machine = menu_of(plan), machine_key(backend, device)
-    roles: tuple[Role, ...] = bundle.manifest.roles if any(one.drafts for one in plans) else ("target",)
+    roles = roles_of(plans, bundle.manifest)
     tree = max(one.tree.size for one in plans)
     capacity = bundle.manifest.limits.capacity
     slots = tree + (capacity if longest is None else min(longest, capacity))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from spectr_runtime.backends import FLAVOURS, Backend
-from spectr_runtime.bundle import Bundle, ModelSpec, Role
+from spectr_runtime.bundle import Bundle, ModelSpec
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract.cache import slots_for
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.planning.planner import menu_of
-from spectr_runtime.speculation.plan import PlanChoice, settle
+from spectr_runtime.speculation.plan import PlanChoice, roles_of, settle
 from spectr_runtime.speculation.prefixes import KEPT_SHARE, kept_tokens
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
@@ -58,7 +58,7 @@ class Footprint:
         if longest is not None:
             needed = aligned(longest + nodes)
             slots = needed if backend in FLAVOURS else slots_for(needed, slots)
-        roles: tuple[Role, ...] = bundle.manifest.roles if any(one.drafts for one in plans) else ("target",)
+        roles = roles_of(plans, bundle.manifest)
         return Footprint(
             weights=sum((bundle.model(role) / WEIGHTS).stat().st_size for role in roles),
             slots=slots,

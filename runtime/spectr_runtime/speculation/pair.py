@@ -17,7 +17,7 @@ from spectr_runtime.engines import open_engine
 from spectr_runtime.laws.logprobs import score
 from spectr_runtime.rows.row import Row, Scored
 from spectr_runtime.speculation.narrow import WidenedEngine
-from spectr_runtime.speculation.plan import Plan
+from spectr_runtime.speculation.plan import Plan, roles_of
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
 from spectr_runtime.speculation.prefixes import PrefixStore
 from spectr_runtime.speculation.reading import Reading
@@ -83,7 +83,7 @@ class Pair:
             return open_engine(bundle, role, backend=backend, device=device, **sizes)
 
         self.target = engine("target")
-        draft = engine("draft") if any(plan.drafts for plan in plans) else None
+        draft = engine("draft") if "draft" in roles_of(plans, bundle.manifest) else None
         narrow = draft is not None and draft.spec.vocabulary < bundle.manifest.vocabulary.size
         self.draft = WidenedEngine(draft, bundle.manifest.vocabulary) if draft is not None and narrow else draft
         self.device = torch.device(device)
@@ -151,9 +151,10 @@ class Pair:
             batch: The rows by their index in the caches; None for a free one.
             most: How many tokens of a row are read at most; None for all.
         """
-        self._prefill("target", self.target, 1, batch, most)
-        if plan.drafts and self.draft is not None:
-            self._prefill("draft", self.draft, 2, batch, most)
+        draft, target = self.engines
+        self._prefill("target", target, 1, batch, most)
+        if plan.drafts and draft is not None:
+            self._prefill("draft", draft, 2, batch, most)
 
     def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None], most: int | None) -> None:
         behind = {index: row for index, row in enumerate(batch) if row is not None and _lacks(row, role, left)}
@@ -171,7 +172,7 @@ class Pair:
 
     def _read(self, role: Role, engine: Engine, lacking: Sequence[Row | None], most: int | None) -> tuple[int, int]:
         """Read rows, at most so many tokens of each; return how many of all were read, and in how many calls."""
-        read, calls, surrounded = 0, 0, SurroundedEngine(engine, self._passes)
+        read = calls = 0
         for start, run in _runs(lacking):
             missing = [row.length - 1 - row.cached[role] for row in run]
             missing = missing if most is None else [min(tokens, most) for tokens in missing]
@@ -180,7 +181,7 @@ class Pair:
                 for row, tokens in zip(rows, missing[part], strict=True):
                     row.cached[role] += tokens
                 texts = [row.tokens[: row.cached[role] + 1] for row in rows]
-                calls += prefill(surrounded, texts, cached, start + part.start, self._chunk, self.device)
+                calls += prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
             read += sum(missing)
         return read, calls
 
@@ -210,7 +211,7 @@ class Pair:
         texts, found = [row.tokens for row in rows], [list[list[Scored]]() for _ in rows]
         most = max(row.request.params.logprobs or 0 for row in rows)
         chunk = max(1, min(self._chunk, self._most_scored, SCORED_LOGITS // (len(rows) * self._vocabulary)))
-        target = SurroundedEngine(self.target, self._passes)
+        _, target = self.engines
         for logits_BCV in prefill_scored(target, texts, first_row, chunk, self.device):
             begin, size = len(found[0]) + 1, logits_BCV.shape[1]
             following = [text[begin : begin + size] for text in texts]

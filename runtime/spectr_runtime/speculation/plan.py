@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Final, Literal
 
-from spectr_runtime.bundle import Manifest
+from spectr_runtime.bundle import Manifest, Role
 from spectr_runtime.errors import UsageError
 from spectr_select import RULES, DraftTree
 
@@ -90,3 +91,8 @@ def settle(choice: PlanChoice, manifest: Manifest) -> PlanChoice:
             hint="Use --plan plain, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`.",
         )
     return choice
+
+
+def roles_of(plans: Sequence[Plan], manifest: Manifest) -> tuple[Role, ...]:
+    """Return the roles of the models that some plans need: the draft only if one of them has drafts."""
+    return manifest.roles if any(plan.drafts for plan in plans) else ("target",)
