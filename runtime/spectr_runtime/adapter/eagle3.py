@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +120,15 @@ class Eagle3Head(nn.Module):
         """
         cache = CallCache(list(past), write_index_B, attention_mask_B1TL.shape[-1])
         before_BTE = torch.where(own_BT[..., None], hidden_BTE, self.read(features_BTF))
-        state_BTE = self.compute(
-            input_ids_BT, before_BTE, position_ids_BT, attention_mask=attention_mask_B1TL, past_key_values=cache
+        logits_BMN, state_BTE = self.score(
+            input_ids_BT,
+            before_BTE,
+            position_ids_BT,
+            logit_index_BM,
+            attention_mask=attention_mask_B1TL,
+            past_key_values=cache,
         )
-        normed_BTE = self.model.norm(state_BTE)
-        logits_BMN = self.model.lm_head(gather(normed_BTE, logit_index_BM))
-        return logits_BMN.float(), normed_BTE if self.settings.norm_output else state_BTE, cache.parts
+        return logits_BMN.float(), state_BTE, cache.parts
 
     def read(self, features_BTF: torch.Tensor) -> torch.Tensor:
         """Return what the head makes of the target's features; [B, T, E]."""
@@ -137,17 +140,39 @@ class Eagle3Head(nn.Module):
         state_BTE: torch.Tensor = self.model.fc(features_BTF)
         return state_BTE
 
-    def compute(
-        self, input_ids_BT: torch.Tensor, before_BTE: torch.Tensor, position_ids_BT: torch.Tensor, **attention: Any
-    ) -> torch.Tensor:
-        """Return what the layer gives out for pairs of a token and a state of the token before it; [B, T, E].
+    def score(
+        self,
+        input_ids_BT: torch.Tensor,
+        before_BTE: torch.Tensor,
+        position_ids_BT: torch.Tensor,
+        logit_index_BM: torch.Tensor | None = None,
+        **attention: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score what follows pairs of a token and a state of the token before it.
 
         Args:
             input_ids_BT: The tokens; int64.
             before_BTE: The states.
             position_ids_BT: Positions of the tokens; int64.
+            logit_index_BM: Columns of T whose logits are wanted; None for all.
             attention: Mask and cache, as transformers' attention takes them.
+
+        Returns:
+            Logits [B, M, N], and the state of every pair [B, T, E].
         """
+        state_BTE = self._compute(input_ids_BT, before_BTE, position_ids_BT, attention)
+        normed_BTE = self.model.norm(state_BTE)
+        wanted_BME = normed_BTE if logit_index_BM is None else gather(normed_BTE, logit_index_BM)
+        return self.model.lm_head(wanted_BME), normed_BTE if self.settings.norm_output else state_BTE
+
+    def _compute(
+        self,
+        input_ids_BT: torch.Tensor,
+        before_BTE: torch.Tensor,
+        position_ids_BT: torch.Tensor,
+        attention: Mapping[str, Any],
+    ) -> torch.Tensor:
+        """Return what the layer gives out; [B, T, E]."""
         layer = self.model.layers[0]
         embedded_BTE, hidden_BTE = self.model.embed_tokens(input_ids_BT), layer.hidden_norm(before_BTE)
         attended_BTE, _weights = layer.self_attn(
@@ -182,7 +207,9 @@ def load_head(
         raise BundleError(f"The head in {folder} cannot be loaded: {first_line(error)}", hint="Build it again.") from (
             error
         )
-    return head.to(device=device, dtype=DTYPES[dtype]).eval()
+    for parameter in head.parameters():  # not the rotary frequencies, which are a buffer
+        parameter.data = parameter.data.to(DTYPES[dtype])
+    return head.to(device).eval()
 
 
 def _make(config: Any, settings: Settings) -> Any:
