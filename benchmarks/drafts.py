@@ -4,7 +4,7 @@
     python benchmarks/drafts.py build/target --name padded
 
 The works are rewriting and extraction of a given text, an edit of code, answers by a template over many records, and
-free prose; ``drafts_works.py`` makes their prompts. Every repeat decodes all prompts with every plan, the order turning.
+free prose; ``drafts_works.py`` makes their prompts. Every repeat decodes all prompts with every plan, in turns.
 Every decoding has a decoder of its own, so that no corpus holds what an earlier one wrote; opening it is not counted.
 The costs that the automatic plan learns are learnt in a decoding before.
 
