@@ -9,6 +9,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tiny_models import POSITIONS, VOCABULARY, save_checkpoint, tiny_model
+from transformers import AutoConfig
+
+from spectr_runtime import ModelSpec
+from spectr_runtime.adapter.eagle3 import Settings
+from spectr_runtime.bundle import Head
 
 LOGITS = 200
 LAYERS = (1, 2, 4)  # of a target of four, whose number stands for what leaves the last
@@ -103,3 +108,16 @@ def save_head(
 def original_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors under the names of the original layout."""
     return {name.replace("layers.0.", "midlayer."): tensor for name, tensor in tensors.items()}
+
+
+def bundled_head(folder: Path, family: str = "llama") -> ModelSpec:
+    """Write a head with embeddings of its own as a bundle has it, without a graph, and return its sizes."""
+    folder.mkdir()
+    config = AutoConfig.for_model(**layer_settings(family))
+    Settings(LOGITS, LAYERS, len(LAYERS) * SIZE).to_config(config)
+    config.save_pretrained(folder)
+    tensors = {name: tensor for name, tensor in head_tensors(family).items() if name not in ("d2t", "t2d")}
+    embeddings = torch.randn((VOCABULARY, SIZE), generator=torch.Generator().manual_seed(4))
+    save_file({**tensors, "embed_tokens.weight": embeddings}, folder / "model.safetensors")
+    head = Head("eagle3", len(LAYERS) * SIZE, SIZE)
+    return ModelSpec(family, 1, KEYS, WIDTH, LOGITS, POSITIONS, head=head)

@@ -99,9 +99,7 @@ def test_another_choice_is_another_head(case: str, choice: str, tmp_path: Path) 
     settings[choice] = not settings[choice]
     other = save_head(tmp_path / "other", settings, load_file(RECORDED / case / "model.safetensors"))
     recorded = load_file(RECORDED / case / "recorded.safetensors")
-    logits_STN, _ = drafted(
-        TorchEngine(tmp_path / "draft", build(other, tmp_path).spec, rows=1, capacity=64), recorded
-    )
+    logits_STN, _ = drafted(TorchEngine(tmp_path / "draft", build(other, tmp_path).spec, rows=1, capacity=64), recorded)
     assert (logits_STN - recorded["logits"]).abs().max() > 0.01
 
 
