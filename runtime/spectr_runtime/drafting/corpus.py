@@ -1,0 +1,119 @@
+"""A corpus: finished texts and a file of the user's, in which suffixes are found, in limited memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from spectr_runtime.drafting.suffixes import Match, SuffixIndex
+from spectr_runtime.errors import UsageError, first_line
+
+# In many texts a pair of tokens occurs somewhere, whatever comes next. Drafts behind three tokens are about as good as
+# behind four, and there are more of them.
+ORDER = 3
+LINES = ".jsonl"  # the ending of names of JSON Lines
+
+
+class Corpus:
+    """The last texts of many, in two generations: when the young one is full, it replaces the old one.
+
+    So no text has to be taken out of an index. At least half of the room holds the last texts.
+
+    Args:
+        most_tokens: The most tokens that are kept, at least 4. The end of a text counts as a token.
+    """
+
+    def __init__(self, most_tokens: int) -> None:
+        self._full = max(most_tokens // 2 - 1, 1)  # the end of the last text comes on top
+        self._young, self._old = SuffixIndex(ORDER), SuffixIndex(ORDER)
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Add a text. What does not fit into a generation goes into the next one, as another text."""
+        start = 0
+        while start < len(tokens):
+            if len(self._young) >= self._full:
+                self._old, self._young = self._young, SuffixIndex(ORDER)
+            end = start + self._full - len(self._young)
+            self._young.extend(tokens[start:end])
+            self._young.end_text()
+            start = end
+
+    def find(self, suffix: Sequence[int], paths: int, length: int) -> Match | None:
+        """Return what followed the longest suffix of a text in the texts here; see ``SuffixIndex.find``.
+
+        Where both generations have it, what followed in the young one is returned.
+        """
+        young, old = (index.find(suffix, paths, length) for index in (self._young, self._old))
+        if young is None or old is None:
+            return young or old
+        return old if old.matched > young.matched else young
+
+
+def read_corpus(path: Path, encode: Callable[[str], Sequence[int]]) -> Iterator[Sequence[int]]:
+    """Yield the texts of a file as tokens, one after another.
+
+    A file whose name ends in ``.jsonl`` has a text on each line: a JSON string, or an object with a string ``text``, as
+    the lines of an output have. Empty lines are passed over. Any other file is one text.
+
+    Args:
+        path: The file, in UTF-8.
+        encode: Makes tokens of a text.
+
+    Raises:
+        UsageError: The file cannot be read, or is not of this form. It is raised where the texts are asked for.
+    """
+    try:
+        with path.open("rb") as file:
+            if path.suffix.lower() != LINES:
+                yield encode(_decode(file.read(), path, 1))
+                return
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield encode(_text_of(_decode(line.rstrip(), path, number), path, number))
+    except OSError as error:
+        raise UsageError(
+            f"The corpus {path} cannot be read: {error.strerror or error}; allowed is a file.",
+            hint="Check its name and its permissions.",
+        ) from error
+
+
+def _decode(content: bytes, path: Path, line: int) -> str:
+    """Return bytes of a file as text, without a byte order mark; they begin at the given line."""
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line += content.count(b"\n", 0, error.start)
+        raise UsageError(
+            f"The corpus {path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8 there; allowed is UTF-8.",
+            hint="Convert the file, for instance with iconv.",
+        ) from error
+
+
+def _text_of(line: str, path: Path, number: int) -> str:
+    """Return the text on a line of JSON Lines.
+
+    Raises:
+        UsageError: The line is not JSON, or has no text, or one that is not of whole characters.
+    """
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _refusal(path, number, f"broken JSON at character {error.pos + 1}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
+        raise _refusal(path, number, f"JSON that cannot be read: {first_line(error)}") from error
+    if not isinstance(text := value.get("text") if isinstance(value, dict) else value, str):
+        raise _refusal(path, number, f"{'an object' if isinstance(value, dict) else 'JSON'} without a text")
+    if any("\ud800" <= character <= "\udfff" for character in text):  # no tokenizer takes one
+        raise _refusal(path, number, "half of a surrogate pair")
+    return text
+
+
+def _refusal(path: Path, line: int, got: str) -> UsageError:
+    return UsageError(
+        f"The corpus {path}, line {line}: {got}; allowed is a JSON string, or an object with a string `text`.",
+        hint=f"Correct the line, or name the file other than {LINES} if it is to be read as one text.",
+    )
