@@ -26,21 +26,28 @@ class Step:
 
     Attributes:
         target_BV: The target's law after the emitted text.
-        draft_BV: The law that the candidates were drawn from.
+        draft_BPV: The laws that drafts were drawn from.
         tokens_BK: The tokens of all nodes of the level.
         active_BK: Which of these nodes continue the emitted text; these are the candidates.
         parent_B: The node after which ``draft_BV`` is the draft's law.
+        alone: The node after which all rows are, if there is one.
         first: The number of the level's first node.
         depth: The depth of the level.
     """
 
     target_BV: torch.Tensor
-    draft_BV: torch.Tensor
+    draft_BPV: torch.Tensor
     tokens_BK: torch.Tensor
     active_BK: torch.Tensor
     parent_B: torch.Tensor
+    alone: int | None
     first: int
     depth: int
+
+    @property
+    def draft_BV(self) -> torch.Tensor:
+        """The law that the candidates were drawn from; it is gathered at every access, and races need none."""
+        return at(self.draft_BPV, self.parent_B, self.alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +96,11 @@ def step_at(drawn: Round, depth: int, node_B: torch.Tensor, active_BK: torch.Ten
     alone = above.start if len(above) == 1 else None
     return Step(
         target_BV=at(drawn.target_BNV, node_B, alone),
-        draft_BV=at(drawn.draft_BPV, parent_B, alone),
+        draft_BPV=drawn.draft_BPV,
         tokens_BK=drawn.tokens_BN[:, level.start : level.stop],
         active_BK=active_BK,
         parent_B=parent_B,
+        alone=alone,
         first=level.start,
         depth=depth,
     )

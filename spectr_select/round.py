@@ -47,7 +47,7 @@ def select(
     tree: DraftTree,
     tokens_BN: torch.Tensor,
     target_BNV: torch.Tensor,
-    draft_BPV: torch.Tensor,
+    draft_BPV: torch.Tensor | None,
     noise: Noise,
 ) -> Selection:
     """Accept a path of the drafts and add one token, such that the text follows the target's law.
@@ -59,7 +59,9 @@ def select(
         tree: The topology of the drafts.
         tokens_BN: The tokens of the nodes, beginning with the root's; int64.
         target_BNV: The target's law after every node; weights of any float dtype.
-        draft_BPV: The very laws that the children of the ``tree.inner`` leading nodes were drawn from.
+        draft_BPV: The very laws that the children of the ``tree.inner`` leading nodes were drawn from. None for drafts
+            that were certain before any of the noise was drawn, as if they were drawn from point masses; only races
+            take several of them after one node.
         noise: The round's noise, the same as for drawing.
 
     Returns:
@@ -77,6 +79,8 @@ def select(
             f"got {tokens_BN.dtype} of shape {list(tokens_BN.shape)}."
         )
     _check_laws_shape("target_BNV", target_BNV, rows, tree.size)
+    if draft_BPV is None:
+        draft_BPV = _point_masses(found, tree, tokens_BN, target_BNV)
     if tree.inner:
         _check_laws_shape("draft_BPV", draft_BPV, rows, tree.inner)
         if draft_BPV.shape[2] != target_BNV.shape[2]:
@@ -102,6 +106,23 @@ def draw_level(rule: Rule, tree: DraftTree, depth: int, draft_BMV: torch.Tensor,
     if order == tuple(tree.levels[depth]):
         return tokens_BW
     return tokens_BW.index_select(1, as_index((order.index(node) for node in tree.levels[depth]), tokens_BW.device))
+
+
+def _point_masses(rule: Rule, tree: DraftTree, tokens_BN: torch.Tensor, target_BNV: torch.Tensor) -> torch.Tensor:
+    """Return the point masses of a chain's drafts as laws [B, P, V]; zeros without memory for a rule that reads none.
+
+    Raises:
+        ValueError: The rule reads laws, and the tree has siblings.
+    """
+    sizes = (len(tokens_BN), tree.inner, target_BNV.shape[2])
+    if rule.invariant:
+        return target_BNV.new_zeros(()).expand(sizes)
+    if not tree.is_chain:
+        raise ValueError(
+            f"Rule {rule.name!r} takes drafts without a law from a single chain; got the tree {tree.parents}. "
+            "Use DraftTree.chain, or the rule 'race'."
+        )
+    return target_BNV.new_zeros(sizes).scatter_(2, tokens_BN[:, 1:, None], 1)
 
 
 def _check_enough(rule: Rule, siblings: int, vocabulary: int) -> None:

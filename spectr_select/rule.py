@@ -56,6 +56,8 @@ class Rule:
         draw: The function that draws the nodes of a level, ``(level, chance) -> tokens_BW``, family by family.
         select: The function that selects, ``(round, chance) -> Selection``.
         trees: The trees that the rule takes: ``any``, ``paths`` that meet at the root, or a single ``chain``.
+        invariant: Whether the text does not depend on the drafts, given the noise (drafter invariance of ERSD, arXiv
+            2504.15475). Such a rule reads no draft laws to select, and takes drafts that were drawn in any way.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Rule:
     draw: Callable[[Level, Chance], torch.Tensor]
     select: Callable[[Round, Chance], Selection]
     trees: Literal["any", "paths", "chain"] = "any"
+    invariant: bool = False
 
     def check_tree(self, tree: DraftTree) -> None:
         """Check that the rule can select from a tree.

@@ -11,15 +11,13 @@ from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.planning.calibration import calibration_file, machine_name, save_costs
 from spectr_runtime.planning.costs import Costs, measure
-from spectr_runtime.planning.planner import RACES, menu_of
+from spectr_runtime.planning.planner import RACES, TEXT_RACES, menu_of
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import AUTO, settle
+from spectr_runtime.speculation.plan import AUTO
 
 
 def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tuple[Costs, Path]:
     """Measure the costs of every plan from which an automatic plan chooses, and write them into the bundle.
-
-    Without a draft there is one, plain decoding.
 
     Args:
         bundle: The models.
@@ -34,7 +32,7 @@ def calibrate(bundle: Bundle, *, backend: Backend, device: str, rows: int) -> tu
         UsageError: The backend does not run on the device.
         EngineError: The backend cannot run the bundle on this machine.
     """
-    plans = menu_of(settle(AUTO, bundle.manifest))
+    plans = menu_of(AUTO, bundle.manifest)
     pair = Pair(bundle, plans, backend=backend, device=device, rows=rows)
     costs = measure(pair, plans, bundle.manifest, rows)
     path = calibration_file(bundle, backend, pair.device)
@@ -54,6 +52,6 @@ def render(costs: Costs) -> str:
     lines = [("plan", "".join(f"{rows:>9}" for rows in counts))]
     lines += [
         (str(plan), "".join(f"{1e3 * costs.seconds(plan, rows):>9.1f}" for rows in counts))
-        for plan in filter(costs.rows_seen, RACES)
+        for plan in filter(costs.rows_seen, (*RACES, *TEXT_RACES))
     ]
     return f"milliseconds of a round, by rows of the batch\n{page(lines, width=14)}"

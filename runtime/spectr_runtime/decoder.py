@@ -12,9 +12,11 @@ import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
+from spectr_runtime.drafting.corpus import MOST_TOKENS, Corpus
 from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.overlap import Overlap
 from spectr_runtime.planning.calibration import keep_costs, open_planner
+from spectr_runtime.planning.choice import Chooser, open_texts
 from spectr_runtime.planning.company import Company
 from spectr_runtime.planning.planner import AutoPlanner, menu_of
 from spectr_runtime.planning.shrinking import ShrinkingPair
@@ -25,7 +27,7 @@ from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.batching import Batching
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import Plan, PlanChoice, settle
+from spectr_runtime.speculation.plan import Plan, PlanChoice
 from spectr_runtime.speculation.timing import Timing
 from spectr_runtime.speculation.turn import Turn, take_turn
 
@@ -83,20 +85,19 @@ class Decoder:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
         if prefix_tokens is not None and prefix_tokens < 0:
             raise UsageError(f"prefix_tokens is {prefix_tokens}; it must be at least 0, which keeps no prefixes.")
-        plan = settle(plan, bundle.manifest)
+        menu = menu_of(plan, bundle.manifest)
         self.timing = Timing()
         self.rounds: Counter[Plan] = Counter()
         self._seed = seed
         self._manifest = bundle.manifest
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
-        open_pair = functools.partial(
-            Pair, bundle, menu_of(plan), backend=backend, device=device, prefix_tokens=prefix_tokens
-        )
+        open_pair = functools.partial(Pair, bundle, menu, backend=backend, device=device, prefix_tokens=prefix_tokens)
         self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device)
         self.reading = self._shrinking.reading
         self._device = self._pair.device
         self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
-        self._planner = open_planner(plan, bundle, backend, self._device)
+        planner = open_planner(plan, bundle, backend, self._device)
+        self._chooser = Chooser(planner, open_texts(plan, menu, Corpus(MOST_TOKENS)), self.timing)
         self._scheduler = Scheduler(self.batch_size)
         self._company = Company(self._pair.call_tokens)
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -170,8 +171,8 @@ class Decoder:
         while True:
             yield from self._fill()
             if not self._scheduler.batch:
-                if isinstance(self._planner, AutoPlanner):
-                    self._keep_costs(self._planner.costs)
+                if isinstance(self._chooser.planner, AutoPlanner):
+                    self._keep_costs(self._chooser.planner.costs)
                 return
             if self._outgrown():
                 continue
@@ -241,9 +242,9 @@ class Decoder:
         return ended
 
     def _turn(self) -> Turn:
-        """Choose a plan, and take a turn with it."""
+        """Choose what is drafted, and take a turn with it."""
         batch = self._scheduler.batch
-        turn = take_turn(self._planner.choose(len(batch)), self._pair, batch, self._batching, self.timing)
+        turn = take_turn(*self._chooser.choose(batch), self._pair, batch, self._batching, self.timing)
         self.rounds[turn.plan] += 1
         return turn
 
@@ -264,7 +265,7 @@ class Decoder:
 
     def _advance(self, turn: Turn) -> Iterator[Row | Outcome]:
         """Give each row that took part its tokens, release the rows that end, and yield them."""
-        plan, emitted = turn.plan, turn.emitted
+        emitted, ended = turn.emitted, 0
         results = zip(
             self._scheduler.batch,
             emitted.tokens_BD1.tolist(),
@@ -272,21 +273,20 @@ class Decoder:
             emitted.sound_B.tolist(),
             strict=True,
         )
-        counts, ended = list[int](), 0
         for index, (row, tokens, accepted, sound) in enumerate(results):
             if row is not None and not sound:
                 self._pair.clear(index, row.cached if index in turn.behind else {})
             if row is None or index in turn.behind:
                 continue
             if sound:
-                counts.append(accepted)
-                scored = emitted.logprobs.get(index, ())
-                if not row.extend(tokens[: accepted + 1], accepted, plan.length, scored):
+                drafted = self._chooser.drafted(turn, index, row, accepted)
+                if not row.extend(tokens[: accepted + 1], drafted, emitted.logprobs.get(index, ())):
                     continue
+                self._chooser.finished(row)
                 yield row
             else:
                 yield row.not_finite()
             self._scheduler.release(index)
             ended += 1
         self._company.observe(turn.seconds, ended, turn.read)
-        self._planner.observe(plan, len(emitted.accepted_B), counts, turn.spent)
+        self._chooser.observe(turn)

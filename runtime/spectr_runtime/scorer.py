@@ -17,6 +17,7 @@ from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import triangle
+from spectr_runtime.drafting.batch import Rows, tree_call
 from spectr_runtime.errors import RequestError
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.sampling import Sampling
@@ -27,9 +28,8 @@ from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.rows.tokens import outside
 from spectr_runtime.speculation.pair import Pair, logits_per_call
-from spectr_runtime.speculation.plan import Plan, PlanChoice, settle
+from spectr_runtime.speculation.plan import Plan, PlanChoice
 from spectr_runtime.speculation.prefill import prefill
-from spectr_runtime.speculation.round import Rows, tree_call
 
 TOLERANCES = {"float32": 1e-3}
 HALF_TOLERANCE = 0.25  # the tolerance of models in half precision
@@ -69,7 +69,7 @@ class Scorer:
         self._manifest = bundle.manifest
         self._vocabulary = bundle.manifest.vocabulary.size
         self._limits = bundle.manifest.limits
-        plans = menu_of(settle(plan, bundle.manifest))
+        plans = menu_of(plan, bundle.manifest)
         self._most = logits_per_call(backend, plans, self._limits)
         self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary, date)
         opened = (*plans, DRAFTING) if bundle.manifest.has_draft else plans

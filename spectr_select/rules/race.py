@@ -39,4 +39,4 @@ def _emit(step: Step, chance: Chance) -> torch.Tensor:
     return _winner(step.target_BV, step.depth, chance)
 
 
-RACE = Rule(name="race", drawing="race", draw=_draw, select=TokenRule(_emit, _winner).select)
+RACE = Rule(name="race", drawing="race", draw=_draw, select=TokenRule(_emit, _winner).select, invariant=True)

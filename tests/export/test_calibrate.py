@@ -12,7 +12,9 @@ from tiny_models import VOCABULARY
 
 from spectr_export.cli import main
 from spectr_runtime import Bundle, Completion, Decoder, Request, SamplingParams
-from spectr_runtime.planning.planner import RACES, AutoPlanner
+from spectr_runtime.planning.planner import RACES, TEXT_RACES, AutoPlanner
+
+MENU = (*RACES, *TEXT_RACES)
 
 
 def test_kept_costs_serve_the_automatic_plan(
@@ -24,7 +26,7 @@ def test_kept_costs_serve_the_automatic_plan(
     before = Bundle.open(path).sha256
     result = CliRunner().invoke(main, ["calibrate", str(path), "--batch-size", "2"])
     assert result.exit_code == 0, result.output
-    assert [line.split("  ")[0] for line in result.stdout.splitlines()[2:]] == [str(plan) for plan in RACES]
+    assert [line.split("  ")[0] for line in result.stdout.splitlines()[2:]] == [str(plan) for plan in MENU]
     (kept,) = (path / "calibration").iterdir()
     assert result.stderr == f"kept in {kept}\n"
     facts = json.loads(kept.read_text())
@@ -32,9 +34,9 @@ def test_kept_costs_serve_the_automatic_plan(
     assert set(facts["costs"]["rounds"]["plain"]) == {"1", "2"}
     assert Bundle.open(path).sha256 == before, "costs are no part of what a run depends on"
     decoder = Decoder(Bundle.open(path), plan="auto", batch_size=2)
-    assert isinstance(decoder._planner, AutoPlanner)
-    known = decoder._planner.costs
-    assert all(known.tells(plan, rows) for plan in RACES for rows in (1, 2)), "nothing is tried for its cost again"
+    assert isinstance(decoder._chooser.planner, AutoPlanner)
+    known = decoder._chooser.planner.costs
+    assert all(known.tells(plan, rows) for plan in MENU for rows in (1, 2)), "nothing is tried for its cost again"
     prompt = tuple(range(1, min(9, VOCABULARY)))
     (row,) = decoder.generate([Request("a", prompt, SamplingParams(max_tokens=12, ignore_eos=True))])
     assert isinstance(row, Completion)

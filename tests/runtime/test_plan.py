@@ -6,7 +6,9 @@ import pytest
 from table_pair import table_bundle
 
 from spectr_runtime import Plan, UsageError, rule_names
-from spectr_runtime.speculation.plan import PlanChoice, settle
+from spectr_runtime.planning.planner import menu_of
+from spectr_runtime.rows.drafting import SourceName
+from spectr_runtime.speculation.plan import PlanChoice, check_plan
 from spectr_select import RULES, DraftTree
 
 
@@ -36,18 +38,39 @@ def test_what_does_not_go_is_refused(arguments: tuple[str, int, int], message: s
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("choice", ["auto", Plan.plain(), Plan("kseq", 2, 2)], ids=str)
+@pytest.mark.parametrize("choice", ["auto", Plan.plain(), Plan("kseq", 2, 2), Plan("race", 2, 2, "texts")], ids=str)
 def test_a_bundle_with_a_draft_takes_every_plan(choice: PlanChoice) -> None:
-    assert settle(choice, table_bundle(4).manifest) == choice
+    check_plan(choice, table_bundle(4).manifest)
 
 
-def test_without_a_draft_the_automatic_plan_is_plain_and_drafting_is_refused() -> None:
+def test_without_a_draft_plans_that_need_it_are_refused_and_the_automatic_plan_has_none() -> None:
     manifest = table_bundle(4, roles=("target",)).manifest
-    assert settle("auto", manifest) == settle(Plan.plain(), manifest) == Plan.plain()
+    for choice in (Plan.plain(), Plan("race", 2, 4, "texts"), Plan("single", 1, 4, "lookup")):
+        assert menu_of(choice, manifest) == (choice,)
+    menu = menu_of("auto", manifest)
+    assert Plan.plain() in menu
+    assert any(plan.drafts for plan in menu)
+    assert not any(plan.feeds_draft for plan in menu)
     with pytest.raises(UsageError) as caught:
-        settle(Plan("kseq", 4, 4), manifest)
+        check_plan(Plan("kseq", 4, 4), manifest)
     assert caught.value.exit_code == 2
     assert str(caught.value) == (
-        "The plan is kseq K=4 L=4, and the bundle has no draft; it can only be decoded plainly. "
-        "Use --plan plain, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`."
+        "The plan is kseq K=4 L=4, and the bundle has no draft. Use --plan auto or plain, --source lookup, or build a "
+        "bundle with a draft: `spectr-export build TARGET --draft DRAFT`."
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("race", 1, 4, "wiki"), "Source 'wiki' is unknown; it must be one of draft, lookup, corpus, texts."),
+        (("single", 1, 4, "corpus"), "a row would depend on the rows that were finished before it"),
+        (("block", 1, 4, "texts"), "a row would depend on the rows that were finished before it"),
+        (("kseq", 2, 4, "lookup"), "a path that is looked up has no law"),
+        (("rrs", 1, 4, "lookup"), "a path that is looked up has no law"),
+    ],
+)
+def test_a_source_that_a_rule_does_not_take_is_refused(arguments: tuple[str, int, int, SourceName], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Plan(*arguments)
+    assert words in str(caught.value)

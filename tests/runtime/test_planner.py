@@ -172,7 +172,7 @@ def test_where_a_build_has_seen_that_drafts_are_refused_few_rounds_look_for_it(
     """What is refused all the same is given up, and what is accepted all the same is found, a little later."""
     for accepted in (0, 4):
         planner, taken = (
-            AutoPlanner(costs_of({NONE: 1.0, **{plan: 2.0 for plan in RACES if plan.drafts}}), measured),
+            AutoPlanner(costs_of({NONE: 1.0, **{plan: 2.0 for plan in RACES if plan.drafts}}), measured=measured),
             [],
         )
         for _ in range(1200):
@@ -200,9 +200,12 @@ class Fickle:
     def __init__(self) -> None:
         self.turn = 0
 
-    def choose(self, rows: int) -> Plan:
+    def choose(self, rows: int, proposals: object = ()) -> Plan:
         self.turn += 1
         return NONE if self.turn % 16 < 9 else RACES[self.turn % len(RACES)]
+
+    def prefers(self, plan: Plan, proposal: object) -> bool:
+        return False
 
     def observe(self, plan: Plan, rows: int, accepted: list[int], spent: Spent) -> None:
         pass
@@ -221,7 +224,7 @@ def test_whatever_the_planner_takes_the_text_is_that_of_plain_decoding(open_deco
     assert texts(open_decoder(Plan("race", 2, 3))) == expected
     for batch_size in (1, 5):
         decoder = open_decoder("auto", batch_size=batch_size)
-        decoder._planner = Fickle()
+        decoder._chooser.planner = Fickle()
         assert texts(decoder) == expected
         assert len(decoder.rounds) > 3
     assert texts(open_decoder("auto")) == expected
@@ -232,9 +235,9 @@ def test_a_draft_that_stood_still_reads_what_was_written_meanwhile(open_decoder:
     decoder = open_decoder("auto", batch_size=4)
     assert decoder._pair.draft is not None
     decoder._pair.draft.logits_SV = decoder._pair.target.logits_SV  # type: ignore[attr-defined]
-    decoder._planner = Fickle()
+    decoder._chooser.planner = Fickle()
     drafted: list[tuple[Plan, list[int]]] = []
-    decoder._planner.observe = lambda plan, _, accepted, __: drafted.append((plan, accepted))  # type: ignore[method-assign]
+    decoder._chooser.planner.observe = lambda plan, _, accepted, __: drafted.append((plan, accepted))  # type: ignore[method-assign]
     texts(decoder)
     assert any(plan.drafts for plan, _ in drafted)
     assert all(count == plan.length for plan, accepted in drafted for count in accepted)
@@ -295,9 +298,9 @@ def no_home() -> Path:
 
 def test_a_decoder_goes_on_with_what_an_earlier_one_learnt(open_decoder: OpenDecoder) -> None:
     first = open_decoder("auto")
-    assert isinstance(first._planner, AutoPlanner)
+    assert isinstance(first._chooser.planner, AutoPlanner)
     texts(first)
-    assert first._planner.costs.rows_seen()
-    again = open_decoder("auto")._planner
+    assert first._chooser.planner.costs.rows_seen()
+    again = open_decoder("auto")._chooser.planner
     assert isinstance(again, AutoPlanner)
-    assert again.costs.to_json() == first._planner.costs.to_json()
+    assert again.costs.to_json() == first._chooser.planner.costs.to_json()

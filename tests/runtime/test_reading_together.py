@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,9 +12,9 @@ from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call
+from spectr_runtime.drafting.batch import Rows
 from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.pair import NEIGHBOURS, groups
-from spectr_runtime.speculation.round import Rows
 
 
 def cost(missing: list[int], parts: list[slice], call_tokens: int) -> int:
@@ -101,9 +101,9 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
         assert most is None or copied or max(grown) <= most == 16
         steps.append("all" if most is None else "part")
 
-    def take_part(batch: list[Row | None], behind: set[int]) -> Rows:
+    def take_part(batch: list[Row | None], behind: set[int], *drafts: Any) -> Rows:
         steps.append(f"without {len(behind)}")
-        return rounds(batch, behind)
+        return rounds(batch, behind, *drafts)
 
     monkeypatch.setattr(decoder._pair, "prefill", read)
     monkeypatch.setattr(decoder._batching, "rows", take_part)
@@ -136,9 +136,9 @@ def test_what_a_row_that_is_still_read_computes_cannot_fail_it(open_decoder: Cal
     decoder = open_decoder(Plan.plain(), batch_size=2, tokens_per_call=8, prefix_tokens=0, engine=Unsound)
     rounds, clear = decoder._batching.rows, decoder._pair.clear
 
-    def take_part(batch: list[Row | None], behind: set[int]) -> Rows:
+    def take_part(batch: list[Row | None], behind: set[int], *drafts: Any) -> Rows:
         Unsound.behind = behind
-        return rounds(batch, behind)
+        return rounds(batch, behind, *drafts)
 
     def cleared(index: int, held: dict[str, int]) -> None:
         kept.append((index, dict(held)))

@@ -25,7 +25,7 @@ def ended(text: Tokenizer, prompt: str, tokens: tuple[int, ...], stop: tuple[str
     request = Request("a", prompt, SamplingParams(max_tokens=len(tokens), stop=stop))
     ids = text.encode(prompt)
     row = Row(request, ids, 0, frozenset({END}), limit=len(ids) + len(tokens), tokenizer=text)
-    assert row.extend(tokens, 0, 0)
+    assert row.extend(tokens)
     return row.completion()
 
 

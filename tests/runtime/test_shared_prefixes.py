@@ -49,7 +49,7 @@ def requests(prompts: Sequence[tuple[int, ...]], choices: int = 1) -> list[Reque
 
 def decoded(decoder: Decoder, asked: Sequence[Request]) -> dict[tuple[str, int], Outcome]:
     found = {(one.id, one.choice): one for one in decoder.generate(asked)}
-    if isinstance(decoder._planner, AutoPlanner):  # what a row's rounds drafted depends on the clock
+    if isinstance(decoder._chooser.planner, AutoPlanner):  # what a row's rounds drafted depends on the clock
         return {key: dataclasses.replace(one, speculation=None) for key, one in found.items()}
     return found
 

@@ -20,7 +20,7 @@ from spectr_jobs.clock import show_duration
 from spectr_jobs.commands import pilot
 from spectr_jobs.commands.job import Job
 from spectr_jobs.commands.pilot import Pilot
-from spectr_jobs.commands.run import settle, show_survey
+from spectr_jobs.commands.run import check_setup, show_survey
 from spectr_jobs.console import TableLine, say, table
 from spectr_jobs.drivers.rank import Rank
 from spectr_jobs.inputs.reader import START, Reader
@@ -56,7 +56,8 @@ def dry_run(job: Job, rank: Rank) -> int:
         SpectrError: The run could not start or continue, or its batch does not fit into the free memory.
     """
     bundle = Bundle.open(job.bundle)
-    setup = settle(job.setup, bundle)
+    setup = job.setup
+    check_setup(setup, bundle)
     begun = RunDirectory.is_begun(Path(job.output))
     run = RunDirectory.open(Path(job.output)) if begun else None
     with (

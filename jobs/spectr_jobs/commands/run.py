@@ -36,6 +36,7 @@ from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import UsageError
+from spectr_runtime.speculation.plan import AUTO, check_plan
 
 ALL_DONE, SOME_FAILED = 0, 3
 SHOWN_FILES = 10  # more files are told in one line
@@ -63,7 +64,8 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
     mirror = None if job.mirror is None else Mirror(job.mirror)
     with _output(job.output) as (path, echo):
         bundle = Bundle.open(job.bundle)
-        setup = settle(job.setup, bundle)
+        setup = job.setup
+        check_setup(setup, bundle)
         RunDirectory.reserve(path)
         if mirror is not None:
             with held(path / LOCK):
@@ -80,16 +82,15 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
             return conclude(run, driver.rank, {*mine, *taken}, job.max_error_rate, keep=echo is None)
 
 
-def settle(setup: Setup, bundle: Bundle) -> Setup:
-    """Return the setup with the plan that the bundle's rounds take, and tell the user if there is no draft.
+def check_setup(setup: Setup, bundle: Bundle) -> None:
+    """Check that the bundle has what the plan drafts with, and tell the user what is done without a draft.
 
     Raises:
-        UsageError: The plan drafts, and the bundle has no draft.
+        UsageError: The plan needs the draft model, and the bundle has none.
     """
-    settled = setup.on(bundle)
-    if not bundle.manifest.has_draft:
-        say("the bundle has no draft: its target decodes plainly, one token in every round")
-    return settled
+    check_plan(setup.plan, bundle.manifest)
+    if setup.plan == AUTO and not bundle.manifest.has_draft:
+        say("the bundle has no draft: drafts are looked up in the row's own text and in rows that were finished before")
 
 
 @contextlib.contextmanager

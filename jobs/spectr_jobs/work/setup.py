@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from spectr_runtime.backends import Backend
-from spectr_runtime.bundle import Bundle
-from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, settle
+from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 
 FITTED: Final = "auto"  # instead of a number of rows: what each process chooses when it starts
 BatchChoice = int | Literal["auto"]
@@ -42,14 +41,6 @@ class Setup:
         assert self.batch_size != FITTED
         return self.batch_size
 
-    def on(self, bundle: Bundle) -> Setup:
-        """Return the setup with the plan that a bundle's rounds take: without a draft, ``auto`` is plain decoding.
-
-        Raises:
-            UsageError: The plan drafts, and the bundle has no draft.
-        """
-        return dataclasses.replace(self, plan=settle(self.plan, bundle.manifest))
-
     def to_json(self) -> dict[str, Any]:
         """Return the setup as JSON values. ``plan`` is for people; ``from_json`` reads the fields of a fixed plan."""
         return {
@@ -63,5 +54,6 @@ class Setup:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Setup:
         """Return the setup that ``to_json`` turned into JSON values."""
-        plan: PlanChoice = AUTO if value["plan"] == AUTO else Plan(value["rule"], value["drafts"], value["length"])
+        fields = {name: value[name] for name in ("rule", "drafts", "length", "source") if name in value}
+        plan: PlanChoice = AUTO if value["plan"] == AUTO else Plan(**fields)
         return Setup(plan, value["batch_size"], value["backend"], value["device"])

@@ -12,6 +12,7 @@ from spectr_runtime.errors import UsageError, first_line
 # In many texts a pair of tokens occurs somewhere, whatever comes next. Drafts behind three tokens are about as good as
 # behind four, and there are more of them.
 ORDER = 3
+MOST_TOKENS = 2**19  # that a run keeps of finished rows and of the user's texts
 LINES = ".jsonl"  # the ending of names of JSON Lines
 
 

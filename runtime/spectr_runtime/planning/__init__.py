@@ -2,6 +2,7 @@
 
 The modules:
 
+    choice         what the next round drafts: what is looked up for its rows, and its plan
     planner        the choice of a plan for the next round
     costs          how long a round takes on this machine, by plan, rows and length of text
     calibration    the files in the bundle that keep measured costs

@@ -25,7 +25,7 @@ from spectr_runtime.bundle.layout import CALIBRATION
 from spectr_runtime.errors import BundleError
 from spectr_runtime.files import replace
 from spectr_runtime.planning.costs import Costs
-from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner
+from spectr_runtime.planning.planner import AutoPlanner, FixedPlanner, Planner, menu_of
 from spectr_runtime.speculation.plan import AUTO, PlanChoice
 
 
@@ -41,7 +41,7 @@ def open_planner(plan: PlanChoice, bundle: Bundle, backend: str, device: torch.d
     """Return what chooses the plans of rounds: the given one, or for ``auto`` by what is known of costs here."""
     if plan != AUTO:
         return FixedPlanner(plan)
-    return AutoPlanner(load_costs(bundle, backend, device), bundle.manifest.acceptance)
+    return AutoPlanner(load_costs(bundle, backend, device), menu_of(plan, bundle.manifest), bundle.manifest.acceptance)
 
 
 def calibration_file(bundle: Bundle, backend: str, device: torch.device, rounds: str = "") -> Path:

@@ -31,7 +31,7 @@ def compiled_sizes(
 
     Args:
         bundle: The models.
-        plan: What rounds draft, settled for the bundle.
+        plan: What rounds draft.
         backend: What runs the engines.
         device: The device that runs them, as torch names it.
         longest: How many tokens texts will have at most; None for as many as the bundle takes.
@@ -42,7 +42,7 @@ def compiled_sizes(
         EngineError: There is no engine for this machine.
         BundleError: The record of an engine is malformed.
     """
-    plans, machine = menu_of(plan), machine_key(backend, device)
+    plans, machine = menu_of(plan, bundle.manifest), machine_key(backend, device)
     roles = roles_of(plans, bundle.manifest)
     tree = max(one.tree.size for one in plans)
     capacity = bundle.manifest.limits.capacity

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from spectr_runtime.bundle import Manifest
+from spectr_runtime.drafting.batch import Rows
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.prefill import prefill
-from spectr_runtime.speculation.round import Rows, speculate
+from spectr_runtime.speculation.round import speculate
 from spectr_runtime.speculation.timing import Spent, Timing
 
 # The first round of a plan allocates what later ones use again, and says little.
@@ -114,7 +115,7 @@ class Costs:
         tokens = rows * plan.tree.size
         self._verify.add(tokens, spent.verify)
         self._rest.add(tokens, spent.total - spent.draft - spent.verify)
-        if plan.drafts:
+        if plan.feeds_draft:
             self._draft.add(rows * plan.drafts, spent.draft / plan.length)
 
     def observe_reading(self, tokens: int, seconds: float) -> None:
@@ -151,7 +152,8 @@ class Costs:
         if seen is not None and seen.count >= TELLING and self.age(plan, rows) < STALE:
             return seen.seconds
         tokens = rows * plan.tree.size
-        return self._draft.at(rows * plan.drafts) * plan.length + self._verify.at(tokens) + self._rest.at(tokens)
+        draft = self._draft.at(rows * plan.drafts) * plan.length if plan.feeds_draft else 0.0
+        return draft + self._verify.at(tokens) + self._rest.at(tokens)
 
     def to_json(self) -> dict[str, Any]:
         """Return the costs as JSON values."""
@@ -237,7 +239,7 @@ def add_reading(costs: Costs, pair: Pair, tokens: int, tokens_per_call: int) -> 
 
 def _spent(plan: Plan, pair: Pair, rows: Rows) -> Spent:
     timing, started = Timing(), time.perf_counter()
-    speculate(plan, pair.draft, pair.target, rows, timing).tokens_BD1.tolist()
+    speculate(plan, pair.source(plan), pair.target, rows, timing).tokens_BD1.tolist()
     return Spent(time.perf_counter() - started, timing.draft, timing.verify)
 
 

@@ -22,8 +22,9 @@ from spectr_runtime.planning.compiled import compiled_sizes
 from spectr_runtime.planning.costs import Costs, add_reading, add_rounds
 from spectr_runtime.planning.footprint import Footprint
 from spectr_runtime.planning.planner import FIRST, Acceptance, menu_of
+from spectr_runtime.rows.drafting import DRAFT
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import AUTO, PlanChoice, settle
+from spectr_runtime.speculation.plan import AUTO, PlanChoice, check_plan
 
 # Of the free memory. The rest is for what engines compute in between, for caches while they grow, for other processes.
 USABLE = 0.8
@@ -54,7 +55,7 @@ def fit(
         UsageError: Not one row fits into the free memory, or there is no such device.
         EngineError: The backend cannot run the bundle here.
     """
-    plan = settle(plan, bundle.manifest)
+    check_plan(plan, bundle.manifest)
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
@@ -124,7 +125,8 @@ class _Bench:
         self._length = _rounded(demand.length, bundle.manifest.limits.capacity)
         self._rounds = f"{self._length} tokens {plan}"
         self._read = min(self._length - 1, READ)
-        self._measured = [one for one in FIRST if one in menu_of(plan)] if plan == AUTO else [plan]
+        self._menu = menu_of(plan, bundle.manifest)
+        self._measured = [one for one in FIRST if one in self._menu] if plan == AUTO else [plan]
         self._acceptance = Acceptance(bundle.manifest.acceptance)
 
     def seconds(self, most: int) -> dict[int, float]:
@@ -177,7 +179,9 @@ class _Bench:
     def _tokens(self, found: Mapping[int, Costs]) -> dict[int, float]:
         """Return the seconds of a token of every row, with the plan that is the fastest with so many rows."""
         reading = self._reading(found) / self._read * self._demand.prompt / max(self._demand.limit, 1.0)
-        plans = {plan: self._acceptance.expected_tokens(plan) for plan in menu_of(self._plan)}
+        # What look-ups will find nobody knows; with a plan that takes nothing else, every round writes as much.
+        drafted = {plan: self._acceptance.expected_tokens(plan) for plan in self._menu if plan.source == DRAFT}
+        plans = drafted or dict.fromkeys(self._menu, 1.0)
         return {
             rows: rows * reading + min(costs.seconds(plan, rows) / tokens for plan, tokens in plans.items())
             for rows, costs in found.items()
@@ -193,8 +197,7 @@ class _Bench:
         manifest = self._bundle.manifest
         limits = Limits(self._length, manifest.limits.tokens_per_call)
         bundle = dataclasses.replace(self._bundle, manifest=dataclasses.replace(manifest, limits=limits))
-        plans = menu_of(self._plan)
-        return Pair(bundle, plans, backend=self._backend, device=str(self._device), rows=rows)
+        return Pair(bundle, self._menu, backend=self._backend, device=str(self._device), rows=rows)
 
 
 def _counts(most: int) -> list[int]:

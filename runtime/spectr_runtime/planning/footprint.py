@@ -10,7 +10,7 @@ from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract.cache import slots_for
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.planning.planner import menu_of
-from spectr_runtime.speculation.plan import PlanChoice, roles_of, settle
+from spectr_runtime.speculation.plan import PlanChoice, roles_of
 from spectr_runtime.speculation.prefixes import KEPT_SHARE, kept_tokens
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
@@ -52,7 +52,7 @@ class Footprint:
         Raises:
             UsageError: The plan drafts, and the bundle has no draft.
         """
-        plans = menu_of(settle(plan, bundle.manifest))
+        plans = menu_of(plan, bundle.manifest)
         nodes = max(one.tree.size for one in plans)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
         if longest is not None:

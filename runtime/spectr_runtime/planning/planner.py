@@ -11,10 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from spectr_runtime.bundle import Manifest
+from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.planning.costs import Costs
-from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.rows.drafting import DRAFT, TEXTS
+from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice, check_plan
 from spectr_runtime.speculation.timing import Spent
 
+TEXT_RACES = (
+    *(Plan("race", 1, length, TEXTS) for length in (2, 4, 8, 16)),
+    *(Plan("race", 2, length, TEXTS) for length in (4, 8)),
+)
 RACES = (
     Plan.plain(),
     *(Plan("race", 1, length) for length in (1, 2, 4, 8)),  # lengths between these would gain one or two per cent
@@ -34,20 +41,35 @@ RETRY_EVERY, RETRY_SHARE = 16, 0.85
 WORTH = 1.03  # the gain in speed that is worth a change of plan; smaller ones may be noise
 
 
-def menu_of(choice: PlanChoice) -> tuple[Plan, ...]:
-    """Return every plan that rounds may take."""
-    return RACES if choice == AUTO else (choice,)
+def menu_of(choice: PlanChoice, manifest: Manifest) -> tuple[Plan, ...]:
+    """Return every plan that rounds may take.
+
+    Args:
+        choice: A plan, or ``auto``.
+        manifest: The bundle's manifest.
+
+    Raises:
+        UsageError: The plan needs the draft model, and the bundle has none.
+    """
+    check_plan(choice, manifest)
+    if choice != AUTO:
+        return (choice,)
+    return tuple(plan for plan in (*RACES, *TEXT_RACES) if manifest.has_draft or not plan.feeds_draft)
 
 
 class Planner(Protocol):
     """Chooses the plan of every round."""
 
-    def choose(self, rows: int) -> Plan:
-        """Return the plan of the next round, before anything of it is drafted.
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = ()) -> Plan:
+        """Return the plan of the next round.
 
         Args:
             rows: Number of rows of the batch.
+            proposals: What was looked up for each row.
         """
+
+    def prefers(self, plan: Plan, proposal: Proposal) -> bool:
+        """Return whether a row takes what was looked up for it rather than what the draft model would draft."""
 
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """Take note of a round.
@@ -55,7 +77,7 @@ class Planner(Protocol):
         Args:
             plan: The round's plan.
             rows: Number of rows of the batch, free ones included.
-            accepted: How many drafts each row accepted that is not free.
+            accepted: How many drafts of the draft model each row accepted that had some.
             spent: How long the round took.
         """
 
@@ -70,9 +92,13 @@ class FixedPlanner:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
-    def choose(self, rows: int) -> Plan:
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = ()) -> Plan:
         """See ``Planner``."""
         return self._plan
+
+    def prefers(self, plan: Plan, proposal: Proposal) -> bool:
+        """See ``Planner``."""
+        return proposal.forced
 
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""
@@ -81,49 +107,88 @@ class FixedPlanner:
 class AutoPlanner:
     """Chooses the race that promises most tokens per second, from the costs and the acceptance so far.
 
+    What was looked up may be known before the plan is chosen, since a race writes the same text in any case.
+
     Args:
         costs: What is known of the costs of rounds; what rounds show is added.
+        menu: The plans to choose from.
         measured: How often the target accepts a token of the draft, by the build's measurement; None if that is not
             known.
     """
 
-    def __init__(self, costs: Costs, measured: float | None = None) -> None:
+    def __init__(self, costs: Costs, menu: Sequence[Plan] = RACES, measured: float | None = None) -> None:
         self.costs = costs
+        self._menu = menu
+        self._first = [plan for plan in FIRST if plan in menu]
         self._acceptance = Acceptance(measured)
         self._current = RACES[0]
         self._draftless = self._turn = 0
 
-    def choose(self, rows: int) -> Plan:
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = ()) -> Plan:
         """See ``Planner``."""
+        found = [one for one in proposals if one is not None]
+        menu = allowed(self._menu, found)
 
         def speed(plan: Plan) -> float:
-            return self._acceptance.expected_tokens(plan) / self.costs.seconds(plan, rows)
+            return self._tokens(plan, rows, found) / self.costs.seconds(plan, rows)
 
-        for plan in FIRST:
-            if not self.costs.tells(plan, rows):
+        for plan in self._first:
+            if plan in menu and not self.costs.tells(plan, rows):
                 return plan
-        best = max(RACES, key=speed)
-        if speed(best) > WORTH * speed(self._current):
+        best = max(menu, key=speed)
+        if self._current not in menu or speed(best) > WORTH * speed(self._current):
             self._current = best
         self._turn += 1
         if self._current.drafts and self._turn % RETRY_EVERY == 0:
-            return self._again(rows, speed)
-        self._draftless = 0 if self._current.drafts else self._draftless + 1
-        if self._draftless >= min(PROBE_EVERY, FIRST_PROBE * (1 + self._acceptance.tests)):
+            return self._again(menu, rows, speed)
+        self._draftless = 0 if self._current.feeds_draft else self._draftless + 1
+        if PROBE in menu and self._draftless >= min(PROBE_EVERY, FIRST_PROBE * (1 + self._acceptance.tests)):
             self._draftless = 0
             return PROBE
         return self._current
 
-    def _again(self, rows: int, speed: Callable[[Plan], float]) -> Plan:
+    def _again(self, menu: Sequence[Plan], rows: int, speed: Callable[[Plan], float]) -> Plan:
         """Return the most promising plan that was not taken for a while; the present one if none promises enough."""
         enough = RETRY_SHARE * speed(self._current)
-        others = [plan for plan in RACES if self.costs.age(plan, rows) >= RETRY_EVERY and speed(plan) >= enough]
+        others = [plan for plan in menu if self.costs.age(plan, rows) >= RETRY_EVERY and speed(plan) >= enough]
         return max(others, key=speed, default=self._current)
+
+    def _tokens(self, plan: Plan, rows: int, found: Sequence[Proposal]) -> float:
+        """Return how many tokens a round is expected to write, for all rows."""
+        alone = self._acceptance.expected_tokens(plan) if plan.feeds_draft else 1.0
+        if not plan.drafts:
+            return float(rows)
+        more = (1 + one.promised(plan.drafts, plan.length) - alone for one in found)
+        return rows * alone + sum(one for one in more if one > 0)
+
+    def prefers(self, plan: Plan, proposal: Proposal) -> bool:
+        """See ``Planner``."""
+        promised = 1 + proposal.promised(plan.drafts, plan.length)
+        return proposal.forced or promised > self._acceptance.expected_tokens(plan)
 
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""
-        self._acceptance.observe(plan, accepted)
+        if plan.feeds_draft:
+            self._acceptance.observe(plan, accepted)
         self.costs.observe(plan, rows, spent)
+
+
+def allowed(menu: Sequence[Plan], found: Sequence[Proposal]) -> Sequence[Plan]:
+    """Return the plans that give every row what its request asks for; what was looked up needs a plan with drafts.
+
+    Args:
+        menu: The plans to choose from.
+        found: What was looked up, and what rows ask for.
+    """
+    if not any(one.paths for one in found):
+        menu = [plan for plan in menu if plan.source != TEXTS]
+    forced = [one for one in found if one.forced]
+    if not forced:
+        return menu
+    drafting = any(one.source == DRAFT for one in forced)
+    serving = [plan for plan in menu if plan.drafts and (plan.feeds_draft or not drafting)]
+    depth = min(max(one.depth for one in forced), max((plan.length for plan in serving), default=0))
+    return [plan for plan in serving if plan.length >= depth] or menu
 
 
 class Acceptance:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from spectr_runtime.errors import RequestError
+from spectr_runtime.rows.drafting import DraftChoice, SourceStats
 from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES
 
 FinishReason = Literal["stop", "length"]
@@ -115,6 +116,7 @@ class Request:
         choice: Which of several completions of one id this is, counted from 0; each has noise of its own.
         sample: Which of several completions of one prompt this is, counted from 0.
         echo: Whether the completion's text, and its log-probabilities if they are wanted, begin with the prompt.
+        draft: What the row is drafted from; None to leave that to the plan.
     """
 
     id: str
@@ -123,6 +125,7 @@ class Request:
     choice: int = 0
     sample: int = 0
     echo: bool = False
+    draft: DraftChoice | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,10 +144,12 @@ class SpeculationStats:
         rounds: Number of rounds, which is the number of passes of the target after the prompt.
         accepted_at_depth: How many rounds accepted at least 1, 2, ... drafts; empty for plain decoding. All drafts that
             the rule accepted count, also those that were dropped because the row ended before them.
+        sources: What each source of drafts did, by its name; empty for plain decoding.
     """
 
     rounds: int
     accepted_at_depth: tuple[int, ...]
+    sources: Mapping[str, SourceStats] = dataclasses.field(default_factory=dict)
 
     @property
     def accepted(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from spectr_runtime.bundle import ROLES, Role
 from spectr_runtime.errors import RowError
+from spectr_runtime.rows.drafting import NOTHING, Drafted, SourceName, SourceStats, Trials
 from spectr_runtime.rows.request import (
     Completion,
     Failure,
@@ -36,6 +37,7 @@ class Row:
         tokenizer: The bundle's tokenizer.
         cached: How many tokens from the start of the text each model's cache holds.
         tokens: The text so far: the prompt and what was written.
+        trials: How often drafts of each source passed, for sources that learn from it.
     """
 
     request: Request
@@ -46,11 +48,13 @@ class Row:
     tokenizer: Tokenizer
     cached: dict[Role, int] = dataclasses.field(init=False)
     tokens: list[int] = dataclasses.field(init=False)
+    trials: dict[SourceName, Trials] = dataclasses.field(init=False, default_factory=dict)
     _stop_text: StopText | None = dataclasses.field(init=False)
     _stopped_text: str | None = dataclasses.field(init=False, default=None)
     _reason: FinishReason | None = dataclasses.field(init=False, default=None)
     _rounds: int = dataclasses.field(init=False, default=0)
     _accepted_at_depth: list[int] = dataclasses.field(init=False, default_factory=list)
+    _sources: dict[str, SourceStats] = dataclasses.field(init=False, default_factory=dict)
     _logprobs: list[TokenLogprob] = dataclasses.field(init=False, default_factory=list)
     _prompt_scored: bool = dataclasses.field(init=False, default=False)
 
@@ -108,7 +112,7 @@ class Row:
         return self.completion()
 
     def extend(
-        self, emitted: Sequence[int], accepted: int, drafted: int, scored: Sequence[Sequence[Scored]] = ()
+        self, emitted: Sequence[int], drafted: Drafted = NOTHING, scored: Sequence[Sequence[Scored]] = ()
     ) -> bool:
         """Append the tokens of a round one by one, until one of them ends the row.
 
@@ -117,8 +121,7 @@ class Row:
 
         Args:
             emitted: The accepted drafts, then one more token.
-            accepted: Number of accepted drafts.
-            drafted: Depth of the round's draft tree.
+            drafted: What was drafted for the row.
             scored: For each token, the token and the most probable ones, with their log-probabilities; empty if the row
                 does not want them.
 
@@ -126,10 +129,7 @@ class Row:
             Whether the row ended.
         """
         self._rounds += 1
-        if drafted:
-            self._accepted_at_depth += [0] * (drafted - len(self._accepted_at_depth))
-            for depth in range(accepted):
-                self._accepted_at_depth[depth] += 1
+        self._count(drafted)
         for index, token in enumerate(emitted):
             self.tokens.append(token)
             if scored:
@@ -139,9 +139,17 @@ class Row:
                 return True
         # The round fed everything but the last token, which no model has seen. The draft was not fed the leaves either.
         self.cached["target"] = len(self.tokens) - 1
-        if drafted:
+        if drafted.feeds_draft:
             self.cached["draft"] = len(self.tokens) - 2
         return False
+
+    def _count(self, drafted: Drafted) -> None:
+        if drafted.source is None:
+            return
+        self._sources.setdefault(drafted.source, SourceStats()).add(drafted)
+        self._accepted_at_depth += [0] * (drafted.proposed - len(self._accepted_at_depth))
+        for depth in range(drafted.accepted):
+            self._accepted_at_depth[depth] += 1
 
     def _end(self, token: int) -> FinishReason | None:
         ends, full = token in self.end_tokens, len(self.tokens) >= self.limit
@@ -171,7 +179,7 @@ class Row:
             token_ids=written,
             finish_reason=self._reason,
             usage=Usage(len(self.prompt), len(written)),
-            speculation=SpeculationStats(self._rounds, tuple(self._accepted_at_depth)),
+            speculation=SpeculationStats(self._rounds, tuple(self._accepted_at_depth), self._sources),
             choice=self.request.choice,
             logprobs=tuple(self._logprobs) if self.request.params.logprobs is not None else None,
         )

@@ -5,6 +5,7 @@ The modules:
     plan       what a round does: the rule, the number of drafts K and their length L
     round      the round
     turn       what the rows lack is read, then a round
+    offers     drafts that are given to rows: before the round, and what became of them
     pair       the engines of draft and target, and keeping their caches up with the rows' texts
     batching   the rows of the batch as the tensors of a round
     narrow     drafts that lack logits for some tokens

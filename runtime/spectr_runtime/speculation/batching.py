@@ -6,12 +6,14 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from spectr_runtime.drafting.batch import Rows
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.rows.row import Row
-from spectr_runtime.speculation.round import Rows
+from spectr_runtime.speculation.offers import Offers, given_to
+from spectr_runtime.speculation.plan import Plan
 
 IDLE = SamplingParams()  # the parameters of a free row, whose tokens nobody reads
 
@@ -32,7 +34,7 @@ class Batching:
         self._logprobs: WantedLogprobs | None
         self._adjusts: bool
 
-    def rows(self, batch: Sequence[Row | None], behind: Collection[int]) -> Rows:
+    def rows(self, batch: Sequence[Row | None], behind: Collection[int], plan: Plan, offers: Offers = ()) -> Rows:
         """Return the batch as it is at the start of a round.
 
         Some of its rows take no part: nobody reads what they decode, and they write where the caches hold nothing of
@@ -42,6 +44,8 @@ class Batching:
         Args:
             batch: The rows by their index in the caches, at least one; None for a free one.
             behind: The indices of rows that are still read.
+            plan: The plan of the round.
+            offers: What is given to the rows; nothing by default.
         """
         if [*map(id, batch)] != [*map(id, self._batch)]:
             params = [IDLE if row is None else row.request.params for row in batch]
@@ -60,6 +64,7 @@ class Batching:
             adjustment=Adjustment.of(batch, self._vocabulary, self._device) if self._adjusts else None,
             logprobs=self._logprobs,
             longest=max(lengths),
+            given=given_to(batch, plan, offers, self._device),
         )
 
 

@@ -13,6 +13,9 @@ from spectr_runtime.backends import FLAVOURS, Backend
 from spectr_runtime.bundle import Bundle, Limits, Role
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import aligned
+from spectr_runtime.drafting.given import GivenDrafts
+from spectr_runtime.drafting.model import DraftModel
+from spectr_runtime.drafting.source import Source
 from spectr_runtime.engines import open_engine
 from spectr_runtime.laws.logprobs import score
 from spectr_runtime.rows.row import Row, Scored
@@ -113,6 +116,11 @@ class Pair:
         draft = None if self.draft is None else SurroundedEngine(self.draft, self._passes)
         return draft, SurroundedEngine(self.target, self._passes)
 
+    def source(self, plan: Plan) -> Source:
+        """Return what drafts for a plan."""
+        draft, _ = self.engines
+        return DraftModel(draft) if plan.feeds_draft and draft is not None else GivenDrafts()
+
     def catch_up(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
         """Read what the caches lack of the rows' texts, and return the indices of rows of which they still lack some.
 
@@ -138,7 +146,7 @@ class Pair:
         """
         rows = [(index, row) for index, row in enumerate(batch) if row is not None]
         behind = {index for index, row in rows if _lacks(row, "target", 1)}
-        return behind | {index for index, row in rows if _lacks(row, "draft", 2)} if plan.drafts else behind
+        return behind | {index for index, row in rows if _lacks(row, "draft", 2)} if plan.feeds_draft else behind
 
     def prefill(self, plan: Plan, batch: Sequence[Row | None], most: int | None = None) -> None:
         """Read into the caches what they lack of the rows' texts, or a part of it.
@@ -153,7 +161,7 @@ class Pair:
         """
         draft, target = self.engines
         self._prefill("target", target, 1, batch, most)
-        if plan.drafts and draft is not None:
+        if plan.feeds_draft and draft is not None:
             self._prefill("draft", draft, 2, batch, most)
 
     def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None], most: int | None) -> None:

@@ -8,11 +8,14 @@ from typing import Final, Literal
 
 from spectr_runtime.bundle import Manifest, Role
 from spectr_runtime.errors import UsageError
+from spectr_runtime.rows.drafting import DRAFT, LOOKUP, SOURCES, SourceName
 from spectr_select import RULES, DraftTree
 
 PLAIN = "plain"  # decoding with the target alone: the race without drafts
 AUTO: Final = "auto"  # instead of a plan: every round takes the race that promises most, or none
 MAX_NODES = 256
+
+POINT_MASSES = ("single", "block")  # rules that take a path that was looked up
 
 
 def rule_names() -> tuple[str, ...]:
@@ -29,14 +32,17 @@ class Plan:
             races do, so that it writes the text of every race.
         drafts: Number of paths K; 0 for plain decoding.
         length: Number of tokens L of a path; 0 for plain decoding.
+        source: Where drafts come from: ``draft``, the draft model; ``lookup``, the row's own text; ``corpus``, the rows
+            that were finished before and the user's texts; ``texts``, one or the other of these two.
 
     Raises:
-        UsageError: The rule is unknown, or does not take this K and L.
+        UsageError: The rule or the source is unknown, or the rule does not take this K, L or source.
     """
 
     rule: str
     drafts: int
     length: int
+    source: SourceName = DRAFT
 
     def __post_init__(self) -> None:
         if self.rule not in rule_names():
@@ -53,6 +59,35 @@ class Plan:
             raise UsageError(
                 f"Rule {self.rule} takes one draft path; got K={self.drafts}.", hint="Use --drafts 1 or --rule kseq."
             )
+        self._check_source()
+
+    def _check_source(self) -> None:
+        if self.source not in SOURCES:
+            raise UsageError(f"Source {self.source!r} is unknown; it must be one of {', '.join(SOURCES)}.")
+        if self.source == DRAFT or self.races:
+            return
+        if self.source != LOOKUP:
+            raise UsageError(
+                f"Rule {self.rule} takes no drafts from {self.source}: the law would hold, but a row would depend on "
+                "the rows that were finished before it.",
+                hint="Use --rule race, which writes the same text whatever is drafted, or --source lookup.",
+            )
+        if self.rule not in POINT_MASSES or self.drafts > 1:
+            raise UsageError(
+                f"Rule {self.rule} with K={self.drafts} takes no drafts from lookup; a path that is looked up has no "
+                f"law. It can be given to race, or one path to {' or '.join(POINT_MASSES)}.",
+                hint="Use --rule race, or --rule single --drafts 1.",
+            )
+
+    @property
+    def races(self) -> bool:
+        """Whether the text is that of plain decoding, whatever is drafted."""
+        return self.rule == PLAIN or RULES[self.rule].invariant
+
+    @property
+    def feeds_draft(self) -> bool:
+        """Whether rounds run the draft model."""
+        return self.drafts > 0 and self.source == DRAFT
 
     @staticmethod
     def plain() -> Plan:
@@ -65,34 +100,32 @@ class Plan:
         return DraftTree.paths(self.drafts, self.length) if self.drafts else DraftTree.chain(0)
 
     def __str__(self) -> str:
-        return f"{self.rule} K={self.drafts} L={self.length}" if self.rule != PLAIN else PLAIN
+        if self.rule == PLAIN:
+            return PLAIN
+        return f"{self.rule} K={self.drafts} L={self.length}" + ("" if self.source == DRAFT else f" {self.source}")
 
 
 PlanChoice = Plan | Literal["auto"]
 
 
-def settle(choice: PlanChoice, manifest: Manifest) -> PlanChoice:
-    """Return what a choice means for a bundle: without a draft, ``auto`` is plain decoding in every round.
+def check_plan(choice: PlanChoice, manifest: Manifest) -> None:
+    """Check that a bundle has what a plan drafts with.
 
     Args:
-        choice: A plan, or ``auto``.
+        choice: A plan, or ``auto``, which goes with every bundle.
         manifest: The bundle's manifest.
 
     Raises:
-        UsageError: The plan drafts, and the bundle has no draft.
+        UsageError: The plan needs the draft model, and the bundle has none.
     """
-    if manifest.has_draft:
-        return choice
-    if choice == AUTO:
-        return Plan.plain()
-    if choice.drafts:
+    if choice != AUTO and choice.feeds_draft and not manifest.has_draft:
         raise UsageError(
-            f"The plan is {choice}, and the bundle has no draft; it can only be decoded plainly.",
-            hint="Use --plan plain, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`.",
+            f"The plan is {choice}, and the bundle has no draft.",
+            hint="Use --plan auto or plain, --source lookup, or build a bundle with a draft: "
+            "`spectr-export build TARGET --draft DRAFT`.",
         )
-    return choice
 
 
 def roles_of(plans: Sequence[Plan], manifest: Manifest) -> tuple[Role, ...]:
-    """Return the roles of the models that some plans need: the draft only if one of them has drafts."""
-    return manifest.roles if any(plan.drafts for plan in plans) else ("target",)
+    """Return the roles of the models that some plans need: the draft only if one of them runs it."""
+    return manifest.roles if any(plan.feeds_draft for plan in plans) else ("target",)

@@ -18,6 +18,7 @@ class Timing:
     """
 
     prefill: float = 0.0
+    lookup: float = 0.0
     draft: float = 0.0
     verify: float = 0.0
     select: float = 0.0

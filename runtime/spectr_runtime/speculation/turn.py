@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.batching import Batching
+from spectr_runtime.speculation.offers import Offers
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.reading import Reading
@@ -21,6 +22,7 @@ class Turn(NamedTuple):
 
     Attributes:
         plan: The plan of its round.
+        offers: What was given to the rows.
         behind: The indices of rows that took no part in it, since they are still read.
         emitted: What it wrote.
         spent: How long the round took.
@@ -29,6 +31,7 @@ class Turn(NamedTuple):
     """
 
     plan: Plan
+    offers: Offers
     behind: set[int]
     emitted: Emitted
     spent: Spent
@@ -36,11 +39,14 @@ class Turn(NamedTuple):
     seconds: float
 
 
-def take_turn(plan: Plan, pair: Pair, batch: Sequence[Row | None], batching: Batching, timing: Timing) -> Turn:
+def take_turn(
+    plan: Plan, offers: Offers, pair: Pair, batch: Sequence[Row | None], batching: Batching, timing: Timing
+) -> Turn:
     """Bring the caches up to the rows' texts, and run one round.
 
     Args:
         plan: The plan of the round.
+        offers: What is given to the rows.
         pair: The models.
         batch: The rows by their index in the caches, at least one; None for a free one.
         batching: Makes tensors of the rows.
@@ -50,11 +56,12 @@ def take_turn(plan: Plan, pair: Pair, batch: Sequence[Row | None], batching: Bat
     with timing.measure("prefill"):
         behind = pair.catch_up(plan, batch)
     with timing.measure("host"):
-        rows = batching.rows(batch, behind)
+        rows = batching.rows(batch, behind, plan, offers)
     started, draft, verify = time.perf_counter(), timing.draft, timing.verify
-    emitted = speculate(plan, *pair.engines, rows, timing)
+    _, target = pair.engines
+    emitted = speculate(plan, pair.source(plan), target, rows, timing)
     with pair.waits():
         emitted.accepted_B.tolist()  # a GPU is at work until this is known
     now = time.perf_counter()
     spent = Spent(now - started, timing.draft - draft, timing.verify - verify)
-    return Turn(plan, behind, emitted, spent, pair.reading.since(before), now - begun)
+    return Turn(plan, offers, behind, emitted, spent, pair.reading.since(before), now - begun)

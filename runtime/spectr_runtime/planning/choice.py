@@ -1,0 +1,95 @@
+"""What the rows draft in the next round: what is looked up for them, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from spectr_runtime.drafting.corpus import Corpus
+from spectr_runtime.drafting.proposal import Proposal
+from spectr_runtime.drafting.texts import Texts
+from spectr_runtime.planning.planner import Planner
+from spectr_runtime.rows.drafting import DRAFT, TEXTS, Drafted
+from spectr_runtime.rows.row import Row
+from spectr_runtime.speculation.offers import Offers, drafted_of
+from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
+from spectr_runtime.speculation.timing import Timing
+from spectr_runtime.speculation.turn import Turn
+
+
+class Choice(NamedTuple):
+    """The plan of a round, and what is given to its rows."""
+
+    plan: Plan
+    offers: Offers
+
+
+def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
+    """Return what looks up drafts for the plans of a run.
+
+    Args:
+        plan: The run's plan; with ``auto`` every source is looked in.
+        menu: The plans that rounds may take.
+        corpus: The corpus.
+    """
+    source = TEXTS if plan == AUTO else plan.source
+    paths, length = (max(sizes) for sizes in zip(*((one.drafts, one.length) for one in menu), strict=True))
+    return Texts(source if length else DRAFT, corpus, max(paths, 1), max(length, 1))
+
+
+class Chooser:
+    """Looks up drafts, chooses plans, and lets both learn from what came of it.
+
+    Args:
+        planner: Chooses the plans.
+        texts: Looks up drafts.
+        timing: Takes the seconds of looking up.
+    """
+
+    def __init__(self, planner: Planner, texts: Texts, timing: Timing) -> None:
+        self.planner = planner
+        self._texts = texts
+        self._timing = timing
+        self._accepted: list[int] = []
+
+    def choose(self, batch: Sequence[Row | None]) -> Choice:
+        """Return what the next round drafts.
+
+        Args:
+            batch: The rows by their index in the batch; None for a free one.
+        """
+        with self._timing.measure("lookup"):
+            proposals = self._texts.propose(batch)
+            plan = self.planner.choose(len(batch), proposals)
+            return Choice(plan, [self._offer(plan, proposal) for proposal in proposals])
+
+    def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
+        if proposal is None or not proposal.paths or not plan.feeds_draft:
+            return proposal
+        return proposal if self.planner.prefers(plan, proposal) else None
+
+    def drafted(self, turn: Turn, index: int, row: Row, accepted: int) -> Drafted:
+        """Return what a row drafted in a turn, and take note of how much of it was accepted.
+
+        Args:
+            turn: The turn.
+            index: The row's index in the batch.
+            row: The row.
+            accepted: How many drafts it accepted.
+        """
+        offer = turn.offers[index]
+        drafted = drafted_of(turn.plan, row, offer, accepted)
+        if drafted.source == DRAFT:
+            self._accepted.append(accepted)
+        elif drafted.source is not None and offer is not None:
+            self._texts.observe(row, offer, drafted.proposed, accepted)
+        return drafted
+
+    def observe(self, turn: Turn) -> None:
+        """Take note of a turn, after ``drafted`` was called for its rows."""
+        self.planner.observe(turn.plan, len(turn.emitted.accepted_B), self._accepted, turn.spent)
+        self._accepted = []
+
+    def finished(self, row: Row) -> None:
+        """Take note of a row that has ended."""
+        self._texts.add(row)

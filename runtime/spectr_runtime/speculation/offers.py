@@ -1,0 +1,73 @@
+"""Drafts that are given to rows of a round: as tensors before it, and what became of them after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from spectr_runtime.drafting.batch import Given
+from spectr_runtime.drafting.proposal import Proposal
+from spectr_runtime.rows.drafting import DRAFT, NOTHING, Drafted, SourceName
+from spectr_runtime.rows.row import Row
+from spectr_runtime.speculation.plan import Plan
+
+# For each row the drafts that are given to it, or that it is to draft nothing; None to draft from the plan's source.
+Offers = Sequence[Proposal | None]
+
+
+def given_to(batch: Sequence[Row | None], plan: Plan, offers: Offers, device: torch.device) -> Given | None:
+    """Return what is given to the rows; None if all of them draft from the draft model, as deep as the plan says.
+
+    Args:
+        batch: The rows by their index in the batch; None for a free one.
+        plan: The plan of the round.
+        offers: An offer for each row; none at all stand for None for every row.
+        device: Device of the tensors.
+    """
+    if not plan.drafts or (plan.feeds_draft and all(offer is None for offer in offers)):
+        return None
+    offered = [*offers] or [None] * len(batch)
+    limits = [limit_of(plan, row, offer) for row, offer in zip(batch, offered, strict=True)]
+    return Given(
+        tokens_BN=torch.tensor([_nodes(plan, offer) for offer in offered], device=device),
+        limit_B=torch.tensor(limits, device=device),
+        plain=0 in limits,
+    )
+
+
+def limit_of(plan: Plan, row: Row | None, offer: Proposal | None) -> int:
+    """Return how many drafts a row may accept; without a race, what is accepted can only be forbidden as a whole."""
+    if row is None or _source(plan, offer) is None:
+        return 0
+    if not plan.races:
+        return plan.length
+    if offer is not None and offer.paths:
+        return min(offer.depth, plan.length)
+    choice = row.request.draft
+    return min(choice.length, plan.length) if choice is not None and choice.length is not None else plan.length
+
+
+def drafted_of(plan: Plan, row: Row, offer: Proposal | None, accepted: int) -> Drafted:
+    """Return what a row drafted in a round that accepted so many of its tokens."""
+    source = _source(plan, offer) if plan.drafts else None
+    if source is None:
+        return NOTHING._replace(feeds_draft=plan.feeds_draft)
+    return Drafted(source, limit_of(plan, row, offer), accepted, plan.feeds_draft)
+
+
+def _source(plan: Plan, offer: Proposal | None) -> SourceName | None:
+    if offer is not None and (offer.source is None or offer.paths):
+        return offer.source
+    return DRAFT if plan.feeds_draft else None
+
+
+def _nodes(plan: Plan, offer: Proposal | None) -> list[int]:
+    """Return the tokens of the nodes of a tree of paths, level by level; -1 where there are none."""
+    paths = (offer and offer.cut(plan.drafts, plan.length)) or ((),)
+    tokens = [-1]
+    for depth in range(plan.length):
+        for drafted in range(plan.drafts):
+            path = paths[drafted % len(paths)]
+            tokens.append(path[depth] if depth < len(path) else -1)
+    return tokens
