@@ -108,7 +108,9 @@ def test_a_line_without_a_text_is_refused_where_it_stands(tmp_path: Path, line: 
     with pytest.raises(UsageError) as caught:
         next(texts)
     assert caught.value.message.startswith(f"The corpus {path}, line 3: {got}")
-    assert caught.value.message.endswith("; allowed is a JSON string, or an object with a string `text`.")
+    assert caught.value.message.endswith(
+        "; allowed is a JSON string, an object with a string `text`, or a line of an output."
+    )
     assert "name the file other than .jsonl" in caught.value.hint
     assert caught.value.exit_code == 2
 
@@ -130,3 +132,17 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, reason
         decoded(path)
     assert caught.value.message == f"The corpus {path} cannot be read: {reason}; allowed is a file."
     assert caught.value.hint
+
+
+def test_the_lines_of_every_output_are_read(tmp_path: Path) -> None:
+    lines = [
+        {"id": "a", "text": "one", "finish_reason": "stop"},
+        {"id": "b", "completions": [{"text": "two"}, {"text": "three"}]},
+        {"custom_id": "c", "response": {"body": {"choices": [{"text": "four"}]}}},
+        {"custom_id": "d", "response": {"body": {"choices": [{"message": {"content": "five"}}]}}},
+    ]
+    path = tmp_path / "output.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [*read_corpus(path, lambda text: [*text.encode()])] == [
+        [*word.encode()] for word in ("one", "two", "three", "four", "five")
+    ]

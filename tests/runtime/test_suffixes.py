@@ -100,20 +100,6 @@ def test_an_index_finds_what_a_search_through_all_texts_finds(seed: int) -> None
         assert in_pieces.find(suffix[-LONGEST:], paths, length) == expected
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_a_find_before_a_length_is_one_in_the_index_of_that_length(seed: int) -> None:
-    chance = random.Random(seed)
-    texts = [text for text in random_texts(chance) if text] or [[1]]
-    then, now = SuffixIndex(2), index_of(2, *texts)
-    for text in texts:
-        cut = chance.randrange(len(text))
-        then.extend(text[:cut])
-        found = now.find(text[:cut], 4, 6, before=len(then))
-        assert found == then.find(text[:cut], 4, 6)
-        then.extend(text[cut:])
-        then.end_text()
-
-
 def test_paths_follow_the_counts_of_what_came_next() -> None:
     text = [1, 2, 5, 6, 0, 1, 2, 5, 7, 0, 1, 2, 8, 9, 0, 1, 2, 5, 7, 0, 3, 1, 2]
     match = index_of(2, text).find(text, 4, 2)

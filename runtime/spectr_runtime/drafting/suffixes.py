@@ -82,7 +82,7 @@ class SuffixIndex:
         self._previous.append(0)
         self._key = self._mask
 
-    def find(self, suffix: Sequence[int], paths: int, length: int, *, before: int | None = None) -> Match | None:
+    def find(self, suffix: Sequence[int], paths: int, length: int) -> Match | None:
         """Return what followed the longest suffix of a text that occurred before, if any did.
 
         Of the last occurrences of the text's last ``order`` tokens, those count that match it longest. The first path
@@ -94,27 +94,20 @@ class SuffixIndex:
             suffix: The text, or its last ``LONGEST`` tokens.
             paths: The most paths, at least 1.
             length: The most tokens of a path, at least 1.
-            before: A length that the index had: what came later is not there. None for all that is there.
         """
-        end = len(self._tokens) if before is None else before + 1
-        matched, positions = self._occurrences(suffix, end)
+        matched, positions = self._occurrences(suffix)
         if not positions:
             return None
-        found, agreeing = _merge([self._followed(position, length, end) for position in positions], paths)
+        found, agreeing = _merge([self._followed(position, length) for position in positions], paths)
         return Match(matched, found, tuple([count / len(positions) for count in agreeing]))
 
-    def _followed(self, position: int, length: int, end: int) -> _Path:
+    def _followed(self, position: int, length: int) -> _Path:
         """Return at most so many tokens from a position on, up to the end of a text."""
-        path = tuple(self._tokens[position : position + length if position + length < end else end])
+        path = tuple(self._tokens[position : position + length])
         return path[: path.index(_END)] if _END in path else path
 
-    def _occurrences(self, suffix: Sequence[int], end: int) -> tuple[int, list[int]]:
-        """Return how long the suffix matches, and the positions that follow its occurrences, the last one first.
-
-        Args:
-            suffix: The suffix, of any length.
-            end: The position before which all has to be.
-        """
+    def _occurrences(self, suffix: Sequence[int]) -> tuple[int, list[int]]:
+        """Return how long the suffix matches, and the positions that follow its occurrences, the last one first."""
         matched, kept = self._order, list[int]()
         if len(suffix) < matched:
             return 0, kept
@@ -123,8 +116,6 @@ class SuffixIndex:
             key = key << _BITS | token
         tokens, previous = self._tokens, self._previous
         position = self._latest.get(key & self._mask, 0)
-        while position >= end:
-            position = previous[position]
         wanted, longest = array("i", suffix[-matched:]), min(len(suffix), LONGEST)
         for _ in range(LATEST):
             if not position or (matched == longest and len(kept) == COUNTED):
