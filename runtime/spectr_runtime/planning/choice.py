@@ -33,8 +33,9 @@ def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
         corpus: The corpus.
     """
     source = TEXTS if plan == AUTO else plan.source
-    paths, length = (max(sizes) for sizes in zip(*((one.drafts, one.length) for one in menu), strict=True))
-    return Texts(source if length else DRAFT, corpus, max(paths, 1), max(length, 1))
+    looking = [one for one in menu if one.source != DRAFT] or [one for one in menu if one.drafts]
+    paths, length = max((one.drafts for one in looking), default=1), max((one.length for one in looking), default=1)
+    return Texts(source, corpus, paths, length)
 
 
 def lag_of(rows: Sequence[Row]) -> Lag:
