@@ -24,7 +24,7 @@ def plain(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def undrafted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stub counts as plain decoding does."""
-    monkeypatch.setattr("jobs_stub.SpeculationStats", lambda rounds, accepted_at_depth: SpeculationStats(rounds, ()))
+    monkeypatch.setattr("jobs_stub.SpeculationStats", lambda rounds, *_: SpeculationStats(rounds, ()))
 
 
 def plans(run: Path) -> list[str]:

@@ -49,7 +49,7 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None) -> int:
     kept = _find_row(run.shard(shard), key)
     bundle = open_bundle(run, bundle_path)
     row, difference = kept, ""
-    for setup in dict.fromkeys(map(_alone, setups(run))):
+    for setup in dict.fromkeys(_alone(setup, kept) for setup in setups(run)):
         row = _decode(run, bundle, setup, record)
         if not (difference := _difference(kept, row, setup)):
             break
@@ -91,13 +91,15 @@ def setups(run: RunDirectory) -> list[Setup]:
     return found
 
 
-def _alone(setup: Setup) -> Setup:
-    """Return the setup with which a record of a session is decoded again, alone.
+def _alone(setup: Setup, kept: Row) -> Setup:
+    """Return the setup with which the record of a row is decoded again, alone.
 
     The automatic plan is replaced by plain decoding. It chooses among races, and a race writes the text of plain
-    decoding, whatever it drafts.
+    decoding, whatever it drafts. A record may have failed for the source of drafts that it asks for, and plain decoding
+    takes all of them.
     """
-    return dataclasses.replace(setup, batch_size=1, plan=UNDRAFTED if setup.plan == AUTO else setup.plan)
+    undrafted = setup.plan == AUTO and not rows.is_failure(kept)
+    return dataclasses.replace(setup, batch_size=1, plan=UNDRAFTED if undrafted else setup.plan)
 
 
 def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | BadRecord) -> Row:
