@@ -13,7 +13,7 @@ import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.errors import RequestError, SpectrError, UsageError
+from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.overlap import Overlap
 from spectr_runtime.planning.calibration import keep_costs, open_planner
 from spectr_runtime.planning.choice import Chooser, open_corpus, open_texts
@@ -21,13 +21,13 @@ from spectr_runtime.planning.company import Company
 from spectr_runtime.planning.planner import AutoPlanner, menu_of
 from spectr_runtime.planning.shrinking import ShrinkingPair
 from spectr_runtime.rows.admission import Waiting, outcome_of, row_or_outcome
-from spectr_runtime.rows.request import Failure, Outcome, Request
+from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.batching import Batching
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import Plan, PlanChoice, check_draft
+from spectr_runtime.speculation.plan import Plan, PlanChoice, refusal_of
 from spectr_runtime.speculation.timing import Timing
 from spectr_runtime.speculation.turn import Turn, take_turn
 
@@ -155,11 +155,8 @@ class Decoder:
 
     def _make(self, request: Request) -> Row | Outcome:
         self._pause()
-        try:
-            check_draft(request.draft, self._plan, self._manifest)
-        except RequestError as error:
-            return Failure(request.id, error, request.choice)
-        return row_or_outcome(request, self._manifest, self._tokenizer, self._seed)
+        refused = refusal_of(request, self._plan, self._manifest)
+        return refused or row_or_outcome(request, self._manifest, self._tokenizer, self._seed)
 
     def _finish(self, one: Row | Outcome) -> Outcome:
         outcome = outcome_of(one)

@@ -121,7 +121,8 @@ SAMPLING: Mapping[str, Check] = {
     "top_logprobs": TOP_LOGPROBS,
     "draft": Check(
         _is_draft,
-        f'false, one of {", ".join(SOURCES)}, or {{"source": one of these, "length": {_DRAFT_LENGTH.allowed}}}',
+        f"false, {' or '.join(SOURCES)}, or an object of such a source and, if wanted, a length, "
+        f"{_DRAFT_LENGTH.allowed}",
     ),
     "n": integer(Range(1, MAX_COMPLETIONS)),
     "best_of": integer(Range(1)),

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from spectr_runtime.bundle import Manifest, Role
 from spectr_runtime.errors import RequestError, UsageError
 from spectr_runtime.rows.drafting import DRAFT, LOOKUP, SOURCES, DraftChoice, SourceName
+from spectr_runtime.rows.request import Failure, Request
 from spectr_select import RULES, DraftTree
 
 PLAIN = "plain"  # decoding with the target alone: the race without drafts
@@ -161,6 +162,15 @@ def check_draft(asked: DraftChoice | None, choice: PlanChoice, manifest: Manifes
         code="unsupported_parameter",
         hint="Decode with --plan auto, which takes every source, and a bundle with a draft for the source draft.",
     )
+
+
+def refusal_of(request: Request, choice: PlanChoice, manifest: Manifest) -> Failure | None:
+    """Return the failure of a request that asks for what a plan cannot honour; see ``check_draft``."""
+    try:
+        check_draft(request.draft, choice, manifest)
+    except RequestError as error:
+        return Failure(request.id, error, request.choice)
+    return None
 
 
 def roles_of(plans: Sequence[Plan], manifest: Manifest) -> tuple[Role, ...]:
