@@ -149,7 +149,7 @@ def check_draft(asked: DraftChoice | None, choice: PlanChoice, manifest: Manifes
         if asked.source != DRAFT or runs_draft:
             return
         why = f"the plan {choice} does not run the draft" if manifest.has_draft else "the bundle has no draft"
-        allowed = f"false, {', '.join(source for source in SOURCES if source != DRAFT)}"
+        allowed = f"one of false, {', '.join(source for source in SOURCES if source != DRAFT)}"
     else:
         if asked.source == choice.source and asked.length in (None, choice.length):
             return
