@@ -9,7 +9,7 @@ from typing import NamedTuple
 from spectr_runtime.drafting.corpus import MOST_TOKENS, Corpus, read_corpus
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.drafting.texts import Texts
-from spectr_runtime.planning.planner import Planner
+from spectr_runtime.planning.planner import Lag, Planner
 from spectr_runtime.rows.drafting import DRAFT, TEXTS, Drafted
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.text.tokenizer import Tokenizer
@@ -51,6 +51,12 @@ def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
     return Texts(source if length else DRAFT, corpus, max(paths, 1), max(length, 1))
 
 
+def lag_of(rows: Sequence[Row]) -> Lag:
+    """Return what the draft model lacks of the texts of some rows, at least one."""
+    lacking = (max(row.length - 2 - row.cached["draft"], 0) for row in rows)
+    return Lag(sum(lacking), sum(row.limit - row.length for row in rows) / len(rows))
+
+
 class Chooser:
     """Looks up drafts, chooses plans, and lets both learn from what came of it.
 
@@ -74,7 +80,7 @@ class Chooser:
         """
         with self._timing.measure("lookup"):
             proposals = self._texts.propose(batch)
-            plan = self.planner.choose(len(batch), proposals)
+            plan = self.planner.choose(len(batch), proposals, lag_of([row for row in batch if row is not None]))
             return Choice(plan, [self._offer(plan, proposal) for proposal in proposals])
 
     def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
