@@ -32,7 +32,8 @@ RECORDS = [
         "id": n,
         "prompt": f"{'abc' * 8} {n % 4}",
         "max_tokens": 48,
-        "temperature": 0.3 if n % 6 != 2 else 0,  # without sampling, a text of so small a model soon repeats itself
+        "temperature": 0.3,
+        "logit_bias": {} if n % 6 != 2 else {"64": 6, "65": 6},  # a text of two letters, which soon repeats itself
         "draft": ASKED[n % len(ASKED)],
         "seed": n % 4 if n % 3 else None,  # equal texts, which the corpus then has
     }
