@@ -20,6 +20,7 @@ from spectr_jobs.work import models
 from spectr_jobs.work.setup import Setup
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import UsageError
+from spectr_runtime.rows.drafting import CORPUS, TEXTS
 from spectr_runtime.speculation.plan import AUTO, Plan
 
 SAME, DIFFERENT = 0, 1
@@ -49,7 +50,7 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None) -> int:
     kept = _find_row(run.shard(shard), key)
     bundle = open_bundle(run, bundle_path)
     row, difference = kept, ""
-    for setup in dict.fromkeys(map(_alone, setups(run))):
+    for setup in dict.fromkeys(_alone(setup, record, kept) for setup in setups(run)):
         row = _decode(run, bundle, setup, record)
         if not (difference := _difference(kept, row, setup)):
             break
@@ -91,13 +92,17 @@ def setups(run: RunDirectory) -> list[Setup]:
     return found
 
 
-def _alone(setup: Setup) -> Setup:
-    """Return the setup with which a record of a session is decoded again, alone.
+def _alone(setup: Setup, record: Record | BadRecord, kept: Row) -> Setup:
+    """Return the setup with which the record of a row is decoded again, alone.
 
-    The automatic plan is replaced by plain decoding. It chooses among races, and a race writes the text of plain
-    decoding, whatever it drafts.
+    Plain decoding replaces the automatic plan and what drafts from a corpus, since what either drafts is not drafted
+    again. Both are races, and a race writes the text of plain decoding, whatever it drafts. A record that failed may
+    have done so for the source of drafts that it asks for, and plain decoding takes all of them.
     """
-    return dataclasses.replace(setup, batch_size=1, plan=UNDRAFTED if setup.plan == AUTO else setup.plan)
+    asked = record.wanted.draft if isinstance(record, Record) else None
+    again = setup.plan != AUTO and not {setup.plan.source, asked and asked.source} & {CORPUS, TEXTS}
+    plan = setup.plan if again or rows.is_failure(kept) else UNDRAFTED
+    return dataclasses.replace(setup, batch_size=1, plan=plan)
 
 
 def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | BadRecord) -> Row:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from spectr_runtime.drafting.corpus import Corpus
+from spectr_runtime.drafting.corpus import MOST_TOKENS, Corpus, read_corpus
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.drafting.texts import Texts
 from spectr_runtime.planning.planner import Lag, Planner
 from spectr_runtime.rows.drafting import DRAFT, TEXTS, Drafted
 from spectr_runtime.rows.row import Row
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.offers import Offers, drafted_of
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.speculation.timing import Timing
@@ -22,6 +24,18 @@ class Choice(NamedTuple):
 
     plan: Plan
     offers: Offers
+
+
+def open_corpus(path: Path | None, tokenizer: Tokenizer) -> Corpus:
+    """Return the corpus of a decoder, with the texts of a file if there is one.
+
+    Raises:
+        UsageError: The file cannot be read, or has another form than ``read_corpus`` says.
+    """
+    corpus = Corpus(MOST_TOKENS)
+    for tokens in () if path is None else read_corpus(path, tokenizer.tokens):
+        corpus.add(tokens)
+    return corpus
 
 
 def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
