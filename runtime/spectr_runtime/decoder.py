@@ -47,6 +47,8 @@ class Decoder:
         timing: How much time each phase of decoding took.
         rounds: How many rounds took each plan.
         reading: How many tokens of the rows' texts were read, and how many copied from those that begin alike.
+        plain: Rounds beside those of plain decoding, as far as it is known what these cost: by the automatic plan.
+        piece: Returns the text that one token adds after another one, and its bytes.
 
     Args:
         bundle: The models and their tokenizer.
@@ -94,6 +96,7 @@ class Decoder:
         self._manifest = bundle.manifest
         self._plan = plan
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
+        self.piece: Callable[[int], tuple[str, bytes]] = self._tokenizer.piece
         texts = open_texts(plan, menu, open_corpus(corpus, self._tokenizer))
         open_pair = functools.partial(Pair, bundle, menu, backend=backend, device=device, prefix_tokens=prefix_tokens)
         self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device)
@@ -101,6 +104,7 @@ class Decoder:
         self._device = self._pair.device
         self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
         self._chooser = Chooser(open_planner(plan, bundle, backend, self._device), texts, self.timing)
+        self.plain = self._chooser.plain
         self._scheduler = Scheduler(self.batch_size)
         self._company = Company(self._pair.call_tokens)
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -14,7 +14,7 @@ from spectr_runtime.bundle import Role
 from spectr_runtime.contract import Call
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.planning.choice import Chooser
-from spectr_runtime.planning.planner import RACES, TEXT_RACES
+from spectr_runtime.planning.planner import NO_LAG, RACES, TEXT_RACES, Lag
 from spectr_runtime.rows.drafting import SOURCES, DraftChoice
 from spectr_runtime.speculation.timing import Spent
 
@@ -57,7 +57,7 @@ class Fickle:
         self._menu = menu
         self._shuffler = random.Random(len(menu))
 
-    def choose(self, rows: int, proposals: Sequence[Proposal | None] = ()) -> Plan:
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: Lag = NO_LAG) -> Plan:
         return self._shuffler.choice(self._menu)
 
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:

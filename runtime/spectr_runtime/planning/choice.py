@@ -13,9 +13,9 @@ from spectr_runtime.planning.planner import Lag, Planner
 from spectr_runtime.rows.drafting import DRAFT, TEXTS, Drafted
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.text.tokenizer import Tokenizer
-from spectr_runtime.speculation.offers import Offers, drafted_of
+from spectr_runtime.speculation.offers import Offers, drafted_of, paths_of
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
-from spectr_runtime.speculation.timing import Timing
+from spectr_runtime.speculation.timing import PlainTime, Timing
 from spectr_runtime.speculation.turn import Turn
 
 
@@ -61,6 +61,10 @@ def lag_of(rows: Sequence[Row]) -> Lag:
 class Chooser:
     """Looks up drafts, chooses plans, and lets both learn from what came of it.
 
+    Attributes:
+        planner: Chooses the plans.
+        plain: The rounds so far beside those of plain decoding.
+
     Args:
         planner: Chooses the plans.
         texts: Looks up drafts.
@@ -72,6 +76,8 @@ class Chooser:
         self._texts = texts
         self._timing = timing
         self._accepted: list[int] = []
+        self._written: list[int] = []
+        self.plain = PlainTime()
 
     def choose(self, batch: Sequence[Row | None]) -> Choice:
         """Return what the next round drafts.
@@ -102,16 +108,24 @@ class Chooser:
         """
         offer = turn.offers[index]
         drafted = drafted_of(turn.plan, row, offer, accepted)
+        self._written.append(accepted + 1)
         if drafted.source == DRAFT:
             self._accepted.append(accepted)
         elif drafted.source is not None and offer is not None:
             self._texts.observe(row, offer, drafted.proposed, accepted)
-        return drafted
+        if row.request.watch is None:
+            return drafted
+        paths = paths_of(turn.plan, drafted, offer, turn.emitted.nodes_BN[index])
+        return drafted._replace(plan=str(turn.plan), paths=paths)
 
     def observe(self, turn: Turn) -> None:
         """Take note of a turn, after ``drafted`` was called for its rows."""
-        self.planner.observe(turn.plan, len(turn.emitted.accepted_B), self._accepted, turn.spent)
-        self._accepted = []
+        rows = len(turn.emitted.accepted_B)
+        plain = self.planner.plain_seconds(rows)
+        if plain is not None and self._written:
+            self.plain.add(turn.spent.total, plain * sum(self._written) / len(self._written))
+        self.planner.observe(turn.plan, rows, self._accepted, turn.spent)
+        self._accepted, self._written = [], []
 
     def finished(self, row: Row) -> None:
         """Take note of a row that has ended."""

@@ -56,6 +56,25 @@ def drafted_of(plan: Plan, row: Row, offer: Proposal | None, accepted: int) -> D
     return Drafted(source, limit_of(plan, row, offer), accepted, plan.feeds_draft)
 
 
+def paths_of(
+    plan: Plan, drafted: Drafted, offer: Proposal | None, nodes_N: torch.Tensor
+) -> tuple[tuple[int, ...], ...]:
+    """Return the paths that a row drafted, without those that repeat others to fill the tree.
+
+    Args:
+        plan: The plan of the round.
+        drafted: What ``drafted_of`` says of the row.
+        offer: What was given to the row.
+        nodes_N: The tokens of the row's tree; they are waited for.
+    """
+    if drafted.source is None:
+        return ()
+    if offer is not None and offer.paths:
+        return offer.cut(plan.drafts, plan.length)
+    levels = nodes_N[1:].view(plan.length, plan.drafts)[: drafted.proposed]
+    return tuple(map(tuple, levels.T.tolist()))
+
+
 def _source(plan: Plan, offer: Proposal | None) -> SourceName | None:
     if offer is not None and (offer.source is None or offer.paths):
         return offer.source
