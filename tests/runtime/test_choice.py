@@ -85,6 +85,9 @@ def test_a_row_takes_what_promises_more() -> None:
     assert not planner.prefers(plan, POOR)
     assert planner.prefers(plan, POOR._replace(forced=True))
     assert not FixedPlanner(plan).prefers(plan, LONG)
+    alone = planner._tokens(plan, 2, [])
+    assert planner._tokens(plan, 2, [POOR]) == alone, "what a row does not take does not speak against the plan"
+    assert planner._tokens(plan, 2, [LONG]) > alone
 
 
 def test_only_what_was_found_brings_plans_that_draft_from_texts() -> None:
@@ -136,16 +139,14 @@ def test_what_is_found_is_given_to_its_row() -> None:
     assert (nothing, none, free) == (None, Proposal(None), None)
 
 
-def test_a_plan_that_drafts_from_the_model_gives_what_requests_ask_for_if_it_races() -> None:
+def test_a_race_that_drafts_from_the_model_gives_what_requests_ask_for() -> None:
     batch = [row_of(*REPEATS), row_of(*REPEATS, draft=DraftChoice("lookup")), row_of(1, draft=DraftChoice("draft"))]
-    race, kseq = Plan("race", 2, 4), Plan("kseq", 2, 4)
-    for plan in (race, kseq):
-        _, (own, asked, model) = chooser_of(plan, (plan,), FixedPlanner(plan)).choose(batch)
-        assert own is None
-        assert asked is not None
-        assert asked.paths == (((3, 4, 1, 2),) if plan == race else ())
-        assert asked.source == ("lookup" if plan == race else None), "a draft's laws say nothing of what is looked up"
-        assert model == Proposal("draft", forced=True)
+    plan = Plan("race", 2, 4)
+    _, (own, asked, model) = chooser_of(plan, (plan,), FixedPlanner(plan)).choose(batch)
+    assert own is None
+    assert asked is not None
+    assert (asked.source, asked.paths) == ("lookup", ((3, 4, 1, 2),))
+    assert model == Proposal("draft", forced=True)
 
 
 def test_the_automatic_plan_gives_a_row_what_it_prefers() -> None:

@@ -50,7 +50,7 @@ def test_the_longer_match_wins_and_the_own_text_where_both_are_as_long() -> None
     assert (equal.source, equal.matched, equal.paths) == ("lookup", 4, ((8, 6, 1, 2),))
     longer = found_for(texts, row_of(3, 4, 8, 7, 1, 2, 3, 4))
     assert (longer.source, longer.matched, longer.paths) == ("corpus", 5, ((9, 9),))
-    assert texts.propose([row_of(1, 2, 3), None]) == [None, None]
+    assert texts.propose([row_of(1, 2), None]) == [None, None]
     assert found_for(texts_of("lookup", OTHER), row_of(3, 4, 8, 7, 1, 2, 3, 4)).matched == 2
     assert texts_of("draft", OTHER).propose([row_of(*OWN)]) == [None], "unless its request asks for it"
 
@@ -66,7 +66,7 @@ def test_a_request_says_where_to_look_whatever_the_plan_says(source: SourceName)
     assert (corpus.source, corpus.paths, corpus.forced) == ("corpus", ((9, 9),), True)
     assert found(DraftChoice("lookup", 2)).paths == ((8, 6),)
     assert found(DraftChoice("texts", 1)).source == "lookup"
-    assert found(DraftChoice("corpus"), 1, 2, 3) == Proposal(None), "it drafts from nothing else"
+    assert found(DraftChoice("corpus"), 1, 2) == Proposal(None), "it drafts from nothing else"
 
 
 def test_what_was_refused_promises_less_first_of_all_in_the_same_row() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 
@@ -14,8 +15,9 @@ from spectr_runtime.bundle import Role
 from spectr_runtime.contract import Call
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.planning.choice import Chooser
-from spectr_runtime.planning.planner import NO_LAG, RACES, TEXT_RACES, Lag
+from spectr_runtime.planning.planner import RACES, TEXT_RACES
 from spectr_runtime.rows.drafting import SOURCES, DraftChoice
+from spectr_runtime.speculation.plan import refusal_of
 from spectr_runtime.speculation.timing import Spent
 
 OpenDecoder = Callable[..., Decoder]
@@ -57,7 +59,7 @@ class Fickle:
         self._menu = menu
         self._shuffler = random.Random(len(menu))
 
-    def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: Lag = NO_LAG) -> Plan:
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: object = None) -> Plan:
         return self._shuffler.choice(self._menu)
 
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
@@ -77,8 +79,10 @@ class SmallEngine(TableEngine):
 
 
 def decoded(decoder: Decoder, requests: Sequence[Request] = REQUESTS) -> dict[str, Completion]:
-    found = {one.id: one for one in decoder.generate(requests) if isinstance(one, Completion)}
-    assert found.keys() == {one.id for one in requests}
+    """Decode those of the requests that the plan does not refuse."""
+    taken = [one for one in requests if refusal_of(one, decoder._plan, decoder._manifest) is None]
+    found = {one.id: one for one in decoder.generate(taken) if isinstance(one, Completion)}
+    assert found.keys() == {one.id for one in taken}
     return found
 
 
@@ -86,6 +90,11 @@ def texts(written: dict[str, Completion]) -> dict[str, tuple[object, ...]]:
     return {
         name: (one.token_ids, one.text, one.finish_reason, one.usage, one.logprobs) for name, one in written.items()
     }
+
+
+def check_texts(written: dict[str, Completion], expected: dict[str, tuple[object, ...]]) -> None:
+    assert len(written) > len(REQUESTS) / 2
+    assert texts(written) == {name: expected[name] for name in written}
 
 
 def accepted(written: dict[str, Completion]) -> dict[str, int]:
@@ -111,20 +120,24 @@ def test_sources_that_change_every_round_leave_the_plain_text(
     menu = [plan for plan in (*RACES, *TEXT_RACES) if "draft" in roles or not plan.feeds_draft]
     decoder._chooser.planner = Fickle(menu)
     written = decoded(decoder)
-    assert texts(written) == expected
+    check_texts(written, expected)
     assert len(decoder.rounds) >= len(menu) - 3
     sources = {"lookup", "corpus", "draft"} if "draft" in roles else {"lookup", "corpus"}
     assert accepted(written).keys() == sources
     assert min(accepted(written).values()) > 10
-    assert texts(decoded(decoder)) == expected, "with a corpus of these very rows"
+    check_texts(decoded(decoder), expected)  # with a corpus of these very rows
 
 
 @pytest.mark.parametrize("plan", ["auto", *(Plan("race", 2, 4, name) for name in SOURCES), TEXT_RACES[3]], ids=str)
 def test_a_race_writes_the_plain_text_from_every_source(open_decoder: OpenDecoder, plan: Plan) -> None:
     decoder = open_decoder(plan, batch_size=5)
     written = decoded(decoder)
-    assert texts(written) == texts(decoded(open_decoder(Plan.plain())))
+    check_texts(written, texts(decoded(open_decoder(Plan.plain()))))
     for request in REQUESTS:
+        if request.id not in written:
+            assert request.draft is not None
+            assert request.draft.source == "draft", "which the plan does not run"
+            continue
         sources, choice = written[request.id].speculation.sources, request.draft
         if choice is None:
             assert plan == "auto" or sources.keys() <= (
@@ -143,15 +156,18 @@ def test_a_batch_that_is_halved_in_the_middle_goes_on_with_its_texts(open_decode
         if plan == "auto":
             decoder._chooser.planner = Fickle((*RACES, *TEXT_RACES))
         shrink(decoder)
-        assert texts(decoded(decoder)) == expected
+        check_texts(decoded(decoder), expected)
         assert decoder.batch_size == 2
 
 
 @pytest.mark.parametrize("rule", ["single", "block"])
 def test_a_row_that_looks_in_its_own_text_depends_on_itself_alone(open_decoder: OpenDecoder, rule: str) -> None:
     """So do its statistics; not even a row that lost its room and came back is another one."""
-    plan, shuffled = Plan(rule, 1, 4, "lookup"), [*REQUESTS]
-    alone = decoded(open_decoder(plan, batch_size=1))
+    plan, nothing = Plan(rule, 1, 4, "lookup"), DraftChoice(None)
+    shuffled = [
+        dataclasses.replace(one, draft=(None, None, None, nothing)[row % 4]) for row, one in enumerate(REQUESTS)
+    ]
+    alone = decoded(open_decoder(plan, batch_size=1), shuffled)
     assert accepted(alone).keys() == {"lookup"}
     assert accepted(alone)["lookup"] > 20
     for batch_size in (3, 8):
@@ -161,7 +177,8 @@ def test_a_row_that_looks_in_its_own_text_depends_on_itself_alone(open_decoder: 
             shrink(decoder)
         assert decoded(decoder, shuffled) == alone
     assert decoder.batch_size == 2
-    assert texts(alone) != texts(decoded(open_decoder(Plan.plain())))
+    plain = texts(decoded(open_decoder(Plan.plain())))
+    assert any(text != plain[name] for name, text in texts(alone).items())
 
 
 # What the tests above must be able to notice, and why plans are refused.

@@ -93,8 +93,7 @@ class Chooser:
     def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
         if proposal is None or not proposal.paths or not plan.feeds_draft:
             return proposal
-        if not plan.races:  # other rules test drafts by the draft model's laws, which these were not drawn from
-            return Proposal(None)
+        assert plan.races  # other rules test drafts by the draft model's laws, which these were not drawn from
         return proposal if self.planner.prefers(plan, proposal) else None
 
     def drafted(self, turn: Turn, index: int, row: Row, accepted: int) -> Drafted:
