@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from spectr_runtime.bundle import Manifest
-from spectr_runtime.drafting.batch import Rows
+from spectr_runtime.drafting.batch import Fresh, Rows
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.speculation.pair import Pair
@@ -235,8 +235,9 @@ def add_reading(costs: Costs, pair: Pair, tokens: int, tokens_per_call: int) -> 
         tokens_per_call: The largest number of tokens that one call feeds to a row.
     """
     text, started = [[0] * (tokens + 1)], time.perf_counter()
-    for engine in filter(None, (pair.draft, pair.target)):
-        prefill(engine, text, [0], 0, tokens_per_call, pair.device)
+    models = [pair.target] if pair.draft is None or pair.head is not None else [pair.draft, pair.target]
+    for engine in models:
+        prefill(engine, text, [0], 0, tokens_per_call, pair.device, pair.head)
         engine.cache.pieces[0][:1, :1, :1, :1, :1].tolist()  # a GPU is at work until this is known
     costs.observe_reading(tokens, time.perf_counter() - started)
 
@@ -249,12 +250,14 @@ def _spent(plan: Plan, pair: Pair, rows: Rows) -> Spent:
 
 def _batch(rows: int, length: int, vocabulary: int, device: torch.device) -> Rows:
     seed_B = torch.arange(rows, device=device)
+    last_B2 = torch.stack([seed_B % vocabulary, (seed_B + 1) % vocabulary], 1)
     return Rows(
         length_B=torch.full((rows,), length, device=device),
-        last_B2=torch.stack([seed_B % vocabulary, (seed_B + 1) % vocabulary], 1),
+        last_B2=last_B2,
         seed_B=seed_B,
         sampling=Sampling.of([SamplingParams()] * rows, vocabulary, device),
         adjustment=None,
         logprobs=None,
         longest=length,
+        fresh=Fresh(last_B2[:, 1:], torch.ones_like(seed_B), 1),  # as after a round that accepted nothing
     )

@@ -51,9 +51,7 @@ def limit_of(plan: Plan, row: Row | None, offer: Proposal | None) -> int:
 def drafted_of(plan: Plan, row: Row, offer: Proposal | None, accepted: int) -> Drafted:
     """Return what a row drafted in a round that accepted so many of its tokens."""
     source = _source(plan, offer) if plan.drafts else None
-    if source is None:
-        return NOTHING._replace(feeds_draft=plan.feeds_draft)
-    return Drafted(source, limit_of(plan, row, offer), accepted, plan.feeds_draft)
+    return NOTHING if source is None else Drafted(source, limit_of(plan, row, offer), accepted)
 
 
 def paths_of(
