@@ -93,7 +93,7 @@ class Decoder:
         self._seed = seed
         self._manifest = bundle.manifest
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
-        self.piece = self._tokenizer.piece
+        self.piece: Callable[[int], tuple[str, bytes]] = self._tokenizer.piece
         open_pair = functools.partial(Pair, bundle, menu, backend=backend, device=device, prefix_tokens=prefix_tokens)
         self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device)
         self.reading = self._shrinking.reading

@@ -106,7 +106,6 @@ class Session:
 
     def _state(self) -> State:
         plans = {str(plan): rounds for plan, rounds in dict(self._decoder.rounds).items()}
-        timing, reading, plain = map(
-            dataclasses.asdict, (self._decoder.timing, self._decoder.reading, self._decoder.plain)
-        )
+        timing, reading = dataclasses.asdict(self._decoder.timing), dataclasses.asdict(self._decoder.reading)
+        plain = dataclasses.asdict(self._decoder.plain)
         return State(self.seconds, self.tally, timing, plans, reading, plain)
