@@ -37,6 +37,7 @@ from spectr_runtime import (
 )
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.overlap import Overlap
+from spectr_runtime.rows.drafting import SourceStats
 from spectr_runtime.rows.rounds import RowRound
 from spectr_runtime.rows.score import Score, TokenScore, Written
 from spectr_runtime.speculation.plan import PlanChoice
@@ -139,7 +140,7 @@ class StubDecoder:
             token_ids=tokens,
             finish_reason="length" if len(tokens) == request.params.max_tokens else "stop",
             usage=Usage(prompt_tokens=len(str(request.prompt)), completion_tokens=len(tokens)),
-            speculation=SpeculationStats(rounds=2, accepted_at_depth=(2, 1)),
+            speculation=SpeculationStats(2, (2, 1), {"draft": SourceStats(rounds=2, proposed=8, accepted=3)}),
             choice=request.choice,
             logprobs=None if request.params.logprobs is None else _scored(tokens, request.params.logprobs),
         )

@@ -19,14 +19,14 @@ from spectr_runtime import Bundle, ModelSpec
 from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey, Profile
 from spectr_runtime.bundle.layout import ENGINES
-from spectr_runtime.contract import past_names, present_names
+from spectr_runtime.contract import CALL_INPUTS, HEAD_INPUTS, STATES, past_names, present_names
 from spectr_runtime.engines import tensorrt_library
 from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.planning import compiled as planning_compiled
 
 STREAM = 7
 MACHINE = EngineKey("tensorrt-rtx", RELEASES[-1], ("8.9",))
-TYPES = {"attention_mask": torch.bool} | dict.fromkeys(
+TYPES = {"attention_mask": torch.bool, "own": torch.bool} | dict.fromkeys(
     ("input_ids", "position_ids", "write_index", "logit_index"), torch.int64
 )
 
@@ -69,14 +69,16 @@ class Context:
         assert all(tuple(part.shape) == (rows, spec.kv_heads, compiled.capacity, spec.head_size) for part in past)
         assert [part.data_ptr() for part in past] == [self.addresses[name] for name in present_names(spec.layers)]
         inputs = [at(self.addresses[name], self.shapes[name], dtype) for name, dtype in self._inputs()]
-        logits_BMV, _ = model(*inputs, past)
-        at(self.addresses["logits"], logits_BMV.shape, torch.float32).copy_(logits_BMV)
+        *outputs, _ = model(*inputs, past)
+        names = ("logits", STATES)[: len(outputs)]
+        for name, output in zip(names, outputs, strict=True):
+            at(self.addresses[name], output.shape, torch.float32).copy_(output)
         self.calls.append((rows, tokens))
         return True
 
     def _inputs(self) -> list[tuple[str, torch.dtype]]:
-        order = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
-        return [(name, TYPES[name]) for name in order]
+        names = [*CALL_INPUTS, *(HEAD_INPUTS if self.plan.spec.head else ())]
+        return [(name, TYPES.get(name, torch.float32)) for name in names]
 
 
 class Gpu:

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from spectr_export.checks.acceptance import measure_acceptance
 from spectr_export.console import Say
 from spectr_export.graph.tracing import Tracer
+from spectr_export.heads.member import build_head, check_head
 from spectr_export.inspection import NO_DRAFT, describe_acceptance
 from spectr_export.member import build_member, check_member
 from spectr_export.original.model import load_original
@@ -56,7 +58,7 @@ def build(options: BuildOptions, output: Path, *, overwrite: bool = False, say: 
     refuse_output(output, overwrite=overwrite)
     with open_scratch() as scratch:
         pair = prepare(options, scratch, say)
-        if "draft" not in pair.members:
+        if not pair.has_draft:
             say(f"draft: {NO_DRAFT}")
         with staged(output) as folder:
             manifest = _build_into(folder, pair, say)
@@ -70,8 +72,10 @@ def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
         role: build_member(member, folder / role, pair.limits.capacity, pair.texts, tracer, say)
         for role, member in pair.members.items()
     }
+    if pair.head is not None:
+        built["draft"] = build_head(pair.head, folder / "draft", pair.limits.capacity, say)
     quality = {role: dict(member.quality) for role, member in built.items()}
-    if "draft" in built:
+    if "draft" in pair.members:
         target, draft = (load_original(folder / role) for role in ("target", "draft"))
         quality["draft"]["acceptance"] = measure_acceptance(target, draft, pair.texts.measured)
         say(f"draft: {describe_acceptance(quality['draft']['acceptance'])}")
@@ -99,7 +103,8 @@ def check(bundle: Bundle, say: Say) -> None:
     """
     manifest = bundle.manifest
     for role in manifest.roles:
-        check_member(role, bundle.model(role), manifest.models[role], manifest.limits.capacity, say)
+        again = check_head if manifest.models[role].head else partial(check_member, role)
+        again(bundle.model(role), manifest.models[role], manifest.limits.capacity, say)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

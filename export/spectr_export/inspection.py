@@ -11,7 +11,7 @@ from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Bundle, ModelSpec
 from spectr_runtime.bundle.engines import list_engines
 
-NO_DRAFT = "none, the target decodes plainly"
+NO_DRAFT = "none, what texts hold already is drafted"
 
 
 def describe(bundle: Bundle) -> str:
@@ -51,8 +51,14 @@ def _describe_model(spec: ModelSpec) -> str:
     return (
         f"{spec.architecture}, {Precision(spec.dtype, spec.quantisation)}, {spec.layers} layers, "
         f"{spec.kv_heads} key/value heads of {spec.head_size}, {spec.vocabulary} logits, "
-        f"made for {spec.max_positions} tokens"
+        f"made for {spec.max_positions} tokens{_describe_head(spec)}"
     )
+
+
+def _describe_head(spec: ModelSpec) -> str:
+    if spec.head is not None:
+        return f", a head of kind {spec.head.kind} on the target"
+    return f", gives out what enters layers {', '.join(map(str, spec.features.layers))}" if spec.features else ""
 
 
 def describe_overrides(overrides: Mapping[str, Any]) -> str:

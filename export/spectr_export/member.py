@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from spectr_export.checks.parity import check_half, check_onnxruntime, check_range, check_rounded
 from spectr_export.checks.quality import measure_loss, refuse_loss
 from spectr_export.checks.reference import Reference
+from spectr_export.checks.states import WholeModel
 from spectr_export.console import Say
 from spectr_export.graph.export import export_graph
 from spectr_export.graph.tracing import Tracer
@@ -25,7 +27,7 @@ from spectr_export.storing.quantiser import CHOOSERS
 from spectr_export.storing.save import save_model
 from spectr_export.text import TOKENS, Texts
 from spectr_runtime.adapter.rounding import read_roundings
-from spectr_runtime.bundle import ModelSpec, Role
+from spectr_runtime.bundle import Features, ModelSpec, Role
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract import DTYPES
 
@@ -38,11 +40,13 @@ class Member:
         role: The model's role in the bundle.
         source: Folder of the checkpoint.
         precision: How the model is to be stored.
+        features: Of a target, what its draft reads of it; None if that is no head.
     """
 
     role: Role
     source: Path
     precision: Precision
+    features: Features | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +82,8 @@ def build_member(member: Member, folder: Path, capacity: int, texts: Texts, trac
     stored = load_stored(member.source)
     plan = StoragePlan.of(stored.model, precision, stored.weights)
     precision = plan.precision
-    spec = dataclasses.replace(measure_spec(stored.model), dtype=precision.dtype, quantisation=precision.quantisation)
+    how: Any = {"dtype": precision.dtype, "quantisation": precision.quantisation, "features": member.features}
+    spec = dataclasses.replace(measure_spec(stored.model), **how)
     parameters = sum(parameter.numel() for parameter in stored.model.parameters())
     say(f"{role}: {spec.architecture}, {parameters / 1e6:.1f} M parameters, {spec.layers} layers, {precision}")
     for line in describe_kept(plan.matrices, stored.weights, precision.dtype) if precision.keeps else []:
@@ -92,7 +97,7 @@ def build_member(member: Member, folder: Path, capacity: int, texts: Texts, trac
     if precision.quantisation in CHOOSERS and (alone := _rounded_alone(plan, read)):
         say(f"{role}: {alone} are rounded by their weights alone")
     export_graph(folder, spec, tracer)
-    reference = Reference(load_original(folder, rounding=False))
+    reference = _reference(folder, spec, rounding=False)
     parity = check_onnxruntime(reference, folder, spec, capacity, name=role)
     say(f"{role}: {describe_parity(parity)}")
     quality: dict[str, float] = {}
@@ -118,10 +123,15 @@ def check_member(role: Role, folder: Path, spec: ModelSpec, capacity: int, say: 
     Raises:
         BundleError: The logits differ by more than the model's precision may cause.
     """
-    reference = Reference(load_original(folder, rounding=False))
+    reference = _reference(folder, spec, rounding=False)
     say(f"{role}: {describe_parity(check_onnxruntime(reference, folder, spec, capacity, name=role))}")
     if found := _check_arithmetic(reference, folder, spec, capacity, role):
         say(f"{role}: in {Precision(spec.dtype, spec.quantisation)}, {describe_quality(found)}")
+
+
+def _reference(folder: Path, spec: ModelSpec, *, rounding: bool = True) -> Reference:
+    model = load_original(folder, rounding=rounding)
+    return Reference(model if spec.features is None else WholeModel(model, spec.features))
 
 
 def _check_arithmetic(
@@ -135,7 +145,7 @@ def _check_arithmetic(
     found: Mapping[str, float] = {}
     if read_roundings(folder / WEIGHTS):
         name = f"{role} in {spec.quantisation}"
-        found = check_rounded(Reference(load_original(folder)), folder, spec, capacity, name=name)
+        found = check_rounded(_reference(folder, spec), folder, spec, capacity, name=name)
     if spec.dtype != "float32" and spec.quantisation == "none":
         return check_half(reference, folder, spec, capacity, name=f"{role} in {spec.dtype}")
     if spec.dtype == "float16" and spec.quantisation != "fp8":

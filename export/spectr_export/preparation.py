@@ -15,6 +15,9 @@ from typing import Any
 
 from spectr_export.checks.parity import SMALLEST_CAPACITY
 from spectr_export.console import Say
+from spectr_export.heads.checkpoint import HeadCheckpoint, is_head, read_head
+from spectr_export.heads.fit import fit_head
+from spectr_export.heads.member import HeadMember
 from spectr_export.inspection import describe_sampling
 from spectr_export.member import Member
 from spectr_export.original.checkpoint import check_weights
@@ -26,7 +29,7 @@ from spectr_export.original.generation import GENERATION, find_end_tokens, forei
 from spectr_export.original.model import load_config
 from spectr_export.original.refusal import refuse_unsupported
 from spectr_export.original.scratch import Scratch
-from spectr_export.original.source import fetch
+from spectr_export.original.source import fetch, fetch_pickle
 from spectr_export.original.tokens.chat_template import try_templates
 from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
@@ -51,8 +54,8 @@ class BuildOptions:
 
     Attributes:
         target: Folder or hub id of the target.
-        draft: Folder or hub id of the draft; ``int8``, ``int4`` or ``fp8`` for a copy of the target in that precision;
-            None for no draft.
+        draft: Folder or hub id of the draft, a model of its own or a head on the target; ``int8``, ``int4`` or ``fp8``
+            for a copy of the target in that precision; None for no draft.
         capacity: Longest text in tokens; None takes the longest text that every model was made for, up to
             ``LARGEST_DEFAULT_CAPACITY``.
         precision: How the models are stored.
@@ -82,6 +85,7 @@ class Prepared:
         texts: The texts to measure and to round by.
         versions: Versions of the tools that build.
         overrides: The fields of each model's config.json that were replaced, with their values.
+        head: The draft if it is a head on the target; it is none of the members then.
     """
 
     members: Mapping[Role, Member]
@@ -93,6 +97,12 @@ class Prepared:
     texts: Texts
     versions: Mapping[str, str]
     overrides: Mapping[Role, Mapping[str, Any]]
+    head: HeadMember | None = None
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether anything drafts for the target."""
+        return self.head is not None or "draft" in self.members
 
 
 def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
@@ -113,14 +123,19 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     text = None if options.text is None else read_text(options.text)
     overrides = _overrides(options, tuple(precisions))
     folders = _fetch(options, overrides, scratch, say)
-    members = {
-        role: Member(role, folders[role], _kept(folders[role], precision)) for role, precision in precisions.items()
-    }
+    found = _take_head(folders, overrides, scratch)
+    members = {role: Member(role, folder, _kept(folder, precisions[role])) for role, folder in folders.items()}
     configs = {role: _read_config(folders[role], overrides[role]) for role in members}
     _tell_config(configs, overrides, say)
     limits = Limits(_choose_capacity(configs, options.capacity, say), TOKENS_PER_CALL)
-    for config in configs.values():
+    for config in (*configs.values(), *([found.config] if found else [])):
         refuse_unsupported(config, limits.capacity)
+    head = None
+    if found is not None:
+        head = HeadMember(
+            found, fit_head(found, configs["target"]), folders["target"], members["target"].precision.dtype
+        )
+        members["target"] = dataclasses.replace(members["target"], features=head.features)
     for folder in dict.fromkeys(folders.values()):
         check_weights(folder, say)
     tokenizer, vocabulary = _share_tokenizer(folders, configs, say)
@@ -134,21 +149,45 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
         texts=Texts.of(text, tokenizer, min(config.vocab_size for config in configs.values())),
         versions=versions,
         overrides={role: {one.key: one.value for one in given} for role, given in overrides.items() if given},
+        head=head,
     )
 
 
 def _fetch(
     options: BuildOptions, overrides: Mapping[Role, Sequence[Override]], scratch: Scratch, say: Say
 ) -> dict[Role, Path]:
-    """Return the folder of each model; a draft that is a copy of its target has the target's."""
-    folders: dict[Role, Path] = {
-        "target": overridden(fetch(options.target, scratch, say), overrides["target"], scratch)
-    }
+    """Return the folder of each model, the draft's first; a draft that is a copy of its target has the target's."""
+    target = overridden(fetch(options.target, scratch, say), overrides["target"], scratch)
+    if options.draft is None:
+        return {"target": target}
     if options.draft in COPIES:
-        folders["draft"] = folders["target"]
-    elif options.draft is not None:
-        folders["draft"] = overridden(fetch(options.draft, scratch, say), overrides["draft"], scratch)
-    return folders
+        return {"draft": target, "target": target}
+    draft = fetch(options.draft, scratch, say)
+    if is_head(draft):
+        fetch_pickle(options.draft, draft)
+    else:
+        draft = overridden(draft, overrides["draft"], scratch)
+    return {"draft": draft, "target": target}
+
+
+def _take_head(
+    folders: dict[Role, Path], overrides: dict[Role, list[Override]], scratch: Scratch
+) -> HeadCheckpoint | None:
+    """Take a draft that is a head from among the models, and return it.
+
+    Raises:
+        UsageError: Its configuration was to be overridden.
+        BundleError: It is of a kind that is not served, or is malformed.
+    """
+    if "draft" not in folders or folders["draft"] == folders["target"] or not is_head(folders["draft"]):
+        return None
+    own = [one for one in overrides.pop("draft") if one.role == "draft"]
+    if own:
+        raise UsageError(
+            f"--config draft.{own[0]}: the draft is a head, whose config.json is taken as it is.",
+            hint="Change its config.json.",
+        )
+    return read_head(folders.pop("draft"), scratch)
 
 
 def _overrides(options: BuildOptions, roles: Sequence[Role]) -> dict[Role, list[Override]]:

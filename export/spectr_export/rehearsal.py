@@ -126,12 +126,17 @@ def render(pair: Prepared, models: list[Estimate]) -> str:
     """Return the page of a dry run."""
     traces = len({(str(pair.members[model.role].source), model.precision.dtype) for model in models})
     seconds = START_SECONDS + SECONDS_PER_TRACE * traces + sum(model.seconds for model in models)
+    size = sum(model.size for model in models)
+    if pair.head is not None:
+        seconds += SECONDS_PER_TRACE + SECONDS_PER_BILLION_PARAMETERS * pair.head.parameters / 1e9
+        size += pair.head.size
     lines = [
         *((model.role, _describe(model)) for model in sorted(models, key=lambda model: model.role, reverse=True)),
-        *(() if "draft" in pair.members else (("draft", NO_DRAFT),)),
+        *(() if pair.has_draft else (("draft", NO_DRAFT),)),
+        *(() if pair.head is None else (("draft", f"{pair.head}: {pair.head.size / 1e6:,.1f} MB"),)),
         ("vocabulary", f"{pair.vocabulary.size} tokens"),
         ("limits", f"{pair.limits.capacity} tokens per text"),
-        ("disk", f"{sum(model.size for model in models) / 1e6:,.1f} MB and a few for graphs and tokenizer"),
+        ("disk", f"{size / 1e6:,.1f} MB and a few for graphs and tokenizer"),
         ("memory", f"at most {max(model.memory for model in models) / 1e9:.1f} GB, and mapped files besides"),
         ("time", f"about {_rough_duration(seconds)} on two cores"),
     ]

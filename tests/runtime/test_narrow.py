@@ -1,4 +1,4 @@
-"""A draft with fewer logits than the vocabulary never proposes what it cannot score; the law stays the target's."""
+"""A draft with fewer or other logits than the vocabulary has never proposes the rest; the law stays the target's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from support import TableEngine, chi_square_p_value
 from table_pair import NoText, table_bundle
 
 from spectr_runtime import Bundle, Call, Completion, Decoder, Plan, Request, SamplingParams
-from spectr_runtime.bundle import Vocabulary
+from spectr_runtime.bundle import Head, Vocabulary
+from spectr_runtime.contract import Engine
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.planning.costs import measure
 from spectr_runtime.rows.score import Written
@@ -130,3 +131,62 @@ def test_the_scorer_and_the_measurement_of_costs_take_such_a_draft(bundle: Bundl
     pair = Pair(bundle, PLANS[:1], backend="torch", device="cpu", rows=1)
     costs = measure(pair, PLANS[:1], bundle.manifest, 1)
     assert costs.seconds(PLANS[0], 1) > 0
+
+
+TOKENS = (4, 1, 3)  # of the target, which the draft has under the ids 0, 1 and 2
+
+
+def mapped(inner: TableEngine) -> WidenedEngine:
+    return WidenedEngine(inner, Vocabulary(SIZE, (), SUBSTITUTE), torch.tensor(TOKENS))
+
+
+@pytest.fixture
+def chosen(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """The bundle with a draft that scores chosen tokens, in an order of its own."""
+
+    def open_engine(_bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> Engine:
+        if role == "target":
+            return TableEngine(2, vocabulary=SIZE, rows=rows, capacity=capacity)
+        return mapped(TableEngine(1, vocabulary=KNOWN, rows=rows, capacity=capacity))
+
+    monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
+    return bundle
+
+
+def test_logits_go_to_the_tokens_that_they_are_for() -> None:
+    inner, plain = (TableEngine(1, vocabulary=KNOWN, rows=1) for _ in range(2))
+    logits_BTV = mapped(inner).forward(call_of(*PROMPT))
+    assert torch.equal(logits_BTV[..., TOKENS], plain.forward(call_of(0, 1, 2, SUBSTITUTE)))
+    assert (logits_BTV[..., [0, 2]] == -torch.inf).all()
+
+
+def test_a_head_is_fed_the_tokens_of_the_target() -> None:
+    inner, plain = (TableEngine(1, vocabulary=KNOWN, rows=1) for _ in range(2))
+    inner.spec = dataclasses.replace(inner.spec, head=Head("eagle3", 1, 1))
+    logits_BTV = mapped(inner).forward(call_of(*PROMPT))
+    assert torch.equal(logits_BTV[..., TOKENS], plain.forward(call_of(*PROMPT)))
+
+
+def test_tokens_beyond_the_vocabulary_are_left_to_the_laws() -> None:
+    wide = WidenedEngine(TableEngine(1, vocabulary=2, rows=1), Vocabulary(3, ()), torch.tensor([1, 4]))
+    assert wide.spec.vocabulary == 5
+    law_BMV, sound_B = Sampling.of([SamplingParams()], 3, torch.device("cpu")).laws(wide.forward(call_of(0, 1, 2)))
+    assert sound_B.all()
+    assert law_BMV.tolist() == [[[0.0, 1.0, 0.0]] * 3]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_greedy_texts_stay_the_same_with_chosen_tokens(chosen: Bundle, plan: Plan) -> None:
+    requests = [Request(str(token), (token, 2), SamplingParams(max_tokens=30, temperature=0)) for token in range(SIZE)]
+    expected = decode(chosen, Plan.plain(), requests)
+    assert {token for ids in expected for token in ids} - {*TOKENS}
+    assert decode(chosen, plan, requests) == expected
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_the_first_tokens_follow_the_target_with_chosen_tokens(chosen: Bundle, plan: Plan) -> None:
+    requests = [Request(str(number), PROMPT, SamplingParams(max_tokens=1)) for number in range(1500)]
+    tokens = torch.tensor(decode(chosen, plan, requests, batch_size=64)).view(-1)
+    law = TableEngine(2, vocabulary=SIZE, rows=1).logits_after(PROMPT).softmax(-1)
+    assert law[[0, 2]].sum() > 0.05
+    assert chi_square_p_value(torch.bincount(tokens, minlength=SIZE), law) > 1e-4

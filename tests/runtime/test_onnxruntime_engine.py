@@ -21,7 +21,7 @@ from spectr_runtime.contract import past_names
 from spectr_runtime.contract.mask import aligned, block_mask, triangle
 from spectr_runtime.engines import onnxruntime as engine_module
 from spectr_runtime.engines.attention import with_cpu_attention, without_cuts
-from spectr_runtime.engines.buffers import LogitsBuffer
+from spectr_runtime.engines.buffers import Outputs
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
 from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.speculation.prefixes import BLOCK, PrefixStore
@@ -306,7 +306,7 @@ def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: py
     monkeypatch.setattr(
         engine_module, "allocate_cache", lambda *sizes, grows: allocate(*sizes[:3], torch.device("cpu"), grows=grows)
     )
-    monkeypatch.setattr(engine_module, "LogitsBuffer", lambda size, place: LogitsBuffer(size, torch.device("cpu")))
+    monkeypatch.setattr(engine_module, "Outputs", lambda spec, place: Outputs(spec, torch.device("cpu")))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda place: SimpleNamespace(cuda_stream=4096))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_)

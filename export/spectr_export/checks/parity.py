@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from spectr_export.checks.reference import Reference, Tokens
+from spectr_export.checks.states import WholeEngine, apart
 from spectr_export.checks.tolerance import (
     ABSOLUTE,
     RELATIVE,
@@ -90,7 +91,7 @@ def check_onnxruntime(
     """
     engine = _float32_engine(folder, spec, capacity, drop_rounding)
     criterion = within(ABSOLUTE, RELATIVE) if spec.dtype == "float32" else within(WIDE_ABSOLUTE, WIDE_RELATIVE)
-    return compare(reference, engine, criterion, name=name)
+    return compare(reference, engine, criterion, name=name, states=criterion)
 
 
 def check_rounded(
@@ -194,14 +195,17 @@ def check_parity(model: Any, engine: Engine, *, name: str) -> Mapping[str, float
     return compare(Reference(model), engine, within(ABSOLUTE, RELATIVE), name=name)
 
 
-def compare(reference: Reference, engine: Engine, criterion: Criterion, *, name: str) -> Mapping[str, float]:
+def compare(
+    reference: Reference, engine: Engine, criterion: Criterion, *, name: str, states: Criterion = finite
+) -> Mapping[str, float]:
     """Compare an engine with the original model.
 
     Args:
-        reference: The original model.
+        reference: The original model, its logits followed by its states if the engine gives out some.
         engine: The engine, with at least 3 rows and ``SMALLEST_CAPACITY`` slots.
         criterion: Measures how far logits differ, and decides whether they may.
         name: What to call the engine in an error.
+        states: The same for hidden states that the engine gives out.
 
     Returns:
         The largest difference in each of ``prefill``, ``tree`` and ``steps``.
@@ -209,6 +213,8 @@ def compare(reference: Reference, engine: Engine, criterion: Criterion, *, name:
     Raises:
         BundleError: A difference is not allowed.
     """
+    if engine.spec.states:
+        engine, criterion = WholeEngine(engine), apart(criterion, states, engine.spec.vocabulary)
     texts = _texts(engine)
     half = engine.spec.dtype == "float16"
 

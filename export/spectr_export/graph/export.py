@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from onnxscript import ir
@@ -15,6 +16,7 @@ from spectr_export.graph.rounding import round_products
 from spectr_export.graph.slicing import cut_stacks
 from spectr_export.graph.tracing import Tracer
 from spectr_export.weights import read_header
+from spectr_runtime.adapter.eagle3 import Eagle3Head, load_head
 from spectr_runtime.adapter.model import ContractModel, load_contract_model
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH, WEIGHTS
@@ -37,7 +39,7 @@ def export_graph(folder: Path, spec: ModelSpec, tracer: Tracer | None = None) ->
     Raises:
         BundleError: The model cannot be traced, or its graph does not keep the engine contract.
     """
-    model = load_contract_model(folder, dtype=spec.dtype, device=torch.device("cpu"), read=read_undecoded)
+    model = _load(folder, spec)
     graph = (tracer or Tracer()).trace(model, spec)
     _name_dimensions(graph)
     names = _stored_names(model, folder)
@@ -48,6 +50,13 @@ def export_graph(folder: Path, spec: ModelSpec, tracer: Tracer | None = None) ->
     cut_stacks(graph, stored)
     _check(graph, spec)
     ir.save(graph, folder / GRAPH)
+
+
+def _load(folder: Path, spec: ModelSpec) -> ContractModel | Eagle3Head:
+    how: Any = {"dtype": spec.dtype, "device": torch.device("cpu"), "read": read_undecoded}
+    if spec.head is not None:
+        return load_head(folder, **how)
+    return load_contract_model(folder, **how, features=() if spec.features is None else spec.features.layers)
 
 
 def _name_dimensions(graph: ir.Model) -> None:
@@ -66,7 +75,7 @@ def _renamed(size: int | ir.SymbolicDim, letters: Mapping[str, str]) -> int | st
     return size if isinstance(size, int) else letters.get(str(size))
 
 
-def _stored_names(model: ContractModel, folder: Path) -> dict[str, str]:
+def _stored_names(model: ContractModel | Eagle3Head, folder: Path) -> dict[str, str]:
     """Return the name in the file of every weight in the graph; tied parameters share one entry of the file."""
     header = read_header(folder / WEIGHTS)
     parameters = dict(model.model.named_parameters(remove_duplicate=False))

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from spectr_runtime.adapter.eagle3 import Eagle3Head
 from spectr_runtime.adapter.model import ContractModel
 
 # Attributes in which transformers' modules keep the index of their layer.
@@ -40,7 +41,7 @@ class Pattern:
     twins: tuple[int, int] = (0, 0)
 
 
-def find_pattern(model: ContractModel, layers: int) -> Pattern:
+def find_pattern(model: ContractModel | Eagle3Head, layers: int) -> Pattern:
     """Compare the layers of a model and return which to trace; all of them if they do not repeat."""
     lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
     path, found = next(((name, part) for name, part in lists if len(part) == layers), ("", nn.ModuleList()))
@@ -55,7 +56,7 @@ def find_pattern(model: ContractModel, layers: int) -> Pattern:
 
 
 @contextlib.contextmanager
-def shortened(model: ContractModel, pattern: Pattern) -> Iterator[None]:
+def shortened(model: ContractModel | Eagle3Head, pattern: Pattern) -> Iterator[None]:
     """Remove the layers that are not traced from a model while the block runs."""
     layers: Any = model.get_submodule(pattern.path) if pattern.templates else []
     rest = list(layers[pattern.traced :])

@@ -1,6 +1,7 @@
 """Traces a model into a graph: a few layers of each kind, and each trace once for all models that have the same."""
 
-# B rows, T tokens fed, L attention length, M wanted columns, S slots, Hk key/value heads, D head size.
+# B rows, T tokens fed, L attention length, M wanted columns, S slots, Hk key/value heads, D head size, F width of the
+# target's features, H width of a head's state.
 from __future__ import annotations
 
 import contextlib
@@ -13,11 +14,12 @@ from typing import Any
 import torch
 from onnxscript import ir
 
-from spectr_export.graph.kinds import find_pattern, shortened
+from spectr_export.graph.kinds import Pattern, find_pattern, shortened
 from spectr_export.graph.repetition import repeat_layers
+from spectr_runtime.adapter.eagle3 import Eagle3Head
 from spectr_runtime.adapter.model import ContractModel
-from spectr_runtime.bundle import ModelSpec
-from spectr_runtime.contract import CALL_INPUTS, DTYPES, OPSET, past_names, present_names
+from spectr_runtime.bundle import Head, ModelSpec
+from spectr_runtime.contract import CALL_INPUTS, DTYPES, HEAD_INPUTS, OPSET, STATES, past_names, present_names
 from spectr_runtime.errors import BundleError, first_line
 
 # Sizes of the example call with which the model is traced. The tracer would take a size of 0 or 1 for a constant, and
@@ -36,7 +38,7 @@ class Tracer:
     def __init__(self) -> None:
         self._last: tuple[tuple[dict[str, Any], ModelSpec], ir.Model] | None = None
 
-    def trace(self, model: ContractModel, spec: ModelSpec) -> ir.Model:
+    def trace(self, model: ContractModel | Eagle3Head, spec: ModelSpec) -> ir.Model:
         """Return the traced graph, which the caller may change; ``trace`` describes arguments and errors."""
         config = model.model.config.to_dict() | {"_name_or_path": None}  # the folder that it was read from
         key = (config, dataclasses.replace(spec, quantisation="none"))
@@ -45,7 +47,7 @@ class Tracer:
         return self._last[1].clone()
 
 
-def trace(model: ContractModel, spec: ModelSpec) -> ir.Model:
+def trace(model: ContractModel | Eagle3Head, spec: ModelSpec) -> ir.Model:
     """Return the traced graph; layers that are like others are copied where possible, and not traced.
 
     Args:
@@ -55,23 +57,23 @@ def trace(model: ContractModel, spec: ModelSpec) -> ir.Model:
     Raises:
         BundleError: The model cannot be traced.
     """
-    pattern = find_pattern(model, spec.layers)
+    # A copied layer gives out nothing beside what the next one reads.
+    pattern = Pattern("", spec.layers) if spec.features else find_pattern(model, spec.layers)
     with shortened(model, pattern):
         graph = _trace_layers(model, dataclasses.replace(spec, layers=pattern.traced))
     return graph if repeat_layers(graph.graph, pattern) else _trace_layers(model, spec)
 
 
-def _trace_layers(model: ContractModel, spec: ModelSpec) -> ir.Model:
-    names = [*CALL_INPUTS, *past_names(spec.layers)]
+def _trace_layers(model: ContractModel | Eagle3Head, spec: ModelSpec) -> ir.Model:
+    inputs = [*CALL_INPUTS, *(HEAD_INPUTS if spec.head else ()), *past_names(spec.layers)]
+    outputs = ["logits", *([STATES] if spec.states else ()), *present_names(spec.layers)]
     with _quiet():
         try:
-            program = torch.export.export(
-                model, _example(spec), dynamic_shapes=_dynamic_shapes(spec.layers), strict=False
-            )
+            program = torch.export.export(model, _example(spec), dynamic_shapes=_dynamic_shapes(spec), strict=False)
             exported = torch.onnx.export(
                 program,
-                input_names=names,
-                output_names=["logits", *present_names(spec.layers)],
+                input_names=inputs,
+                output_names=outputs,
                 opset_version=OPSET,
                 optimize=False,
                 verbose=False,
@@ -89,21 +91,30 @@ def _trace_layers(model: ContractModel, spec: ModelSpec) -> ir.Model:
 
 def _example(spec: ModelSpec) -> tuple[Any, ...]:
     rows, tokens, length, wanted, capacity = (EXAMPLE[name] for name in "BTLMS")
-    past = (rows, spec.kv_heads, capacity, spec.head_size)
+    past, dtype = (rows, spec.kv_heads, capacity, spec.head_size), DTYPES[spec.dtype]
+    head = () if spec.head is None else _head_example(spec.head, rows, tokens, dtype)
     return (
         torch.zeros((rows, tokens), dtype=torch.int64),
         torch.arange(tokens).repeat(rows, 1),
         torch.ones((rows, 1, tokens, length), dtype=torch.bool),
         torch.arange(rows),
         torch.zeros((rows, wanted), dtype=torch.int64),
-        [torch.zeros(past, dtype=DTYPES[spec.dtype]) for _ in range(2 * spec.layers)],
+        *head,
+        [torch.zeros(past, dtype=dtype) for _ in range(2 * spec.layers)],
     )
 
 
-def _dynamic_shapes(layers: int) -> tuple[Any, ...]:
+def _head_example(head: Head, rows: int, tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    features_BTF = torch.zeros((rows, tokens, head.features), dtype=dtype)
+    hidden_BTH = torch.zeros((rows, tokens, head.hidden), dtype=dtype)
+    return features_BTF, hidden_BTH, torch.zeros((rows, tokens), dtype=torch.bool)
+
+
+def _dynamic_shapes(spec: ModelSpec) -> tuple[Any, ...]:
     b, t, length, m, s = (torch.export.Dim(name) for name in "BTLMS")
     call = ({0: b, 1: t}, {0: b, 1: t}, {0: b, 2: t, 3: length}, {0: b}, {0: b, 1: m})
-    return (*call, [{0: b, 2: s} for _ in range(2 * layers)])
+    head = [{0: b, 1: t}] * len(HEAD_INPUTS) if spec.head else []
+    return (*call, *head, [{0: b, 2: s} for _ in range(2 * spec.layers)])
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ REPOSITORY = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?)(?P<file>/[\w.\-/]+\.gguf)?(@(?P<revision>[\w.\-/]+))?"
 )
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+PICKLE = "pytorch_model.bin"  # of which heads alone are read, and tensors alone
 ADAPTER = "adapter_config.json"  # the file of peft that makes a folder an adapter
 # Subfolders hold other formats, and files named `consolidated` are a second copy of the weights.
 OTHER_FORMATS = ["*/*", "consolidated*"]
@@ -49,6 +50,21 @@ def fetch(source: str, scratch: Scratch, say: Say) -> Path:
     folder = scratch.stand_in(source)
     unpack(path, folder, say)
     return folder
+
+
+def fetch_pickle(source: str, folder: Path) -> None:
+    """Download the pickle file of a checkpoint from the hub into its folder if it has no weights in safetensors.
+
+    Args:
+        source: The checkpoint, as for ``fetch``.
+        folder: What ``fetch`` returned.
+
+    Raises:
+        UsageError, SpectrError: As for ``fetch``.
+    """
+    found = REPOSITORY.fullmatch(source)
+    if found and not Path(source).is_dir() and not any(folder.glob("*.safetensors")):
+        _download(found["name"], found["revision"], [PICKLE])
 
 
 def _locate(source: str) -> Path:

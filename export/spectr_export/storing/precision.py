@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from spectr_runtime.bundle.manifest import TYPES
+from spectr_runtime.bundle.spec import TYPES
 from spectr_runtime.errors import UsageError
 
 QUANTISATIONS = ("none", "int8", "int4", "int4-asymmetric", "fp8")

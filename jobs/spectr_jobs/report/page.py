@@ -40,6 +40,7 @@ def page(run: RunDirectory) -> str:
         _figure("Rounds by plan", _plans(figures)),
         _figure("Lengths of prompts and completions", _lengths(run, figures["rows"])),
         "</div>",
+        _sources(figures["sources"]),
         drafts.section(run.sessions),
         _failures(run, figures["failures"]),
         _sessions(figures),
@@ -203,6 +204,14 @@ def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
 
 def _told(row: rows.Row) -> str:
     return f"{rows.key(row)}: {rows.content(row)['error']['message'][:SHOWN_MESSAGE]}"
+
+
+def _sources(sources: Figures) -> str:
+    cells = [
+        (name, f"{sources[name]['rounds']:,}", accepted, spent or NONE)
+        for name, (accepted, spent) in summary.by_source(sources).items()
+    ]
+    return _table("Drafts by source", ("source", "rounds of rows", "drafted tokens", "time"), cells)
 
 
 def _sessions(figures: Figures) -> str:

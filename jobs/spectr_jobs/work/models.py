@@ -75,6 +75,7 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date
         device=setup.device,
         date=date,
         longest=setup.longest,
+        corpus=setup.corpus,
     )
 
 

@@ -107,5 +107,4 @@ class Session:
     def _state(self) -> State:
         plans = {str(plan): rounds for plan, rounds in dict(self._decoder.rounds).items()}
         timing, reading = dataclasses.asdict(self._decoder.timing), dataclasses.asdict(self._decoder.reading)
-        plain = dataclasses.asdict(self._decoder.plain)
-        return State(self.seconds, self.tally, timing, plans, reading, plain)
+        return State(self.seconds, self.tally, timing, plans, reading, dataclasses.asdict(self._decoder.plain))

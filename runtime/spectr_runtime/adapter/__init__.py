@@ -3,6 +3,7 @@
 The modules:
 
     model          the module with the contract's inputs and outputs, and loading it from a bundle
+    eagle3         the same for a draft that is a head of EAGLE-3
     attention      the attention function that transformers' models call
     inline         the same for architectures whose attention cannot be chosen
     position       distances between tokens, windows and linear biases, derived from the mask

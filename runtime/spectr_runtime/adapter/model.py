@@ -2,16 +2,18 @@
 
 No model is rewritten. The contract's attention and experts come in through transformers' registries, and the keys and
 values through a cache object. A hook in front of the output embedding keeps only the columns whose logits are wanted,
-so that whatever a model does to its logits afterwards still happens.
+so that whatever a model does to its logits afterwards still happens. Hooks in front of some layers take what a draft
+that is a head reads of its target.
 
 The same module runs eagerly and, under ``torch.export``, becomes standard ONNX.
 """
 
 # B rows, T tokens fed, L attention length, M columns whose logits are wanted, E hidden size, S slots of a row,
-# Hk key/value heads, D head size, V vocabulary.
+# Hk key/value heads, D head size, V vocabulary, F width of the features.
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +38,16 @@ class ContractModel(nn.Module):
 
     Args:
         model: The causal LM; it keeps the contract's attention from then on.
+        features: The layers whose inputs are given out beside the logits, as in ``Features.layers``.
 
     Raises:
         BundleError: The model does not let its attention be chosen.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, features: Sequence[int] = ()) -> None:
         super().__init__()
-        self.model = _adapt(model)
+        self.model = adapt(model)
+        self.features = tuple(features)
 
     def forward(
         self,
@@ -53,7 +57,7 @@ class ContractModel(nn.Module):
         write_index_B: torch.Tensor,
         logit_index_BM: torch.Tensor,
         past: list[torch.Tensor],
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    ) -> tuple[torch.Tensor, *tuple[torch.Tensor, ...], list[torch.Tensor]]:
         """Write the fed tokens' keys and values and score the wanted columns.
 
         Args:
@@ -65,15 +69,16 @@ class ContractModel(nn.Module):
             past: Keys and values [B, Hk, S, D] in the order of ``past_names``; an eager call writes into them.
 
         Returns:
-            Float32 logits [B, M, V], and the cache after the call in the order of ``past``.
+            Float32 logits [B, M, V]; where there are features, those of all fed tokens [B, T, F]; and the cache after
+            the call in the order of ``past``.
         """
         cache = CallCache(list(past), write_index_B, attention_mask_B1TL.shape[-1])
 
         def gather_wanted(_head: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
-            return _gather(args[0], logit_index_BM)
+            return gather(args[0], logit_index_BM)
 
         head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        with head.register_forward_pre_hook(gather_wanted):
+        with head.register_forward_pre_hook(gather_wanted), entering(self.model, self.features) as states:
             output = self.model(
                 input_ids=input_ids_BT,
                 position_ids=position_ids_BT,
@@ -81,10 +86,57 @@ class ContractModel(nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             )
-        return output.logits.float(), cache.parts
+        features = [torch.cat([states[layer] for layer in self.features], -1)] if self.features else []
+        return output.logits.float(), *features, cache.parts
 
 
-def _gather(hidden_BTE: torch.Tensor, index_BM: torch.Tensor) -> torch.Tensor:
+@contextlib.contextmanager
+def entering(model: Any, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """Yield a mapping that takes the hidden states that enter some layers while the block runs, by the layers' numbers.
+
+    Args:
+        model: A causal LM.
+        layers: The layers; the number of all layers stands for what leaves the last.
+    """
+    states: dict[int, torch.Tensor] = {}
+    every = decoder_layers(model) if layers else nn.ModuleList()
+
+    def before(number: int) -> Callable[..., None]:
+        def take(_layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+            states[number] = args[0] if args else options["hidden_states"]
+
+        return take
+
+    def after(_layer: nn.Module, _args: Any, output: Any) -> None:
+        states[len(every)] = output[0] if isinstance(output, tuple) else output
+
+    with contextlib.ExitStack() as hooks:
+        for number in layers:
+            if number < len(every):
+                hook = every[number].register_forward_pre_hook(before(number), with_kwargs=True)
+            else:
+                hook = every[-1].register_forward_hook(after)
+            hooks.callback(hook.remove)
+        yield states
+
+
+def decoder_layers(model: Any) -> nn.ModuleList:
+    """Return the layers of a causal LM.
+
+    Raises:
+        BundleError: The model does not keep them in one list.
+    """
+    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
+    found = next((part for part in lists if len(part) == model.config.num_hidden_layers), None)
+    if found is None:
+        raise BundleError(
+            f"{type(model).__name__} does not keep its layers in one list, so no head can read what enters them.",
+            hint="Use a model of its own as draft.",
+        )
+    return found
+
+
+def gather(hidden_BTE: torch.Tensor, index_BM: torch.Tensor) -> torch.Tensor:
     """Return the wanted columns of T; [B, M, E]."""
     if torch.compiler.is_exporting():
         inputs, shape = (hidden_BTE, index_BM[..., None]), (*index_BM.shape, hidden_BTE.shape[-1])
@@ -95,7 +147,12 @@ def _gather(hidden_BTE: torch.Tensor, index_BM: torch.Tensor) -> torch.Tensor:
 
 
 def load_contract_model(
-    folder: Path, *, dtype: str, device: torch.device, read: Callable[[Path], dict[str, torch.Tensor]] = read_weights
+    folder: Path,
+    *,
+    dtype: str,
+    device: torch.device,
+    read: Callable[[Path], dict[str, torch.Tensor]] = read_weights,
+    features: Sequence[int] = (),
 ) -> ContractModel:
     """Load a model folder of a bundle from ``config.json`` and ``model.safetensors``, without the network.
 
@@ -104,6 +161,7 @@ def load_contract_model(
         dtype: Type to compute in.
         device: Device of the model.
         read: Reads the weights from their file.
+        features: As for ``ContractModel``.
 
     Raises:
         BundleError: transformers cannot load the folder, weights are missing, or the model cannot take the contract's
@@ -129,10 +187,10 @@ def load_contract_model(
     for parameter in model.parameters():
         # Some architectures load norms in float32 whatever type is asked for.
         parameter.data = parameter.data.to(DTYPES[dtype])
-    return ContractModel(model).to(device).eval()
+    return ContractModel(model, features).to(device).eval()
 
 
-def _adapt(model: PreTrainedModel) -> PreTrainedModel:
+def adapt(model: PreTrainedModel) -> PreTrainedModel:
     """Give a model the contract's attention and experts, and rotary frequencies that stay the same in any text."""
     from transformers import AttentionInterface
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS

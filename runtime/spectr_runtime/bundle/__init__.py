@@ -4,6 +4,8 @@ The modules:
 
     layout       the names of the files and folders
     manifest     the contents of ``spectr.json``
+    spec         the sizes of a model in it
+    tokens       which tokens a draft's logits are for
     bundle       opening a bundle
     integrity    the checks of its files and graphs
     checks       the checks of records that were read from JSON
@@ -14,10 +16,12 @@ The modules:
     compiled     the record of a TensorRT engine
     engines      the TensorRT engines in a bundle, and which of them fits a machine
 
-Opening a bundle loads no tensor library; ``weights``, ``stacks``, ``e4m3`` and ``rows`` do, and are not imported here.
+Opening a bundle loads no tensor library; ``weights``, ``tokens``, ``stacks``, ``e4m3`` and ``rows`` do, and
+are not imported here.
 """
 
 from spectr_runtime.bundle.bundle import Bundle
-from spectr_runtime.bundle.manifest import ROLES, Limits, Manifest, ModelSpec, Role, Vocabulary
+from spectr_runtime.bundle.manifest import ROLES, Limits, Manifest, Role, Vocabulary
+from spectr_runtime.bundle.spec import Features, Head, ModelSpec
 
-__all__ = ["ROLES", "Bundle", "Limits", "Manifest", "ModelSpec", "Role", "Vocabulary"]
+__all__ = ["ROLES", "Bundle", "Features", "Head", "Limits", "Manifest", "ModelSpec", "Role", "Vocabulary"]

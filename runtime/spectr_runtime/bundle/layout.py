@@ -3,6 +3,7 @@
     BUNDLE/spectr.json            the manifest
     BUNDLE/tokenizer/             as saved by transformers
     BUNDLE/draft/, target/        config.json, model.safetensors, model.onnx (its weights point into model.safetensors)
+    BUNDLE/draft/tokens.safetensors, where the draft scores other tokens than the first ones
     BUNDLE/draft/engines/, ...    compiled engines, each with its record
     BUNDLE/calibration/           how long rounds take, by backend and machine
 
@@ -16,5 +17,6 @@ TOKENIZER = "tokenizer"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 GRAPH = "model.onnx"
+TOKENS = "tokens.safetensors"
 ENGINES = "engines"
 CALIBRATION = "calibration"

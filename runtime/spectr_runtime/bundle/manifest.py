@@ -11,45 +11,13 @@ from typing import Any, Literal
 
 from spectr_runtime.bundle.checks import LARGEST, check_fields, check_mapping
 from spectr_runtime.bundle.layout import MANIFEST
+from spectr_runtime.bundle.spec import ModelSpec
 from spectr_runtime.errors import BundleError
 
 FORMAT_VERSION = 3
 CONTRACT_VERSION = 1
-TYPES = ("float32", "float16", "bfloat16")
 Role = Literal["draft", "target"]
 ROLES: tuple[Role, Role] = ("draft", "target")  # that there are; a bundle may have no draft
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """What the runtime must know of a model before it opens it.
-
-    Attributes:
-        architecture: The ``model_type`` of the transformers configuration.
-        layers: Number of layers that keep keys and values.
-        kv_heads: Number of key/value heads of a layer.
-        head_size: Size of one head.
-        vocabulary: Width of the logits.
-        max_positions: Longest text in tokens that the model was made for.
-        dtype: Type of weights and cache: ``float32``, ``float16`` or ``bfloat16``.
-        quantisation: Type in which the matrices of the layers are stored: ``int8``, ``int4``, ``fp8``, or ``none`` for
-            ``dtype``; ``kept`` and the types of its codes, as in ``kept int4, int8``, for a quantised checkpoint that
-            stays in its own blocks.
-    """
-
-    architecture: str
-    layers: int
-    kv_heads: int
-    head_size: int
-    vocabulary: int
-    max_positions: int
-    dtype: str = "float32"
-    quantisation: str = "none"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.dtype not in TYPES:
-            raise BundleError(f"A model's dtype is {self.dtype!r}; it must be one of {', '.join(TYPES)}.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,9 +42,10 @@ class Vocabulary:
 
     Attributes:
         size: Number of tokens. A model may have more logits; those are padding and are left out. The draft may have
-            fewer; it gives the others no probability.
+            fewer, or others (``bundle.tokens``); it gives the others no probability.
         eos_token_ids: Ids that end a completion.
-        substitute: The id that the draft is fed in place of one for which it has no logit.
+        substitute: The draft's own id of what it is fed in place of a token for which it has no logit; a head reads
+            all tokens.
     """
 
     size: int
@@ -134,6 +103,7 @@ class Manifest:
         check_mapping("sampling", self.sampling, (int, float))
         self._check_roles()
         self._check_vocabulary()
+        self._check_head()
         check_mapping("quality", self.quality, Mapping)
         check_mapping("overrides", self.overrides, Mapping)
         for role in self.roles:
@@ -176,12 +146,23 @@ class Manifest:
                 f"{beside}."
             )
 
+    def _check_head(self) -> None:
+        """Check that a head reads what the target gives out, in the type in which it does, and that no other does."""
+        target, draft = self.models["target"], self.models.get("draft")
+        head = None if draft is None else draft.head
+        given = None if target.features is None else (target.features.width, target.dtype)
+        read = None if head is None or draft is None else (head.features, draft.dtype)
+        if target.head is not None or given != read or (draft is not None and draft.features is not None):
+            raise BundleError(
+                f"The draft reads features of {read}, the target gives out {given}.", hint="Build the bundle again."
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON values, with the versions of format and contract in front."""
         return {
             "format_version": FORMAT_VERSION,
             "contract_version": CONTRACT_VERSION,
-            "models": {role: dataclasses.asdict(self.models[role]) for role in self.roles},
+            "models": {role: self.models[role].to_json() for role in self.roles},
             "vocabulary": dataclasses.asdict(self.vocabulary),
             "limits": dataclasses.asdict(self.limits),
             "sampling": dict(self.sampling),
@@ -208,7 +189,7 @@ class Manifest:
         try:
             vocabulary = value["vocabulary"]
             return Manifest(
-                models={role: ModelSpec(**spec) for role, spec in value["models"].items()},
+                models={role: ModelSpec.from_json(spec) for role, spec in value["models"].items()},
                 vocabulary=Vocabulary(vocabulary["size"], tuple(vocabulary["eos_token_ids"]), vocabulary["substitute"]),
                 limits=Limits(**value["limits"]),
                 files=value["files"],

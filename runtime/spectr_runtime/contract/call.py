@@ -1,6 +1,7 @@
 """The inputs of a call, their names in an ONNX graph, and the check of a call before an engine runs it."""
 
-# B rows of the call, T tokens fed to each, L attention length, M columns of T whose logits are wanted.
+# B rows of the call, T tokens fed to each, L attention length, M columns of T whose logits are wanted, F width of the
+# target's features, H width of a head's state.
 from __future__ import annotations
 
 import dataclasses
@@ -13,7 +14,30 @@ from spectr_runtime.errors import EngineError
 
 OPSET = 24  # the first version of ONNX's operators with TensorScatter, which writes to the cache
 CALL_INPUTS = ("input_ids", "position_ids", "attention_mask", "write_index", "logit_index")
+HEAD_INPUTS = ("features", "hidden", "own")  # which follow them in the graph of a head
+STATES = "states"  # the output that follows the logits in the graph of a model that gives out hidden states
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeadInputs:
+    """What a call to a head has beside tokens: for each fed token, a state of the token before it in the text.
+
+    A head of EAGLE-3 (Li et al. 2025, arXiv 2503.01840) guesses what follows a token ``x[i+1]`` from that token and a
+    state of ``x[i]``, so its slot ``i`` holds this pair. Where the target has read ``x[i]``, the state is what the head
+    makes of the target's features; beyond that, in a draft, it is the head's own state of the pair before.
+
+    Attributes:
+        features_BTF: The target's features of the token before; in the type of the head. Where ``own_BT`` is true they
+            are not used, but must be finite.
+        hidden_BTH: The head's own state of the token before, as ``Output.states_BTW`` gave it; in the type of the head.
+            Where ``own_BT`` is false it is not used, but must be finite.
+        own_BT: Whether the head's own state is used, and not the target's features; bool.
+    """
+
+    features_BTF: torch.Tensor
+    hidden_BTH: torch.Tensor
+    own_BT: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +55,7 @@ class Call:
             ``write_index .. write_index + T - 1``; int64.
         logit_index_BM: Columns of T whose logits are wanted; int64.
         first_row: Index of the call's first row in the cache.
+        head: What is fed beside the tokens to a draft that is a head on its target; None for every other model.
     """
 
     input_ids_BT: torch.Tensor
@@ -39,6 +64,7 @@ class Call:
     write_index_B: torch.Tensor
     logit_index_BM: torch.Tensor
     first_row: int = 0
+    head: HeadInputs | None = None
 
 
 def past_names(layers: int) -> list[str]:

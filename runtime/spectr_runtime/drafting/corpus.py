@@ -9,8 +9,9 @@ from pathlib import Path
 from spectr_runtime.drafting.suffixes import Match, SuffixIndex
 from spectr_runtime.errors import UsageError, first_line
 
-# Among millions of tokens nearly all pairs and most triples of tokens occur somewhere, whatever comes next.
-ORDER = 4
+# In many texts a pair of tokens occurs somewhere, whatever comes next. Drafts behind three tokens are about as good as
+# behind four, and there are more of them.
+ORDER = 3
 MOST_TOKENS = 2**19  # that a run keeps of finished rows and of the user's texts
 LINES = ".jsonl"  # the ending of names of JSON Lines
 
@@ -56,8 +57,9 @@ class Corpus:
 def read_corpus(path: Path, encode: Callable[[str], Sequence[int]]) -> Iterator[Sequence[int]]:
     """Yield the texts of a file as tokens, one after another.
 
-    A file whose name ends in ``.jsonl`` has a text on each line: a JSON string, or an object with a string ``text``, as
-    the lines of an output have. Empty lines are passed over. Any other file is one text.
+    A file whose name ends in ``.jsonl`` has texts on each line: a JSON string, an object with a string ``text``, or a
+    line of an output with several completions or in the form of the API. Empty lines are passed over. Any other file is
+    one text.
 
     Args:
         path: The file, in UTF-8.
@@ -73,7 +75,7 @@ def read_corpus(path: Path, encode: Callable[[str], Sequence[int]]) -> Iterator[
                 return
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield encode(_text_of(_decode(line, path, number), path, number))
+                    yield from map(encode, _texts_of(_decode(line.rstrip(), path, number), path, number))
     except OSError as error:
         raise UsageError(
             f"The corpus {path} cannot be read: {error.strerror or error}; allowed is a file.",
@@ -93,8 +95,8 @@ def _decode(content: bytes, path: Path, line: int) -> str:
         ) from error
 
 
-def _text_of(line: str, path: Path, number: int) -> str:
-    """Return the text on a line of JSON Lines.
+def _texts_of(line: str, path: Path, number: int) -> list[str]:
+    """Return the texts on a line of JSON Lines.
 
     Raises:
         UsageError: The line is not JSON, or has no text, or one that is not of whole characters.
@@ -105,15 +107,29 @@ def _text_of(line: str, path: Path, number: int) -> str:
         raise _refusal(path, number, f"broken JSON at character {error.pos + 1}: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
         raise _refusal(path, number, f"JSON that cannot be read: {first_line(error)}") from error
-    if not isinstance(text := value.get("text") if isinstance(value, dict) else value, str):
+    texts = [*_found(value)]
+    if not texts:
         raise _refusal(path, number, f"{'an object' if isinstance(value, dict) else 'JSON'} without a text")
-    if any("\ud800" <= character <= "\udfff" for character in text):  # no tokenizer takes one
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):  # no tokenizer takes one
         raise _refusal(path, number, "half of a surrogate pair")
-    return text
+    return texts
+
+
+def _found(value: object) -> Iterator[str]:
+    """Yield the texts of a line, however it holds them."""
+    match value:
+        case str(text) | {"text": str(text)} | {"message": {"content": str(text)}}:
+            yield text
+        case {"completions": list(several)} | {"choices": list(several)}:
+            for one in several:
+                yield from _found(one)
+        case {"response": {"body": body}}:
+            yield from _found(body)
 
 
 def _refusal(path: Path, line: int, got: str) -> UsageError:
     return UsageError(
-        f"The corpus {path}, line {line}: {got}; allowed is a JSON string, or an object with a string `text`.",
+        f"The corpus {path}, line {line}: {got}; allowed is a JSON string, an object with a string `text`, "
+        "or a line of an output.",
         hint=f"Correct the line, or name the file other than {LINES} if it is to be read as one text.",
     )

@@ -4,8 +4,8 @@ Texts repeat what stands in their prompts and in each other. So what followed th
 before is a good draft, at the price of a look-up (prompt look-up decoding; SuffixDecoding, arXiv 2411.04975).
 
 Occurrences are found by chains, as in deflate (RFC 1951, section 4): a dict leads from the last few tokens of a suffix
-to where they occurred last, and each occurrence to the one before it. Suffix trees find all that suffixes of all
-lengths have in common, but take many times the memory and the time for each token.
+to where they occurred last, and each occurrence to the one before it. A suffix tree would find more than the last of
+them, and take many times the memory and the time for each token.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from operator import itemgetter
 from typing import NamedTuple
 
 LONGEST = 32  # tokens; a longer match would hardly tell more
-# The occurrences that are looked at. What was written last is the most like what comes, and a find has to be cheap
-# beside a pass of a model, also where a text says one thing over and over.
-LATEST = 32
+LATEST = 32  # occurrences that are looked at, the last ones; what was written last is the most like what comes
+# Of these, the occurrences that count, so that a find is cheap where a text says one thing over and over. More of them
+# would hardly make better drafts.
+COUNTED = 8
 _END = -1  # stands in the list of tokens where a text ends; no token of a suffix equals it
 _BITS = 20  # of a token in a key. Tokens with more would share keys, which costs time and changes nothing.
+
+_Path = tuple[int, ...]
 
 
 class Match(NamedTuple):
@@ -33,7 +36,7 @@ class Match(NamedTuple):
     """
 
     matched: int
-    paths: tuple[tuple[int, ...], ...]
+    paths: tuple[_Path, ...]
     agreeing: tuple[float, ...]
 
 
@@ -79,38 +82,32 @@ class SuffixIndex:
         self._previous.append(0)
         self._key = self._mask
 
-    def find(self, suffix: Sequence[int], paths: int, length: int, *, before: int | None = None) -> Match | None:
+    def find(self, suffix: Sequence[int], paths: int, length: int) -> Match | None:
         """Return what followed the longest suffix of a text that occurred before, if any did.
 
-        Of the ``LATEST`` last occurrences of the text's last ``order`` tokens, those count that match it longest. The
-        first path takes the most frequent token at each step. Each further path leaves those before it where, of the
-        occurrences that no path agrees with, the most go on with one token. Where that is a choice, a path leaves
-        nearest to the root, and takes what occurred last.
+        Of the last occurrences of the text's last ``order`` tokens, those count that match it longest. The first path
+        takes the most frequent token at each step. Each further path leaves those before it where the most occurrences
+        go on with one token, of the occurrences that agree with none of them. Where as many do, it leaves nearest to
+        the root, then from the earliest path. Of tokens that are as frequent, a path takes the one that came last.
 
         Args:
             suffix: The text, or its last ``LONGEST`` tokens.
             paths: The most paths, at least 1.
             length: The most tokens of a path, at least 1.
-            before: A length that the index had: what came later is not there. None for all that is there.
         """
-        end = len(self._tokens) if before is None else before + 1
-        matched, positions = self._occurrences(suffix, end)
+        matched, positions = self._occurrences(suffix)
         if not positions:
             return None
-        tokens, counts = self._tokens, dict[tuple[int, ...], int]()
-        for position in positions:
-            followed = tuple(tokens[position : position + length if position + length < end else end])
-            counts[followed] = counts.get(followed, 0) + 1
-        found, agreeing = _merge(list(counts.items()), paths)
+        found, agreeing = _merge([self._followed(position, length) for position in positions], paths)
         return Match(matched, found, tuple([count / len(positions) for count in agreeing]))
 
-    def _occurrences(self, suffix: Sequence[int], end: int) -> tuple[int, list[int]]:
-        """Return how long the suffix matches, and the positions that follow its occurrences, the last one first.
+    def _followed(self, position: int, length: int) -> _Path:
+        """Return at most so many tokens from a position on, up to the end of a text."""
+        path = tuple(self._tokens[position : position + length])
+        return path[: path.index(_END)] if _END in path else path
 
-        Args:
-            suffix: The suffix, of any length.
-            end: The position before which all has to be.
-        """
+    def _occurrences(self, suffix: Sequence[int]) -> tuple[int, list[int]]:
+        """Return how long the suffix matches, and the positions that follow its occurrences, the last one first."""
         matched, kept = self._order, list[int]()
         if len(suffix) < matched:
             return 0, kept
@@ -119,40 +116,35 @@ class SuffixIndex:
             key = key << _BITS | token
         tokens, previous = self._tokens, self._previous
         position = self._latest.get(key & self._mask, 0)
-        while position >= end:
-            position = previous[position]
-        tail = array("i", suffix[-LONGEST:])
-        wanted = tail[-matched:]
+        wanted, longest = array("i", suffix[-matched:]), min(len(suffix), LONGEST)
         for _ in range(LATEST):
-            if not position:
+            if not position or (matched == longest and len(kept) == COUNTED):
                 break
             if tokens[position - matched : position] == wanted:  # at the start of the list, a slice is too short
                 longer = matched
-                while longer < len(tail) and tokens[position - longer - 1] == tail[-longer - 1]:
+                while longer < longest and tokens[position - longer - 1] == suffix[-longer - 1]:
                     longer += 1
                 if longer > matched:
-                    matched, wanted, kept = longer, tail[-longer:], []
-                kept.append(position)
+                    matched, wanted, kept = longer, array("i", suffix[-longer:]), []
+                if len(kept) < COUNTED:
+                    kept.append(position)
             position = previous[position]
         return matched, kept
 
 
-# Continuations with how often each occurred; of two as frequent ones, the first one wins.
-_Members = list[tuple[tuple[int, ...], int]]
-# Continuations that begin with the same tokens and that no path has followed yet: how many occurrences they are, the
-# negative number of these tokens, and the continuations.
-_Branch = tuple[int, int, _Members]
+# Of paths that begin alike: how many they are, the negative number of tokens in which they agree, and the paths.
+_Branch = tuple[int, int, list[_Path]]
 _rank = itemgetter(0, 1)
 
 
-def _merge(members: _Members, most: int) -> tuple[tuple[tuple[int, ...], ...], list[int]]:
-    """Merge continuations into at most so many paths, the most frequent first.
+def _merge(followed: list[_Path], most: int) -> tuple[tuple[_Path, ...], list[int]]:
+    """Merge what followed occurrences, the last one first, into at most so many paths, the most frequent first.
 
     Returns:
         The paths, and for each token of the first one, how many occurrences agree with the path up to there.
     """
     branches = list[_Branch]()
-    path, agreeing = _follow(members, 0, branches)
+    path, agreeing = _follow(followed, 0, branches)
     found = [path]
     while branches and len(found) < most:
         branch = max(branches, key=_rank)
@@ -161,32 +153,22 @@ def _merge(members: _Members, most: int) -> tuple[tuple[tuple[int, ...], ...], l
     return tuple(found), agreeing
 
 
-def _follow(members: _Members, depth: int, branches: list[_Branch]) -> tuple[tuple[int, ...], list[int]]:
-    """Follow the most frequent tokens to the end of a continuation; return it, and how many agree at each step.
+def _follow(followed: list[_Path], depth: int, branches: list[_Branch]) -> tuple[_Path, list[int]]:
+    """Follow the most frequent tokens to the end; return the path, and how many agree at each step.
 
     Args:
-        members: Continuations that begin with the same tokens.
-        depth: How many tokens these are.
+        followed: What followed occurrences, the last one first.
+        depth: In how many tokens they agree.
         branches: What the path leaves aside is added here.
     """
     agreeing = list[int]()
-    while len(members) > 1:
-        ways, counts = dict[int, _Members](), dict[int, int]()
-        for member in members:
-            if len(member[0]) > depth and (token := member[0][depth]) != _END:
-                if token in ways:
-                    ways[token].append(member)
-                    counts[token] += member[1]
-                else:
-                    ways[token], counts[token] = [member], member[1]
-        if not ways:
-            return members[0][0][:depth], agreeing
+    while followed.count(followed[0]) < len(followed):
+        ways = dict[int, list[_Path]]()
+        for path in followed:
+            if len(path) > depth:
+                ways.setdefault(path[depth], []).append(path)
         depth += 1
-        best = max(counts, key=counts.__getitem__)
-        members = ways.pop(best)
-        agreeing.append(counts[best])
-        branches += [(counts[token], -depth, way) for token, way in ways.items()]
-    path, count = members[0]
-    if _END in path:
-        path = path[: path.index(_END)]
-    return path, agreeing + [count] * (len(path) - depth)
+        followed = max(ways.values(), key=len)
+        agreeing.append(len(followed))
+        branches += [(len(way), -depth, way) for way in ways.values() if way is not followed]
+    return followed[0], agreeing + [len(followed)] * (len(followed[0]) - depth)

@@ -1,6 +1,6 @@
 """The ONNX Runtime engine: runs ``model.onnx`` on the CPU or a CUDA GPU and updates the cache in place."""
 
-# B rows, T tokens fed, M columns whose logits are wanted, V vocabulary.
+# B rows, T tokens fed, L attention length, M columns whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import torch
 
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import GRAPH
-from spectr_runtime.contract import Call, check_call, past_names, present_names
+from spectr_runtime.contract import Call, Output, check_call, check_head, past_names, present_names
 from spectr_runtime.engines.attention import with_cpu_attention, without_cuts
-from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
+from spectr_runtime.engines.buffers import Outputs, allocate_cache, call_inputs, named
 from spectr_runtime.engines.integer import with_integer_products
 from spectr_runtime.errors import EngineError, UsageError, first_line
 
@@ -33,7 +33,7 @@ class OnnxRuntimeEngine:
 
     The cache inputs and outputs of a layer are bound to the same address, that of the call's rows in the cache. A call
     therefore writes only the slots of its tokens and copies nothing. The cache grows with the texts, and the attention
-    reads all of its slots. The logits are written to a buffer that the next call reuses.
+    reads all of its slots. What a call returns is written to memory that the next call reuses.
 
     Args:
         folder: The folder with ``model.onnx`` and ``model.safetensors``.
@@ -72,30 +72,40 @@ class OnnxRuntimeEngine:
         self.cache = allocate_cache(spec, rows, capacity, resolved, grows=self._grows)
         self._bindings: dict[tuple[int, int], Any] = {}
         self._bound = self.cache.generation
-        self._logits = LogitsBuffer(spec.vocabulary, resolved)
+        self._outputs = Outputs(spec, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
 
         Raises:
-            EngineError: The call does not fit the cache, or ONNX Runtime fails.
+            EngineError: As for ``run``.
+        """
+        return self.run(call).logits_BMV
+
+    def run(self, call: Call) -> Output:
+        """Contract of ``Engine.run``.
+
+        Raises:
+            EngineError: The call does not fit the cache or the model, or ONNX Runtime fails.
         """
         check_call(call, self.cache)
+        check_head(call.head, self.spec, *call.input_ids_BT.shape)
         inputs = call_inputs(call)
         if self._grows:
             mask_B1TL = inputs["attention_mask"]
             self.cache.hold(call.first_row, len(mask_B1TL), mask_B1TL.shape[-1])
             inputs["attention_mask"] = torch.nn.functional.pad(mask_B1TL, (0, self.cache.slots - mask_B1TL.shape[-1]))
-        logits_BMV = self._logits.view(*call.logit_index_BM.shape)
+        output = self._outputs.of(call)
         binding = self._binding(call.first_row, len(call.input_ids_BT))
         for name, tensor in inputs.items():
             binding.bind_input(name, *self._address(tensor))
-        binding.bind_output("logits", *self._address(logits_BMV))
+        for name, tensor in named(output).items():
+            binding.bind_output(name, *self._address(tensor))
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors share no public base
             raise EngineError(f"ONNX Runtime failed in a call: {first_line(error)}") from error
-        return logits_BMV
+        return output
 
     def _address(self, tensor: torch.Tensor) -> tuple[str, int, int, tuple[int, ...], int]:
         return (*self._location, ELEMENTS[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())

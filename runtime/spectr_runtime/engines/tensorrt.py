@@ -13,8 +13,8 @@ import torch
 
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.compiled import CompiledEngine, choose_profile
-from spectr_runtime.contract import Call, check_call, past_names, present_names
-from spectr_runtime.engines.buffers import LogitsBuffer, allocate_cache, call_inputs
+from spectr_runtime.contract import Call, Output, check_call, check_head, past_names, present_names
+from spectr_runtime.engines.buffers import Outputs, allocate_cache, call_inputs, named
 from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, make_logger
 from spectr_runtime.errors import EngineError
 
@@ -54,15 +54,24 @@ class TensorRTEngine:
             self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
             self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]
         self.cache = allocate_cache(spec, rows, compiled.capacity, resolved, grows=False)
-        self._logits = LogitsBuffer(spec.vocabulary, resolved)
+        self._outputs = Outputs(spec, resolved)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
 
         Raises:
-            EngineError: The call does not fit the cache or any profile, or TensorRT fails.
+            EngineError: As for ``run``.
+        """
+        return self.run(call).logits_BMV
+
+    def run(self, call: Call) -> Output:
+        """Contract of ``Engine.run``.
+
+        Raises:
+            EngineError: The call does not fit the cache, the model or any profile, or TensorRT fails.
         """
         check_call(call, self.cache)
+        check_head(call.head, self.spec, *call.input_ids_BT.shape)
         (rows, tokens), wanted = call.input_ids_BT.shape, call.logit_index_BM.shape[-1]
         sizes = {"B": rows, "T": tokens, "L": call.attention_mask_B1TL.shape[-1], "M": wanted}
         context = self._contexts[choose_profile(self._profiles, sizes)]
@@ -71,11 +80,12 @@ class TensorRTEngine:
             context.set_input_shape(name, tuple(tensor.shape))
             context.set_tensor_address(name, tensor.data_ptr())
         self._bind_cache(context, call.first_row, rows)
-        logits_BMV = self._logits.view(rows, wanted)
-        context.set_tensor_address("logits", logits_BMV.data_ptr())
+        output = self._outputs.of(call)
+        for name, tensor in named(output).items():
+            context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream(self.cache.device).cuda_stream):
             raise EngineError(f"TensorRT failed in a call of {sizes}: {self._log.error}")
-        return logits_BMV
+        return output
 
     def _bind_cache(self, context: Any, first_row: int, rows: int) -> None:
         layers, parts = self.spec.layers, self.cache.parts(first_row, rows)

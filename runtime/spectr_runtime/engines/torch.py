@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from spectr_runtime.adapter.eagle3 import load_head
 from spectr_runtime.adapter.model import load_contract_model
 from spectr_runtime.adapter.rounding import read_roundings, round_inputs
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.layout import WEIGHTS
-from spectr_runtime.contract import Call, check_call
-from spectr_runtime.engines.buffers import allocate_cache
+from spectr_runtime.contract import Call, Output, check_call, check_head
+from spectr_runtime.engines.buffers import allocate_cache, call_inputs
 from spectr_runtime.errors import EngineError, first_line
 
 
@@ -36,7 +38,7 @@ class TorchEngine:
         try:
             resolved = torch.device(device)
             self.cache = allocate_cache(spec, rows, capacity, resolved, grows=True)
-            self._model = load_contract_model(folder, dtype=spec.dtype, device=resolved)
+            self._model = _load(folder, spec, resolved)
             round_inputs(self._model.model, read_roundings(folder / WEIGHTS, device=resolved))
         except (RuntimeError, AssertionError) as error:
             reason = first_line(error)
@@ -45,26 +47,35 @@ class TorchEngine:
                 hint="Name a device that torch.device knows, or use fewer rows.",
             ) from error
 
-    @torch.inference_mode()
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V].
 
         Raises:
-            EngineError: The call does not fit the cache, or PyTorch fails.
+            EngineError: As for ``run``.
+        """
+        return self.run(call).logits_BMV
+
+    @torch.inference_mode()
+    def run(self, call: Call) -> Output:
+        """Contract of ``Engine.run``.
+
+        Raises:
+            EngineError: The call does not fit the cache or the model, or PyTorch fails.
         """
         check_call(call, self.cache)
+        check_head(call.head, self.spec, *call.input_ids_BT.shape)
         rows = call.first_row, len(call.input_ids_BT)
         self.cache.hold(*rows, call.attention_mask_B1TL.shape[-1])
+        inputs = call_inputs(call).values()
         try:
-            logits_BMV, _ = self._model(
-                call.input_ids_BT,
-                call.position_ids_BT,
-                call.attention_mask_B1TL,
-                call.write_index_B,
-                call.logit_index_BM,
-                self.cache.parts(*rows),
-            )
+            logits_BMV, *states, _ = self._model(*inputs, self.cache.parts(*rows))
         except (RuntimeError, IndexError) as error:
             raise EngineError(f"PyTorch failed in a call: {first_line(error)}") from error
-        result: torch.Tensor = logits_BMV
-        return result
+        return Output(logits_BMV, states[0] if states else None)
+
+
+def _load(folder: Path, spec: ModelSpec, device: torch.device) -> Any:
+    if spec.head is not None:
+        return load_head(folder, dtype=spec.dtype, device=device)
+    layers = () if spec.features is None else spec.features.layers
+    return load_contract_model(folder, dtype=spec.dtype, device=device, features=layers)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from spectr_runtime.drafting.corpus import Corpus
+from spectr_runtime.drafting.corpus import MOST_TOKENS, Corpus, read_corpus
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.drafting.texts import Texts
-from spectr_runtime.planning.planner import Planner
+from spectr_runtime.planning.planner import Lag, Planner
 from spectr_runtime.rows.drafting import DRAFT, TEXTS, Drafted
 from spectr_runtime.rows.row import Row
+from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.offers import Offers, drafted_of, paths_of
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.speculation.timing import PlainTime, Timing
@@ -24,6 +26,18 @@ class Choice(NamedTuple):
     offers: Offers
 
 
+def open_corpus(path: Path | None, tokenizer: Tokenizer) -> Corpus:
+    """Return the corpus of a decoder, with the texts of a file if there is one.
+
+    Raises:
+        UsageError: The file cannot be read, or has another form than ``read_corpus`` says.
+    """
+    corpus = Corpus(MOST_TOKENS)
+    for tokens in () if path is None else read_corpus(path, tokenizer.tokens):
+        corpus.add(tokens)
+    return corpus
+
+
 def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
     """Return what looks up drafts for the plans of a run.
 
@@ -33,8 +47,15 @@ def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
         corpus: The corpus.
     """
     source = TEXTS if plan == AUTO else plan.source
-    paths, length = (max(sizes) for sizes in zip(*((one.drafts, one.length) for one in menu), strict=True))
-    return Texts(source if length else DRAFT, corpus, max(paths, 1), max(length, 1))
+    looking = [one for one in menu if one.source != DRAFT] or [one for one in menu if one.drafts]
+    paths, length = max((one.drafts for one in looking), default=1), max((one.length for one in looking), default=1)
+    return Texts(source, corpus, paths, length)
+
+
+def lag_of(rows: Sequence[Row]) -> Lag:
+    """Return what the draft model lacks of the texts of some rows, at least one."""
+    lacking = (max(row.length - 2 - row.cached["draft"], 0) for row in rows)
+    return Lag(sum(lacking), sum(row.limit - row.length for row in rows) / len(rows))
 
 
 class Chooser:
@@ -66,12 +87,13 @@ class Chooser:
         """
         with self._timing.measure("lookup"):
             proposals = self._texts.propose(batch)
-            plan = self.planner.choose(len(batch), proposals)
+            plan = self.planner.choose(len(batch), proposals, lag_of([row for row in batch if row is not None]))
             return Choice(plan, [self._offer(plan, proposal) for proposal in proposals])
 
     def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
         if proposal is None or not proposal.paths or not plan.feeds_draft:
             return proposal
+        assert plan.races  # other rules test drafts by the draft model's laws, which these were not drawn from
         return proposal if self.planner.prefers(plan, proposal) else None
 
     def drafted(self, turn: Turn, index: int, row: Row, accepted: int) -> Drafted:

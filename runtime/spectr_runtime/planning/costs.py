@@ -131,6 +131,10 @@ class Costs:
         """Return the seconds that reading so many tokens of one row is expected to take; 0 if none were read yet."""
         return self._reading.at(tokens)
 
+    def catching_up(self, tokens: int) -> float:
+        """Return the seconds that the draft model is expected to take to read so many tokens, of all rows together."""
+        return self._draft.at(tokens) if tokens else 0.0
+
     def tells(self, plan: Plan, rows: int) -> bool:
         """Return whether enough rounds of a plan were seen with about so many rows: half as many to twice as many."""
         alike = (mean.count for (name, of), mean in self._rounds.items() if name == str(plan) and _alike(of, rows))

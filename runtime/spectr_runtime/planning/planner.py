@@ -9,7 +9,7 @@ among these only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from spectr_runtime.bundle import Manifest
 from spectr_runtime.drafting.proposal import Proposal
@@ -57,15 +57,31 @@ def menu_of(choice: PlanChoice, manifest: Manifest) -> tuple[Plan, ...]:
     return tuple(plan for plan in (*RACES, *TEXT_RACES) if manifest.has_draft or not plan.feeds_draft)
 
 
+class Lag(NamedTuple):
+    """What the draft model lacks of the rows' texts.
+
+    Attributes:
+        tokens: How many tokens of all rows, beside those that a round feeds.
+        left: How many tokens a row may still write; the mean of the rows.
+    """
+
+    tokens: int
+    left: float
+
+
+NO_LAG = Lag(0, 0.0)
+
+
 class Planner(Protocol):
     """Chooses the plan of every round."""
 
-    def choose(self, rows: int, proposals: Sequence[Proposal | None] = ()) -> Plan:
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: Lag = NO_LAG) -> Plan:
         """Return the plan of the next round.
 
         Args:
             rows: Number of rows of the batch.
             proposals: What was looked up for each row.
+            lag: What the draft model has to read before it can draft.
         """
 
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
@@ -95,7 +111,7 @@ class FixedPlanner:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
-    def choose(self, rows: int, proposals: Sequence[Proposal | None] = ()) -> Plan:
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: Lag = NO_LAG) -> Plan:
         """See ``Planner``."""
         return self._plan
 
@@ -131,13 +147,16 @@ class AutoPlanner:
         self._current = RACES[0]
         self._draftless = self._turn = 0
 
-    def choose(self, rows: int, proposals: Sequence[Proposal | None] = ()) -> Plan:
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: Lag = NO_LAG) -> Plan:
         """See ``Planner``."""
         found = [one for one in proposals if one is not None]
         menu = allowed(self._menu, found)
 
         def speed(plan: Plan) -> float:
-            return self._tokens(plan, rows, found) / self.costs.seconds(plan, rows)
+            tokens = self._tokens(plan, rows, found)
+            reading = self.costs.catching_up(lag.tokens) if plan.feeds_draft else 0.0
+            rounds = max(lag.left * rows / tokens, 1.0)  # which share what is read
+            return tokens / (self.costs.seconds(plan, rows) + reading / rounds)
 
         for plan in self._first:
             if plan in menu and not self.costs.tells(plan, rows):

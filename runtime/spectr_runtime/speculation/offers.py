@@ -40,9 +40,9 @@ def limit_of(plan: Plan, row: Row | None, offer: Proposal | None) -> int:
     """Return how many drafts a row may accept; without a race, what is accepted can only be forbidden as a whole."""
     if row is None or _source(plan, offer) is None:
         return 0
-    if not plan.races:
+    if offer is None or not plan.races:
         return plan.length
-    if offer is not None and offer.paths:
+    if offer.paths:
         return min(offer.depth, plan.length)
     choice = row.request.draft
     return min(choice.length, plan.length) if choice is not None and choice.length is not None else plan.length

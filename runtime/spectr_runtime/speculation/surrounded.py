@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from spectr_runtime.bundle import ModelSpec
-from spectr_runtime.contract import Call, Engine, KVCache
+from spectr_runtime.contract import Call, Engine, KVCache, Output
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,3 +38,8 @@ class SurroundedEngine:
         """Contract of ``Engine.forward``."""
         with self.around():
             return self.engine.forward(call)
+
+    def run(self, call: Call) -> Output:
+        """Contract of ``Engine.run``."""
+        with self.around():
+            return self.engine.run(call)
