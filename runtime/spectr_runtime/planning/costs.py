@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,6 +78,10 @@ class Curve:
         low, high = known[right - 1], known[right]
         below, above = self._points[low].seconds, self._points[high].seconds
         return below + max(above - below, 0.0) * (tokens - low) / (high - low)
+
+    def least_from(self, tokens: int) -> float:
+        """Return the fewest seconds that so many or more tokens were seen to take; infinite if they never were."""
+        return min((mean.seconds for known, mean in self._points.items() if known >= tokens), default=math.inf)
 
     def to_json(self) -> dict[str, float]:
         """Return the points as JSON values."""
@@ -158,6 +163,17 @@ class Costs:
         tokens = rows * plan.tree.size
         draft = self._draft.at(rows * plan.drafts) * plan.length if plan.feeds_draft else 0.0
         return draft + self._verify.at(tokens) + self._rest.at(tokens)
+
+    def plain_seconds(self, rows: int) -> float | None:
+        """Return the seconds that a round of plain decoding takes; None if too few were seen with about so many rows.
+
+        Where drafts pay, plain rounds are few, and may have been seen in a slow moment. A pass over more tokens never
+        takes less, so the rounds that drafted tell too how long a plain one takes at most.
+        """
+        plain = Plan.plain()
+        if not self.tells(plain, rows):
+            return None
+        return min(self.seconds(plain, rows), self._verify.least_from(rows) + self._rest.least_from(rows))
 
     def to_json(self) -> dict[str, Any]:
         """Return the costs as JSON values."""
