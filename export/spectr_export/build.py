@@ -78,7 +78,8 @@ def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
     quality = {role: dict(member.quality) for role, member in built.items()}
     if pair.has_draft:
         quality["draft"]["acceptance"] = _measure_draft(folder, pair)
-        say(f"draft: {describe_acceptance(quality['draft']['acceptance'])}")
+        accepted = describe_acceptance(quality["draft"]["acceptance"], head=pair.head is not None)
+        say(f"draft: {accepted}")
     pair.tokenizer.save_pretrained(folder / TOKENIZER)
     manifest = Manifest(
         models={role: member.spec for role, member in built.items()},
