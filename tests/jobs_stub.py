@@ -37,7 +37,11 @@ from spectr_runtime import (
 )
 from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.overlap import Overlap
+from spectr_runtime.rows.drafting import SourceStats
+from spectr_runtime.rows.rounds import RowRound
 from spectr_runtime.rows.score import Score, TokenScore, Written
+from spectr_runtime.speculation.plan import PlanChoice
+from spectr_runtime.speculation.timing import PlainTime
 
 CHOSEN = 8  # rows of a process that chooses its batch size
 
@@ -52,7 +56,8 @@ class StubDecoder:
     """Finishes rows out of order, and looks ahead by its batch size.
 
     Ids that begin with ``long`` fail for their length, ids that begin with ``flaky`` fail while ``flaky`` is on; of the
-    completions of an id that begins with ``half`` the odd ones fail.
+    completions of an id that begins with ``half`` the odd ones fail. A watched round writes three tokens, two of them
+    drafts.
     """
 
     def __init__(
@@ -65,15 +70,18 @@ class StubDecoder:
         flaky: bool = True,
         plans: Sequence[Plan] = (Plan("kseq", 4, 4),),
         copied: int = 0,
+        plain: PlainTime | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.timing = Timing()
         self.reading = Reading()
+        self.plain = plain or PlainTime()
         self.rounds: Counter[Plan] = Counter()
         self.pulled = 0
         self.finished = 0
         self.most_waiting = 0
         self.date = date
+        self.plan: PlanChoice | None = None
         self.params: dict[str, SamplingParams] = {}
         self._seed = seed
         self._pause = pause
@@ -86,6 +94,10 @@ class StubDecoder:
         overlap = Overlap(requests, take, self.batch_size, stopped)
         self._around = overlap.at_work
         overlap.run(self.generate)
+
+    def piece(self, token: int) -> tuple[str, bytes]:
+        """Tokens are bytes; those from 128 on are parts of characters."""
+        return chr(token) if token < 128 else "\ufffd", bytes([token])
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Outcome]:
         source = iter(requests)
@@ -119,16 +131,27 @@ class StubDecoder:
             return Failure(request.id, RowError("Logits are not finite.", code="non_finite_logits"), request.choice)
         digest = _digest(self._seed, request)
         tokens = tuple(bytes.fromhex(digest))[: min(request.params.max_tokens, 1 + int(digest[:2], 16) % 8)]
+        if request.watch is not None:
+            for one in _rounds(request, tokens, self._plans[0]):
+                request.watch(one)
         return Completion(
             id=request.id,
             text=f"{digest[:12]} é\u2028\n",
             token_ids=tokens,
             finish_reason="length" if len(tokens) == request.params.max_tokens else "stop",
             usage=Usage(prompt_tokens=len(str(request.prompt)), completion_tokens=len(tokens)),
-            speculation=SpeculationStats(rounds=2, accepted_at_depth=(2, 1)),
+            speculation=SpeculationStats(2, (2, 1), {"draft": SourceStats(rounds=2, proposed=8, accepted=3)}),
             choice=request.choice,
             logprobs=None if request.params.logprobs is None else _scored(tokens, request.params.logprobs),
         )
+
+
+def _rounds(request: Request, tokens: Sequence[int], plan: Plan) -> Iterator[RowRound]:
+    for number, position in enumerate(range(0, len(tokens), 3), 1):
+        *accepted, token = tokens[position : position + 3]
+        paths = ((*accepted, 65), (*accepted[:1], 10, 66)) if accepted else ((65,),)
+        source, kept = ("draft", "lookup")[number % 2], tuple(accepted)
+        yield RowRound(request.id, request.choice, number, position, str(plan), source, paths, kept, token, 0)  # type: ignore[arg-type]
 
 
 def _scored(tokens: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:

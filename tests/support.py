@@ -3,6 +3,7 @@
 # B rows, T tokens fed, L attention length, V vocabulary.
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -48,6 +49,17 @@ class TableEngine:
         """Logits [V] of the token after a text."""
         state = int(_mark(torch.tensor(text), torch.arange(len(text))).sum()) % STATES
         return self.logits_SV[state]
+
+
+def target_law(prompt: tuple[int, ...], tokens: int, temperature: float) -> torch.Tensor:
+    """Exact law of the next tokens of the table of seed 2, as one flat vector over their tuples."""
+    engine = TableEngine(2)
+    law = torch.ones(1, dtype=torch.float64)
+    for length in range(tokens):
+        texts = itertools.product(range(engine.spec.vocabulary), repeat=length)
+        logits_SV = torch.stack([engine.logits_after((*prompt, *text)) for text in texts])
+        law = (law[:, None] * (logits_SV.double() / temperature).softmax(-1)).flatten()
+    return law
 
 
 def _mark(token: torch.Tensor, position: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,9 @@ class NoText:
     def completion(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         return ""
 
+    def piece(self, token: int) -> tuple[str, bytes]:
+        return "", b""
+
 
 def table_bundle(tokens_per_call: int, roles: Sequence[Role] = ROLES) -> Bundle:
     """A bundle whose files nobody opens; token 0 is the end."""

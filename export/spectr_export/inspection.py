@@ -11,7 +11,7 @@ from spectr_export.storing.precision import Precision
 from spectr_runtime.bundle import Bundle, ModelSpec
 from spectr_runtime.bundle.engines import list_engines
 
-NO_DRAFT = "none, the target decodes plainly"
+NO_DRAFT = "none, what texts hold already is drafted"
 
 
 def describe(bundle: Bundle) -> str:

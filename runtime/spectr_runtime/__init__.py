@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from spectr_runtime.decoder import Decoder
     from spectr_runtime.engines import open_engine
     from spectr_runtime.errors import BundleError, EngineError, RequestError, RowError, SpectrError, UsageError
+    from spectr_runtime.rows.drafting import DraftChoice
     from spectr_runtime.rows.request import (
         Chat,
         Completion,
@@ -72,6 +73,7 @@ _NAMES = {
     "decoder": ("Decoder",),
     "engines": ("open_engine",),
     "errors": ("BundleError", "EngineError", "RequestError", "RowError", "SpectrError", "UsageError"),
+    "rows.drafting": ("DraftChoice",),
     "rows.request": (
         "Chat",
         "Completion",
@@ -96,6 +98,7 @@ __all__ = [
     "Chat",
     "Completion",
     "Decoder",
+    "DraftChoice",
     "Engine",
     "EngineError",
     "Failure",

@@ -7,16 +7,16 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
-from spectr_runtime.drafting.corpus import MOST_TOKENS, Corpus
 from spectr_runtime.errors import SpectrError, UsageError
 from spectr_runtime.overlap import Overlap
 from spectr_runtime.planning.calibration import keep_costs, open_planner
-from spectr_runtime.planning.choice import Chooser, open_texts
+from spectr_runtime.planning.choice import Chooser, open_corpus, open_texts
 from spectr_runtime.planning.company import Company
 from spectr_runtime.planning.planner import AutoPlanner, menu_of
 from spectr_runtime.planning.shrinking import ShrinkingPair
@@ -27,7 +27,7 @@ from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.batching import Batching
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import Plan, PlanChoice
+from spectr_runtime.speculation.plan import Plan, PlanChoice, refusal_of
 from spectr_runtime.speculation.timing import Timing
 from spectr_runtime.speculation.turn import Turn, take_turn
 
@@ -47,12 +47,14 @@ class Decoder:
         timing: How much time each phase of decoding took.
         rounds: How many rounds took each plan.
         reading: How many tokens of the rows' texts were read, and how many copied from those that begin alike.
+        plain: Rounds beside those of plain decoding, as far as it is known what these cost: by the automatic plan.
+        piece: Returns the text that one token adds after another one, and its bytes.
 
     Args:
         bundle: The models and their tokenizer.
         plan: Rule, drafts and length of a round. ``auto`` lets every round take the race that promises most tokens per
             second; a race writes the same text whatever it drafts, so this choice changes no row. If the bundle has no
-            draft, ``auto`` is plain decoding.
+            draft, ``auto`` drafts only what it finds in texts.
         backend: Which engines run the models.
         device: The device that the models run on, as torch names it.
         batch_size: Number of rows to decode together.
@@ -61,10 +63,11 @@ class Decoder:
         prefix_tokens: How many tokens of prefixes that prompts may share are kept, for each model; 0 for none. By
             default, a quarter of the slots that the batch has at the time, or one row's where that is more.
         longest: Tokens of the longest text, as far as is known; the first compiled engines are large enough for it.
+        corpus: A file of texts to draft from, beside the rows that were finished before; see ``read_corpus``.
 
     Raises:
         UsageError: The batch size is not positive, ``prefix_tokens`` is negative, the backend does not run on the
-            device, or the plan drafts and the bundle has no draft.
+            device, the plan drafts and the bundle has no draft, or the corpus cannot be read.
         EngineError: The backend cannot run the bundle here.
     """
 
@@ -80,6 +83,7 @@ class Decoder:
         date: datetime.date | None = None,
         prefix_tokens: int | None = None,
         longest: int = 1,
+        corpus: Path | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
@@ -90,14 +94,17 @@ class Decoder:
         self.rounds: Counter[Plan] = Counter()
         self._seed = seed
         self._manifest = bundle.manifest
+        self._plan = plan
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
+        self.piece: Callable[[int], tuple[str, bytes]] = self._tokenizer.piece
+        texts = open_texts(plan, menu, open_corpus(corpus, self._tokenizer))
         open_pair = functools.partial(Pair, bundle, menu, backend=backend, device=device, prefix_tokens=prefix_tokens)
         self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device)
         self.reading = self._shrinking.reading
         self._device = self._pair.device
         self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
-        planner = open_planner(plan, bundle, backend, self._device)
-        self._chooser = Chooser(planner, open_texts(plan, menu, Corpus(MOST_TOKENS)), self.timing)
+        self._chooser = Chooser(open_planner(plan, bundle, backend, self._device), texts, self.timing)
+        self.plain = self._chooser.plain
         self._scheduler = Scheduler(self.batch_size)
         self._company = Company(self._pair.call_tokens)
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -152,7 +159,8 @@ class Decoder:
 
     def _make(self, request: Request) -> Row | Outcome:
         self._pause()
-        return row_or_outcome(request, self._manifest, self._tokenizer, self._seed)
+        refused = refusal_of(request, self._plan, self._manifest)
+        return refused or row_or_outcome(request, self._manifest, self._tokenizer, self._seed)
 
     def _finish(self, one: Row | Outcome) -> Outcome:
         outcome = outcome_of(one)

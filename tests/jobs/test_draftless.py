@@ -1,4 +1,4 @@
-"""Bundles without a draft: every command decodes plainly and says so, and a plan that drafts is refused."""
+"""Bundles without a draft: drafts are looked up, a command says so, and a plan that needs a draft is refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from spectr_jobs.work import models as seam
 from spectr_jobs.work.setup import Setup
 from spectr_runtime import Bundle, Plan, SpeculationStats
 from spectr_runtime.planning.footprint import Footprint
+from spectr_runtime.speculation.plan import AUTO
 
-NO_DRAFT = "spectr-batch: the bundle has no draft: its target decodes plainly, one token in every round"
+NO_DRAFT = (
+    "spectr-batch: the bundle has no draft: drafts are looked up in the row's own text and in rows that were finished "
+    "before"
+)
 
 
 @pytest.fixture
@@ -21,32 +25,47 @@ def plain(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "plain", roles=("target",))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def undrafted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stub counts as plain decoding does."""
-    monkeypatch.setattr("jobs_stub.SpeculationStats", lambda rounds, accepted_at_depth: SpeculationStats(rounds, ()))
+    monkeypatch.setattr("jobs_stub.SpeculationStats", lambda rounds, *_: SpeculationStats(rounds, ()))
 
 
 def plans(run: Path) -> list[str]:
     return [read_lines(path)[0]["plan"] for path in sorted((run / "sessions").iterdir())]
 
 
-@pytest.mark.parametrize("options", [(), ("--plan", "auto"), ("--plan", "plain")], ids=" ".join)
-def test_a_run_decodes_plainly_and_says_so_in_one_line(
+@pytest.mark.parametrize("options", [(), ("--plan", "auto")], ids=" ".join)
+def test_the_automatic_plan_looks_drafts_up_and_says_so_in_one_line(
     batch, plain: Path, prompts: Path, tmp_path: Path, options: tuple[str, ...]
 ):
-    result = batch("run", plain, prompts, "-o", tmp_path / "run", *options, plans=[Plan.plain()])
+    result = batch("run", plain, prompts, "-o", tmp_path / "run", *options)
     assert (result.code, result.err.splitlines().count(NO_DRAFT)) == (0, 1)
+    assert "spectr-batch: decoding 20 records: auto, batch 8, onnxruntime on cpu" in result.err.splitlines()
+    assert plans(tmp_path / "run") == ["auto"]
+
+
+@pytest.mark.parametrize("source", ["lookup", "corpus", "texts"])
+def test_a_plan_that_looks_drafts_up_needs_no_draft(batch, plain: Path, prompts: Path, tmp_path: Path, source: str):
+    result = batch("run", plain, prompts, "-o", tmp_path / "run", "--source", source)
+    assert (result.code, NO_DRAFT in result.err) == (0, False)
+    assert plans(tmp_path / "run") == [f"race K=4 L=4 {source}"]
+
+
+@pytest.mark.usefixtures("undrafted")
+def test_plain_decoding_says_nothing_of_drafts(batch, plain: Path, prompts: Path, tmp_path: Path):
+    result = batch("run", plain, prompts, "-o", tmp_path / "run", "--plan", "plain", plans=[Plan.plain()])
+    assert (result.code, NO_DRAFT in result.err) == (0, False)
     assert "spectr-batch: decoding 20 records: plain, batch 8, onnxruntime on cpu" in result.err.splitlines()
     assert plans(tmp_path / "run") == ["plain"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["plan"], summary["plans"], summary["acceptance_by_depth"]) == ("plain", {"plain": 40}, [])
-    assert "accepted by depth" not in result.err
-    assert "plans" not in result.err
+    assert summary["sources"] == {}
+    assert all(name not in result.err for name in ("accepted by depth", "plans", "drafts of"))
 
 
 def test_a_bundle_with_a_draft_says_nothing_of_it(batch, bundle: Path, prompts: Path, tmp_path: Path):
-    assert NO_DRAFT not in batch("run", bundle, prompts, "-o", tmp_path / "run", "--plan", "plain").err
+    assert NO_DRAFT not in batch("run", bundle, prompts, "-o", tmp_path / "run").err
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
@@ -59,8 +78,8 @@ def test_a_plan_that_drafts_is_refused_and_leaves_nothing(
     result = batch("run", plain, prompts, "-o", where, "--rule", "kseq", *more)
     assert (result.code, result.out, result.decoder) == (2, "", None)
     assert result.err == (
-        "spectr-batch: error: The plan is kseq K=4 L=4, and the bundle has no draft; it can only be decoded plainly. "
-        "Use --plan plain, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`.\n"
+        "spectr-batch: error: The plan is kseq K=4 L=4, and the bundle has no draft. Use --plan auto or plain, "
+        "--source lookup, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`.\n"
     )
     assert sorted(tmp_path.iterdir()) == before
 
@@ -76,11 +95,11 @@ def test_an_interrupted_run_goes_on(batch, plain: Path, prompts: Path, tmp_path:
     command = ("run", plain, prompts, "-o", tmp_path / "run", "--shard-size", 7)
     batch(*command, "--rank", 0, "--world", 2, own_shards=True)
     assert batch(*command, "--plan", "plain").code == 0
-    assert plans(tmp_path / "run") == ["plain", "plain"]
+    assert plans(tmp_path / "run") == ["auto", "plain"]
     assert (tmp_path / "run" / "output.jsonl").read_bytes() == (tmp_path / "whole" / "output.jsonl").read_bytes()
 
 
-def test_a_dry_run_plans_the_memory_of_plain_decoding(
+def test_a_dry_run_plans_the_memory_of_the_automatic_plan(
     batch, plain: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[object] = []
@@ -96,23 +115,24 @@ def test_a_dry_run_plans_the_memory_of_plain_decoding(
     monkeypatch.setattr(seam, "footprint", footprint)
     monkeypatch.setattr(seam, "open_tokenizer", lambda bundle, *, date: Letters())
     result = batch("run", plain, prompts, "-o", tmp_path / "run", "--dry-run")
-    assert (result.code, asked) == (0, [Plan.plain()])
+    assert (result.code, asked) == (0, [AUTO])
     lines = result.err.splitlines()
     assert lines.count(NO_DRAFT) == 1
-    assert "spectr-batch: dry run, nothing is written: plain, batch 8, onnxruntime on cpu" in lines
+    assert "spectr-batch: dry run, nothing is written: auto, batch 8, onnxruntime on cpu" in lines
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrafted")
 def test_replay_and_report_show_a_plain_run(batch, plain: Path, prompts: Path, tmp_path: Path):
     run = tmp_path / "run"
-    batch("run", plain, prompts, "-o", run)
+    batch("run", plain, prompts, "-o", run, "--plan", "plain")
     result = batch("replay", run, "--id", "row-3")
     assert (result.code, result.err) == (0, "spectr-batch: row-3: the same row\n")
     assert batch("report", run).code == 0
     page = (run / "report.html").read_text()
     assert "complete · plain · seed 0" in page
     assert "Tokens per second over time" in page
-    assert all(name not in page for name in ("Drafts accepted by depth", "Block efficiency over time"))
+    assert all(name not in page for name in ("Drafts accepted by depth", "Block efficiency over time", "Drafts by"))
 
 
 @pytest.mark.parametrize("biased", [False, True])

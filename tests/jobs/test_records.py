@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spectr_jobs.records import fields, rows
 from spectr_jobs.records.record import CHAT, COMPLETIONS, BadRecord, Record, Shape, detect, parse
 from spectr_runtime import Chat, SamplingParams
+from spectr_runtime.rows.drafting import DraftChoice
 
 DEFAULTS = SamplingParams(max_tokens=64, temperature=0.5, top_k=9)
 
@@ -146,6 +147,17 @@ def test_sampling_fields_are_read_alike_in_both_shapes(fields: dict[str, Any], e
         ("logprobs", 21, "invalid_value"),
         ("logprobs", "all", "invalid_value"),
         ("top_logprobs", 2, "invalid_value"),
+        ("draft", True, "invalid_value"),
+        ("draft", "model", "invalid_value"),
+        ("draft", 0, "invalid_value"),
+        ("draft", [], "invalid_value"),
+        ("draft", {}, "invalid_value"),
+        ("draft", {"length": 4}, "invalid_value"),
+        ("draft", {"source": False}, "invalid_value"),
+        ("draft", {"source": "lookup", "length": 0}, "invalid_value"),
+        ("draft", {"source": "lookup", "length": 256}, "invalid_value"),
+        ("draft", {"source": "lookup", "length": True}, "invalid_value"),
+        ("draft", {"source": "lookup", "paths": 2}, "invalid_value"),
         ("logit_bias", {"a": 1}, "invalid_value"),
         ("logit_bias", {"05": 1}, "invalid_value"),
         ("logit_bias", {"5": 101}, "invalid_value"),
@@ -169,6 +181,33 @@ def test_a_field_out_of_range_or_not_supported_is_refused_in_both_shapes(field: 
         param, found, message = error_of(record)
         assert (param, found) == (field, code)
         assert message.startswith(f"in.jsonl:3: {field}: got {json.dumps(value)}, allowed ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "choice"),
+    [
+        (None, None),
+        (False, DraftChoice(None)),
+        ("lookup", DraftChoice("lookup")),
+        ({"source": "texts"}, DraftChoice("texts")),
+        ({"source": "corpus", "length": None}, DraftChoice("corpus")),
+        ({"source": "draft", "length": 255}, DraftChoice("draft", 255)),
+    ],
+)
+def test_a_record_says_what_its_completions_are_drafted_from(asked: Any, choice: DraftChoice | None):
+    for record in (
+        good({"prompt": "Hi", "n": 2, "draft": asked}),
+        good(openai({"prompt": "Hi", "n": 2, "draft": asked})),
+    ):
+        assert [request.draft for request in record.requests] == [choice, choice]
+        assert record.origin.carried == {}
+
+
+def test_the_message_of_a_draft_says_what_is_allowed():
+    assert error_of({"prompt": "Hi", "draft": "wiki"})[2] == (
+        'in.jsonl:3: draft: got "wiki", allowed false, draft or lookup or corpus or texts, or an object of such a '
+        "source and, if wanted, a length, an integer from 1 to 255."
+    )
 
 
 def test_a_number_beyond_any_float_is_refused_and_shown_in_short():

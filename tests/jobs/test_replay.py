@@ -3,11 +3,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs_stub import StubDecoder, read_lines, write_bundle, write_lines
 
-from spectr_runtime import SpeculationStats, TokenLogprob
+from spectr_jobs.commands.replay import _alone
+from spectr_jobs.records.record import parse
+from spectr_jobs.work.setup import Setup
+from spectr_runtime import Plan, SamplingParams, SpeculationStats, TokenLogprob
+from spectr_runtime.speculation.plan import PlanChoice
 
 
 @pytest.fixture
@@ -116,3 +121,29 @@ def test_the_bundle_may_have_moved_but_must_be_the_same(batch, run_dir: Path, bu
     write_bundle(tmp_path / "moved", tag="other")
     result = batch("replay", run_dir, "--id", "3", "--bundle", tmp_path / "moved")
     assert (result.code, "is not the bundle of" in result.err) == (42, True)
+
+
+COMPLETED: dict[str, Any] = {"id": "a", "text": ""}
+FAILED = {"id": "a", "error": {"message": "draft has the source draft", "code": "unsupported_parameter"}}
+
+
+@pytest.mark.parametrize(
+    ("plan", "draft", "row", "alone"),
+    [
+        ("auto", None, COMPLETED, "plain"),
+        (Plan("race", 2, 4, "texts"), None, COMPLETED, "plain"),
+        (Plan("race", 2, 4, "corpus"), None, COMPLETED, "plain"),
+        (Plan("race", 2, 4), "corpus", COMPLETED, "plain"),
+        (Plan("race", 2, 4), "lookup", COMPLETED, "race K=2 L=4"),
+        (Plan("race", 2, 4, "lookup"), None, COMPLETED, "race K=2 L=4 lookup"),
+        (Plan("kseq", 2, 4), False, COMPLETED, "kseq K=2 L=4"),
+        ("auto", "draft", FAILED, "auto"),
+        (Plan("race", 2, 4, "texts"), "draft", FAILED, "race K=2 L=4 texts"),
+    ],
+)
+def test_what_is_not_drafted_again_is_replayed_plainly_and_a_failure_as_it_was(
+    plan: PlanChoice, draft: object, row: dict[str, Any], alone: str
+):
+    record = parse(json.dumps({"prompt": "Hi", "draft": draft}).encode(), "in.jsonl:1", "simple", SamplingParams())
+    setup = _alone(Setup(plan, 8, "torch", "cpu"), record, row)
+    assert (str(setup.plan), setup.batch_size) == (alone, 1)

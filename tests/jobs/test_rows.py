@@ -21,6 +21,7 @@ from spectr_runtime import (
     TokenLogprob,
     Usage,
 )
+from spectr_runtime.rows.drafting import SourceStats
 
 COMPLETION = Completion("a", "Hello", (5, 6), "stop", Usage(3, 2), SpeculationStats(4, (3, 1)))
 TOP = (TokenLogprob(7, "\ufffd", b"\xc3", -0.5), TokenLogprob(8, "\ufffd", b"\xc5", -1.0))
@@ -65,6 +66,28 @@ def test_a_simple_row_is_the_completion_and_what_was_carried():
         "speculation": {"rounds": 4, "accepted_at_depth": [3, 1]},
         "gold": "é",
     }
+
+
+def test_what_sources_of_drafts_did_is_summed_over_the_completions():
+    found = record({"id": 5, "prompt": "Hi", "n": 2})
+    first = SpeculationStats(4, (3, 1), {"lookup": SourceStats(2, 8, 3), "draft": SourceStats(1, 4, 1)})
+    second = SpeculationStats(1, (1,), {"corpus": SourceStats(1, 5, 1), "lookup": SourceStats(1, 1, 0)})
+    made = [dataclasses.replace(COMPLETION, choice=n, speculation=one) for n, one in enumerate((first, second))]
+    expected = {
+        "draft": {"rounds": 1, "proposed": 4, "accepted": 1},
+        "lookup": {"rounds": 3, "proposed": 9, "accepted": 3},
+        "corpus": {"rounds": 1, "proposed": 5, "accepted": 1},
+    }
+    row = row_of(found, *made)
+    assert row["speculation"] == {"rounds": 5, "accepted_at_depth": [4, 1], "sources": expected}
+    assert list(row["speculation"]["sources"]) == list(expected), "in one order whatever was seen first"
+    counted = Tally()
+    counted.add(row)
+    counted.add(row_of(record({"id": 6, "prompt": "Hi"})))  # as of plain decoding, and of a release before sources
+    assert counted.sources == expected
+    counted.merge(Tally.from_json(json.loads(json.dumps(counted.to_json()))))
+    assert counted.sources["corpus"] == {"rounds": 2, "proposed": 10, "accepted": 2}
+    assert Tally.from_json({"accepted_at_depth": []}).sources == {}
 
 
 def test_token_ids_are_left_out_on_demand():

@@ -10,7 +10,7 @@ import pytest
 from support import TableEngine
 
 from spectr_runtime import Bundle, Decoder, Manifest, ModelSpec
-from spectr_runtime.bundle import Limits, Vocabulary
+from spectr_runtime.bundle import ROLES, Limits, Role, Vocabulary
 from spectr_runtime.bundle.layout import MANIFEST
 from spectr_runtime.speculation.plan import PlanChoice
 
@@ -49,17 +49,19 @@ class LetterText:
         return self.decode(ids)
 
 
-def table_bundle(folder: Path, vocabulary: int, tokens_per_call: int, capacity: int) -> Bundle:
+def table_bundle(
+    folder: Path, vocabulary: int, tokens_per_call: int, capacity: int, roles: Sequence[Role] = ROLES
+) -> Bundle:
     spec = ModelSpec("table", 1, 1, 1, vocabulary, capacity)
     return Bundle(
         folder,
         Manifest(
-            models={"draft": spec, "target": spec},
+            models=dict.fromkeys(roles, spec),
             vocabulary=Vocabulary(vocabulary, (0,)),
             limits=Limits(capacity, tokens_per_call),
             files={},
             versions={},
-            parity={"draft": {}, "target": {}},
+            parity={role: {} for role in roles},
         ),
     )
 
@@ -90,6 +92,7 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
         device: str = "cpu",
         sizes: Sequence[int] = (),
         longest: int = 1,
+        roles: Sequence[Role] = ROLES,
     ) -> Decoder:
         def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, slots: int, **_: object) -> TableEngine:
             capacity = next((size for size in sizes if size >= slots), capacity)
@@ -98,7 +101,7 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
         monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
         monkeypatch.setattr("spectr_runtime.decoder.Tokenizer", LetterText)
         return Decoder(
-            table_bundle(folder, vocabulary, tokens_per_call, capacity),
+            table_bundle(folder, vocabulary, tokens_per_call, capacity, roles),
             plan=plan,
             batch_size=batch_size,
             seed=seed,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from support import TableEngine, chi_square_p_value
+from support import TableEngine, chi_square_p_value, target_law
 
 from spectr_runtime import Completion, Decoder, Failure, Plan, Request, SamplingParams
 from spectr_runtime.rows.admission import AHEAD
@@ -25,20 +24,6 @@ def by_id(decoder: Decoder, requests: list[Request]) -> dict[str, Completion]:
     assert len(outcomes) == len(requests)
     assert all(isinstance(outcome, Completion) for outcome in outcomes)
     return {outcome.id: outcome for outcome in outcomes if isinstance(outcome, Completion)}
-
-
-def target_law(prompt: tuple[int, ...], tokens: int, temperature: float) -> torch.Tensor:
-    """Exact law of the next tokens, as one flat vector over their tuples."""
-    engine = TableEngine(2)
-    law = torch.ones((), dtype=torch.float64)
-    cells = [
-        torch.stack([
-            (engine.logits_after((*prompt, *path[:place])).double() / temperature).softmax(-1)[token]
-            for place, token in enumerate(path)
-        ]).prod() * law
-        for path in itertools.product(range(5), repeat=tokens)
-    ]  # fmt: skip
-    return torch.stack(cells)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)

@@ -96,6 +96,16 @@ def test_the_first_rounds_show_what_rounds_cost() -> None:
     assert taken[:4] == [FIRST[0], FIRST[0], FIRST[1], FIRST[1]]
 
 
+def test_a_round_of_plain_decoding_costs_what_its_rounds_took_and_nothing_is_said_before() -> None:
+    planner = AutoPlanner(Costs())
+    planner.observe(Plan("race", 1, 4), 4, [0] * 4, Spent(9.0, 4.0, 4.0))
+    planner.observe(NONE, 4, [], Spent(2.0, 0.0, 1.0))
+    assert planner.plain_seconds(4) is None
+    planner.observe(NONE, 4, [], Spent(2.0, 0.0, 1.0))
+    assert planner.plain_seconds(4) == 2.0
+    assert planner.plain_seconds(16) is None
+
+
 def test_acceptance_is_counted_by_siblings_and_chained_behind_them() -> None:
     acceptance = Acceptance()
     for _ in range(2_000):
@@ -206,6 +216,9 @@ class Fickle:
 
     def prefers(self, plan: Plan, proposal: object) -> bool:
         return False
+
+    def plain_seconds(self, rows: int) -> None:
+        pass
 
     def observe(self, plan: Plan, rows: int, accepted: list[int], spent: Spent) -> None:
         pass

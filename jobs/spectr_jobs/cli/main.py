@@ -83,6 +83,7 @@ def verify(run_dir: Path) -> int:
 \b
 Example:
   spectr-batch replay build/demo/run --id bisect.insort_right
+  spectr-batch replay build/demo/run --id bisect.insort_right --rounds
 
 \b
 Exit codes:
@@ -92,8 +93,13 @@ Exit codes:
 )
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--id", "key", metavar="ID", required=True, help="Id of the record.")
+@click.option(
+    "--rounds",
+    is_flag=True,
+    help="Write the rounds of the record instead of its row: what each drafted and kept, and what the target put in.",
+)
 @_bundle_option
-def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
+def replay(run_dir: Path, key: str, rounds: bool, bundle: Path | None) -> int:
     """Decode one record of RUN_DIR again and compare the rows.
 
     The record is decoded alone, so that no other record can influence it. Its new row goes to stdout; the first
@@ -102,7 +108,7 @@ def replay(run_dir: Path, key: str, bundle: Path | None) -> int:
     from spectr_jobs.commands.replay import replay as decode_again
     from spectr_jobs.run_directory.directory import RunDirectory
 
-    return decode_again(RunDirectory.open(run_dir), key, bundle)
+    return decode_again(RunDirectory.open(run_dir), key, bundle, rounds=rounds)
 
 
 @cli.command(

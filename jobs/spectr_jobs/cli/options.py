@@ -12,6 +12,7 @@ import click
 
 from spectr_jobs.clock import parse_duration, show_duration
 from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.rows.drafting import CORPUS, DRAFT, TEXTS
 from spectr_runtime.rows.request import SamplingParams
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from spectr_jobs.drivers.rank import Rank
     from spectr_jobs.work.setup import BatchChoice
     from spectr_runtime.backends import Backend
+    from spectr_runtime.rows.drafting import SourceName
     from spectr_runtime.speculation.plan import PlanChoice
 
 ROWS: Final = "auto"  # instead of a number of rows: the process chooses it
 RULE, DRAFTS, LENGTH = "kseq", 4, 4  # defaults of a fixed plan, if at least one of its options is given
+RACE = "race"  # the default rule of drafts that are looked up, which K-SEQ cannot take
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class RunOptions:
     rule: str | None
     drafts: int | None
     length: int | None
+    source: SourceName | None
+    corpus: Path | None
     plan: str | None
     batch_size: BatchChoice
     seed: int
@@ -70,6 +75,7 @@ class RunOptions:
         """
         self.refuse_short_time()
         sampling = self.sampling()  # refused before torch is loaded, which takes seconds
+        self.refuse_idle_corpus()
         plan = self.choose_plan()
         from spectr_jobs.commands.job import Job
         from spectr_jobs.work.setup import Setup
@@ -79,7 +85,7 @@ class RunOptions:
             inputs=self.inputs,
             columns=dict(self.column),
             output=self.output,
-            setup=Setup(plan, self.batch_size, self.backend, self.device),
+            setup=Setup(plan, self.batch_size, self.backend, self.device, corpus=self.corpus),
             sampling=sampling,
             sampling_defaults=self.sampling_defaults,
             seed=self.seed,
@@ -138,6 +144,21 @@ class RunOptions:
             message = f"--plan {self.plan} and {', '.join(given)} exclude each other."
             raise UsageError(message, hint="Leave one of them out.")
 
+    def refuse_idle_corpus(self) -> None:
+        """Refuse a corpus beside a plan that looks in none.
+
+        Raises:
+            UsageError: Names the option that chooses the plan.
+        """
+        fixed = self._fixed_plan()
+        if self.corpus is None or self.source in (CORPUS, TEXTS) or (not fixed and self.plan != "plain"):
+            return
+        plan = f"a plan of {', '.join(fixed)} with the source {self.source or DRAFT}" if fixed else "--plan plain"
+        raise UsageError(
+            f"--corpus {self.corpus}: {plan} looks in no corpus.",
+            hint=f"Use --plan auto, --source {CORPUS} or --source {TEXTS}, or leave it out.",
+        )
+
     def choose_plan(self) -> PlanChoice:
         """Return the plan that the options choose.
 
@@ -148,12 +169,13 @@ class RunOptions:
         from spectr_runtime.speculation.plan import AUTO, PLAIN, Plan
 
         if self._fixed_plan():
-            drafts = DRAFTS if self.drafts is None else self.drafts
-            return Plan(self.rule or RULE, drafts, LENGTH if self.length is None else self.length)
+            drafts, length = self.drafts or DRAFTS, self.length or LENGTH
+            source = self.source or DRAFT
+            return Plan(self.rule or (RULE if source == DRAFT else RACE), drafts, length, source)
         return Plan.plain() if self.plan == PLAIN else AUTO
 
     def _fixed_plan(self) -> list[str]:
-        options = {"--rule": self.rule, "--drafts": self.drafts, "--length": self.length}
+        options = {"--rule": self.rule, "--drafts": self.drafts, "--length": self.length, "--source": self.source}
         return [name for name, value in options.items() if value is not None]
 
     def find_rank(self, environment: Mapping[str, str]) -> Rank:

@@ -13,6 +13,7 @@ from spectr_jobs.cli import config
 from spectr_jobs.cli.options import ROWS, Column, Day, Duration, Rows, RunOptions
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.backends import BACKENDS
+from spectr_runtime.rows.drafting import SOURCES
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 EXIT_CODES = """
@@ -54,15 +55,31 @@ line overrides the variables, and the variables override the file.
     required=True,
     help="Run directory to create or to continue; - writes rows to stdout and keeps nothing.",
 )
-@click.option("--rule", metavar="NAME", help="Selection rule of a fixed plan.  [default: kseq]")
+@click.option(
+    "--rule", metavar="NAME", help="Selection rule of a fixed plan.  [default: kseq; race if drafts are looked up]"
+)
 @click.option("--drafts", metavar="K", type=click.IntRange(min=1), help="Draft paths of a fixed plan.  [default: 4]")
 @click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens per draft path.  [default: 4]")
 @click.option(
+    "--source",
+    type=click.Choice(SOURCES),
+    help="What a fixed plan drafts from. draft: the bundle's draft. lookup: the row's own text. corpus: rows that were "
+    "finished before, and --corpus. texts: whichever of these two promises more. What is looked up goes with the rule "
+    "`race`, lookup also with one path of `single` or `block`.  [default: draft]",
+)
+@click.option(
+    "--corpus",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="File of texts to draft from, with --plan auto or a --source that looks there: JSON Lines (.jsonl) of texts "
+    'or of objects with "text", or one plain text.',
+)
+@click.option(
     "--plan",
     type=click.Choice(["auto", "plain"]),
-    help="auto: choose K and L of the rule `race` anew in every round, for most tokens per second on this machine. "
-    "plain: decode without drafts, as auto does if the bundle has no draft. Both write the text of every `--rule race` "
-    "with the same seed; other rules keep its law, not the text. Excludes --rule, --drafts and --length.  "
+    help="auto: choose the source of drafts, and K and L of the rule `race`, anew in every round, for most tokens per "
+    "second on this machine. plain: decode without drafts. Both write the text of every `--rule race` with the same "
+    "seed; other rules keep its law, not the text. Excludes --rule, --drafts, --length and --source.  "
     "[default: auto, unless one of these is given]",
 )
 @click.option(

@@ -209,12 +209,13 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
     options.sampling()
     options.refuse_short_time()
     options.refuse_two_plans()
+    options.refuse_idle_corpus()
     return options
 
 
 def _tell_missing(options: RunOptions) -> None:
-    """Tell the user of a bundle and of inputs that do not exist here; they may on the machines of the queue."""
-    names = (str(options.bundle), *options.inputs)
+    """Tell the user of bundle, corpus and inputs that do not exist here; they may on the machines of the queue."""
+    names = (str(options.bundle), *options.inputs, *([] if options.corpus is None else [str(options.corpus)]))
     for name in names:
         if not is_remote(name) and not Path(name).exists() and not glob.glob(name, recursive=True):
             say(f"warning: there is no {name} here; the machines of the queue must have it under this path")

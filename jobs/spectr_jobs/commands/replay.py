@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from spectr_jobs.commands.rounds import no_rounds, render
 from spectr_jobs.console import give, say
 from spectr_jobs.records import rows
 from spectr_jobs.records.record import BadRecord, Record
@@ -20,14 +21,23 @@ from spectr_jobs.work import models
 from spectr_jobs.work.setup import Setup
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.errors import UsageError
-from spectr_runtime.speculation.plan import AUTO, Plan
+from spectr_runtime.rows.drafting import CORPUS, TEXTS
+from spectr_runtime.rows.rounds import RowRound
+from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 
 SAME, DIFFERENT = 0, 1
 LAST_BITS = 1e-3  # difference of log-probabilities that batches of another size may cause
 UNDRAFTED = Plan.plain()
 
 
-def replay(run: RunDirectory, key: str, bundle_path: Path | None) -> int:
+class Replayed(NamedTuple):
+    """A record that was decoded again: its row, and its rounds as text."""
+
+    row: Row
+    rounds: str
+
+
+def replay(run: RunDirectory, key: str, bundle_path: Path | None, *, rounds: bool = False) -> int:
     """Decode one record alone, write its row to stdout, and say whether the run has the same row.
 
     The sessions of the run may have had different setups, and the row does not say which of them wrote it. So the
@@ -37,6 +47,7 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None) -> int:
         run: The run directory.
         key: The record's id.
         bundle_path: Path of the bundle if it was moved; None for the path that the run directory remembers.
+        rounds: Whether to write the rounds of the record instead of its row.
 
     Returns:
         The exit code: 0 if both rows are the same.
@@ -48,12 +59,12 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None) -> int:
     shard, record = _find_record(run, key)
     kept = _find_row(run.shard(shard), key)
     bundle = open_bundle(run, bundle_path)
-    row, difference = kept, ""
-    for setup in dict.fromkeys(map(_alone, setups(run))):
-        row = _decode(run, bundle, setup, record)
-        if not (difference := _difference(kept, row, setup)):
+    again, difference = Replayed(kept, ""), ""
+    for setup in dict.fromkeys(_alone(setup, record, kept, drafting=rounds) for setup in setups(run)):
+        again = _decode(run, bundle, setup, record)
+        if not (difference := _difference(kept, again.row, setup.plan)):
             break
-    give(rows.encode(row))
+    give(again.rounds.encode("utf-8", "backslashreplace") if rounds else rows.encode(again.row))
     say(f"{key}: another row; {difference}" if difference else f"{key}: the same row")
     return DIFFERENT if difference else SAME
 
@@ -91,30 +102,43 @@ def setups(run: RunDirectory) -> list[Setup]:
     return found
 
 
-def _alone(setup: Setup) -> Setup:
-    """Return the setup with which a record of a session is decoded again, alone.
+def _alone(setup: Setup, record: Record | BadRecord, kept: Row, *, drafting: bool) -> Setup:
+    """Return the setup with which the record of a row is decoded again, alone.
 
-    The automatic plan is replaced by plain decoding. It chooses among races, and a race writes the text of plain
-    decoding, whatever it drafts.
+    Unless its drafts are of interest, plain decoding replaces the automatic plan and what drafts from a corpus, since
+    what either drafts is not drafted again. Both are races, and a race writes the text of plain decoding, whatever it
+    drafts. A record that failed may have done so for the source of drafts that it asks for, and plain decoding takes
+    all of them.
     """
-    return dataclasses.replace(setup, batch_size=1, plan=UNDRAFTED if setup.plan == AUTO else setup.plan)
+    asked = record.wanted.draft if isinstance(record, Record) else None
+    again = setup.plan != AUTO and not {setup.plan.source, asked and asked.source} & {CORPUS, TEXTS}
+    plan = setup.plan if again or drafting or rows.is_failure(kept) else UNDRAFTED
+    return dataclasses.replace(setup, batch_size=1, plan=plan)
 
 
-def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | BadRecord) -> Row:
+def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | BadRecord) -> Replayed:
     terms = run.manifest.terms
     if isinstance(record, BadRecord):
-        return rows.error_row(record, seed=terms.seed)
+        return Replayed(rows.error_row(record, seed=terms.seed), no_rounds(record.origin.key))
     decoder = models.open_decoder(bundle, setup, seed=terms.seed, date=run.manifest.date)
-    outcomes = [*decoder.generate(record.requests)]
-    return rows.row_of(record, outcomes, seed=terms.seed, created=run.manifest.created)
+    seen: list[RowRound] = []
+    requests = [dataclasses.replace(request, watch=seen.append) for request in record.requests]
+    outcomes = [*decoder.generate(requests)]
+    row = rows.row_of(record, outcomes, seed=terms.seed, created=run.manifest.created)
+    return Replayed(row, render(record.origin.key, record.size, seen, decoder.piece))
 
 
-def _difference(kept: Row, row: Row, setup: Setup) -> str:
+def _drafts_as_before(plan: PlanChoice) -> bool:
+    """Return whether a record that is decoded alone drafts what it drafted in the run, so that counts are the same."""
+    return plan != AUTO and plan != UNDRAFTED and plan.source not in (CORPUS, TEXTS)
+
+
+def _difference(kept: Row, row: Row, plan: PlanChoice) -> str:
     """Describe the first field in which two rows differ, with both values; return an empty text if the rows agree."""
     before, now = dict(_fields(kept)), dict(_fields(row))
     for name in dict.fromkeys((*before, *now)):
-        if setup.plan == UNDRAFTED and "speculation" in name.split("."):
-            continue  # without drafts, the counts of speculation say nothing
+        if "speculation" in name.split(".") and not _drafts_as_before(plan):
+            continue
         if not _alike(before.get(name), now.get(name)):
             return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
     return ""

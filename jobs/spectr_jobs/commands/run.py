@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -35,6 +36,7 @@ from spectr_jobs.run_directory.shard import reopen
 from spectr_jobs.work.setup import Setup
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.bundle import Bundle
+from spectr_runtime.drafting.corpus import read_corpus
 from spectr_runtime.errors import UsageError
 from spectr_runtime.speculation.plan import AUTO, check_plan
 
@@ -83,12 +85,14 @@ def start(job: Job, driver: Driver, stop: Stop) -> int:
 
 
 def check_setup(setup: Setup, bundle: Bundle) -> None:
-    """Check that the bundle has what the plan drafts with, and tell the user what is done without a draft.
+    """Check that what the plan drafts from is there, and tell the user what is done without a draft.
 
     Raises:
-        UsageError: The plan needs the draft model, and the bundle has none.
+        UsageError: The plan needs the draft model, and the bundle has none; or the corpus cannot be read.
     """
     check_plan(setup.plan, bundle.manifest)
+    if setup.corpus is not None:
+        collections.deque(read_corpus(setup.corpus, str.encode), maxlen=0)  # it is read, and nothing is kept
     if setup.plan == AUTO and not bundle.manifest.has_draft:
         say("the bundle has no draft: drafts are looked up in the row's own text and in rows that were finished before")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
 from spectr_runtime.errors import RequestError
+from spectr_runtime.rows.drafting import LONGEST, SOURCES
 from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES, Range
 
 SHOWN = 60  # characters of a value in a message
@@ -83,9 +84,19 @@ def _is_bias(value: object) -> bool:
     )
 
 
+def _is_draft(value: object) -> bool:
+    if isinstance(value, dict):
+        length = value.get("length")
+        known = value.keys() <= {"source", "length"} and value.get("source") in SOURCES
+        return known and (length is None or _DRAFT_LENGTH.accepts(length))
+    return value is False or value in SOURCES
+
+
+_DRAFT_LENGTH = integer(Range(1, LONGEST))
 BOOLEAN = Check(lambda value: isinstance(value, bool), "true or false")
 TOP_LOGPROBS = integer(RANGES["logprobs"])
-# The fields that are understood. The last four say how many completions are wanted, and what the row holds.
+# The fields that are understood. The last five say what the row is drafted from, how many completions are wanted, and
+# what the row holds.
 SAMPLING: Mapping[str, Check] = {
     "max_tokens": integer(RANGES["max_tokens"]),
     "max_completion_tokens": integer(RANGES["max_tokens"]),
@@ -108,6 +119,11 @@ SAMPLING: Mapping[str, Check] = {
         lambda value: isinstance(value, bool) or TOP_LOGPROBS.accepts(value), f"true, false or {TOP_LOGPROBS.allowed}"
     ),
     "top_logprobs": TOP_LOGPROBS,
+    "draft": Check(
+        _is_draft,
+        f"false, {' or '.join(SOURCES)}, or an object of such a source and, if wanted, a length, "
+        f"{_DRAFT_LENGTH.allowed}",
+    ),
     "n": integer(Range(1, MAX_COMPLETIONS)),
     "best_of": integer(Range(1)),
     "echo": BOOLEAN,

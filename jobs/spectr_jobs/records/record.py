@@ -103,10 +103,11 @@ class Record:
     @property
     def requests(self) -> Iterator[Request]:
         """Yield the requests of the record, prompt by prompt, numbered as the API numbers its choices."""
+        wanted = self.wanted
         for index, prompt in enumerate(self.prompts):
-            for sample in range(self.wanted.n):
-                choice = index * self.wanted.n + sample
-                yield Request(self.origin.key, prompt, self.wanted.params, choice, sample, self.wanted.echo)
+            for sample in range(wanted.n):
+                choice = index * wanted.n + sample
+                yield Request(self.origin.key, prompt, wanted.params, choice, sample, wanted.echo, wanted.draft)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,22 +5,27 @@ of its record: the row of an openai record is a line as the Batch API writes it;
 
     {"id": "a", "text": " upon a time", "token_ids": [703, 258, 640], "finish_reason": "length",
      "usage": {"prompt_tokens": 1, "completion_tokens": 3},
-     "speculation": {"rounds": 1, "accepted_at_depth": [1, 1]}, "author": "carried into the row"}
+     "speculation": {"rounds": 1, "accepted_at_depth": [1, 1], "sources": {"draft": {"rounds": 1, "proposed": 4,
+     "accepted": 2}}}, "author": "carried into the row"}
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectr_jobs.records import logprobs
 from spectr_jobs.records.record import CHAT, BadRecord, Origin, Record, located
+from spectr_runtime.rows.drafting import SOURCES
 from spectr_runtime.rows.request import Completion, Failure, Outcome
 
 Row = Mapping[str, Any]
+Sources = Mapping[str, Mapping[str, int]]  # what each source of drafts did: its rounds, proposed and accepted tokens
 DEFAULT_MODEL = "spectr"
 RETRYABLE = "server_error"  # type of errors that may not recur
 # Characters that some readers take for the end of a line, and that JSON does not escape by itself.
@@ -162,4 +167,15 @@ def _usage(record: Record, completions: Sequence[Completion]) -> dict[str, int]:
 def _speculation(completions: Sequence[Completion]) -> dict[str, Any]:
     stats = [one.speculation for one in completions]
     depths = itertools.zip_longest(*(one.accepted_at_depth for one in stats), fillvalue=0)
-    return {"rounds": sum(one.rounds for one in stats), "accepted_at_depth": [sum(counts) for counts in depths]}
+    found = {"rounds": sum(one.rounds for one in stats), "accepted_at_depth": [sum(counts) for counts in depths]}
+    sources = add_sources(*({name: dataclasses.asdict(did) for name, did in one.sources.items()} for one in stats))
+    return found | ({"sources": sources} if sources else {})
+
+
+def add_sources(*counts: Sources) -> dict[str, dict[str, int]]:
+    """Return the sums of what sources of drafts did, by their names in the order in which these are told."""
+    total: dict[str, Counter[str]] = {name: Counter() for name in SOURCES}
+    for one in counts:
+        for name, did in one.items():
+            total.setdefault(name, Counter()).update(did)
+    return {name: dict(did) for name, did in total.items() if did}

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from spectr_jobs.records.rows import Row, content
+from spectr_jobs.records.rows import Row, Sources, add_sources, content
 
 
 @dataclasses.dataclass(slots=True)
@@ -20,6 +20,8 @@ class Tally:
         completion_tokens: Number of tokens that were written.
         rounds: Rounds of all rows, summed: a pass of the target over eight rows counts as eight.
         accepted_at_depth: Number of these rounds that accepted at least 1, 2, ... drafts.
+        sources: What each source of drafts did: in how many of these rounds it drafted, and how many tokens it
+            proposed and had accepted.
     """
 
     rows: int = 0
@@ -28,6 +30,7 @@ class Tally:
     completion_tokens: int = 0
     rounds: int = 0
     accepted_at_depth: list[int] = dataclasses.field(default_factory=list)
+    sources: Sources = dataclasses.field(default_factory=dict)
 
     def add(self, row: Row) -> None:
         """Count a row."""
@@ -39,16 +42,18 @@ class Tally:
         self.rows += 1
         self.prompt_tokens += usage["prompt_tokens"]
         self.completion_tokens += usage["completion_tokens"]
-        self._add_speculation(speculation["rounds"], speculation["accepted_at_depth"])
+        # A run may have been begun by a release that did not count the sources.
+        self._add_speculation(speculation["rounds"], speculation["accepted_at_depth"], speculation.get("sources", {}))
 
     def merge(self, other: Tally) -> None:
         """Add the counts of another tally to this one."""
         for name in ("rows", "failed", "prompt_tokens", "completion_tokens"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self._add_speculation(other.rounds, other.accepted_at_depth)
+        self._add_speculation(other.rounds, other.accepted_at_depth, other.sources)
 
-    def _add_speculation(self, rounds: int, accepted_at_depth: list[int]) -> None:
+    def _add_speculation(self, rounds: int, accepted_at_depth: list[int], sources: Sources) -> None:
         self.rounds += rounds
+        self.sources = add_sources(self.sources, sources)
         self.accepted_at_depth += [0] * (len(accepted_at_depth) - len(self.accepted_at_depth))
         for depth, count in enumerate(accepted_at_depth):
             self.accepted_at_depth[depth] += count

@@ -9,6 +9,7 @@ from typing import Any
 from spectr_jobs.records import fields
 from spectr_jobs.records.fields import NO_SEED, SAMPLING, UNSUPPORTED
 from spectr_jobs.records.names import OTHERS
+from spectr_runtime.rows.drafting import DraftChoice
 from spectr_runtime.rows.ranges import RANGES
 from spectr_runtime.rows.request import SamplingParams
 
@@ -22,12 +23,14 @@ class Wanted:
         n: Number of completions per prompt.
         echo: Whether the text of a completion, and its log-probabilities, begin with its prompt.
         token_ids: Whether the row contains the token ids of the completions.
+        draft: What the completions are drafted from; None to leave that to the run's plan.
     """
 
     params: SamplingParams
     n: int = 1
     echo: bool = False
     token_ids: bool = True
+    draft: DraftChoice | None = None
 
 
 def read_wanted(record: Mapping[str, object], defaults: SamplingParams) -> Wanted:
@@ -51,7 +54,15 @@ def read_wanted(record: Mapping[str, object], defaults: SamplingParams) -> Wante
     if given.pop("best_of", n) != n:
         raise fields.refusal("best_of", record["best_of"], f"{n}, as n says: every completion is returned")
     echo, token_ids = given.pop("echo", False), given.pop("return_token_ids", True)
-    return Wanted(dataclasses.replace(defaults, **_as_params(given, defaults)), n, echo, token_ids)
+    draft = _draft(given.pop("draft", None))
+    return Wanted(dataclasses.replace(defaults, **_as_params(given, defaults)), n, echo, token_ids, draft)
+
+
+def _draft(asked: Any) -> DraftChoice | None:
+    """Return what is asked to be drafted from: nothing with false, one source with its name."""
+    if asked is None:
+        return None
+    return DraftChoice(asked["source"], asked.get("length")) if isinstance(asked, dict) else DraftChoice(asked or None)
 
 
 def _refuse_unsupported(name: str, value: object, idle: tuple[object, ...]) -> None:

@@ -39,6 +39,7 @@ def page(run: RunDirectory) -> str:
         _figure("Rounds by plan", _plans(figures)),
         _figure("Lengths of prompts and completions", _lengths(run, figures["rows"])),
         "</div>",
+        _sources(figures["sources"]),
         _failures(run, figures["failures"]),
         _sessions(figures),
     ]
@@ -183,6 +184,14 @@ def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
         for code, count in counts.items()
     ]
     return _table("Failures", ("code", "records", "--retry-errors may help", "the first of them"), cells)
+
+
+def _sources(sources: Figures) -> str:
+    cells = [
+        (name, f"{sources[name]['rounds']:,}", accepted, spent or NONE)
+        for name, (accepted, spent) in summary.by_source(sources).items()
+    ]
+    return _table("Drafts by source", ("source", "rounds of rows", "drafted tokens", "time"), cells)
 
 
 def _sessions(figures: Figures) -> str:

@@ -11,14 +11,16 @@ from typing import Any
 
 from spectr_jobs.clock import show_date, show_duration
 from spectr_jobs.console import table
-from spectr_jobs.records.rows import content
+from spectr_jobs.records.rows import Sources, add_sources, content
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.run_directory.layout import AUDIT, ERRORS
 from spectr_jobs.run_directory.sessions import PastSession, read_sessions
 from spectr_runtime.files import replace
+from spectr_runtime.rows.drafting import CORPUS, DRAFT, LOOKUP, TEXTS
 
 SHOWN_FAILURES = 4
+LOOKED_UP = (LOOKUP, CORPUS)  # the sources that are looked into together
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     spent = sum(session.last.seconds for session in sessions)
     seconds = _covered(zip((session.start for session in sessions), ends, strict=True))
     decoded = sum(session.last.tally.completion_tokens for session in sessions)
+    timing = _timing([session.last.timing for session in sessions], spent)
     return {
         "plan": ", ".join(dict.fromkeys(session.facts["plan"] for session in sessions)),
         "rows": tally.rows,
@@ -45,9 +48,10 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "block_efficiency": _rounded(tally.block_efficiency),
         "acceptance_by_depth": [_rounded(share) for share in tally.acceptance_by_depth],
         "rounds": tally.rounds,
+        "sources": _sources(tally.sources, timing),
         "plans": dict(_sum(session.last.plans for session in sessions).most_common()),
         "reading": {"read": 0, "calls": 0, "copied": 0} | _sum(session.last.reading for session in sessions),
-        "timing": _timing([session.last.timing for session in sessions], spent),
+        "timing": timing,
         "sessions": [_session(session) for session in sessions],
         "audit": json.loads(audit.read_text(encoding="utf-8")) if (audit := run.path / AUDIT).exists() else None,
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
@@ -111,6 +115,30 @@ def _timing(timings: Iterable[Mapping[str, float]], seconds: float) -> dict[str,
     }
 
 
+def _sources(counts: Sources, timing: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return what each source of drafts did, and the seconds that it took.
+
+    A row's own text and the corpus are looked into together, so these seconds are those of ``texts``, which is both.
+    """
+    texts = add_sources(*({TEXTS: did} for name, did in counts.items() if name in LOOKED_UP))
+    stages = {DRAFT: "draft", TEXTS: "lookup"}
+    return {
+        name: {**did, "seconds": timing.get(stages[name], {}).get("seconds", 0.0)} if name in stages else dict(did)
+        for name, did in {**counts, **texts}.items()
+    }
+
+
+def by_source(sources: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return for people what each source did: the drafts that were accepted, and how long it took, if that is known."""
+    alone = [name for name in LOOKED_UP if name in sources]
+    told = {}
+    for name, did in sources.items():
+        shown = alone[0] if name == TEXTS and len(alone) == 1 else name
+        accepted = f"{did['accepted']:,} of {did['proposed']:,} accepted ({did['accepted'] / did['proposed']:.0%})"
+        told[shown] = accepted, show_duration(did["seconds"]) if "seconds" in did else ""
+    return told
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
@@ -166,6 +194,8 @@ def _speculation(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if summary["acceptance_by_depth"]:
         shares = "  ".join(f"{depth}: {share:.0%}" for depth, share in enumerate(summary["acceptance_by_depth"], 1))
         lines.append(("accepted by depth", shares))
+    for name, (accepted, time) in by_source(summary["sources"]).items():
+        lines.append((f"drafts of {name}", f"{accepted}{time and f', {time}'}"))
     return lines
 
 

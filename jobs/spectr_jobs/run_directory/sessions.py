@@ -7,11 +7,12 @@ to one file. An event is an object with its ``time`` (seconds since 1970) and it
     tick     now and then: the counts so far
     mended   damaged lines were taken out of a shard
     sealed   a shard is complete
+    rounds   a row that was watched: its ``id``, its number of ``tokens``, and what each of its ``rounds`` wrote
     end      the last event: the counts, and the reason why the session ended; missing after a kill
 
 The counts of ``tick`` and ``end`` are ``seconds`` (since the session's start, which no change of a clock affects),
-``tally``, ``timing`` (seconds by stage), ``plans`` (rounds by plan) and ``reading`` (tokens that were read or copied).
-Only this module reads and writes events.
+``tally``, ``timing`` (seconds by stage), ``plans`` (rounds by plan), ``reading`` (tokens that were read or copied) and
+``plain`` (seconds of rounds beside those of plain decoding). Only this module reads and writes events.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from spectr_jobs.records.tally import Tally
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.journal import Journal
 
-START, TICK, MENDED, SEALED, END = "start", "tick", "mended", "sealed", "end"
+START, TICK, MENDED, SEALED, ROUNDS, END = "start", "tick", "mended", "sealed", "rounds", "end"
 DONE = "done"  # the reason of a session that decoded all it was to decode
 
 
@@ -45,6 +46,7 @@ class State:
         timing: Seconds that the decoder spent, by stage.
         plans: Rounds of each plan, by its name.
         reading: Tokens that the target read, and those that were copied instead.
+        plain: Rounds whose plain counterparts are known, their seconds, and those of plain decoding.
     """
 
     seconds: float = 0.0
@@ -52,6 +54,7 @@ class State:
     timing: Mapping[str, float] = dataclasses.field(default_factory=dict)
     plans: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reading: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    plain: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
@@ -61,14 +64,16 @@ class State:
             "timing": {stage: round(seconds, 6) for stage, seconds in self.timing.items()},
             "plans": dict(self.plans),
             "reading": dict(self.reading),
+            "plain": {name: round(value, 6) for name, value in self.plain.items()},
         }
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> State:
         """Return the state that ``to_json`` turned into JSON values."""
         tally = Tally.from_json(value["tally"])
-        # A run may have been begun by a release that did not count this.
-        return State(value["seconds"], tally, value["timing"], value["plans"], value.get("reading", {}))
+        # A run may have been begun by a release that did not count these.
+        since = value.get("reading", {}), value.get("plain", {})
+        return State(value["seconds"], tally, value["timing"], value["plans"], *since)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,11 +84,13 @@ class PastSession:
         facts: The contents of the first event, its ``time`` included.
         states: The counts in its events, in their order.
         reason: The reason why it ended; None while it goes on, and if it was killed.
+        watched: The rows that were watched, with what their rounds wrote.
     """
 
     facts: Mapping[str, Any]
     states: tuple[State, ...]
     reason: str | None
+    watched: tuple[Row, ...] = ()
 
     @property
     def start(self) -> float:
@@ -102,10 +109,14 @@ class EventLog:
     Args:
         folder: Folder of the events of all sessions of the run.
         facts: The contents of the first event.
+
+    Attributes:
+        earlier: Number of sessions that began before.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.earlier = len(_files(folder))
         self._journal = Journal(folder / f"{time.time_ns()}-{os.getpid()}.jsonl")
         self.write(START, facts)
 
@@ -124,7 +135,8 @@ def read_sessions(folder: Path) -> Iterator[PastSession]:
     for path in _files(folder):
         if events := [*journal.rows(path)]:
             states = tuple(State.from_json(event) for event in events if "tally" in event)
-            yield PastSession(_facts(events[0]), states, events[-1].get("reason"))
+            watched = tuple(event for event in events if event.get("event") == ROUNDS)
+            yield PastSession(_facts(events[0]), states, events[-1].get("reason"), watched)
 
 
 def read_facts(folder: Path) -> Iterator[Mapping[str, Any]]:

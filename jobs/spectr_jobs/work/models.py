@@ -19,11 +19,15 @@ from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.score import Score, Written
 from spectr_runtime.speculation.plan import Plan
 from spectr_runtime.speculation.reading import Reading
-from spectr_runtime.speculation.timing import Timing
+from spectr_runtime.speculation.timing import PlainTime, Timing
 
 if TYPE_CHECKING:
     from spectr_runtime.planning.batch import BatchSize
     from spectr_runtime.planning.footprint import Footprint
+
+
+Piece = Callable[[int], tuple[str, bytes]]
+"""Returns the text of a token, and its bytes."""
 
 
 class RunDecoder(Protocol):
@@ -31,6 +35,8 @@ class RunDecoder(Protocol):
 
     timing: Timing
     reading: Reading
+    plain: PlainTime
+    piece: Piece
 
     @property
     def rounds(self) -> Mapping[Plan, int]:
@@ -69,6 +75,7 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date
         device=setup.device,
         date=date,
         longest=setup.longest,
+        corpus=setup.corpus,
     )
 
 

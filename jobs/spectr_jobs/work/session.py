@@ -10,9 +10,11 @@ from typing import Any, BinaryIO, Protocol
 
 from spectr_jobs.records import rows
 from spectr_jobs.records.tally import Tally
-from spectr_jobs.run_directory.sessions import MENDED, SEALED, TICK, EventLog, State
+from spectr_jobs.run_directory.sessions import MENDED, ROUNDS, SEALED, TICK, EventLog, State
 from spectr_jobs.run_directory.shard import Shard
 from spectr_jobs.work.models import RunDecoder
+from spectr_jobs.work.watcher import Watcher
+from spectr_runtime.rows.request import Outcome
 
 # The time between two ticks grows with the session, to the session's age / TICKS, within the two bounds (in seconds).
 # So the charts of a short run have enough points, and the events of a long run stay few.
@@ -41,6 +43,7 @@ class Session:
 
     Attributes:
         tally: Counts over the rows of this session.
+        watcher: Watches a few of them.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Session:
         self._started = time.monotonic()
         self._due = FASTEST
         self._events = EventLog(folder, facts)
+        self.watcher = Watcher(self._events.earlier, decoder.piece)
 
     @property
     def seconds(self) -> float:
@@ -86,6 +90,11 @@ class Session:
             self._due = self.seconds + min(max(self.seconds / TICKS, FASTEST), SLOWEST)
             self._events.write(TICK, self._state().to_json())
 
+    def ended(self, outcome: Outcome) -> None:
+        """Write the rounds of a completion that was watched."""
+        if (rounds := self.watcher.ended(outcome)) is not None:
+            self._events.write(ROUNDS, rounds)
+
     def sealed(self, shard: Shard) -> None:
         """Write the event of a shard that was sealed."""
         self._events.write(SEALED, {"shard": shard.folder.name, "records": len(shard.order)})
@@ -98,4 +107,4 @@ class Session:
     def _state(self) -> State:
         plans = {str(plan): rounds for plan, rounds in dict(self._decoder.rounds).items()}
         timing, reading = dataclasses.asdict(self._decoder.timing), dataclasses.asdict(self._decoder.reading)
-        return State(self.seconds, self.tally, timing, plans, reading)
+        return State(self.seconds, self.tally, timing, plans, reading, dataclasses.asdict(self._decoder.plain))

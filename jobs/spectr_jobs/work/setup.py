@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from spectr_runtime.backends import Backend
@@ -24,6 +25,7 @@ class Setup:
         device: Device of the models, as torch names it.
         longest: How many tokens texts have at most, as far as the process knows; its compiled engines are opened for
             these.
+        corpus: A file of texts to draft from, beside the rows that were finished before; None for no file.
     """
 
     plan: PlanChoice
@@ -31,6 +33,7 @@ class Setup:
     backend: Backend
     device: str
     longest: int = 1
+    corpus: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"
@@ -42,13 +45,18 @@ class Setup:
         return self.batch_size
 
     def to_json(self) -> dict[str, Any]:
-        """Return the setup as JSON values. ``plan`` is for people; ``from_json`` reads the fields of a fixed plan."""
+        """Return the setup as JSON values.
+
+        ``plan`` and ``corpus`` are for people: ``from_json`` reads the fields of a fixed plan, and no row depends on
+        the corpus, which may be gone.
+        """
         return {
             "plan": str(self.plan),
             **({} if self.plan == AUTO else dataclasses.asdict(self.plan)),
             "batch_size": self.batch_size,
             "backend": self.backend,
             "device": self.device,
+            **({} if self.corpus is None else {"corpus": str(self.corpus)}),
         }
 
     @staticmethod

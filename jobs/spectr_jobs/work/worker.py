@@ -147,10 +147,11 @@ class Worker:
             return
         self._waiting[record.origin.key] = Pending(record, shard)
         shard.waiting += 1
-        yield from record.requests
+        yield from self._session.watcher.watched(record.requests)
 
     def _take(self, outcome: Outcome) -> None:
         """Keep an outcome of a record, and write the record's row once all of its outcomes are there."""
+        self._session.ended(outcome)
         pending = self._waiting[outcome.id]
         pending.outcomes.append(outcome)
         if len(pending.outcomes) < pending.record.size:

@@ -33,6 +33,7 @@ class Texts:
 
     def __init__(self, source: SourceName, corpus: Corpus, paths: int, length: int) -> None:
         self._names = NAMES[source]
+        self._keeps = CORPUS in self._names  # or once a request has asked for the corpus
         self._corpus = corpus
         self._paths, self._length = paths, length
         self._indices: dict[int, tuple[Row, SuffixIndex]] = {}
@@ -55,7 +56,9 @@ class Texts:
             return self._found(row, self._names, self._length)
         if choice.source is None or choice.source == DRAFT:
             return Proposal(choice.source, forced=choice.source is not None)
-        found = self._found(row, NAMES[choice.source], choice.length or self._length)
+        names = NAMES[choice.source]
+        self._keeps = self._keeps or CORPUS in names
+        found = self._found(row, names, choice.length or self._length)
         return Proposal(None) if found is None else found._replace(forced=True)
 
     def _found(self, row: Row, names: Collection[SourceName], length: int) -> Proposal | None:
@@ -92,6 +95,9 @@ class Texts:
         row.trials.setdefault(proposal.source, Trials()).add(proposed, accepted)
 
     def add(self, row: Row) -> None:
-        """Add a finished row to the corpus: what it wrote, with the end of its prompt before it."""
-        if CORPUS in self._names:
+        """Add a finished row to the corpus: what it wrote, with the end of its prompt before it.
+
+        Where nobody looks into the corpus nothing is kept.
+        """
+        if self._keeps:
             self._corpus.add(row.tokens[max(len(row.prompt) - LONGEST, 0) :])

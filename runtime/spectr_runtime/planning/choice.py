@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from spectr_runtime.drafting.corpus import Corpus
+from spectr_runtime.drafting.corpus import MOST_TOKENS, Corpus, read_corpus
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.drafting.texts import Texts
 from spectr_runtime.planning.planner import Lag, Planner
 from spectr_runtime.rows.drafting import DRAFT, TEXTS, Drafted
 from spectr_runtime.rows.row import Row
-from spectr_runtime.speculation.offers import Offers, drafted_of
+from spectr_runtime.rows.text.tokenizer import Tokenizer
+from spectr_runtime.speculation.offers import Offers, drafted_of, paths_of
 from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
-from spectr_runtime.speculation.timing import Timing
+from spectr_runtime.speculation.timing import PlainTime, Timing
 from spectr_runtime.speculation.turn import Turn
 
 
@@ -22,6 +24,18 @@ class Choice(NamedTuple):
 
     plan: Plan
     offers: Offers
+
+
+def open_corpus(path: Path | None, tokenizer: Tokenizer) -> Corpus:
+    """Return the corpus of a decoder, with the texts of a file if there is one.
+
+    Raises:
+        UsageError: The file cannot be read, or has another form than ``read_corpus`` says.
+    """
+    corpus = Corpus(MOST_TOKENS)
+    for tokens in () if path is None else read_corpus(path, tokenizer.tokens):
+        corpus.add(tokens)
+    return corpus
 
 
 def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
@@ -33,8 +47,9 @@ def open_texts(plan: PlanChoice, menu: Sequence[Plan], corpus: Corpus) -> Texts:
         corpus: The corpus.
     """
     source = TEXTS if plan == AUTO else plan.source
-    paths, length = (max(sizes) for sizes in zip(*((one.drafts, one.length) for one in menu), strict=True))
-    return Texts(source if length else DRAFT, corpus, max(paths, 1), max(length, 1))
+    looking = [one for one in menu if one.source != DRAFT] or [one for one in menu if one.drafts]
+    paths, length = max((one.drafts for one in looking), default=1), max((one.length for one in looking), default=1)
+    return Texts(source, corpus, paths, length)
 
 
 def lag_of(rows: Sequence[Row]) -> Lag:
@@ -45,6 +60,10 @@ def lag_of(rows: Sequence[Row]) -> Lag:
 
 class Chooser:
     """Looks up drafts, chooses plans, and lets both learn from what came of it.
+
+    Attributes:
+        planner: Chooses the plans.
+        plain: The rounds so far beside those of plain decoding.
 
     Args:
         planner: Chooses the plans.
@@ -57,6 +76,8 @@ class Chooser:
         self._texts = texts
         self._timing = timing
         self._accepted: list[int] = []
+        self._written: list[int] = []
+        self.plain = PlainTime()
 
     def choose(self, batch: Sequence[Row | None]) -> Choice:
         """Return what the next round drafts.
@@ -72,6 +93,7 @@ class Chooser:
     def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
         if proposal is None or not proposal.paths or not plan.feeds_draft:
             return proposal
+        assert plan.races  # other rules test drafts by the draft model's laws, which these were not drawn from
         return proposal if self.planner.prefers(plan, proposal) else None
 
     def drafted(self, turn: Turn, index: int, row: Row, accepted: int) -> Drafted:
@@ -85,16 +107,24 @@ class Chooser:
         """
         offer = turn.offers[index]
         drafted = drafted_of(turn.plan, row, offer, accepted)
+        self._written.append(accepted + 1)
         if drafted.source == DRAFT:
             self._accepted.append(accepted)
         elif drafted.source is not None and offer is not None:
             self._texts.observe(row, offer, drafted.proposed, accepted)
-        return drafted
+        if row.request.watch is None:
+            return drafted
+        paths = paths_of(turn.plan, drafted, offer, turn.emitted.nodes_BN[index])
+        return drafted._replace(plan=str(turn.plan), paths=paths)
 
     def observe(self, turn: Turn) -> None:
         """Take note of a turn, after ``drafted`` was called for its rows."""
-        self.planner.observe(turn.plan, len(turn.emitted.accepted_B), self._accepted, turn.spent)
-        self._accepted = []
+        rows = len(turn.emitted.accepted_B)
+        plain = self.planner.plain_seconds(rows)
+        if plain is not None and self._written:
+            self.plain.add(turn.spent.total, plain * sum(self._written) / len(self._written))
+        self.planner.observe(turn.plan, rows, self._accepted, turn.spent)
+        self._accepted, self._written = [], []
 
     def finished(self, row: Row) -> None:
         """Take note of a row that has ended."""

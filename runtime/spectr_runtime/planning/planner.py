@@ -87,6 +87,9 @@ class Planner(Protocol):
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
         """Return whether a row takes what was looked up for it rather than what the draft model would draft."""
 
+    def plain_seconds(self, rows: int) -> float | None:
+        """Return the seconds that a round of plain decoding takes; None if that is not known."""
+
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """Take note of a round.
 
@@ -115,6 +118,10 @@ class FixedPlanner:
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
         """See ``Planner``."""
         return proposal.forced
+
+    def plain_seconds(self, rows: int) -> float | None:
+        """See ``Planner``."""
+        return None
 
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""
@@ -184,6 +191,11 @@ class AutoPlanner:
         """See ``Planner``."""
         promised = 1 + proposal.promised(plan.drafts, plan.length)
         return proposal.forced or promised > self._acceptance.expected_tokens(plan)
+
+    def plain_seconds(self, rows: int) -> float | None:
+        """See ``Planner``."""
+        plain = Plan.plain()
+        return self.costs.seconds(plain, rows) if self.costs.tells(plain, rows) else None
 
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""

@@ -4,6 +4,7 @@ The modules:
 
     request    requests with their sampling parameters, completions and failures
     drafting   the sources of drafts by name, what a request may ask of them, what they did
+    rounds     what a round did for one row, for whoever watches it
     ranges     the values that sampling parameters may take
     tokens     the check of token ids against the vocabulary
     text/      between text and tokens: the tokenizer, chat templates, stop texts

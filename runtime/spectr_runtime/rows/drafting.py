@@ -53,12 +53,16 @@ class Drafted(NamedTuple):
         proposed: The number of tokens of the longest drafted path.
         accepted: How many tokens of a path were accepted.
         feeds_draft: Whether the draft model was run.
+        plan: The plan of the round, for a row that is watched; empty for others.
+        paths: The drafted paths, for a row that is watched; empty for others.
     """
 
     source: SourceName | None
     proposed: int
     accepted: int
     feeds_draft: bool = False
+    plan: str = ""
+    paths: tuple[tuple[int, ...], ...] = ()
 
 
 NOTHING = Drafted(None, 0, 0)

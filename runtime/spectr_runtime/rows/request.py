@@ -9,6 +9,7 @@ from typing import Literal
 from spectr_runtime.errors import RequestError
 from spectr_runtime.rows.drafting import DraftChoice, SourceStats
 from spectr_runtime.rows.ranges import LOGIT_BIAS, RANGES
+from spectr_runtime.rows.rounds import Watch
 
 FinishReason = Literal["stop", "length"]
 
@@ -117,6 +118,8 @@ class Request:
         sample: Which of several completions of one prompt this is, counted from 0.
         echo: Whether the completion's text, and its log-probabilities if they are wanted, begin with the prompt.
         draft: What the row is drafted from; None to leave that to the plan.
+        watch: Called after every round that the row took part in, on the thread that decodes; None for nobody, which
+            costs nothing.
     """
 
     id: str
@@ -126,6 +129,7 @@ class Request:
     sample: int = 0
     echo: bool = False
     draft: DraftChoice | None = None
+    watch: Watch | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from spectr_runtime.rows.request import (
     TokenLogprob,
     Usage,
 )
+from spectr_runtime.rows.rounds import RowRound
 from spectr_runtime.rows.text.stop_text import StopText
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 
@@ -130,6 +131,20 @@ class Row:
         """
         self._rounds += 1
         self._count(drafted)
+        begun = self.written
+        ended = self._append(emitted, scored)
+        if self.request.watch is not None:
+            self.request.watch(self._round(begun, emitted, drafted))
+        if ended:
+            return True
+        # The round fed everything but the last token, which no model has seen. The draft was not fed the leaves either.
+        self.cached["target"] = len(self.tokens) - 1
+        if drafted.feeds_draft:
+            self.cached["draft"] = len(self.tokens) - 2
+        return False
+
+    def _append(self, emitted: Sequence[int], scored: Sequence[Sequence[Scored]]) -> bool:
+        """Append tokens until one of them ends the row, and return whether one did."""
         for index, token in enumerate(emitted):
             self.tokens.append(token)
             if scored:
@@ -137,11 +152,23 @@ class Row:
             self._reason = self._end(token)
             if self._reason:
                 return True
-        # The round fed everything but the last token, which no model has seen. The draft was not fed the leaves either.
-        self.cached["target"] = len(self.tokens) - 1
-        if drafted.feeds_draft:
-            self.cached["draft"] = len(self.tokens) - 2
         return False
+
+    def _round(self, begun: int, emitted: Sequence[int], drafted: Drafted) -> RowRound:
+        """Return what the last round did, which began behind so many written tokens."""
+        *accepted, token = emitted
+        return RowRound(
+            id=self.request.id,
+            choice=self.request.choice,
+            number=self._rounds,
+            position=begun,
+            plan=drafted.plan,
+            source=drafted.source,
+            paths=drafted.paths,
+            accepted=tuple(accepted),
+            token=token,
+            dropped=begun + len(emitted) - self.written,
+        )
 
     def _count(self, drafted: Drafted) -> None:
         if drafted.source is None:

@@ -40,9 +40,9 @@ def limit_of(plan: Plan, row: Row | None, offer: Proposal | None) -> int:
     """Return how many drafts a row may accept; without a race, what is accepted can only be forbidden as a whole."""
     if row is None or _source(plan, offer) is None:
         return 0
-    if not plan.races:
+    if offer is None or not plan.races:
         return plan.length
-    if offer is not None and offer.paths:
+    if offer.paths:
         return min(offer.depth, plan.length)
     choice = row.request.draft
     return min(choice.length, plan.length) if choice is not None and choice.length is not None else plan.length
@@ -54,6 +54,25 @@ def drafted_of(plan: Plan, row: Row, offer: Proposal | None, accepted: int) -> D
     if source is None:
         return NOTHING._replace(feeds_draft=plan.feeds_draft)
     return Drafted(source, limit_of(plan, row, offer), accepted, plan.feeds_draft)
+
+
+def paths_of(
+    plan: Plan, drafted: Drafted, offer: Proposal | None, nodes_N: torch.Tensor
+) -> tuple[tuple[int, ...], ...]:
+    """Return the paths that a row drafted, without those that repeat others to fill the tree.
+
+    Args:
+        plan: The plan of the round.
+        drafted: What ``drafted_of`` says of the row.
+        offer: What was given to the row.
+        nodes_N: The tokens of the row's tree; they are waited for.
+    """
+    if drafted.source is None:
+        return ()
+    if offer is not None and offer.paths:
+        return offer.cut(plan.drafts, plan.length)
+    levels = nodes_N[1:].view(plan.length, plan.drafts)[: drafted.proposed]
+    return tuple(map(tuple, levels.T.tolist()))
 
 
 def _source(plan: Plan, offer: Proposal | None) -> SourceName | None:

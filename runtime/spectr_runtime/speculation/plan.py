@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from spectr_runtime.bundle import Manifest, Role
-from spectr_runtime.errors import UsageError
-from spectr_runtime.rows.drafting import DRAFT, LOOKUP, SOURCES, SourceName
+from spectr_runtime.errors import RequestError, UsageError
+from spectr_runtime.rows.drafting import DRAFT, LOOKUP, SOURCES, DraftChoice, SourceName
+from spectr_runtime.rows.request import Failure, Request
 from spectr_select import RULES, DraftTree
 
 PLAIN = "plain"  # decoding with the target alone: the race without drafts
@@ -124,6 +125,52 @@ def check_plan(choice: PlanChoice, manifest: Manifest) -> None:
             hint="Use --plan auto or plain, --source lookup, or build a bundle with a draft: "
             "`spectr-export build TARGET --draft DRAFT`.",
         )
+
+
+def check_draft(asked: DraftChoice | None, choice: PlanChoice, manifest: Manifest) -> None:
+    """Check that a plan can honour what a request asks to be drafted from.
+
+    Plain decoding drafts nothing for any row, and takes every request. A race takes every source of which it has the
+    models, and any length. The text that another rule writes depends on what is drafted, so there a request can only
+    ask for what the plan says, or for nothing.
+
+    Args:
+        asked: What the request asks for; None if it leaves that to the plan.
+        choice: A plan, or ``auto``.
+        manifest: The bundle's manifest.
+
+    Raises:
+        RequestError: The plan cannot honour it.
+    """
+    if asked is None or asked.source is None or choice == Plan.plain():
+        return
+    if choice == AUTO or choice.races:
+        runs_draft = manifest.has_draft if choice == AUTO else choice.feeds_draft
+        if asked.source != DRAFT or runs_draft:
+            return
+        why = f"the plan {choice} does not run the draft" if manifest.has_draft else "the bundle has no draft"
+        allowed = f"one of false, {', '.join(source for source in SOURCES if source != DRAFT)}"
+    else:
+        if asked.source == choice.source and asked.length in (None, choice.length):
+            return
+        why = f"the text of the plan {choice} depends on what is drafted"
+        allowed = f"false, or {choice.source} with the length {choice.length} or none"
+    length = "" if asked.length is None else f" with the length {asked.length}"
+    raise RequestError(
+        f"draft has the source {asked.source}{length}; {why}, so it must be {allowed}.",
+        param="draft",
+        code="unsupported_parameter",
+        hint="Decode with --plan auto, which takes every source, and a bundle with a draft for the source draft.",
+    )
+
+
+def refusal_of(request: Request, choice: PlanChoice, manifest: Manifest) -> Failure | None:
+    """Return the failure of a request that asks for what a plan cannot honour; see ``check_draft``."""
+    try:
+        check_draft(request.draft, choice, manifest)
+    except RequestError as error:
+        return Failure(request.id, error, request.choice)
+    return None
 
 
 def roles_of(plans: Sequence[Plan], manifest: Manifest) -> tuple[Role, ...]:

@@ -40,12 +40,14 @@ class Emitted:
         tokens_BD1: The accepted drafts, then the correction or bonus token; the columns after it are -1.
         accepted_B: Number of accepted drafts of each row.
         sound_B: False where a model's logits were not finite; the tokens of such a row mean nothing.
+        nodes_BN: The tokens of the tree, as they were drafted; the root's first.
         logprobs: For the rows that want log-probabilities, per token: the token's own, then the most probable ones.
     """
 
     tokens_BD1: torch.Tensor
     accepted_B: torch.Tensor
     sound_B: torch.Tensor
+    nodes_BN: torch.Tensor
     logprobs: Mapping[int, list[list[Scored]]]
 
 
@@ -72,7 +74,7 @@ def speculate(plan: Plan, source: Source, target: Engine, rows: Rows, timing: Ti
             source.keep(rows, chosen.accepted_BD, tree.size)
         tokens_BD1 = emitted_tokens(drafts.tokens_BN, chosen)
         logprobs = rows.logprobs.gather(logits_BNV, chosen.accepted_BD, tokens_BD1) if rows.logprobs else {}
-    return Emitted(tokens_BD1, chosen.count_B, drafts.sound_B & verified_B, logprobs)
+    return Emitted(tokens_BD1, chosen.count_B, drafts.sound_B & verified_B, drafts.tokens_BN, logprobs)
 
 
 def verify(

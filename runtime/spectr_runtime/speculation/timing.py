@@ -35,6 +35,28 @@ class Timing:
             setattr(self, phase, getattr(self, phase) + time.perf_counter() - started)
 
 
+@dataclasses.dataclass(slots=True)
+class PlainTime:
+    """Rounds beside those of plain decoding, as far as is known what such rounds cost.
+
+    Attributes:
+        rounds: The number of these rounds.
+        spent: The seconds that they took.
+        plain: The seconds that plain decoding is expected to take for the tokens that they wrote: one round for each
+            token of a row, with as many rows.
+    """
+
+    rounds: int = 0
+    spent: float = 0.0
+    plain: float = 0.0
+
+    def add(self, spent: float, plain: float) -> None:
+        """Count a round."""
+        self.rounds += 1
+        self.spent += spent
+        self.plain += plain
+
+
 class Spent(NamedTuple):
     """The seconds that a round took: all of them, those of drafting, and those of the target's pass."""
 

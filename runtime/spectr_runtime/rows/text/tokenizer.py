@@ -73,6 +73,14 @@ class Tokenizer:
             )
         return tuple(ids)
 
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text that is no prompt: none are put in front, and it may be empty.
+
+        Tokens outside the vocabulary are left out.
+        """
+        ids = self._tokenizer(text, add_special_tokens=False, padding=False, truncation=False, verbose=False)
+        return [token for token in ids["input_ids"] if token < self._vocabulary]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, without special tokens."""
         return self._detokenizer.text(ids)
