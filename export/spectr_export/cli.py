@@ -46,8 +46,8 @@ def main() -> None:
 @click.argument("target")
 @click.option(
     "--draft",
-    help="The small model that drafts, or a head of EAGLE-3 on TARGET, given as TARGET is; int8, int4, int4-asymmetric or "
-    "fp8 for a copy of TARGET in that precision.  [default: none; what texts hold already is drafted]",
+    help="The small model that drafts, or a head of EAGLE-3 on TARGET, given as TARGET is; int8, int4, int4-asymmetric "
+    "or fp8 for a copy of TARGET in that precision.  [default: none; what texts hold already is drafted]",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder of the new bundle.")
 @click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
