@@ -9,14 +9,15 @@ import time
 from functools import partial
 from pathlib import Path
 
-from spectr_export.checks.acceptance import measure_acceptance
+from spectr_export.checks.acceptance import measure_acceptance, measure_head
 from spectr_export.console import Say
 from spectr_export.graph.tracing import Tracer
-from spectr_export.heads.member import build_head, check_head
+from spectr_export.heads.member import build_head, check_head, load_plain_head
 from spectr_export.inspection import NO_DRAFT, describe_acceptance
 from spectr_export.member import build_member, check_member
 from spectr_export.original.model import load_original
 from spectr_export.original.scratch import open_scratch
+from spectr_export.original.tokens.chosen import write_chosen
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.staging import refuse_output, staged
 from spectr_runtime.bundle import Bundle, Manifest
@@ -75,10 +76,10 @@ def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
     if pair.head is not None:
         built["draft"] = build_head(pair.head, folder / "draft", pair.limits.capacity, say)
     quality = {role: dict(member.quality) for role, member in built.items()}
-    if "draft" in pair.members:
-        target, draft = (load_original(folder / role) for role in ("target", "draft"))
-        quality["draft"]["acceptance"] = measure_acceptance(target, draft, pair.texts.measured)
-        say(f"draft: {describe_acceptance(quality['draft']['acceptance'])}")
+    if pair.has_draft:
+        quality["draft"]["acceptance"] = _measure_draft(folder, pair)
+        accepted = describe_acceptance(quality["draft"]["acceptance"], head=pair.head is not None)
+        say(f"draft: {accepted}")
     pair.tokenizer.save_pretrained(folder / TOKENIZER)
     manifest = Manifest(
         models={role: member.spec for role, member in built.items()},
@@ -93,6 +94,16 @@ def _build_into(folder: Path, pair: Prepared, say: Say) -> Manifest:
     )
     _write_manifest(manifest, folder)
     return manifest
+
+
+def _measure_draft(folder: Path, pair: Prepared) -> float:
+    """Write which tokens a draft scores, and return how often the target accepts one of it."""
+    target, ids = load_original(folder / "target"), pair.texts.measured
+    if pair.head is not None:
+        head = load_plain_head(folder / "draft")
+        return measure_head(target, head, ids, pair.head.checkpoint.tokens_N)
+    write_chosen(pair.chosen_N, folder / "draft")
+    return measure_acceptance(target, load_original(folder / "draft"), ids, pair.chosen_N, pair.vocabulary.substitute)
 
 
 def check(bundle: Bundle, say: Say) -> None:

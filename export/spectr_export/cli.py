@@ -46,8 +46,8 @@ def main() -> None:
 @click.argument("target")
 @click.option(
     "--draft",
-    help="The small model that drafts, given as TARGET is; int8, int4, int4-asymmetric or fp8 for a copy of TARGET in "
-    "that precision.  [default: none; what texts hold already is drafted]",
+    help="The small model that drafts, or a head of EAGLE-3 on TARGET, given as TARGET is; int8, int4, int4-asymmetric "
+    "or fp8 for a copy of TARGET in that precision.  [default: none; what texts hold already is drafted]",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder of the new bundle.")
 @click.option("--capacity", type=int, help="Longest text in tokens, prompt and completion together.")
@@ -89,7 +89,8 @@ def build(output: Path, overwrite: bool, dry_run: bool, dtype: str, quantise: st
     """Build a bundle from TARGET and its draft, if any: each a folder, a GGUF file or a hub id.
 
     Hub ids are owner/name or owner/name/FILE.gguf, with or without @revision. A quantised checkpoint stays in its own
-    blocks unless --quantise is given. Weights are read from safetensors and GGUF only.
+    blocks unless --quantise is given. Weights are read from safetensors and GGUF only; those of a head, from
+    pytorch_model.bin too, of which nothing but tensors is read.
 
     Graphs are compared with the original models before the bundle appears. The build fails if they differ by more than
     rounding, or if the target's precision loses more than 0.02 (half precision), 0.05 (int8, fp8) or 0.3 (int4) nats

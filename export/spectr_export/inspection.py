@@ -25,7 +25,7 @@ def describe(bundle: Bundle) -> str:
     for role, spec in sorted(manifest.models.items(), reverse=True):
         lines += [(role, _describe_model(spec)), ("", describe_parity(manifest.parity[role]))]
         if quality := manifest.quality.get(role):
-            lines.append(("", describe_quality(quality)))
+            lines.append(("", describe_quality(quality, head=spec.head is not None)))
         if overrides := manifest.overrides.get(role):
             lines.append(("", f"config.json with {describe_overrides(overrides)}"))
     if not manifest.has_draft:
@@ -77,8 +77,8 @@ def describe_parity(parity: Mapping[str, float]) -> str:
     return f"logits within {max(parity.values()):.1e} of transformers ({stages})"
 
 
-def describe_quality(quality: Mapping[str, float]) -> str:
-    """Return what a model's precision costs, as far as it was measured."""
+def describe_quality(quality: Mapping[str, float], *, head: bool = False) -> str:
+    """Return what a model's precision costs, and how often a draft or a head is accepted, as far as it was measured."""
     parts = []
     if "lost" in quality:
         parts.append(f"{quality['lost']:+.4f} nats per token to the checkpoint's {quality['original']:.3f}")
@@ -87,10 +87,10 @@ def describe_quality(quality: Mapping[str, float]) -> str:
     if "rounded" in quality:
         parts.append(f"logits within {quality['rounded']:.2g} of their spread of transformers, rounded alike")
     if "acceptance" in quality:
-        parts.append(describe_acceptance(quality["acceptance"]))
+        parts.append(describe_acceptance(quality["acceptance"], head=head))
     return ", ".join(parts)
 
 
-def describe_acceptance(acceptance: float) -> str:
-    """Return how often the target accepts a token of its draft."""
-    return f"{acceptance:.1%} of its tokens accepted at temperature 1"
+def describe_acceptance(acceptance: float, *, head: bool = False) -> str:
+    """Return how often the target accepts a token of its draft, or the first one of a head."""
+    return f"{acceptance:.1%} of its {'first ' if head else ''}tokens accepted at temperature 1"

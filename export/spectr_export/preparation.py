@@ -3,6 +3,7 @@
 ``prepare`` takes the options of a build (``BuildOptions``) and returns the models that are built (``Prepared``).
 """
 
+# N tokens that a draft scores.
 from __future__ import annotations
 
 import dataclasses
@@ -13,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spectr_export.checks.parity import SMALLEST_CAPACITY
 from spectr_export.console import Say
-from spectr_export.heads.checkpoint import HeadCheckpoint, is_head, read_head
-from spectr_export.heads.fit import fit_head
+from spectr_export.heads.checkpoint import is_head, take_head
 from spectr_export.heads.member import HeadMember
 from spectr_export.inspection import describe_sampling
 from spectr_export.member import Member
@@ -31,6 +33,7 @@ from spectr_export.original.refusal import refuse_unsupported
 from spectr_export.original.scratch import Scratch
 from spectr_export.original.source import fetch, fetch_pickle
 from spectr_export.original.tokens.chat_template import try_templates
+from spectr_export.original.tokens.chosen import find_chosen
 from spectr_export.original.tokens.tokenizer import load_tokenizer, refuse_changed_by_saving
 from spectr_export.original.tokens.vocabulary import refuse_other_tokenizer, remarks, share_vocabulary
 from spectr_export.storing.precision import FLOAT32, KEPT, QUANTISATIONS, Precision
@@ -86,6 +89,8 @@ class Prepared:
         versions: Versions of the tools that build.
         overrides: The fields of each model's config.json that were replaced, with their values.
         head: The draft if it is a head on the target; it is none of the members then.
+        chosen_N: The target's ids of the tokens that a draft scores that is a model of its own; int64. None for the
+            first ones in order.
     """
 
     members: Mapping[Role, Member]
@@ -98,6 +103,7 @@ class Prepared:
     versions: Mapping[str, str]
     overrides: Mapping[Role, Mapping[str, Any]]
     head: HeadMember | None = None
+    chosen_N: torch.Tensor | None = None
 
     @property
     def has_draft(self) -> bool:
@@ -123,22 +129,20 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
     text = None if options.text is None else read_text(options.text)
     overrides = _overrides(options, tuple(precisions))
     folders = _fetch(options, overrides, scratch, say)
-    found = _take_head(folders, overrides, scratch)
+    found = take_head(folders, overrides, scratch)
     members = {role: Member(role, folder, _kept(folder, precisions[role])) for role, folder in folders.items()}
     configs = {role: _read_config(folders[role], overrides[role]) for role in members}
     _tell_config(configs, overrides, say)
     limits = Limits(_choose_capacity(configs, options.capacity, say), TOKENS_PER_CALL)
     for config in (*configs.values(), *([found.config] if found else [])):
         refuse_unsupported(config, limits.capacity)
-    head = None
-    if found is not None:
-        head = HeadMember(
-            found, fit_head(found, configs["target"]), folders["target"], members["target"].precision.dtype
-        )
+    head = None if found is None else HeadMember.of(found, members["target"], configs["target"])
+    if head is not None:
         members["target"] = dataclasses.replace(members["target"], features=head.features)
     for folder in dict.fromkeys(folders.values()):
         check_weights(folder, say)
-    tokenizer, vocabulary = _share_tokenizer(folders, configs, say)
+    chosen_N = find_chosen(folders, configs)
+    tokenizer, vocabulary = _share_tokenizer(folders, configs, chosen_N, say)
     return Prepared(
         members=members,
         configs=configs,
@@ -150,6 +154,7 @@ def prepare(options: BuildOptions, scratch: Scratch, say: Say) -> Prepared:
         versions=versions,
         overrides={role: {one.key: one.value for one in given} for role, given in overrides.items() if given},
         head=head,
+        chosen_N=chosen_N,
     )
 
 
@@ -168,26 +173,6 @@ def _fetch(
     else:
         draft = overridden(draft, overrides["draft"], scratch)
     return {"draft": draft, "target": target}
-
-
-def _take_head(
-    folders: dict[Role, Path], overrides: dict[Role, list[Override]], scratch: Scratch
-) -> HeadCheckpoint | None:
-    """Take a draft that is a head from among the models, and return it.
-
-    Raises:
-        UsageError: Its configuration was to be overridden.
-        BundleError: It is of a kind that is not served, or is malformed.
-    """
-    if "draft" not in folders or folders["draft"] == folders["target"] or not is_head(folders["draft"]):
-        return None
-    own = [one for one in overrides.pop("draft") if one.role == "draft"]
-    if own:
-        raise UsageError(
-            f"--config draft.{own[0]}: the draft is a head, whose config.json is taken as it is.",
-            hint="Change its config.json.",
-        )
-    return read_head(folders.pop("draft"), scratch)
 
 
 def _overrides(options: BuildOptions, roles: Sequence[Role]) -> dict[Role, list[Override]]:
@@ -224,7 +209,9 @@ def _tell_config(configs: Mapping[Role, Any], overrides: Mapping[Role, Sequence[
             say(f"{role}: made for texts of {reach.tokens} tokens by rope scaling ({reach.scaling})")
 
 
-def _share_tokenizer(folders: Mapping[Role, Path], configs: Mapping[Role, Any], say: Say) -> tuple[Any, Vocabulary]:
+def _share_tokenizer(
+    folders: Mapping[Role, Path], configs: Mapping[Role, Any], chosen_N: torch.Tensor | None, say: Say
+) -> tuple[Any, Vocabulary]:
     """Return the target's tokenizer and the vocabulary that is written with it, once a draft is known to share it."""
     target = load_tokenizer(folders["target"], say)
     refuse_changed_by_saving(target)
@@ -234,8 +221,9 @@ def _share_tokenizer(folders: Mapping[Role, Path], configs: Mapping[Role, Any], 
         refuse_other_tokenizer(target, draft)
     widths: dict[Role, int] = {role: config.vocab_size for role, config in configs.items()}
     end_tokens = find_end_tokens(folders["target"], configs["target"], target, widths["target"])
-    vocabulary = share_vocabulary(widths, target, draft, end_tokens)
-    for line in (*remarks(widths, target, draft), *try_templates(target)):
+    chosen = None if chosen_N is None else chosen_N.tolist()
+    vocabulary = share_vocabulary(widths, target, draft, end_tokens, chosen)
+    for line in (*remarks(widths, target, draft, chosen), *try_templates(target)):
         say(line)
     return target, vocabulary
 

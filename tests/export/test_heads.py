@@ -13,7 +13,7 @@ import pytest
 import rtx
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_heads import (
     LAYERS,
     LOGITS,
@@ -26,17 +26,20 @@ from tiny_heads import (
     speculators_settings,
     target_checkpoint,
 )
-from tiny_models import VOCABULARY, tiny_config
+from tiny_models import VOCABULARY, save_checkpoint, tiny_config, tiny_model
 
 from spectr_export.build import build, check
 from spectr_export.checks import states as states_module
+from spectr_export.checks.acceptance import measure_acceptance, measure_head
 from spectr_export.cli import main
+from spectr_export.heads.member import load_plain_head
+from spectr_export.original.model import load_original
 from spectr_export.original.scratch import open_scratch
 from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.precision import Precision
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError
 from spectr_runtime.adapter.eagle3 import Eagle3Head
-from spectr_runtime.bundle import Features, Head
+from spectr_runtime.bundle import Features, Head, Vocabulary
 from spectr_runtime.bundle.tokens import read_tokens
 from spectr_runtime.contract import Call, HeadInputs
 from spectr_runtime.engines import open_engine
@@ -354,3 +357,75 @@ def test_tensorrt_rtx_builds_a_head_and_a_target_with_features(dtype: str, targe
         built = rtx.build(tmp_path / "out.bundle" / role)
         assert built.layers.count(f"Datatype: {rtx.HALVES[dtype]},") > 10
         assert "states" in built.layers
+
+
+def test_the_acceptance_of_a_head_is_that_of_its_first_token(built: Bundle, target: Path) -> None:
+    """The same sum over the engines of the bundle, fed as in decoding, token by token."""
+    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    count = len(ids) - 1
+    model, head = load_original(built.model("target")), load_plain_head(built.model("draft"))
+    tokens_N = read_tokens(built)
+    assert tokens_N is not None
+    sizes: dict[str, Any] = {"backend": "onnxruntime", "device": "cpu", "rows": 1, "capacity": 64}
+    first, second = (open_engine(built, role, **sizes) for role in ("target", "draft"))
+
+    def call(tokens: list[int], **more: Any) -> Call:
+        mask = torch.ones((len(tokens), len(tokens)), dtype=torch.bool).tril()[None, None]
+        columns = torch.arange(len(tokens))[None]
+        return Call(torch.tensor([tokens]), columns, mask, torch.tensor([0]), columns, **more)
+
+    logits_1TV, features_1TF = first.run(call(ids))
+    assert features_1TF is not None
+    own_1T = torch.zeros((1, count), dtype=torch.bool)
+    inputs = HeadInputs(features_1TF[:, :-1], torch.zeros(1, count, SIZE), own_1T)
+    drafted_TN = second.forward(call(ids[1:], head=inputs))[0].softmax(-1)
+    expected = torch.minimum(logits_1TV[0, 1:].softmax(-1)[:, tokens_N], drafted_TN).sum(-1).mean()
+    assert measure_head(model, head, ids, tokens_N) == pytest.approx(float(expected), abs=1e-5)
+    assert 0 < expected < 0.9
+    assert built.manifest.acceptance is not None
+
+
+def chosen_pair(folder: Path) -> tuple[Path, Path]:
+    """A target, and a model of its own that has every second of its tokens, under ids of its own."""
+    target = target_checkpoint(folder / "target")
+    tokens_N = torch.arange(0, VOCABULARY, 2)
+    model = tiny_model("llama", seed=2, vocab_size=len(tokens_N), num_hidden_layers=1, eos_token_id=len(tokens_N) - 1)
+    draft = save_checkpoint(folder / "draft", model)
+    tensors = load_file(draft / "model.safetensors")
+    offsets_N = tokens_N - torch.arange(len(tokens_N))
+    save_file({**tensors, "d2t": offsets_N}, draft / "model.safetensors", metadata={"format": "pt"})
+    return target, draft
+
+
+def test_a_model_of_its_own_may_score_chosen_tokens(tmp_path: Path) -> None:
+    target, draft = chosen_pair(tmp_path)
+    lines: list[str] = []
+    build(BuildOptions(str(target), str(draft)), tmp_path / "out.bundle", say=lines.append)
+    bundle = Bundle.open(tmp_path / "out.bundle")
+    tokens_N = read_tokens(bundle)
+    assert tokens_N is not None
+    assert tokens_N.tolist() == list(range(0, VOCABULARY, 2))
+    # The end token is the last of both.
+    assert bundle.manifest.vocabulary == Vocabulary(VOCABULARY, (VOCABULARY - 1,), VOCABULARY // 2)
+    assert any(line.startswith("draft: not made for 128 tokens") for line in lines)
+    models = [load_original(bundle.model(role)) for role in ("target", "draft")]
+    ids = [2, 4, 5, 8, 6]
+    with torch.inference_mode():
+        laws = [
+            model(torch.tensor([own])).logits.softmax(-1)[0]
+            for model, own in zip(models, (ids, [1, 2, 9, 4, 3]), strict=True)
+        ]
+    expected = torch.minimum(laws[0][:, tokens_N], laws[1]).sum(-1).mean()
+    assert measure_acceptance(*models, ids, tokens_N, 9) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_model_without_names_of_its_tokens_is_refused_as_before(tmp_path: Path) -> None:
+    target, draft = chosen_pair(tmp_path)
+    tensors = load_file(draft / "model.safetensors")
+    save_file(without(tensors, "d2t"), draft / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BundleError, match="The draft scores token ids below 129"):
+        prepared(target, draft)
+    offsets = torch.full((129,), VOCABULARY)
+    save_file({**tensors, "d2t": offsets}, draft / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BundleError, match="each for another of the target's 257 tokens"):
+        prepared(target, draft)

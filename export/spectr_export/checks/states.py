@@ -89,12 +89,11 @@ class WholeHead:
     """A head with transformers' own attention and cache, whose logits are followed by its states.
 
     Args:
-        head: The head, in float32; it keeps this attention from then on.
+        head: The head, in float32, with that attention.
         sizes: What it is fed.
     """
 
     def __init__(self, head: Eagle3Head, sizes: Head) -> None:
-        head.model.set_attn_implementation("eager")
         self._head, self._sizes = head, sizes
 
     def __call__(self, *, input_ids: torch.Tensor, past_key_values: Any, use_cache: bool) -> Any:

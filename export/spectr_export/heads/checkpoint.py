@@ -8,7 +8,7 @@ There are two layouts. That of ``speculators`` says in its config.json what it i
 
 The original one, of the method's authors, has the configuration of a Llama model with ``draft_vocab_size`` in it. Its
 layer is called ``midlayer`` instead of ``layers.0``, and its weights may be a pickle file, of which tensors alone are
-read. In both, ``d2t`` [N] is what has to be added to each id of the head to get the target's.
+read. In both, ``d2t`` names the tokens that the head scores, as ``original.tokens.chosen`` describes.
 """
 
 # N tokens that the head scores, V vocabulary of the target, E hidden size.
@@ -23,13 +23,15 @@ from typing import Any
 import torch
 
 from spectr_export.original.checkpoint import INDEX, weight_files
+from spectr_export.original.configuration.overrides import Override
 from spectr_export.original.model import load_config
 from spectr_export.original.scratch import Scratch
 from spectr_export.original.settings import CORRECT, read_settings
 from spectr_export.original.source import PICKLE
+from spectr_export.original.tokens.chosen import D2T, T2D, chosen_tokens
+from spectr_runtime.bundle import Role
 from spectr_runtime.bundle.layout import CONFIG, WEIGHTS
-from spectr_runtime.bundle.tokens import check_tokens
-from spectr_runtime.errors import BundleError, first_line
+from spectr_runtime.errors import BundleError, UsageError, first_line
 
 KIND = "speculators_model_type"
 LAYER = "transformer_layer_config"
@@ -40,7 +42,6 @@ CHOICES = ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output")
 # Layers of transformers that can be made a head, as in speculators.
 FAMILIES = ("llama", "qwen3")
 # Tensors that are read for themselves, or are not needed to draft.
-D2T, T2D = "d2t", "t2d"
 OTHERS = (D2T, T2D, "verifier_lm_head.weight", "verifier_norm.weight")
 OTHER = "Use a published head of EAGLE-3, or a model of its own as draft."
 
@@ -76,6 +77,31 @@ def is_head(folder: Path) -> bool:
     names = settings.get("architectures")
     named = isinstance(names, list) and any("eagle" in str(name).lower() for name in names)
     return named or KIND in settings or DRAFT_SIZE in settings
+
+
+def take_head(
+    folders: dict[Role, Path], overrides: dict[Role, list[Override]], scratch: Scratch
+) -> HeadCheckpoint | None:
+    """Take a draft that is a head from among the models of a build, and return it; None if it is none.
+
+    Args:
+        folders: The checkpoints of the models.
+        overrides: What is overridden in the configuration of each.
+        scratch: Takes the configuration of the head's layer.
+
+    Raises:
+        UsageError: The head's configuration was to be overridden.
+        BundleError: As for ``read_head``.
+    """
+    if "draft" not in folders or folders["draft"] == folders["target"] or not is_head(folders["draft"]):
+        return None
+    own = [one for one in overrides.pop("draft") if one.role == "draft"]
+    if own:
+        raise UsageError(
+            f"--config draft.{own[0]}: the draft is a head, whose config.json is taken as it is.",
+            hint="Change its config.json.",
+        )
+    return read_head(folders.pop("draft"), scratch)
 
 
 def read_head(folder: Path, scratch: Scratch) -> HeadCheckpoint:
@@ -193,21 +219,10 @@ def _unpickled(folder: Path) -> dict[str, torch.Tensor]:
 
 def _tokens(tensors: Mapping[str, torch.Tensor], logits: int, size: int, folder: Path) -> torch.Tensor | None:
     """Return the target's ids of the tokens that a head scores; None for all tokens in order."""
-    if D2T not in tensors:
-        if logits != size:
-            raise BundleError(
-                f"{folder} has no {D2T}, which says for which of {size} tokens its {logits} logits are.", hint=CORRECT
-            )
-        return None
-    offset_N = tensors[D2T]
-    if offset_N.is_floating_point() or offset_N.shape != (logits,):
+    if D2T in tensors:
+        return chosen_tokens(tensors, logits, size, folder)
+    if logits != size:
         raise BundleError(
-            f"{folder}: {D2T} is {tuple(offset_N.shape)} {offset_N.dtype}; it must be {logits} whole numbers.",
-            hint=CORRECT,
+            f"{folder} has no {D2T}, which says for which of {size} tokens its {logits} logits are.", hint=CORRECT
         )
-    tokens_N = torch.arange(logits) + offset_N.to(torch.int64)
-    check_tokens(tokens_N, logits, size, f"{D2T} of {folder}")
-    scored_V = tensors.get(T2D)
-    if scored_V is not None and not torch.equal(scored_V.to(torch.bool).nonzero()[:, 0], tokens_N.sort().values):
-        raise BundleError(f"{folder}: {T2D} names other tokens than {D2T}.", hint=CORRECT)
-    return tokens_N
+    return None

@@ -17,16 +17,16 @@ from spectr_export.checks.states import WholeHead
 from spectr_export.console import Say
 from spectr_export.graph.export import export_graph
 from spectr_export.heads.checkpoint import HeadCheckpoint
-from spectr_export.heads.fit import EMBEDDINGS, shapes
+from spectr_export.heads.fit import EMBEDDINGS, fit_head, shapes
 from spectr_export.inspection import describe_parity, describe_quality
-from spectr_export.member import BuiltMember
+from spectr_export.member import BuiltMember, Member
 from spectr_export.original.configuration.reach import longest_text
 from spectr_export.original.model import load_stored
+from spectr_export.original.tokens.chosen import write_chosen
 from spectr_export.weights import Layout, writing
-from spectr_runtime.adapter.eagle3 import Settings, load_head
+from spectr_runtime.adapter.eagle3 import Eagle3Head, Settings, load_head
 from spectr_runtime.bundle import Features, Head, ModelSpec
-from spectr_runtime.bundle.layout import TOKENS, WEIGHTS
-from spectr_runtime.bundle.tokens import TENSOR
+from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract import DTYPES
 
 NAME = "draft"
@@ -47,6 +47,20 @@ class HeadMember:
     settings: Settings
     target: Path
     dtype: str
+
+    @staticmethod
+    def of(checkpoint: HeadCheckpoint, target: Member, config: Any) -> HeadMember:
+        """Bind a head to its target.
+
+        Args:
+            checkpoint: The head.
+            target: The target before it is built.
+            config: transformers' configuration of the target.
+
+        Raises:
+            BundleError: The head does not fit the target.
+        """
+        return HeadMember(checkpoint, fit_head(checkpoint, config), target.source, target.precision.dtype)
 
     @property
     def features(self) -> Features:
@@ -125,12 +139,18 @@ def check_head(folder: Path, spec: ModelSpec, capacity: int, say: Say) -> None:
 def _check(folder: Path, spec: ModelSpec, capacity: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Return the largest differences of a head's graph, and what half precision costs."""
     assert spec.head is not None
-    head = load_head(folder, dtype="float32", device=torch.device("cpu"))
-    reference = Reference(WholeHead(head, spec.head))
+    reference = Reference(WholeHead(load_plain_head(folder), spec.head))
     parity = check_onnxruntime(reference, folder, spec, capacity, name=NAME)
     if spec.dtype == "float32":
         return parity, {}
     return parity, check_half(reference, folder, spec, capacity, name=f"{NAME} in {spec.dtype}")
+
+
+def load_plain_head(folder: Path) -> Eagle3Head:
+    """Load a head of a bundle in float32, with transformers' own attention in place of the contract's."""
+    head = load_head(folder, dtype="float32", device=torch.device("cpu"))
+    head.model.set_attn_implementation("eager")
+    return head
 
 
 def _embeddings(target: Path) -> torch.Tensor:
@@ -142,9 +162,7 @@ def _embeddings(target: Path) -> torch.Tensor:
 
 
 def _save(member: HeadMember, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write config.json, model.safetensors and, if the head scores chosen tokens, tokens.safetensors."""
-    from safetensors.torch import save_file
-
+    """Write config.json, model.safetensors and, if the head scores chosen tokens, their names."""
     folder.mkdir(parents=True)
     config: Any = copy.deepcopy(member.checkpoint.config)
     member.settings.to_config(config)
@@ -155,5 +173,4 @@ def _save(member: HeadMember, weights: Mapping[str, torch.Tensor], folder: Path)
     with writing(folder / WEIGHTS, layouts, {"format": "pt"}) as write:
         for name, tensor in weights.items():
             write(name, tensor.to(dtype))
-    if member.checkpoint.tokens_N is not None:
-        save_file({TENSOR: member.checkpoint.tokens_N}, folder / TOKENS)
+    write_chosen(member.checkpoint.tokens_N, folder)

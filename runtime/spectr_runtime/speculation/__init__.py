@@ -8,7 +8,7 @@ The modules:
     offers     drafts that are given to rows: before the round, and what became of them
     pair       the engines of draft and target, and keeping their caches up with the rows' texts
     batching   the rows of the batch as the tensors of a round
-    narrow     drafts that lack logits for some tokens
+    narrow     drafts that score other tokens, or fewer, than the target
     prefill    reading texts into a cache
     prefixes   what texts share is read once, kept, and copied
     reading    how many tokens were read, and how many copied

@@ -3,7 +3,7 @@
 # V vocabulary: token ids 0 .. V - 1.
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spectr_export.original.tokens.probe import difference, read_with, texts_for
@@ -46,7 +46,11 @@ def refuse_other_tokenizer(target: Any, draft: Any) -> None:
 
 
 def share_vocabulary(
-    widths: Mapping[Role, int], target: Any, draft: Any | None, end_tokens: tuple[int, ...]
+    widths: Mapping[Role, int],
+    target: Any,
+    draft: Any | None,
+    end_tokens: tuple[int, ...],
+    chosen: Sequence[int] | None = None,
 ) -> Vocabulary:
     """Return the token ids that are written: those that the target scores, without padding that only it has.
 
@@ -58,29 +62,34 @@ def share_vocabulary(
         target: The target's tokenizer.
         draft: The draft's tokenizer; None if there is no draft.
         end_tokens: Ids that end a text; the target scores them.
+        chosen: The target's ids of the tokens that the draft scores; None for the first ones in order.
 
     Raises:
-        BundleError: A model cannot score every token of its vocabulary that is not an added one.
+        BundleError: A model cannot score every token of its vocabulary that is not an added one, and names no others.
     """
     _refuse_narrow("target", target, widths["target"])
     used = max((*target.get_vocab().values(), *end_tokens)) + 1
     if draft is None:
         return Vocabulary(min(widths["target"], used), end_tokens)
-    _refuse_narrow("draft", draft, widths["draft"])
+    if chosen is None:
+        _refuse_narrow("draft", draft, widths["draft"])
+    own = {token: number for number, token in enumerate(range(widths["draft"]) if chosen is None else chosen)}
     stand_ins = (draft.unk_token_id, draft.pad_token_id, draft.eos_token_id)
-    known = [token for token in stand_ins if token is not None and token < widths["draft"]]
-    return Vocabulary(min(widths["target"], max(widths["draft"], used)), end_tokens, known[0] if known else 0)
+    known = [own[token] for token in stand_ins if token in own]
+    return Vocabulary(min(widths["target"], max(max(own) + 1, used)), end_tokens, known[0] if known else 0)
 
 
-def remarks(widths: Mapping[Role, int], target: Any, draft: Any | None) -> Iterator[str]:
+def remarks(
+    widths: Mapping[Role, int], target: Any, draft: Any | None, chosen: Sequence[int] | None = None
+) -> Iterator[str]:
     """Yield a line for tokens that the target cannot score, and one for tokens that a draft does not know."""
     tokens = target.get_vocab()
     if unscored := {token: number for token, number in tokens.items() if number >= widths["target"]}:
         yield f"target: no logits for {_some(unscored)}: never written, and a prompt that holds one fails"
     if draft is None:
         return
-    known = draft.get_vocab()
-    lacking = {token: number for token, number in tokens.items() if token not in known or number >= widths["draft"]}
+    known, scored = draft.get_vocab(), {*(range(widths["draft"]) if chosen is None else chosen)}
+    lacking = {token: number for token, number in tokens.items() if token not in known or number not in scored}
     if lacking := {token: number for token, number in lacking.items() if token not in unscored}:
         yield f"draft: not made for {_some(lacking)}, which the target has: hardly ever drafted"
 
