@@ -51,7 +51,12 @@ def limit_of(plan: Plan, row: Row | None, offer: Proposal | None) -> int:
 def drafted_of(plan: Plan, row: Row, offer: Proposal | None, accepted: int) -> Drafted:
     """Return what a row drafted in a round that accepted so many of its tokens."""
     source = _source(plan, offer) if plan.drafts else None
-    return NOTHING if source is None else Drafted(source, limit_of(plan, row, offer), accepted)
+    if source is None:
+        return NOTHING
+    proposed = limit_of(plan, row, offer)
+    if offer is not None and offer.paths:  # what fills the tree behind them may be accepted too, by chance
+        proposed = max(min(offer.depth, proposed), accepted)
+    return Drafted(source, proposed, accepted)
 
 
 def paths_of(
