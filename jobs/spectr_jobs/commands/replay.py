@@ -130,9 +130,7 @@ def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | Ba
 def _drafts_again(plan: PlanChoice, record: Record | BadRecord) -> bool:
     """Return whether a record that is decoded alone drafts what it drafted in the run, so that counts are the same."""
     asked = record.wanted.draft if isinstance(record, Record) else None
-    if plan == AUTO or plan == UNDRAFTED:
-        return False
-    return not {plan.source, asked and asked.source} & {CORPUS, TEXTS}
+    return plan != AUTO and plan != UNDRAFTED and not {plan.source, asked and asked.source} & {CORPUS, TEXTS}
 
 
 def _difference(kept: Row, row: Row, *, counted: bool) -> str:
