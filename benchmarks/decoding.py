@@ -25,7 +25,7 @@ import torch
 from machine import machine
 
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
-from spectr_runtime.contract import Call, Engine
+from spectr_runtime.contract import Call, Engine, Output
 from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.plan import PlanChoice
 
@@ -55,9 +55,13 @@ class Clock:
 
     def forward(self, call: Call) -> torch.Tensor:
         """See ``Engine``."""
+        return self.run(call).logits_BMV
+
+    def run(self, call: Call) -> Output:
+        """See ``Engine``."""
         started = time.perf_counter()
         try:
-            return self._engine.forward(call)
+            return self._engine.run(call)
         finally:
             spent = time.perf_counter() - started
             self.seconds += spent

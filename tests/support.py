@@ -9,7 +9,7 @@ import math
 import torch
 
 from spectr_runtime import Call, ModelSpec
-from spectr_runtime.contract import KVCache
+from spectr_runtime.contract import KVCache, Output
 
 STATES = 211
 
@@ -44,6 +44,10 @@ class TableEngine:
         position_BL = self.cache.parts()[1][row_B1[:, 0], 0, :length, 0].long()
         state_BT = (call.attention_mask_B1TL[:, 0] * _mark(token_BL, position_BL)[:, None]).sum(-1) % STATES
         return self.logits_SV[state_BT].gather(1, call.logit_index_BM[..., None].expand(-1, -1, self.spec.vocabulary))
+
+    def run(self, call: Call) -> Output:
+        """Contract of ``Engine.run``."""
+        return Output(self.forward(call), None)
 
     def logits_after(self, text: tuple[int, ...]) -> torch.Tensor:
         """Logits [V] of the token after a text."""

@@ -110,7 +110,7 @@ class Decoder:
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext
         self._pause: Callable[[], None] = lambda: None
         self._waiting = Waiting(iter(()))
-        self._batching = Batching(bundle.manifest.vocabulary.size, self._device)
+        self._batching = Batching(bundle.manifest.vocabulary.size, self._device, headed=self._pair.head is not None)
 
     @property
     def batch_size(self) -> int:

@@ -72,7 +72,10 @@ class Scorer:
         plans = menu_of(plan, bundle.manifest)
         self._most = logits_per_call(backend, plans, self._limits)
         self._tokenizer = Tokenizer(bundle.tokenizer, self._vocabulary, date)
-        opened = (*plans, DRAFTING) if bundle.manifest.has_draft else plans
+        # A head has no law of its own of a text that was not drafted with it.
+        headed = bundle.manifest.has_draft and bundle.manifest.models["draft"].head is not None
+        undrafted = [plan for plan in plans if not plan.feeds_draft] or [Plan.plain()]
+        opened = undrafted if headed else [*plans, DRAFTING] if bundle.manifest.has_draft else plans
         self._open = functools.partial(Pair, bundle, opened, backend=backend, device=device, rows=batch_size)
         self._pair = self._open(longest=1)
 

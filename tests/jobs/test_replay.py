@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jobs_stub import StubDecoder, read_lines, write_bundle, write_lines
 
-from spectr_jobs.commands.replay import _alone
+from spectr_jobs.commands.replay import _alone, _drafts_again
 from spectr_jobs.records.record import parse
 from spectr_jobs.work.setup import Setup
 from spectr_runtime import Plan, SamplingParams, SpeculationStats, TokenLogprob
@@ -145,5 +145,7 @@ def test_what_is_not_drafted_again_is_replayed_plainly_and_a_failure_as_it_was(
     plan: PlanChoice, draft: object, row: dict[str, Any], alone: str
 ):
     record = parse(json.dumps({"prompt": "Hi", "draft": draft}).encode(), "in.jsonl:1", "simple", SamplingParams())
-    setup = _alone(Setup(plan, 8, "torch", "cpu"), record, row)
+    setup = _alone(Setup(plan, 8, "torch", "cpu"), record, row, drafting=False)
     assert (str(setup.plan), setup.batch_size) == (alone, 1)
+    assert _alone(Setup(plan, 8, "torch", "cpu"), record, row, drafting=True).plan == plan
+    assert _drafts_again(plan, record) == (row is COMPLETED and alone != "plain")

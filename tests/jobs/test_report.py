@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from jobs_stub import read_lines, write_lines
 
+from spectr_jobs.report import drafts
 from spectr_jobs.report import page as module
-from spectr_jobs.report.charts import Axis, bars, line, number, scatter, shares
-from spectr_jobs.report.timeline import Span, bins, spans
+from spectr_jobs.report.charts import COLOURS, Axis, bars, line, number, scatter, shares, stacked
+from spectr_jobs.report.timeline import Span, bins, plain_slowdown, spans
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_runtime import Plan
+from spectr_runtime.speculation.timing import PlainTime
 
 
 @pytest.fixture
@@ -44,11 +46,18 @@ def test_the_page_shows_the_run_in_pictures_that_need_no_network(batch, run_dir:
 
 def test_failures_are_counted_by_their_code_and_shown_as_text(run_dir: Path):
     page = module.page(RunDirectory.open(run_dir))
-    assert "<td>context_length_exceeded</td><td>1</td><td>no</td><td>in.jsonl:31: The prompt is too long.</td>" in page
-    assert (
-        "<td>unsupported_parameter</td><td>1</td><td>no</td><td>in.jsonl:30: suffix: got &quot;&lt;i&gt;&amp;&quot;, "
-        in page
-    )
+    told = "long: in.jsonl:31: The prompt is too long."
+    assert f"<td>context_length_exceeded</td><td>1</td><td>no</td><td>{told}</td>" in page
+    told = "&lt;script&gt;: in.jsonl:30: suffix: got &quot;&lt;i&gt;&amp;&quot;, "
+    assert f"<td>unsupported_parameter</td><td>1</td><td>no</td><td>{told}" in page
+
+
+def test_a_few_failures_of_a_kind_are_shown(batch, bundle: Path, tmp_path: Path):
+    path = write_lines(tmp_path / "in.jsonl", [{"id": f"long-{n}", "prompt": "x"} for n in range(5)])
+    batch("run", bundle, path, "-o", tmp_path / "run")
+    told = "\n".join(f"long-{n}: in.jsonl:{n + 1}: The prompt is too long." for n in range(3))
+    page = module.page(RunDirectory.open(tmp_path / "run"))
+    assert f"<td>context_length_exceeded</td><td>5</td><td>no</td><td>{told}</td>" in page
 
 
 def test_an_incomplete_run_has_a_report_too(batch, bundle: Path, prompts: Path, tmp_path: Path):
@@ -62,7 +71,11 @@ def test_the_choices_of_a_plan_that_changes_are_shown(batch, bundle: Path, promp
     assert "  plans              race K=1 L=3 70%, plain 30%" in result.err.splitlines()
     page = module.page(RunDirectory.open(tmp_path / "run"))
     assert "70% · 28 rounds" in page
-    assert page.count("Rounds by plan") == 3
+    assert page.count("Rounds by plan") == page.count("Plans over time") == 3
+    found = [interval.plans for interval in bins(spans(tmp_path / "run" / "sessions")) if interval.plans]
+    assert found
+    assert all(sum(plans.values()) == pytest.approx(1) for plans in found)
+    assert {plan for plans in found for plan in plans} == {"race K=1 L=3", "plain"}
 
 
 def test_what_was_copied_of_shared_prefixes_is_told(batch, bundle: Path, prompts: Path, tmp_path: Path):
@@ -79,6 +92,74 @@ def test_what_was_copied_of_shared_prefixes_is_told(batch, bundle: Path, prompts
     lines = [{name: value for name, value in one.items() if name != "reading"} for one in read_lines(session)]
     write_lines(session, lines)  # as a release wrote them that did not count this
     assert "Shared prefixes" not in module.page(RunDirectory.open(tmp_path / "run"))
+
+
+def told_by(batch, bundle: Path, prompts: Path, run: Path, plain: PlainTime) -> tuple[float | None, str]:
+    """How much slower plain decoding would have been, if the decoder says this of its 40 rounds, and the page."""
+    assert batch("run", bundle, prompts, "-o", run, plain=plain, pause=0.002).code == 0
+    return plain_slowdown(run / "sessions"), module.page(RunDirectory.open(run))
+
+
+def test_the_speed_of_plain_decoding_is_told_where_most_rounds_tell_it(
+    batch, bundle: Path, prompts: Path, tmp_path: Path
+):
+    slowdown, page = told_by(batch, bundle, prompts, tmp_path / "run", PlainTime(40, 0.01, 0.03))
+    (session,) = (tmp_path / "run" / "sessions").iterdir()
+    *_, last = read_lines(session)
+    assert slowdown == pytest.approx((last["seconds"] + 0.02) / last["seconds"])
+    speed = json.loads((tmp_path / "run" / "summary.json").read_text())["tokens_per_second"] / slowdown
+    assert f"<p>Plain decoding would have written about {speed:,.1f} tokens/s here (by measured costs).</p>" in page
+    for name, plain in (("few", PlainTime(19, 0.01, 0.03)), ("none", PlainTime())):
+        slowdown, page = told_by(batch, bundle, prompts, tmp_path / name, plain)
+        assert slowdown is None
+        assert "Plain decoding" not in page
+    write_lines(session, [{name: value for name, value in last.items() if name != "plain"}])  # of an earlier release
+    assert plain_slowdown(tmp_path / "run" / "sessions") is None
+
+
+def watched(run: Path, rows: list[dict[str, object]]) -> str:
+    """The part of the page that shows rows, had a session watched these."""
+    write_lines(run / "1-1.jsonl", [{"time": 0, "event": "start"}, *({"event": "rounds", **row} for row in rows)])
+    return drafts.section(run)
+
+
+def test_kept_drafts_are_shaded_by_depth_and_named_by_source(tmp_path: Path):
+    rounds = [
+        {"plan": "race K=2 L=3", "source": "draft", "drafted": 2, "texts": ["<b>", " &\n", '"x']},
+        {"plan": "race K=1 L=8 texts", "source": "lookup", "drafted": 1, "texts": ["y"]},
+        {"plan": "plain", "source": None, "drafted": 0, "texts": ["z\n"]},
+        {"plan": "p", "source": "<new>", "drafted": 9, "texts": list("123456789")},
+    ]
+    shown = watched(tmp_path, [{"id": "<i>", "tokens": 14, "rounds": rounds}])
+    text = shown.partition("<pre>")[2].partition("</pre>")[0]
+    assert text.startswith(
+        '<span class="kept draft d1" title="draft, depth 1 · race K=2 L=3">&lt;b&gt;</span>'
+        '<span class="kept draft d2" title="draft, depth 2 · race K=2 L=3"> &amp;↵\n</span>'
+        '<span title="target · race K=2 L=3">&quot;x</span>'
+        '<span class="kept lookup d1" title="lookup, depth 1 · race K=1 L=8 texts">y</span>'
+        '<span title="target · plain">z\n</span>'
+        '<span class="kept other d1" title="&lt;new&gt;, depth 1 · p">1</span>'
+    )
+    assert re.findall(r" d(\d)", text)[-5:] == ["5", "6", "6", "6", "6"]
+    assert "<b>&lt;i&gt;</b> · 14 tokens in 4 passes, 3.50 per pass" in shown
+    legend = shown.partition("</p>")[0]
+    assert all(f"<span>{source} <span" in legend for source in ("draft", "lookup", "&lt;new&gt;"))
+    assert shown.count('class="kept draft d6"') == 1  # in the legend alone
+
+
+def test_few_rows_are_shown_each_once_and_what_was_cut_is_told(tmp_path: Path):
+    rounds = [{"plan": "plain", "source": None, "drafted": 0, "texts": ["x"]}]
+    rows = [{"id": str(n), "tokens": 1 + (n == 0), "rounds": rounds} for n in range(12)]
+    shown = watched(tmp_path, [*rows, rows[0]])
+    assert re.findall(r"<b>(\d+)</b>", shown) == ["0", "2", "4", "6", "8", "10"]
+    assert "the first 1 of 2 tokens in 1 passes" in shown
+    assert watched(tmp_path, []) == ""
+
+
+def test_the_page_shows_rows_of_the_run(run_dir: Path):
+    page = module.page(RunDirectory.open(run_dir))
+    assert page.count('<div class="drafts">') == 6
+    assert 'class="kept lookup d1" title="lookup, depth 1 · kseq K=4 L=4"' in page
 
 
 def test_interruptions_are_marked_and_told(batch, bundle: Path, prompts: Path, tmp_path: Path):
@@ -144,6 +225,34 @@ def test_the_timeline_loses_no_token(run_dir: Path):
     assert (found[0].at, found[-1].at) == pytest.approx((width / 2, 90 - width / 2))
 
 
+def test_shares_are_stacked_and_what_has_no_name_is_others():
+    columns = [(0.5, {"a": 0.75, "b": 0.25}), (1.5, {}), (2.5, {"a": 0.5, "<c>": 0.5})]
+    drawn = stacked(columns, ["a", "b"], Axis("s", 0, 3), "<t>")
+    area = drawn.partition('<g shape-rendering="crispEdges">')[2].partition("</g>")[0]
+    places = [
+        (float(x), float(y), float(high), fill)
+        for x, y, high, fill in re.findall(
+            r'<rect x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)" fill="([^"]+)"', area
+        )
+    ]
+    assert places == [
+        (56.0, 65.0, 135.0, COLOURS[0]),
+        (56.0, 20.0, 45.0, COLOURS[1]),
+        (384.0, 110.0, 90.0, COLOURS[0]),
+        (384.0, 20.0, 90.0, COLOURS[-1]),
+    ]
+    names = re.findall(r">([^<]+)</text>", drawn)
+    assert names[-3:] == ["a", "b", "others"]
+    assert re.findall(r">([^<]+)</text>", stacked(columns[:1], ["a", "b"], Axis("s", 0, 1), "t"))[-2:] == ["a", "b"]
+
+
+def test_many_names_take_several_lines():
+    names = [f"race K={n} L=4 texts" for n in range(6)]
+    drawn = stacked([(0.5, dict.fromkeys(names, 1 / 6))], names, Axis("s", 0, 1), "t")
+    assert 'viewBox="0 0 560 280"' in drawn
+    assert max(float(x) + 7 * 18 for x in re.findall(r'<rect x="([\d.]+)" y="2[4-9]\d', drawn)) <= 560
+
+
 def test_a_run_without_sessions_has_no_timeline():
     assert bins([]) == []
 
@@ -176,6 +285,7 @@ def test_names_in_charts_are_text():
         scatter([(0, 1)], axis, axis, "<a>"),
         bars({"<1>": 0.5}, "<n>", axis, "<a>"),
         shares({"<draft>": (1.0, "<1 s>")}, "<a>"),
+        stacked([(0.5, {"<p>": 1.0})], ["<p>"], axis, "<a>"),
     ):
         xml.dom.minidom.parseString(chart)
 

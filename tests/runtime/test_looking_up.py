@@ -199,7 +199,7 @@ def test_a_row_counts_by_source_what_it_drafted() -> None:
         ((1,), Drafted("corpus", 2, 0)),
         ((1,), Drafted(None, 0, 0)),
         ((1, 2), Drafted("lookup", 1, 1)),
-        ((1,), Drafted("draft", 2, 0, feeds_draft=True)),
+        ((1,), Drafted("draft", 2, 0, lacking=2)),
     ]
     assert [row.extend(tokens, drafted) for tokens, drafted in rounds] == [False] * 4 + [True]
     stats = row.completion().speculation

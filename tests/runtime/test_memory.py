@@ -128,7 +128,7 @@ def test_prefixes_give_their_memory_back_with_the_caches(open_decoder: OpenDecod
 
 def kept(store: PrefixStore) -> int:
     """The bytes of the prefixes that are kept."""
-    return sum(block.nbytes for block in store._blocks.values())
+    return sum(part.nbytes for block in store._blocks.values() for part in block)
 
 
 def test_prefixes_that_a_cache_cannot_take_halve_the_batch_too(open_decoder: OpenDecoder) -> None:

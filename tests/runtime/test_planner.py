@@ -104,6 +104,9 @@ def test_a_round_of_plain_decoding_costs_what_its_rounds_took_and_nothing_is_sai
     planner.observe(NONE, 4, [], Spent(2.0, 0.0, 1.0))
     assert planner.plain_seconds(4) == 2.0
     assert planner.plain_seconds(16) is None
+    for _ in range(2):  # a pass over more tokens takes less than a plain one did, which was seen in a slow moment
+        planner.observe(Plan("race", 1, 1), 4, [0] * 4, Spent(1.5, 0.25, 1.0))
+    assert planner.plain_seconds(4) == 1.25
 
 
 def test_acceptance_is_counted_by_siblings_and_chained_behind_them() -> None:

@@ -50,7 +50,7 @@ def some_texts(count: int) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("blocks", [0, 1, 3, 20, 2000])
 def test_what_is_loaded_is_what_was_read(blocks: int) -> None:
     """With room for all the store knows what a dictionary of all prefixes knows, and never a wrong value."""
-    store, known = PrefixStore(TwoLayers(), blocks * BLOCK), set[tuple[int, ...]]()
+    store, known = PrefixStore(TwoLayers().cache, blocks * BLOCK), set[tuple[int, ...]]()
     kept = 0
     for number, text in enumerate(some_texts(400)):
         names, row = store.names(text), number % ROWS
@@ -71,7 +71,7 @@ def test_what_is_loaded_is_what_was_read(blocks: int) -> None:
 
 
 def test_blocks_that_were_not_used_longest_go_and_no_text_loses_its_beginning_first() -> None:
-    store = PrefixStore(TwoLayers(), 4 * BLOCK)
+    store = PrefixStore(TwoLayers().cache, 4 * BLOCK)
     one, two, three = (read(store, 0, (token,) * size * BLOCK) for token, size in ((1, 2), (2, 2), (3, 1)))
     assert [store.load(1, names, 0) for names in (two, three)] == [2, 1]
     assert store.load(1, one, 0) == 1
@@ -80,7 +80,7 @@ def test_blocks_that_were_not_used_longest_go_and_no_text_loses_its_beginning_fi
 
 
 def test_a_part_that_a_row_holds_already_is_left_as_it_is() -> None:
-    store = PrefixStore(TwoLayers(), 8 * BLOCK)
+    store = PrefixStore(TwoLayers().cache, 8 * BLOCK)
     names = read(store, 0, (1,) * 3 * BLOCK)
     assert store.load(1, names, 1) == 3
     found = whole(store._cache)[:, 1]
@@ -90,7 +90,7 @@ def test_a_part_that_a_row_holds_already_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_values_that_are_not_finite_are_not_handed_on(value: float) -> None:
-    store, text = PrefixStore(TwoLayers(), 8 * BLOCK), (1,) * 3 * BLOCK
+    store, text = PrefixStore(TwoLayers().cache, 8 * BLOCK), (1,) * 3 * BLOCK
     write_text(store._cache, 0, values_of(text))
     store._cache.parts()[2][0, 1, 20, 1] = value
     store.save(0, store.names(text))
@@ -101,7 +101,7 @@ def test_values_that_are_not_finite_are_not_handed_on(value: float) -> None:
 
 def test_a_row_that_got_a_prefix_keeps_its_slots_until_it_is_read() -> None:
     engine = TwoLayers()
-    store = PrefixStore(engine, 8 * BLOCK)
+    store = PrefixStore(engine.cache, 8 * BLOCK)
     names = read(store, 0, (1,) * 5 * BLOCK)
     engine.cache.resize(64)
     engine.cache.reach = [10] * ROWS
@@ -118,7 +118,7 @@ def memory(store: PrefixStore) -> int:
 def test_the_memory_is_a_quarter_of_the_batches_or_one_text(rows: int, share: float) -> None:
     engine = TwoLayers()
     engine.cache.restart(rows)
-    store = PrefixStore(engine, None)
+    store = PrefixStore(engine.cache, None)
     for token in range(20):
         read(store, 0, (token,) * 3 * BLOCK)
         assert memory(store) <= share * engine.cache.nbytes
@@ -128,7 +128,7 @@ def test_the_memory_is_a_quarter_of_the_batches_or_one_text(rows: int, share: fl
 def test_memory_is_given_back_where_the_batch_gets_smaller() -> None:
     engine = TwoLayers()
     engine.cache.restart(8)
-    store = PrefixStore(engine, None)
+    store = PrefixStore(engine.cache, None)
     one, two = (read(store, 0, (token,) * CAPACITY) for token in (1, 2))
     assert memory(store) == engine.cache.nbytes / 4
     engine.cache.restart(4)
@@ -138,7 +138,7 @@ def test_memory_is_given_back_where_the_batch_gets_smaller() -> None:
 
 
 def test_what_there_is_no_memory_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, real, left = PrefixStore(TwoLayers(), None), torch.cat, [2]
+    store, real, left = PrefixStore(TwoLayers().cache, None), torch.cat, [2]
 
     def cat(*arguments: object, **options: object) -> torch.Tensor:
         left[0] -= 1
@@ -156,7 +156,7 @@ def test_what_there_is_no_memory_for_is_not_kept(monkeypatch: pytest.MonkeyPatch
 
 
 def test_rows_that_share_enough_wait_for_the_first_of_them() -> None:
-    store = PrefixStore(TwoLayers(), 100 * BLOCK)
+    store = PrefixStore(TwoLayers().cache, 100 * BLOCK)
     base = (1,) * 2 * BLOCK
     texts = [base, (2,) * 40, base + (2,) * 40, base + (2,) * 30, (2,) * 9, (2,) * 40 + (1,), (3,) * 40]
     lacking = {row: store.names(text) for row, text in enumerate(texts)}
@@ -170,7 +170,7 @@ def test_rows_that_share_enough_wait_for_the_first_of_them() -> None:
 def test_rows_are_read_in_stages() -> None:
     """Row 0 reads what all share, row 2 what the rest of them share."""
     engine = TwoLayers()
-    store = PrefixStore(engine, 100 * BLOCK)
+    store = PrefixStore(engine.cache, 100 * BLOCK)
     base, more = (1,) * 2 * BLOCK, (1,) * 2 * BLOCK + (2,) * BLOCK
     texts = {0: (*base, 4), 1: (*base, 3, 3), 2: (*more, 4), 3: (*more, 3)}
     found, held = [], dict.fromkeys(texts, 0)
@@ -186,7 +186,7 @@ def test_rows_are_read_in_stages() -> None:
 def test_rows_go_on_where_another_one_stopped() -> None:
     """Each stage reads two blocks of a row: two rows share one of four blocks, and nothing of it is read twice."""
     engine = TwoLayers()
-    store = PrefixStore(engine, 100 * BLOCK)
+    store = PrefixStore(engine.cache, 100 * BLOCK)
     base = (1,) * 4 * BLOCK
     texts = {0: (*base, 4), 1: (*base, *(2,) * BLOCK)}
     read, held = [], dict.fromkeys(texts, 0)
@@ -205,7 +205,7 @@ def test_rows_go_on_where_another_one_stopped() -> None:
 @pytest.mark.parametrize("blocks", [0, 1])
 def test_nobody_waits_twice_for_what_is_not_kept(blocks: int) -> None:
     engine = TwoLayers()
-    store = PrefixStore(engine, blocks * BLOCK)
+    store = PrefixStore(engine.cache, blocks * BLOCK)
     texts = {row: (1 + row % 2,) * 4 * BLOCK for row in range(4)}
     stages, held = [], dict.fromkeys(texts, 0)
     for stage in store.stages(texts, held.__getitem__, 0):

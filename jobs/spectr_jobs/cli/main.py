@@ -147,8 +147,8 @@ def audit(run_dir: Path, tokens: int, seed: int, bundle: Path | None, output: Pa
 def report(run_dir: Path, output: Path | None) -> None:
     """Write RUN_DIR/report.html, a page of charts and tables.
 
-    The page shows speed over time, acceptance by depth, time by stage, lengths and failures. It needs no network. The
-    run may be incomplete, or still be going on.
+    The page shows speed and plans over time, acceptance by depth, time by stage, lengths, some rows with their drafts,
+    and failures. It needs no network. The run may be incomplete, or still be going on.
     """
     from spectr_jobs.report import outlet
     from spectr_jobs.report.page import page

@@ -62,7 +62,7 @@ def replay(run: RunDirectory, key: str, bundle_path: Path | None, *, rounds: boo
     again, difference = Replayed(kept, ""), ""
     for setup in dict.fromkeys(_alone(setup, record, kept, drafting=rounds) for setup in setups(run)):
         again = _decode(run, bundle, setup, record)
-        if not (difference := _difference(kept, again.row, setup.plan)):
+        if not (difference := _difference(kept, again.row, counted=_drafts_again(setup.plan, record))):
             break
     give(again.rounds.encode("utf-8", "backslashreplace") if rounds else rows.encode(again.row))
     say(f"{key}: another row; {difference}" if difference else f"{key}: the same row")
@@ -110,8 +110,7 @@ def _alone(setup: Setup, record: Record | BadRecord, kept: Row, *, drafting: boo
     drafts. A record that failed may have done so for the source of drafts that it asks for, and plain decoding takes
     all of them.
     """
-    asked = record.wanted.draft if isinstance(record, Record) else None
-    again = setup.plan != AUTO and not {setup.plan.source, asked and asked.source} & {CORPUS, TEXTS}
+    again = _drafts_again(setup.plan, record)
     plan = setup.plan if again or drafting or rows.is_failure(kept) else UNDRAFTED
     return dataclasses.replace(setup, batch_size=1, plan=plan)
 
@@ -128,16 +127,22 @@ def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | Ba
     return Replayed(row, render(record.origin.key, record.size, seen, decoder.piece))
 
 
-def _drafts_as_before(plan: PlanChoice) -> bool:
+def _drafts_again(plan: PlanChoice, record: Record | BadRecord) -> bool:
     """Return whether a record that is decoded alone drafts what it drafted in the run, so that counts are the same."""
-    return plan != AUTO and plan != UNDRAFTED and plan.source not in (CORPUS, TEXTS)
+    asked = record.wanted.draft if isinstance(record, Record) else None
+    if plan == AUTO or not plan.drafts:
+        return False
+    return not {plan.source, asked and asked.source} & {CORPUS, TEXTS}
 
 
-def _difference(kept: Row, row: Row, plan: PlanChoice) -> str:
-    """Describe the first field in which two rows differ, with both values; return an empty text if the rows agree."""
+def _difference(kept: Row, row: Row, *, counted: bool) -> str:
+    """Describe the first field in which two rows differ, with both values; return an empty text if the rows agree.
+
+    The counts of speculation are compared only if they are those of the same drafts.
+    """
     before, now = dict(_fields(kept)), dict(_fields(row))
     for name in dict.fromkeys((*before, *now)):
-        if "speculation" in name.split(".") and not _drafts_as_before(plan):
+        if "speculation" in name.split(".") and not counted:
             continue
         if not _alike(before.get(name), now.get(name)):
             return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 40  # margins around the area between the axes
 COLOURS = ("#2f6fde", "#1b9e8a", "#d98e04", "#c8456c", "#7b5bd6", "#4d8f2f", "#64748b")
+OTHERS, NOTHING = "others", 1e-6  # a share below which nothing is drawn
+LINE = 20  # height of a line of names
 Point = tuple[float, float]
 
 
@@ -116,7 +118,7 @@ def shares(values: Mapping[str, tuple[float, str]], title: str) -> str:
         values: By the name to the left of each bar: the share, between 0 and 1, and a note to its right.
         title: Title of the chart, for screen readers.
     """
-    left, right = 96, 120
+    left, right = max(96, 16 + 7 * max(map(len, values), default=0)), 120
     room = (HEIGHT - TOP) / max(6, len(values))
     parts = []
     for index, (name, (value, note)) in enumerate(values.items()):
@@ -131,6 +133,52 @@ def shares(values: Mapping[str, tuple[float, str]], title: str) -> str:
     return _svg("".join(parts), title, HEIGHT)
 
 
+def stacked(columns: Sequence[tuple[float, Mapping[str, float]]], names: Sequence[str], x: Axis, title: str) -> str:
+    """Return a chart of shares of a whole over x, one above another, with their names below it.
+
+    Args:
+        columns: For equal steps of x, from its start to its end: the middle of the step, and the shares by their names.
+            What has another name is shown as ``OTHERS``; an empty column stays empty.
+        names: The names, at most one less than there are colours, the lowest first.
+        x: The horizontal axis.
+        title: Title of the chart, for screen readers.
+    """
+    y, width = Axis("share of rounds", 0.0, 1.0), (WIDTH - LEFT - RIGHT) / max(1, len(columns))
+    parts, shown = [], [*names, OTHERS]
+    for at, shares in columns:
+        below, left = 0.0, _x(x, at) - width / 2
+        rest = max(0.0, 1 - sum(shares.get(name, 0.0) for name in names)) if shares else 0.0
+        for index, share in enumerate([*(shares.get(name, 0.0) for name in names), rest]):
+            if share > NOTHING:
+                top = _y(y, below + share)
+                parts.append(
+                    f'<rect x="{left:.2f}" y="{top:.2f}" width="{width:.2f}" height="{_y(y, below) - top:.2f}" '
+                    f'fill="{COLOURS[index if index < len(names) else -1]}"/>'
+                )
+                below += share
+    if not any(1 - sum(shares.values()) > NOTHING or set(shares) - set(names) for _, shares in columns):
+        shown.remove(OTHERS)
+    drawing = f'<g shape-rendering="crispEdges">{"".join(parts)}</g>'
+    return _framed(drawing, x, y, title, _names(shown, len(names)))
+
+
+def _names(names: Sequence[str], own: int) -> list[str]:
+    """Return lines of names with the squares of their colours; those behind the first ``own`` have the last colour."""
+    lines, left = [""], 0.0
+    for index, name in enumerate(names):
+        room = 24 + 7 * len(name)
+        if left + room > WIDTH - LEFT and lines[-1]:
+            lines, left = [*lines, ""], 0.0
+        top = HEIGHT + LINE * (len(lines) - 1)
+        colour = COLOURS[index if index < own else -1]
+        lines[-1] += (
+            f'<rect x="{LEFT + left}" y="{top + 2}" width="11" height="11" rx="2" fill="{colour}"/>'
+            f'<text x="{LEFT + left + 16}" y="{top + 12}">{html.escape(name)}</text>'
+        )
+        left += room
+    return lines
+
+
 def _x(axis: Axis, value: float) -> float:
     return axis.position(value, LEFT, WIDTH - RIGHT)
 
@@ -139,8 +187,11 @@ def _y(axis: Axis, value: float) -> float:
     return axis.position(value, HEIGHT - BOTTOM, TOP)
 
 
-def _framed(drawing: str, x: Axis | None, y: Axis, title: str) -> str:
-    """Return a chart: a drawing with its axes, their ticks and their labels. Without ``x``, only ``y`` is drawn."""
+def _framed(drawing: str, x: Axis | None, y: Axis, title: str, below: Sequence[str] = ()) -> str:
+    """Return a chart: a drawing with its axes, their ticks and their labels. Without ``x``, only ``y`` is drawn.
+
+    Lines below it make it higher.
+    """
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = [
         f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{_y(y, tick):.1f}" y2="{_y(y, tick):.1f}"/>'
@@ -155,7 +206,7 @@ def _framed(drawing: str, x: Axis | None, y: Axis, title: str) -> str:
             for tick in x.ticks()
         ]
         parts.append(_below(x.label))
-    return _svg("".join(parts) + drawing, title, HEIGHT)
+    return _svg("".join([*parts, drawing, *below]), title, HEIGHT + LINE * len(below))
 
 
 def _below(label: str) -> str:

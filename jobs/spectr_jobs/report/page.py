@@ -9,7 +9,7 @@ from typing import Any
 
 from spectr_jobs.clock import show_date, show_duration
 from spectr_jobs.records import rows
-from spectr_jobs.report import charts, summary, timeline
+from spectr_jobs.report import charts, drafts, summary, timeline
 from spectr_jobs.report.charts import Axis
 from spectr_jobs.run_directory import journal
 from spectr_jobs.run_directory.directory import RunDirectory
@@ -17,7 +17,7 @@ from spectr_jobs.run_directory.layout import ERRORS, OUTPUT
 from spectr_jobs.run_directory.sessions import DONE
 
 DOTS = 2000  # the scatter chart has at most about so many dots
-SHOWN_MESSAGE = 200  # characters of an error message
+SHOWN_FAILURES, SHOWN_MESSAGE = 3, 200  # failures of a kind, and characters of their messages
 SHOWN_MARKS = 8  # interruptions that can still be told apart in a chart
 UNKNOWN_END = "killed or running"
 NONE = "-"  # stands for a figure that does not exist
@@ -31,21 +31,23 @@ def page(run: RunDirectory) -> str:
     sections = [
         _head(run, figures),
         _tiles(figures),
+        _plain(run, figures),
         _shared(figures),
         '<div class="charts">',
-        *_over_time(run, figures["sessions"]),
+        *_over_time(run, figures),
         _figure("Drafts accepted by depth", _acceptance(figures)),
         _figure("Where the time went", _time(figures)),
         _figure("Rounds by plan", _plans(figures)),
         _figure("Lengths of prompts and completions", _lengths(run, figures["rows"])),
         "</div>",
         _sources(figures["sources"]),
+        drafts.section(run.sessions),
         _failures(run, figures["failures"]),
         _sessions(figures),
     ]
-    title = html.escape(f"spectr: {run.path.name}")
+    title, style = html.escape(f"spectr: {run.path.name}"), _STYLE + drafts.STYLE
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
         + "\n".join(section for section in sections if section)
     )
 
@@ -80,6 +82,13 @@ def _tiles(figures: Figures) -> str:
     return f'<div class="tiles">{boxes}</div>'
 
 
+def _plain(run: RunDirectory, figures: Figures) -> str:
+    speed, slowdown = figures["tokens_per_second"], timeline.plain_slowdown(run.sessions)
+    if speed is None or slowdown is None:
+        return ""
+    return f"<p>Plain decoding would have written about {speed / slowdown:,.1f} tokens/s here (by measured costs).</p>"
+
+
 def _shared(figures: Figures) -> str:
     reading = figures["reading"]
     return f"<p>Shared prefixes: {html.escape(summary.shared(reading))}.</p>" if reading["copied"] else ""
@@ -89,13 +98,13 @@ def _figure(caption: str, chart: str) -> str:
     return f"<figure><figcaption>{html.escape(caption)}</figcaption>{chart}</figure>" if chart else ""
 
 
-def _over_time(run: RunDirectory, sessions: Sequence[Figures]) -> list[str]:
+def _over_time(run: RunDirectory, figures: Figures) -> list[str]:
     bins = timeline.bins(timeline.spans(run.sessions))
     if not bins:
         return []
     unit, size = unit_of(bins[-1].at)
     time = Axis(unit, 0.0, max(bins[-1].at / size, 1e-9))
-    marks = [(at / size, word) for at, word in _interruptions(sessions)]
+    marks = [(at / size, word) for at, word in _interruptions(figures["sessions"])]
     speed = [(interval.at / size, interval.tokens_per_second) for interval in bins]
     efficiency = [
         (interval.at / size, interval.block_efficiency) for interval in bins if interval.block_efficiency is not None
@@ -106,11 +115,17 @@ def _over_time(run: RunDirectory, sessions: Sequence[Figures]) -> list[str]:
         # Where no draft was accepted, as in plain decoding, every pass wrote one token: that is no picture.
         "Block efficiency over time": ("tokens per target pass", efficiency if accepted else [], []),
     }
-    return [
+    lines = [
         _figure(title, charts.line(points, time, Axis.up_to(label, [value for _, value in points]), title, marks))
         for title, (label, points, marks) in pictures.items()
         if points
     ]
+    plans = [*figures["plans"]]
+    if len(plans) < 2:
+        return lines
+    title, columns = "Plans over time", [(interval.at / size, interval.plans) for interval in bins]
+    end = Axis(unit, 0.0, time.high + bins[0].at / size)  # of the last interval, not its middle
+    return [*lines, _figure(title, charts.stacked(columns, plans[: len(charts.COLOURS) - 1], end, title))]
 
 
 def unit_of(seconds: float) -> tuple[str, float]:
@@ -171,19 +186,24 @@ def _lengths(run: RunDirectory, completed: int) -> str:
 
 
 def _failures(run: RunDirectory, counts: Mapping[str, int]) -> str:
-    first: dict[str, Figures] = {}
+    first: dict[str, list[rows.Row]] = {}
     for row in itertools.chain.from_iterable(journal.rows(run.shard(number) / ERRORS) for number in run.shards):
-        first.setdefault(rows.content(row)["error"]["code"], row)
+        if len(of := first.setdefault(rows.content(row)["error"]["code"], [])) < SHOWN_FAILURES:
+            of.append(row)
     cells = [
         (
             code,
             f"{count:,}",
-            "yes" if rows.is_retryable(first[code]) else "no",
-            rows.content(first[code])["error"]["message"][:SHOWN_MESSAGE],
+            "yes" if rows.is_retryable(first[code][0]) else "no",
+            "\n".join(map(_told, first[code])),
         )
         for code, count in counts.items()
     ]
-    return _table("Failures", ("code", "records", "--retry-errors may help", "the first of them"), cells)
+    return _table("Failures", ("code", "records", "--retry-errors may help", "the first of them, by their ids"), cells)
+
+
+def _told(row: rows.Row) -> str:
+    return f"{rows.key(row)}: {rows.content(row)['error']['message'][:SHOWN_MESSAGE]}"
 
 
 def _sources(sources: Figures) -> str:
@@ -250,6 +270,7 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 p { margin: .2rem 0 1.2rem; opacity: .75; }
 .tiles { display: flex; flex-wrap: wrap; gap: .6rem; }
 .tiles div { background: var(--soft); border-radius: 8px; padding: .6rem .9rem; font-size: .85rem; }
+.tiles + p { margin-top: .8rem; }
 .tiles b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
 .charts { gap: 1.2rem; margin-top: 1.5rem; }
@@ -259,4 +280,5 @@ svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColo
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { white-space: pre-line; }
 """

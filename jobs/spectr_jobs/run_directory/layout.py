@@ -9,7 +9,7 @@
     RUN/shards/00012/sealed.json                 the shard's counts and hashes, written when the shard is sealed
     RUN/shards/00012/lock                        locked by the process that decodes the shard
     RUN/shards/00012/claim.N                     the same process, for processes of other machines; see ``claim``
-    RUN/sessions/*.jsonl                         events, one file per process
+    RUN/sessions/*.jsonl                         events, one file per process, with the rounds of a few rows
     RUN/output.jsonl, errors.jsonl               the rows of all shards, in input order, once all are sealed
     RUN/events.jsonl                             the events of all sessions, by time
     RUN/summary.json, audit.json, report.html    written by the commands run, audit and report

@@ -30,6 +30,22 @@ class Given:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Fresh:
+    """The tokens that a head on the target is fed at the start of a round.
+
+    Attributes:
+        tokens_BT: The last tokens of each row's text, those that the head was not fed and at least the root; int64.
+            They begin in the first column, and the root is the last of them.
+        count_B: Their number; int64.
+        most: The largest number, as the host knows without waiting for the device.
+    """
+
+    tokens_BT: torch.Tensor
+    count_B: torch.Tensor
+    most: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Rows:
     """The state of the batch at the start of a round.
 
@@ -45,6 +61,7 @@ class Rows:
         logprobs: Which rows want log-probabilities; None if no row does.
         longest: The largest length, as a number that the host knows without waiting for the device.
         given: Drafts that the host looked up for some rows; None if it gave nothing to any row.
+        fresh: What a head is fed; None where there is none.
     """
 
     length_B: torch.Tensor
@@ -55,6 +72,7 @@ class Rows:
     logprobs: WantedLogprobs | None
     longest: int
     given: Given | None = None
+    fresh: Fresh | None = None
 
     @property
     def root_B(self) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Drafts that the host looked up before the round, or none."""
 
+# B rows, D depth of the tree, F width of features, N tree nodes.
 from __future__ import annotations
 
 import torch
@@ -21,5 +22,9 @@ class GivenDrafts:
         tokens_BN = rows.or_given(tokens_BN, slice(0, tree.size))
         return Drafts(tokens_BN, None, torch.ones_like(rows.length_B, dtype=torch.bool))
 
-    def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int) -> None:
+    def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int, states_BNF: torch.Tensor | None) -> None:
         """See ``Source``."""
+
+    def lacking(self, accepted: int) -> int | None:
+        """See ``Source``."""
+        return None

@@ -1,6 +1,7 @@
 """Drafts of a draft model."""
 
-# B rows, D depth of the tree, N tree nodes with the root, P nodes with children, V vocabulary, W nodes of a level.
+# B rows, D depth of the tree, F width of features, N tree nodes with the root, P nodes with children, V vocabulary,
+# W nodes of a level.
 from __future__ import annotations
 
 import torch
@@ -41,9 +42,14 @@ class DraftModel:
             sound_B &= sound_level_B
         return Drafts(tokens_BN, torch.cat(laws, 1)[:, : tree.inner], sound_B)
 
-    def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int) -> None:
+    def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int, states_BNF: torch.Tensor | None) -> None:
         """Move the slots of accepted nodes to where text belongs; see ``Source``."""
-        self._engine.cache.keep(rows.root_B, accepted_BD, rows.longest - 1 + size)
+        if accepted_BD.shape[1] < size - 1:  # the nodes of a chain are there already
+            self._engine.cache.keep(rows.root_B, accepted_BD, rows.longest - 1 + size)
+
+    def lacking(self, accepted: int) -> int | None:
+        """See ``Source``: the root and, where a whole path was accepted, the leaf before it."""
+        return 2
 
 
 def root_call(draft: Engine, rows: Rows) -> Call:

@@ -1,6 +1,6 @@
 """What a source of drafts is: something that fills the tree of a round."""
 
-# B rows, D depth of the tree, N tree nodes with the root, P nodes with children, V vocabulary.
+# B rows, D depth of the tree, F width of the features, N tree nodes with the root, P nodes with children, V vocabulary.
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
@@ -43,11 +43,22 @@ class Source(Protocol):
             noise: The round's noise.
         """
 
-    def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int) -> None:
+    def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int, states_BNF: torch.Tensor | None) -> None:
         """Take note of the nodes that a round accepted.
 
         Args:
             rows: State of the batch at the start of the round.
             accepted_BD: Numbers of the accepted nodes in path order, -1 padded.
             size: Number of nodes of the tree.
+            states_BNF: What the target gave out for the nodes beside its logits; None if it gives out nothing.
+        """
+
+    def lacking(self, accepted: int) -> int | None:
+        """Return how many of a row's last tokens the cache of a draft lacks after a round that it was fed in.
+
+        Args:
+            accepted: How many drafts of the row were accepted.
+
+        Returns:
+            The number; None if no cache of a draft was fed.
         """

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from spectr_runtime.bundle import Manifest
-from spectr_runtime.drafting.batch import Rows
+from spectr_runtime.drafting.batch import Fresh, Rows
 from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.speculation.pair import Pair
@@ -77,6 +78,10 @@ class Curve:
         low, high = known[right - 1], known[right]
         below, above = self._points[low].seconds, self._points[high].seconds
         return below + max(above - below, 0.0) * (tokens - low) / (high - low)
+
+    def least_from(self, tokens: int) -> float:
+        """Return the fewest seconds that so many or more tokens were seen to take; infinite if they never were."""
+        return min((mean.seconds for known, mean in self._points.items() if known >= tokens), default=math.inf)
 
     def to_json(self) -> dict[str, float]:
         """Return the points as JSON values."""
@@ -159,6 +164,17 @@ class Costs:
         draft = self._draft.at(rows * plan.drafts) * plan.length if plan.feeds_draft else 0.0
         return draft + self._verify.at(tokens) + self._rest.at(tokens)
 
+    def plain_seconds(self, rows: int) -> float | None:
+        """Return the seconds that a round of plain decoding takes; None if too few were seen with about so many rows.
+
+        Where drafts pay, plain rounds are few, and may have been seen in a slow moment. A pass over more tokens never
+        takes less, so the rounds that drafted tell too how long a plain one takes at most.
+        """
+        plain = Plan.plain()
+        if not self.tells(plain, rows):
+            return None
+        return min(self.seconds(plain, rows), self._verify.least_from(rows) + self._rest.least_from(rows))
+
     def to_json(self) -> dict[str, Any]:
         """Return the costs as JSON values."""
         rounds: dict[str, dict[str, float]] = {}
@@ -235,8 +251,9 @@ def add_reading(costs: Costs, pair: Pair, tokens: int, tokens_per_call: int) -> 
         tokens_per_call: The largest number of tokens that one call feeds to a row.
     """
     text, started = [[0] * (tokens + 1)], time.perf_counter()
-    for engine in filter(None, (pair.draft, pair.target)):
-        prefill(engine, text, [0], 0, tokens_per_call, pair.device)
+    models = [pair.target] if pair.draft is None or pair.head is not None else [pair.draft, pair.target]
+    for engine in models:
+        prefill(engine, text, [0], 0, tokens_per_call, pair.device, pair.head)
         engine.cache.pieces[0][:1, :1, :1, :1, :1].tolist()  # a GPU is at work until this is known
     costs.observe_reading(tokens, time.perf_counter() - started)
 
@@ -249,12 +266,14 @@ def _spent(plan: Plan, pair: Pair, rows: Rows) -> Spent:
 
 def _batch(rows: int, length: int, vocabulary: int, device: torch.device) -> Rows:
     seed_B = torch.arange(rows, device=device)
+    last_B2 = torch.stack([seed_B % vocabulary, (seed_B + 1) % vocabulary], 1)
     return Rows(
         length_B=torch.full((rows,), length, device=device),
-        last_B2=torch.stack([seed_B % vocabulary, (seed_B + 1) % vocabulary], 1),
+        last_B2=last_B2,
         seed_B=seed_B,
         sampling=Sampling.of([SamplingParams()] * rows, vocabulary, device),
         adjustment=None,
         logprobs=None,
         longest=length,
+        fresh=Fresh(last_B2[:, 1:], torch.ones_like(seed_B), 1),  # as after a round that accepted nothing
     )

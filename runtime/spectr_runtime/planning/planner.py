@@ -194,8 +194,7 @@ class AutoPlanner:
 
     def plain_seconds(self, rows: int) -> float | None:
         """See ``Planner``."""
-        plain = Plan.plain()
-        return self.costs.seconds(plain, rows) if self.costs.tells(plain, rows) else None
+        return self.costs.plain_seconds(rows)
 
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         """See ``Planner``."""

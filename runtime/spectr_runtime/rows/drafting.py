@@ -52,7 +52,7 @@ class Drafted(NamedTuple):
         source: Where the drafts came from; None if the row drafted nothing.
         proposed: The number of tokens of the longest drafted path.
         accepted: How many tokens of a path were accepted.
-        feeds_draft: Whether the draft model was run.
+        lacking: How many of the text's last tokens the cache of the draft lacks now; None if it was not fed.
         plan: The plan of the round, for a row that is watched; empty for others.
         paths: The drafted paths, for a row that is watched; empty for others.
     """
@@ -60,7 +60,7 @@ class Drafted(NamedTuple):
     source: SourceName | None
     proposed: int
     accepted: int
-    feeds_draft: bool = False
+    lacking: int | None = None
     plan: str = ""
     paths: tuple[tuple[int, ...], ...] = ()
 

@@ -139,8 +139,8 @@ class Row:
             return True
         # The round fed everything but the last token, which no model has seen. The draft was not fed the leaves either.
         self.cached["target"] = len(self.tokens) - 1
-        if drafted.feeds_draft:
-            self.cached["draft"] = len(self.tokens) - 2
+        if drafted.lacking is not None:
+            self.cached["draft"] = max(len(self.tokens) - drafted.lacking, 0)
         return False
 
     def _append(self, emitted: Sequence[int], scored: Sequence[Sequence[Scored]]) -> bool:

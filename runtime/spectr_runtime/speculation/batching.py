@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from spectr_runtime.drafting.batch import Rows
+from spectr_runtime.drafting.batch import Fresh, Rows
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
@@ -24,9 +24,11 @@ class Batching:
     Args:
         vocabulary: Number of tokens of the vocabulary.
         device: Device of the tensors.
+        headed: Whether the draft is a head on the target.
     """
 
-    def __init__(self, vocabulary: int, device: torch.device) -> None:
+    def __init__(self, vocabulary: int, device: torch.device, *, headed: bool = False) -> None:
+        self._headed = headed
         self._vocabulary = vocabulary
         self._device = device
         self._batch: list[Row | None] = []
@@ -65,7 +67,19 @@ class Batching:
             logprobs=self._logprobs,
             longest=max(lengths),
             given=given_to(batch, plan, offers, self._device),
+            fresh=self._fresh(lengths) if self._headed else None,
         )
+
+    def _fresh(self, lengths: Sequence[int]) -> Fresh:
+        """Return the tokens that a head was not fed, of rows of some lengths."""
+        counts, tokens = list[int](), list[Sequence[int]]()
+        for row, length in zip(self._batch, lengths, strict=True):
+            count = 1 if row is None else max(length - 1 - row.cached["draft"], 1)
+            counts.append(count)
+            tokens.append((0,) if row is None else row.tokens[length - count : length])
+        most = max(counts)
+        padded = [[*some, *[0] * (most - len(some))] for some in tokens]
+        return Fresh(torch.tensor(padded, device=self._device), torch.tensor(counts, device=self._device), most)
 
 
 def _length(row: Row | None, behind: bool) -> int:

@@ -52,8 +52,11 @@ def drafted_of(plan: Plan, row: Row, offer: Proposal | None, accepted: int) -> D
     """Return what a row drafted in a round that accepted so many of its tokens."""
     source = _source(plan, offer) if plan.drafts else None
     if source is None:
-        return NOTHING._replace(feeds_draft=plan.feeds_draft)
-    return Drafted(source, limit_of(plan, row, offer), accepted, plan.feeds_draft)
+        return NOTHING
+    proposed = limit_of(plan, row, offer)
+    if offer is not None and offer.paths:  # what fills the tree behind them may be accepted too, by chance
+        proposed = max(min(offer.depth, proposed), accepted)
+    return Drafted(source, proposed, accepted)
 
 
 def paths_of(

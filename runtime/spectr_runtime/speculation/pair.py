@@ -14,12 +14,13 @@ from spectr_runtime.bundle import Bundle, Limits, Role
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.drafting.given import GivenDrafts
+from spectr_runtime.drafting.head import BesideHead, DraftHead
 from spectr_runtime.drafting.model import DraftModel
 from spectr_runtime.drafting.source import Source
 from spectr_runtime.engines import open_engine
 from spectr_runtime.laws.logprobs import score
 from spectr_runtime.rows.row import Row, Scored
-from spectr_runtime.speculation.narrow import WidenedEngine
+from spectr_runtime.speculation.narrow import widened
 from spectr_runtime.speculation.plan import Plan, roles_of
 from spectr_runtime.speculation.prefill import prefill, prefill_scored
 from spectr_runtime.speculation.prefixes import PrefixStore
@@ -52,6 +53,7 @@ class Pair:
     Attributes:
         target: The target's engine.
         draft: The draft's engine, its logits as wide as the vocabulary; None if no plan has drafts.
+        head: The draft, if it is a head on the target; it reads what the target reads, in the same calls.
         device: The device that the engines take their inputs on.
         longest: How many tokens a text can have in the caches, beside the largest tree.
         reading: How many tokens the target read, and how many were copied.
@@ -87,15 +89,25 @@ class Pair:
 
         self.target = engine("target")
         draft = engine("draft") if "draft" in roles_of(plans, bundle.manifest) else None
-        narrow = draft is not None and draft.spec.vocabulary < bundle.manifest.vocabulary.size
-        self.draft = WidenedEngine(draft, bundle.manifest.vocabulary) if draft is not None and narrow else draft
+        self.draft = None if draft is None else widened(draft, bundle)
         self.device = torch.device(device)
         self.reading = Reading()
         self.call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
         self.surround(nullcontext)
         engines: Mapping[Role, Engine | None] = {"target": self.target, "draft": self.draft}
         self.longest = min(one.cache.capacity for one in engines.values() if one is not None) - tree
-        self._prefixes = {role: PrefixStore(one, prefix_tokens) for role, one in engines.items() if one is not None}
+        self.head = self._opened_head(max(plan.length for plan in plans))
+        if self.head is not None:
+            self._prefixes = {"target": PrefixStore(self.target.cache, prefix_tokens, self.head.cache)}
+        else:
+            models = {role: one for role, one in engines.items() if one is not None}
+            self._prefixes = {role: PrefixStore(one.cache, prefix_tokens) for role, one in models.items()}
+
+    def _opened_head(self, depth: int) -> DraftHead | None:
+        """Return the draft as a head on the target, if it is one."""
+        if self.draft is None or self.draft.spec.head is None:
+            return None
+        return DraftHead(SurroundedEngine(self.draft, lambda: self._passes()), depth)
 
     def surround(self, at_work: Callable[[], AbstractContextManager[None]]) -> None:
         """Let engines be at work only inside of contexts.
@@ -119,6 +131,8 @@ class Pair:
     def source(self, plan: Plan) -> Source:
         """Return what drafts for a plan."""
         draft, _ = self.engines
+        if self.head is not None:
+            return self.head if plan.feeds_draft else BesideHead(self.head)
         return DraftModel(draft) if plan.feeds_draft and draft is not None else GivenDrafts()
 
     def catch_up(self, plan: Plan, batch: Sequence[Row | None]) -> set[int]:
@@ -146,7 +160,9 @@ class Pair:
         """
         rows = [(index, row) for index, row in enumerate(batch) if row is not None]
         behind = {index for index, row in rows if _lacks(row, "target", 1)}
-        return behind | {index for index, row in rows if _lacks(row, "draft", 2)} if plan.feeds_draft else behind
+        if not plan.feeds_draft or self.head is not None:
+            return behind
+        return behind | {index for index, row in rows if _lacks(row, "draft", 2)}
 
     def prefill(self, plan: Plan, batch: Sequence[Row | None], most: int | None = None) -> None:
         """Read into the caches what they lack of the rows' texts, or a part of it.
@@ -161,7 +177,7 @@ class Pair:
         """
         draft, target = self.engines
         self._prefill("target", target, 1, batch, most)
-        if plan.feeds_draft and draft is not None:
+        if plan.feeds_draft and draft is not None and self.head is None:
             self._prefill("draft", draft, 2, batch, most)
 
     def _prefill(self, role: Role, engine: Engine, left: int, batch: Sequence[Row | None], most: int | None) -> None:
@@ -170,7 +186,9 @@ class Pair:
         for stage in self._prefixes[role].stages(prompts, lambda index: behind[index].cached[role], self.call_tokens):
             copied = sum(max(held - behind[index].cached[role], 0) for index, held in stage.items())
             for index, held in stage.items():
-                behind[index].cached[role] = max(held, behind[index].cached[role])
+                # A head is to be given the target's state of the token before the first one that it reads.
+                last = 0 if self.head is None or held <= behind[index].cached[role] else 1
+                behind[index].cached[role] = max(held - last, behind[index].cached[role])
             ready = {index: behind[index] for index in stage if _lacks(behind[index], role, left)}
             read, calls = self._read(role, engine, [ready.get(index) for index in range(len(batch))], most)
             self.reading.calls += calls
@@ -188,8 +206,10 @@ class Pair:
                 rows, cached = run[part], [row.cached[role] for row in run[part]]
                 for row, tokens in zip(rows, missing[part], strict=True):
                     row.cached[role] += tokens
+                    if self.head is not None:
+                        row.cached["draft"] = row.cached[role]
                 texts = [row.tokens[: row.cached[role] + 1] for row in rows]
-                calls += prefill(engine, texts, cached, start + part.start, self._chunk, self.device)
+                calls += prefill(engine, texts, cached, start + part.start, self._chunk, self.device, self.head)
             read += sum(missing)
         return read, calls
 
@@ -208,8 +228,10 @@ class Pair:
                 if any(math.isnan(logprob) for token in scored for _, logprob in token):
                     failed.append(index)
                 row.score_prompt(scored)
-                row.cached["target"] = row.length - 1
                 self.reading.read += row.length - 1
+                if self.head is not None:  # the prompt is read again, for the head too
+                    continue
+                row.cached["target"] = row.length - 1
                 store = self._prefixes["target"]
                 store.save(index, store.names(_shareable(row)))
         return failed
@@ -232,6 +254,8 @@ class Pair:
         """Copy the first slots of a row of both caches to another index."""
         for engine in filter(None, (self.draft, self.target)):
             engine.cache.move(source, target, slots)
+        if self.head is not None:
+            self.head.move(source, target)
 
     def forget(self, first: int) -> None:
         """Take note that no row of both caches from an index on holds a text, for which it would keep slots."""
@@ -246,6 +270,8 @@ class Pair:
         """
         for engine in filter(None, (self.draft, self.target)):
             engine.cache.restart(rows)
+        if self.head is not None:
+            self.head.restart(rows)
         for store in self._prefixes.values():
             store.trim()
 
@@ -257,6 +283,8 @@ class Pair:
             held: How many slots of each cache, from the first one on, are to stay.
         """
         engines: Mapping[Role, Engine | None] = {"draft": self.draft, "target": self.target}
+        if self.head is not None:
+            self.head.clear(index)
         for role, engine in engines.items():
             if engine is not None:
                 engine.cache.clear(index, held.get(role, 0))

@@ -3,7 +3,7 @@
 A prompt whose tokens are to be scored is read in the same way, with the logits of every token.
 """
 
-# B rows, T tokens fed to a row in all, C tokens of a chunk, V vocabulary.
+# B rows, T tokens fed to a row in all, C tokens of a chunk, V vocabulary, W width of hidden states.
 from __future__ import annotations
 
 import dataclasses
@@ -13,6 +13,7 @@ import torch
 
 from spectr_runtime.contract import Call, Engine
 from spectr_runtime.contract.mask import aligned, block_mask, triangle
+from spectr_runtime.drafting.head import DraftHead
 
 
 def prefill(
@@ -22,6 +23,7 @@ def prefill(
     first_row: int,
     chunk: int,
     device: torch.device,
+    head: DraftHead | None = None,
 ) -> int:
     """Write the keys and values of all but the last token of every text in chunks, and return the number of calls.
 
@@ -36,13 +38,16 @@ def prefill(
         first_row: Index of the first row in the cache.
         chunk: The largest number of tokens that one call feeds to a row.
         device: The device that the engine takes its inputs on.
+        head: A head that reads the same texts, from what the engine gives out for them; None where there is none.
     """
     # A call always returns logits; these are not read.
     unread_B1 = torch.zeros((len(texts), 1), dtype=torch.int64, device=device)
     calls = 0
-    for call in _calls(texts, cached, first_row, chunk, device):
-        engine.forward(dataclasses.replace(call, logit_index_BM=unread_B1))
+    for call, following_BC in _calls(texts, cached, first_row, chunk, device):
+        states_BCW = engine.run(dataclasses.replace(call, logit_index_BM=unread_B1)).states_BTW
         calls += 1
+        if head is not None and states_BCW is not None:
+            head.read(call, following_BC, states_BCW, [len(text) - 2 for text in texts])
     return calls
 
 
@@ -53,24 +58,25 @@ def prefill_scored(
 
     The chunks follow each other from the first token of the texts on. Logits after a text's own end mean nothing.
     """
-    for call in _calls(texts, [0] * len(texts), first_row, chunk, device):
+    for call, _ in _calls(texts, [0] * len(texts), first_row, chunk, device):
         yield engine.forward(call)
 
 
 def _calls(
     texts: Sequence[Sequence[int]], cached: Sequence[int], first_row: int, chunk: int, device: torch.device
-) -> Iterator[Call]:
-    """Yield the calls, each of which asks for the logits of all tokens that it feeds."""
+) -> Iterator[tuple[Call, torch.Tensor]]:
+    """Yield the calls, each of which asks for the logits of all tokens that it feeds, and the tokens after these."""
     missing = max(len(text) - 1 - held for text, held in zip(texts, cached, strict=True))
     starts = [max(len(text) - 1 - missing, 0) for text in texts]
-    fed = [list(text[start : start + missing]) for text, start in zip(texts, starts, strict=True)]
-    tokens_BT = torch.tensor([[*tokens, *[0] * (missing - len(tokens))] for tokens in fed], device=device)
+    fed = [text[start : start + missing + 1] for text, start in zip(texts, starts, strict=True)]
+    tokens_BT = torch.tensor([[*tokens, *[0] * (missing + 1 - len(tokens))] for tokens in fed], device=device)
     start_B = torch.tensor(starts, device=device)
     for begin in range(0, missing, chunk):
-        tokens_BC = tokens_BT[:, begin : begin + chunk].contiguous()
+        end = min(begin + chunk, missing)
+        tokens_BC = tokens_BT[:, begin:end].contiguous()
         size = tokens_BC.shape[1]
         write_B, offset_C = start_B + begin, torch.arange(size, device=device)
-        yield Call(
+        call = Call(
             input_ids_BT=tokens_BC,
             position_ids_BT=write_B[:, None] + offset_C,
             attention_mask_B1TL=block_mask(write_B, triangle(size, device), aligned(max(starts) + begin + size)),
@@ -78,3 +84,4 @@ def _calls(
             logit_index_BM=offset_C.expand(len(texts), -1),
             first_row=first_row,
         )
+        yield call, tokens_BT[:, begin + 1 : end + 1].contiguous()

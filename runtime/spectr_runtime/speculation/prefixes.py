@@ -19,7 +19,7 @@ from itertools import takewhile
 
 import torch
 
-from spectr_runtime.contract import Engine
+from spectr_runtime.contract import KVCache
 from spectr_runtime.errors import is_out_of_memory
 
 # Of a shared prefix, the part of its last block is read again: half a block in the mean, which a smaller block makes
@@ -28,6 +28,7 @@ BLOCK = 16
 # For each row of the batch, this part of a row's slots is kept. So a batch of eight keeps two whole texts: as many
 # prefixes as rows that are admitted one after the other will ask for, and little beside the caches themselves.
 KEPT_SHARE = 4
+Block = tuple[torch.Tensor, ...]  # keys and values of a block, of each cache
 
 
 def kept_tokens(rows: int, slots: int) -> int:
@@ -47,15 +48,17 @@ class PrefixStore:
     prompt, and what padding did to one row does not reach another.
 
     Args:
-        engine: The engine; blocks are copied from its cache and to it.
+        cache: The cache of the engine; blocks are copied from it and to it.
         tokens: The most tokens that are kept. Their memory is as large as that of as many slots of the cache. None for
             as many as ``kept_tokens`` says of the cache as it is at the time.
+        head: The cache of a head that reads the same texts; None where there is none. A slot of it holds a token and
+            the one before it, so its slots of a block are those one before the block's.
     """
 
-    def __init__(self, engine: Engine, tokens: int | None) -> None:
-        self._cache = engine.cache
+    def __init__(self, cache: KVCache, tokens: int | None, head: KVCache | None = None) -> None:
+        self._cache, self._head = cache, head
         self._tokens = tokens
-        self._blocks: OrderedDict[bytes, torch.Tensor] = OrderedDict()  # by their names, the last one used at the end
+        self._blocks: OrderedDict[bytes, Block] = OrderedDict()  # by their names, the last one used at the end
         self._unsettled: list[tuple[list[bytes], torch.Tensor]] = []  # kept blocks, and the sum of their values
 
     def stages(
@@ -113,12 +116,20 @@ class PrefixStore:
         found = [self._blocks[name] for name in takewhile(self._blocks.__contains__, names[held:])]
         end = held + len(found)
         if found:
-            first = 0
-            for span in self._cache.span(row, held * BLOCK, end * BLOCK):
-                torch.cat([block[first : first + len(span)] for block in found], 2, out=span)
-                first += len(span)
+            for part, spans in enumerate(self._spans(row, held, end)):
+                first = 0
+                for span in spans:
+                    torch.cat([block[part][first : first + len(span)] for block in found], 2, out=span)
+                    first += len(span)
             self._touch(names[:end])
         return end
+
+    def _spans(self, row: int, first: int, end: int) -> list[list[torch.Tensor]]:
+        """Return the slots of some blocks of a row, of each cache."""
+        spans = [self._cache.span(row, first * BLOCK, end * BLOCK)]
+        if self._head is not None:
+            spans.append(self._head.span(row, max(first * BLOCK - 1, 0), end * BLOCK - 1))
+        return spans
 
     def save(self, row: int, names: Sequence[bytes]) -> None:
         """Keep the blocks of a text, by their names, which a row of the cache holds."""
@@ -127,13 +138,13 @@ class PrefixStore:
         self.trim(len(fresh))
         try:
             for index in fresh:
-                self._blocks[names[index]] = torch.cat(self._cache.span(row, index * BLOCK, (index + 1) * BLOCK))
+                self._blocks[names[index]] = tuple(map(torch.cat, self._spans(row, index, index + 1)))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         self._touch(names)
         if fresh:
-            read = self._cache.span(row, fresh[0] * BLOCK, (fresh[-1] + 1) * BLOCK)
+            read = [span for spans in self._spans(row, fresh[0], fresh[-1] + 1) for span in spans]
             total = torch.stack([span.sum(dtype=torch.float32) for span in read]).sum()
             self._unsettled.append(([names[index] for index in fresh], total))
 

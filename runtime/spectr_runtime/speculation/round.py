@@ -15,7 +15,7 @@ The algorithm is SpecTr's (arXiv 2310.15141, algorithms 1 to 3), over a tree of 
 A round therefore writes at least one token per row, and one more for every draft that is accepted.
 """
 
-# B rows, N tree nodes with the root, P nodes with children, D depth of the tree, V vocabulary.
+# B rows, F width of features, N tree nodes with the root, P nodes with children, D depth of the tree, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 import torch
 
-from spectr_runtime.contract import Engine
+from spectr_runtime.contract import Call, Engine
 from spectr_runtime.drafting.batch import Given, Rows, tree_call
 from spectr_runtime.drafting.source import Drafts, Source
 from spectr_runtime.rows.row import Scored
@@ -65,29 +65,22 @@ def speculate(plan: Plan, source: Source, target: Engine, rows: Rows, timing: Ti
     with timing.measure("draft"):
         drafts = source.draft(plan.rule, tree, rows, noise)
     with timing.measure("verify"):
-        logits_BNV, target_BNV, verified_B = verify(tree, target, rows, drafts.tokens_BN)
+        logits_BNV, states_BNF = target.run(score_call(tree, target, rows, drafts.tokens_BN))
+        target_BNV, verified_B = rows.laws(logits_BNV, drafts.tokens_BN, tree.ancestors(logits_BNV.device))
     with timing.measure("select"):
         chosen = choose(plan, drafts, target_BNV, rows.given, noise)
     with timing.measure("commit"):
         if not tree.is_chain:  # the nodes of a chain are in the slots of accepted tokens already
             target.cache.keep(rows.root_B, chosen.accepted_BD, rows.longest - 1 + tree.size)
-            source.keep(rows, chosen.accepted_BD, tree.size)
+        source.keep(rows, chosen.accepted_BD, tree.size, states_BNF)
         tokens_BD1 = emitted_tokens(drafts.tokens_BN, chosen)
         logprobs = rows.logprobs.gather(logits_BNV, chosen.accepted_BD, tokens_BD1) if rows.logprobs else {}
     return Emitted(tokens_BD1, chosen.count_B, drafts.sound_B & verified_B, drafts.tokens_BN, logprobs)
 
 
-def verify(
-    tree: DraftTree, target: Engine, rows: Rows, tokens_BN: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Score the root and every node of the tree in one pass of the target.
-
-    Returns:
-        Logits and laws [B, N, V], and which rows' logits were finite [B].
-    """
-    sees_NN = tree.ancestors(tokens_BN.device)
-    logits_BNV = target.forward(tree_call(target, rows, tokens_BN, tree.depths, 0, sees_NN))
-    return logits_BNV, *rows.laws(logits_BNV, tokens_BN, sees_NN)
+def score_call(tree: DraftTree, target: Engine, rows: Rows, tokens_BN: torch.Tensor) -> Call:
+    """Return the call that scores the root and every node of the tree in one pass of the target."""
+    return tree_call(target, rows, tokens_BN, tree.depths, 0, tree.ancestors(tokens_BN.device))
 
 
 def choose(plan: Plan, drafts: Drafts, target_BNV: torch.Tensor, given: Given | None, noise: Noise) -> Selection:

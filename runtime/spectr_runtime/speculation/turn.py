@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from spectr_runtime.drafting.source import Source
 from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.batching import Batching
 from spectr_runtime.speculation.offers import Offers
@@ -23,6 +24,7 @@ class Turn(NamedTuple):
     Attributes:
         plan: The plan of its round.
         offers: What was given to the rows.
+        source: What drafted.
         behind: The indices of rows that took no part in it, since they are still read.
         emitted: What it wrote.
         spent: How long the round took.
@@ -32,6 +34,7 @@ class Turn(NamedTuple):
 
     plan: Plan
     offers: Offers
+    source: Source
     behind: set[int]
     emitted: Emitted
     spent: Spent
@@ -58,10 +61,10 @@ def take_turn(
     with timing.measure("host"):
         rows = batching.rows(batch, behind, plan, offers)
     started, draft, verify = time.perf_counter(), timing.draft, timing.verify
-    _, target = pair.engines
-    emitted = speculate(plan, pair.source(plan), target, rows, timing)
+    source, (_, target) = pair.source(plan), pair.engines
+    emitted = speculate(plan, source, target, rows, timing)
     with pair.waits():
         emitted.accepted_B.tolist()  # a GPU is at work until this is known
     now = time.perf_counter()
     spent = Spent(now - started, timing.draft - draft, timing.verify - verify)
-    return Turn(plan, offers, behind, emitted, spent, pair.reading.since(before), now - begun)
+    return Turn(plan, offers, source, behind, emitted, spent, pair.reading.since(before), now - begun)
