@@ -13,7 +13,8 @@ states begin with those of its source and are zero from there on, so the head, w
 drafts the same for both.
 """
 
-# B rows, T tokens, C places that drafts begin at, N tokens that the head scores, F width of the features, E hidden size.
+# B rows, T tokens, C places that drafts begin at, L places that are seen, N tokens that the head scores, V vocabulary,
+# E hidden size, F width of the features, P of their parts, H hidden size of the target.
 from __future__ import annotations
 
 import copy
@@ -31,6 +32,7 @@ from safetensors.torch import save_file
 from torch import nn
 from train_demo_pair import CONTEXT, Schedule, batches, corpus_files, encode, read
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from spectr_runtime.adapter.eagle3 import Eagle3Head, Settings
 from spectr_runtime.adapter.model import entering
@@ -38,7 +40,7 @@ from spectr_runtime.adapter.model import entering
 DEPTHS = 4
 DECAY = 0.8  # by how much less a step counts than the one before it
 COVERED = 0.99  # of the training text, by the tokens that the head scores
-SCHEDULE = Schedule(steps=400, batch=4, learning_rate=2e-3)
+SCHEDULE = Schedule(steps=800, batch=2, learning_rate=3e-3)
 HELD_OUT_ROWS = 32
 
 
@@ -101,7 +103,7 @@ def unroll(head: Eagle3Head, tokens_BT: torch.Tensor, features_BTF: torch.Tensor
 
 
 def compare(target: LlamaForCausalLM, head: Eagle3Head, tokens_BT: torch.Tensor, chosen_N: torch.Tensor) -> Any:
-    """By depth, the cross entropy in nats, and the overlap with the target's law: the chance of a draft's acceptance."""
+    """By depth, the cross entropy in nats, and the overlap with the target's law: the chance that a draft is accepted."""
     entropies, overlaps = [], []
     with torch.autocast("cpu", torch.bfloat16):
         features_BTF, law_BTN = ask(target, head, tokens_BT, chosen_N)
@@ -176,6 +178,7 @@ def save(head: Eagle3Head, chosen_N: torch.Tensor, hidden: int, folder: Path) ->
 @click.option("--hidden", type=int, help="Hidden size of the padded target.  [default: that of TARGET]")
 def main(folder: Path, output: Path, hidden: int | None) -> None:
     """Train a head for the Llama in TARGET, and write it to OUTPUT."""
+    disable_progress_bar()
     target = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if not isinstance(target, LlamaForCausalLM):
         raise click.ClickException(f"{folder} holds a {type(target).__name__}; this script trains heads of Llamas.")
