@@ -103,7 +103,7 @@ def unroll(head: Eagle3Head, tokens_BT: torch.Tensor, features_BTF: torch.Tensor
 
 
 def compare(target: LlamaForCausalLM, head: Eagle3Head, tokens_BT: torch.Tensor, chosen_N: torch.Tensor) -> Any:
-    """By depth, the cross entropy in nats, and the overlap with the target's law: the chance that a draft is accepted."""
+    """By depth, the cross entropy in nats, and the overlap with the target's law, which is the chance of acceptance."""
     entropies, overlaps = [], []
     with torch.autocast("cpu", torch.bfloat16):
         features_BTF, law_BTN = ask(target, head, tokens_BT, chosen_N)
