@@ -43,7 +43,7 @@ class DraftHead:
         assert engine.spec.head is not None
         self.cache = engine.cache
         self._engine, self._sizes = engine, engine.spec.head
-        self._places = max(PLACES, 4 * (depth + 1))
+        self._places = places_for(depth)
         # A row must be fed while there are places for what a round writes, whether or not that is accepted.
         self._most = self._places - 2 * (depth + 1)
         self.restart(engine.cache.rows)
@@ -167,6 +167,11 @@ class DraftHead:
 
     def _wide(self, index_BT: torch.Tensor) -> torch.Tensor:
         return index_BT[..., None].expand(-1, -1, self._sizes.features)
+
+
+def places_for(depth: int) -> int:
+    """Return of how many tokens of a row features are kept, if rounds write up to so many tokens and one."""
+    return max(PLACES, 4 * (depth + 1))
 
 
 class BesideHead:

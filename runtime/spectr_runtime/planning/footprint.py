@@ -9,6 +9,7 @@ from spectr_runtime.bundle import Bundle, ModelSpec
 from spectr_runtime.bundle.layout import WEIGHTS
 from spectr_runtime.contract.cache import slots_for
 from spectr_runtime.contract.mask import aligned
+from spectr_runtime.drafting.head import places_for
 from spectr_runtime.planning.planner import menu_of
 from spectr_runtime.speculation.plan import PlanChoice, roles_of
 from spectr_runtime.speculation.prefixes import KEPT_SHARE, kept_tokens
@@ -27,7 +28,7 @@ class Footprint:
         weights: The weights of the models that the plan needs.
         slots: Number of slots of a row in the caches, when these are as long as they get.
         per_slot: The keys and values of a token, in all models that the plan needs.
-        laws_per_row: The logits and laws of a row's draft tree.
+        laws_per_row: The logits and laws of a row's draft tree, and what a head keeps of the target.
     """
 
     weights: int
@@ -58,12 +59,15 @@ class Footprint:
         if longest is not None:
             needed = aligned(longest + nodes)
             slots = needed if backend in FLAVOURS else slots_for(needed, slots)
-        roles = roles_of(plans, bundle.manifest)
+        roles, models = roles_of(plans, bundle.manifest), bundle.manifest.models
+        head = models["draft"].head if "draft" in roles else None
+        kept = 0 if head is None else places_for(max(one.length for one in plans)) + nodes
         return Footprint(
             weights=sum((bundle.model(role) / WEIGHTS).stat().st_size for role in roles),
             slots=slots,
-            per_slot=sum(_slot_bytes(bundle.manifest.models[role]) for role in roles),
-            laws_per_row=len(roles) * nodes * bundle.manifest.vocabulary.size * LAW_BYTES,
+            per_slot=sum(_slot_bytes(models[role]) for role in roles),
+            laws_per_row=len(roles) * nodes * bundle.manifest.vocabulary.size * LAW_BYTES
+            + kept * models["target"].states * SIZES[models["target"].dtype],
         )
 
     @property
