@@ -71,8 +71,7 @@ def test_a_head_learns_at_every_depth_and_is_built_on_its_target(train: Train, t
     assert all(last < first - 0.3 for first, last in zip(first_losses, last_losses, strict=True))
     assert all(last > first + 0.08 for first, last in zip(first_shares, last_shares, strict=True))
     build(BuildOptions(str(target), str(tmp_path / "head")), tmp_path / "bundle", say=str)
-    spec = Bundle.open(tmp_path / "bundle").manifest.draft
-    assert spec is not None
+    spec = Bundle.open(tmp_path / "bundle").manifest.models["draft"]
     assert spec.head is not None
     assert (spec.head.kind, spec.head.features) == ("eagle3", 3 * SIZE)
 
