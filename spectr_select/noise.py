@@ -40,6 +40,8 @@ class Noise:
     Attributes:
         seed_B: The seeds of the rows, int64; see ``seed_of``.
         position_B: The text positions of the rows' roots, int64, so that every round of a row has noise of its own.
+        certain: Whether all laws of the round are point masses. A race among one token has one outcome at all times, so
+            none are computed.
 
     Raises:
         ValueError: Seeds and positions are not int64 vectors of one length on one device.
@@ -47,6 +49,7 @@ class Noise:
 
     seed_B: torch.Tensor
     position_B: torch.Tensor
+    certain: bool = False
     _tables: dict[int, torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
     _races: dict[tuple[int, int], torch.Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
     _portions: dict[tuple[int, int], Noise] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -67,7 +70,7 @@ class Noise:
             return self
         bounds = rows.start, rows.stop
         if bounds not in self._portions:
-            self._portions[bounds] = Noise(self.seed_B[rows], self.position_B[rows])
+            self._portions[bounds] = Noise(self.seed_B[rows], self.position_B[rows], self.certain)
         return self._portions[bounds]
 
     def uniform(self, role: Role, node: int, count: int) -> torch.Tensor:
@@ -90,6 +93,8 @@ class Noise:
         """
         if role is not Role.RACE:
             return self._exponential(role, node, count)
+        if self.certain:
+            return torch.ones((), device=self.seed_B.device).expand(len(self.seed_B), count)
         if (node, count) not in self._races:
             self._races[node, count] = self._exponential(role, node, count)
         return self._races[node, count]

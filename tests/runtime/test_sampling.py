@@ -132,3 +132,16 @@ def test_min_p_drops_what_is_improbable_beside_the_best() -> None:
     assert law(logits, min_p=1) == pytest.approx([1, 0, 0, 0])
     assert law(logits, min_p=0.0) == law(logits)
     assert law(logits, min_p=0.2, top_k=1) == pytest.approx([1, 0, 0, 0])
+
+
+def test_rows_that_are_greedy_all_together_have_the_laws_of_greedy_rows_among_others() -> None:
+    """Ties go to the first token, and logits that are not finite are noticed either way."""
+    logits_BMV = torch.tensor(
+        [[[0.5, 2.0, 2.0, -1.0]], [[0.0, torch.nan, 1.0, 0.0]], [[-torch.inf, 1.0, 0.0, torch.inf]]]
+    )
+    greedy, other = SamplingParams(temperature=0), SamplingParams()
+    together_BMV, sound_B = Sampling.of([greedy] * 3, 4, CPU).laws(logits_BMV)
+    among_BMV, also_B = Sampling.of([greedy] * 3 + [other], 4, CPU).laws(torch.cat([logits_BMV, logits_BMV[:1]]))
+    assert sound_B.tolist() == also_B[:3].tolist() == [True, False, False]
+    assert together_BMV[0].tolist() == among_BMV[0].tolist() == [[0.0, 1.0, 0.0, 0.0]]
+    assert together_BMV.isfinite().all()

@@ -173,3 +173,12 @@ def one_round(tree: DraftTree, target, draft) -> tuple[int, ...]:
     draft_BPV = torch.stack([draft(text) for text in texts[: tree.inner]])[None]
     chosen = select("race", tree, tokens_BN, target_BNV, draft_BPV, noise)
     return (*texts[int(chosen.accepted_BD.amax()) if int(chosen.count_B) else 0], int(chosen.token_B))
+
+
+def test_a_race_of_point_masses_has_one_outcome_with_any_noise() -> None:
+    tree, tokens_BN = DraftTree.paths(2, 2), torch.tensor([[0, 3, 1, 2, 4], [0, 2, 2, 1, 0]])
+    target_BNV = torch.eye(5)[torch.tensor([[3, 2, 0, 1, 1], [2, 4, 1, 3, 0]])]
+    seed_B = torch.tensor([1, 2])
+    found = [select("race", tree, tokens_BN, target_BNV, None, Noise(seed_B, seed_B, certain=one)) for one in (0, 1)]
+    assert found[0].token_B.tolist() == found[1].token_B.tolist() == [1, 4]
+    assert found[0].accepted_BD.tolist() == found[1].accepted_BD.tolist()

@@ -28,6 +28,7 @@ class Sampling:
         top_p_C: The p of each truncated row; infinite if it keeps all.
         min_p_C: The min-p of each truncated row; 0 if it keeps all.
         any_greedy: Whether any row is greedy, as a value that the host knows without waiting for the device.
+        all_greedy: Whether all are, likewise; their laws are point masses.
         vocabulary: Size of the vocabulary that draft and target share; logits of further tokens are left out.
     """
 
@@ -38,6 +39,7 @@ class Sampling:
     top_p_C: torch.Tensor
     min_p_C: torch.Tensor
     any_greedy: bool
+    all_greedy: bool
     vocabulary: int
 
     @staticmethod
@@ -57,6 +59,7 @@ class Sampling:
             top_p_C=torch.tensor([_or_infinite(params[row].top_p) for row in truncated], device=device),
             min_p_C=torch.tensor([float(params[row].min_p) for row in truncated], device=device),
             any_greedy=any(one.temperature == 0 for one in params),
+            all_greedy=all(one.temperature == 0 for one in params),
             vocabulary=vocabulary,
         )
 
@@ -68,9 +71,13 @@ class Sampling:
 
         Returns:
             The laws, float32 [B, M, V], and which rows are sound [B]. A row with a logit of NaN or plus infinity is not
-            sound; it gets uniform laws, so that nothing fails on the device before the host drops the row.
+            sound; it gets laws that mean nothing and are finite, so that nothing fails on the device before the host
+            drops the row.
         """
         logits_BMV = logits_BMV[..., : self.vocabulary]
+        if self.all_greedy:
+            most_BM1, best_BM1 = logits_BMV.max(-1, keepdim=True)
+            return _one_hot(logits_BMV, best_BM1), most_BM1[..., 0].isfinite().all(-1)
         scaled_BMV = logits_BMV / self.temperature_B[:, None, None]
         if len(self.truncated_C):
             kept_CMV = truncate(scaled_BMV[self.truncated_C], self.top_k_C, self.top_p_C)
@@ -80,10 +87,13 @@ class Sampling:
         sound_B = law_BMV[:, :, 0].isfinite().all(-1)
         law_BMV.nan_to_num_(nan=1 / law_BMV.shape[-1])
         if self.any_greedy:
-            best_BM1 = logits_BMV.argmax(-1, keepdim=True)
-            one_hot_BMV = torch.zeros_like(law_BMV).scatter_(-1, best_BM1, 1.0)
+            one_hot_BMV = _one_hot(logits_BMV, logits_BMV.argmax(-1, keepdim=True))
             law_BMV = torch.where(self.greedy_B[:, None, None], one_hot_BMV, law_BMV)
         return law_BMV, sound_B
+
+
+def _one_hot(logits_BMV: torch.Tensor, best_BM1: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(logits_BMV, memory_format=torch.contiguous_format).scatter_(-1, best_BM1, 1.0)
 
 
 def _or_infinite(top_p: float) -> float:

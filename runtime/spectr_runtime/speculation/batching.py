@@ -15,8 +15,6 @@ from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.offers import Offers, given_to
 from spectr_runtime.speculation.plan import Plan
 
-IDLE = SamplingParams()  # the parameters of a free row, whose tokens nobody reads
-
 
 class Batching:
     """Makes the tensors of every round. What follows from the parameters of rows is made anew when the rows change.
@@ -50,7 +48,9 @@ class Batching:
             offers: What is given to the rows; nothing by default.
         """
         if [*map(id, batch)] != [*map(id, self._batch)]:
-            params = [IDLE if row is None else row.request.params for row in batch]
+            # Nobody reads the tokens of a free row. With another's temperature, rows may be greedy all together.
+            idle = SamplingParams(temperature=next(row.request.params.temperature for row in batch if row is not None))
+            params = [idle if row is None else row.request.params for row in batch]
             self._sampling = Sampling.of(params, self._vocabulary, self._device)
             self._logprobs = WantedLogprobs.of(params, self._vocabulary)
             self._adjusts = any(one.adjusts for one in params)

@@ -61,7 +61,7 @@ def speculate(plan: Plan, source: Source, target: Engine, rows: Rows, timing: Ti
         rows: State of the batch.
         timing: Takes the seconds of the four phases.
     """
-    tree, noise = plan.tree, Noise(rows.seed_B, rows.length_B)
+    tree, noise = plan.tree, Noise(rows.seed_B, rows.length_B, certain=rows.sampling.all_greedy)
     with timing.measure("draft"):
         drafts = source.draft(plan.rule, tree, rows, noise)
     with timing.measure("verify"):
