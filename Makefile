@@ -1,4 +1,5 @@
 # make demo   environment, export of the demo pair with a padded target, decoding of prompts with three plans
+# make head   trains an EAGLE-3 head for the demo's padded target, and builds both
 # make test   environment, tests
 # make lint   ruff, mypy strict, import directions
 # make peers  other tools beside spectr, in an environment of their own; ARGS go to benchmarks/peers.py; long
@@ -15,7 +16,7 @@ PEERS := build/peers
 RUN := --batch-size 2 --limit 16
 NOTE := The target is padded with zeros to 126 M parameters: the same law, the cost of a small real model.
 
-.PHONY: demo test lint peers real lower-bounds clean
+.PHONY: demo head test lint peers real lower-bounds clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,14 @@ demo: $(DEMO)/bundle/spectr.json
 	$(BIN)/spectr-batch run $(DEMO)/bundle $(PROMPTS) -o $(DEMO)/plain $(RUN) --plan plain
 	$(BIN)/python examples/show_demo.py $(DEMO)/run $(DEMO)/auto $(DEMO)/plain --prompts $(PROMPTS) \
 		--picture $(DEMO)/demo.svg --note '$(NOTE)'
+
+$(DEMO)/head/model.safetensors: $(READY) examples/train_head.py $(wildcard examples/demo_pair/target/*)
+	$(BIN)/python examples/train_head.py examples/demo_pair/target $(DEMO)/head --hidden 1024
+
+$(DEMO)/headed/spectr.json: $(DEMO)/target/model.safetensors $(DEMO)/head/model.safetensors
+	$(BIN)/spectr-export build $(DEMO)/target --draft $(DEMO)/head -o $(DEMO)/headed --overwrite
+
+head: $(DEMO)/headed/spectr.json
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -27,11 +27,13 @@ from tiny_heads import (
     target_checkpoint,
 )
 from tiny_models import VOCABULARY, save_checkpoint, tiny_config, tiny_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from spectr_export.build import build, check
 from spectr_export.checks import states as states_module
 from spectr_export.checks.acceptance import measure_acceptance, measure_head
 from spectr_export.cli import main
+from spectr_export.heads.fit import shapes
 from spectr_export.heads.member import load_plain_head
 from spectr_export.original.model import load_original
 from spectr_export.original.scratch import open_scratch
@@ -39,6 +41,7 @@ from spectr_export.preparation import BuildOptions, Prepared, prepare
 from spectr_export.storing.precision import Precision
 from spectr_runtime import Bundle, BundleError, EngineError, UsageError
 from spectr_runtime.adapter.eagle3 import Eagle3Head
+from spectr_runtime.adapter.eagle3 import Settings as HeadSettings
 from spectr_runtime.bundle import Features, Head, Vocabulary
 from spectr_runtime.bundle.tokens import read_tokens
 from spectr_runtime.contract import Call, HeadInputs
@@ -121,6 +124,27 @@ def test_a_head_with_embeddings_of_its_own_keeps_them(target: Path, tmp_path: Pa
     assert torch.equal(load_file(tmp_path / "out.bundle" / "draft" / "model.safetensors")["embed_tokens.weight"], own)
 
 
+def test_a_narrower_head_has_embeddings_of_its_own(target: Path, tmp_path: Path) -> None:
+    layer = {**layer_settings(), "hidden_size": 16}
+    settings = HeadSettings(LOGITS, LAYERS, len(LAYERS) * SIZE, fc_norm=True)
+    made = {
+        name: torch.rand(shape) + 0.5 * (len(shape) == 1)
+        for name, shape in shapes(AutoConfig.for_model(**layer), settings).items()
+    }
+    tensors = {**made, **{name: head_tensors()[name] for name in ("d2t", "t2d")}}
+    head = speculators_settings(transformer_layer_config=layer, norm_before_residual=False, fc_norm=True)
+    options = BuildOptions(str(target), str(save_head(tmp_path / "head", head, tensors)))
+    spec = build(options, tmp_path / "out.bundle", say=quiet).manifest.models["draft"]
+    assert spec.head == Head("eagle3", len(LAYERS) * SIZE, 16)
+
+
+def test_a_head_of_the_first_tokens_names_none(target: Path, tmp_path: Path) -> None:
+    tensors = {**without(head_tensors(), "t2d"), "d2t": torch.zeros(LOGITS, dtype=torch.int64)}
+    found = prepared(target, save_head(tmp_path / "head", speculators_settings(), tensors))
+    assert found.head is not None
+    assert found.head.checkpoint.tokens_N is None
+
+
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_engines_give_out_features_and_states(backend: Any, built: Bundle) -> None:
     sizes: dict[str, Any] = {"backend": backend, "device": "cpu", "rows": 1, "capacity": 64}
@@ -150,8 +174,6 @@ def test_engines_give_out_features_and_states(backend: Any, built: Bundle) -> No
 
 
 def test_the_features_are_the_hidden_states_of_transformers(built: Bundle, target: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
     with torch.inference_mode():

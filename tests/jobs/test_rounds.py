@@ -38,7 +38,7 @@ def round_of(number: int, position: int, paths: tuple[tuple[int, ...], ...], *wr
 
 def test_paths_that_begin_alike_are_one_tree_with_a_tick_at_what_was_kept() -> None:
     rounds = [
-        round_of(1, 0, ((1, 2, 3), (1, 2, 5), (4, 9, 7)), 1, 2, 5, 3),
+        round_of(1, 0, ((1, 2, 3), (1, 2, 5), (4, 2, 9, 7)), 1, 2, 5, 3),
         round_of(2, 4, (), 4),
         round_of(3, 5, ((1, 2),), 1, 2, 5, source="lookup", dropped=2),
     ]
@@ -49,14 +49,14 @@ def test_paths_that_begin_alike_are_one_tree_with_a_tick_at_what_was_kept() -> N
             '  ├ ✓"if" ✓" ("',
             '  │ ├ "\\n"',
             '  │ └ ✓" x"',
-            '  └ "é" <e6 97> <token 7>',
+            '  └ "é" " (" <e6 97> <token 7>',
             '  kept 3, then the target\'s "\\n"',
             "round 2 at 4: race K=3 L=3, no drafts",
             '  the target\'s "é"',
             "round 3 at 5: race K=3 L=3, from lookup",
             '  └ ✓"if" ✓" ("',
             '  kept 2, then the target\'s " x"; 2 dropped, since the row had ended',
-            "2.00 tokens per pass (6 in 3); draft: 3 of 3 accepted; lookup: 2 of 2 accepted",
+            "2.00 tokens per pass (6 in 3); draft: 3 of 4 accepted; lookup: 2 of 2 accepted",
             "",
         ]
     )

@@ -163,7 +163,8 @@ WHOLE, SHORT = row_of(1), row_of(1, draft=DraftChoice("draft", 1))
 def test_a_row_may_accept_what_it_drafts(
     plan: Plan, row: Row, offer: Proposal | None, limit: int, source: SourceName | None
 ) -> None:
-    assert drafted_of(plan, row, offer, 0) == Drafted(source, limit, 0, plan.feeds_draft)
+    proposed = FOUND.depth if offer == FOUND and not plan.races else limit
+    assert drafted_of(plan, row, offer, 0) == Drafted(source, proposed, 0)
     if plan.drafts:
         assert limit_of(plan, row, offer) == limit
         assert limit_of(plan, None, offer) == 0, "in a free row"

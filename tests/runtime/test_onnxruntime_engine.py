@@ -157,7 +157,7 @@ def test_logits_are_the_same_to_the_bit_for_every_number_of_tokens_and_rows(fami
 def test_a_copied_prefix_is_what_the_row_would_have_read_to_the_bit(folder: Path) -> None:
     """Short texts have made the cache small before the copy, and another one is read after it."""
     engine = OnnxRuntimeEngine(folder, SPEC, rows=4, capacity=1000)
-    store = PrefixStore(engine, 320)
+    store = PrefixStore(engine.cache, 320)
     names = store.names([place % 250 for place in range(290)])
     engine.forward(text_call(300, 0, first_row=1))
     store.save(1, names)

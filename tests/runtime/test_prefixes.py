@@ -111,7 +111,7 @@ def test_a_row_that_got_a_prefix_keeps_its_slots_until_it_is_read() -> None:
 
 
 def memory(store: PrefixStore) -> int:
-    return sum(block.nbytes for block in store._blocks.values())
+    return sum(part.nbytes for block in store._blocks.values() for part in block)
 
 
 @pytest.mark.parametrize(("rows", "share"), [(1, 1), (3, 1 / 3), (4, 1 / 4), (8, 1 / 4)])

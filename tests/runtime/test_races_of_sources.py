@@ -65,6 +65,9 @@ class Fickle:
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
         return proposal.forced or self._shuffler.random() < 0.5
 
+    def plain_seconds(self, rows: int) -> None:
+        return None
+
     def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
         pass
 

@@ -106,7 +106,7 @@ class Chooser:
             accepted: How many drafts it accepted.
         """
         offer = turn.offers[index]
-        drafted = drafted_of(turn.plan, row, offer, accepted)._replace(lacking=turn.source.lacking(accepted))
+        drafted = drafted_of(turn.plan, row, offer, accepted)._replace(lacking=turn.lacking[index])
         self._written.append(accepted + 1)
         if drafted.source == DRAFT:
             self._accepted.append(accepted)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from spectr_runtime.drafting.source import Source
 from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.batching import Batching
 from spectr_runtime.speculation.offers import Offers
@@ -24,7 +23,7 @@ class Turn(NamedTuple):
     Attributes:
         plan: The plan of its round.
         offers: What was given to the rows.
-        source: What drafted.
+        lacking: For each row how many of its last tokens the cache of the draft lacks now; None if it was not fed.
         behind: The indices of rows that took no part in it, since they are still read.
         emitted: What it wrote.
         spent: How long the round took.
@@ -34,7 +33,7 @@ class Turn(NamedTuple):
 
     plan: Plan
     offers: Offers
-    source: Source
+    lacking: Sequence[int | None]
     behind: set[int]
     emitted: Emitted
     spent: Spent
@@ -64,7 +63,8 @@ def take_turn(
     source, (_, target) = pair.source(plan), pair.engines
     emitted = speculate(plan, source, target, rows, timing)
     with pair.waits():
-        emitted.accepted_B.tolist()  # a GPU is at work until this is known
+        accepted = emitted.accepted_B.tolist()  # a GPU is at work until this is known
     now = time.perf_counter()
     spent = Spent(now - started, timing.draft - draft, timing.verify - verify)
-    return Turn(plan, offers, source, behind, emitted, spent, pair.reading.since(before), now - begun)
+    lacking = [source.lacking(count) for count in accepted]
+    return Turn(plan, offers, lacking, behind, emitted, spent, pair.reading.since(before), now - begun)

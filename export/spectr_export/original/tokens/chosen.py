@@ -48,8 +48,8 @@ def find_chosen(folders: Mapping[Role, Path], configs: Mapping[Role, Any]) -> to
     return chosen_tokens(found, *sizes, draft) if D2T in found else None
 
 
-def chosen_tokens(tensors: Mapping[str, torch.Tensor], logits: int, size: int, folder: Path) -> torch.Tensor:
-    """Return the target's ids of the tokens that a draft scores; int64 [N].
+def chosen_tokens(tensors: Mapping[str, torch.Tensor], logits: int, size: int, folder: Path) -> torch.Tensor | None:
+    """Return the target's ids of the tokens that a draft scores; int64 [N], or None for the first ones in order.
 
     Args:
         tensors: The tensors of its checkpoint, ``d2t`` among them.
@@ -71,7 +71,7 @@ def chosen_tokens(tensors: Mapping[str, torch.Tensor], logits: int, size: int, f
     scored_V = tensors.get(T2D)
     if scored_V is not None and not torch.equal(scored_V.to(torch.bool).nonzero()[:, 0], tokens_N.sort().values):
         raise BundleError(f"{folder}: {T2D} names other tokens than {D2T}.", hint=CORRECT)
-    return tokens_N
+    return tokens_N if offset_N.any() else None
 
 
 def write_chosen(tokens_N: torch.Tensor | None, folder: Path) -> None:
