@@ -178,6 +178,27 @@ def test_a_head_that_other_sources_take_the_place_of_is_fed_what_they_wrote(
     assert checked.worst < 1e-4
 
 
+def test_a_head_that_lags_is_fed_beside_a_row_that_is_about_to_end(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one row lacks is more than the other one has slots for behind its text."""
+    capacity = 110
+    limits = dataclasses.replace(bundle.manifest.limits, capacity=capacity)
+    short = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, limits=limits))
+    prompts = [(3, 1, 4), *(tuple(range(100, 100 + tokens)) for tokens in (90, 100, 105, 99))]
+    requests = [
+        Request(str(row), prompt, SamplingParams(max_tokens=capacity - len(prompt), ignore_eos=True))
+        for row, prompt in enumerate(prompts)
+    ]
+    expected = decoded(Decoder(short, plan=Plan.plain(), batch_size=2), requests)
+    decoder = Decoder(short, plan="auto", batch_size=2)
+    decoder._chooser.planner = Turning([Plan.plain()] * 30 + [Plan("race", 1, 2)] * 2)
+    checked = Checked(decoder, Reference(bundle), monkeypatch)
+    assert decoded(decoder, requests) == expected
+    assert checked.compared > 8
+    assert checked.worst < 1e-4
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_races_on_a_head_write_the_plain_text(batch_size: int, bundle: Bundle) -> None:
     expected = decoded(Decoder(bundle, plan=Plan.plain(), batch_size=1))

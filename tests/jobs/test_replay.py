@@ -49,6 +49,18 @@ def test_what_was_drafted_belongs_to_a_row_of_a_fixed_plan(
     assert result.err == "spectr-batch: row-3: another row; speculation.rounds was 2, now it is 9\n"
 
 
+def test_a_run_that_was_begun_before_sources_were_counted_has_the_same_rows(
+    batch, bundle: Path, prompts: Path, tmp_path: Path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        replayed_with(patch, speculation=lambda made: dataclasses.replace(made.speculation, sources={}))
+        batch("run", bundle, prompts, "-o", tmp_path / "run", "--rule", "kseq")
+    assert "sources" not in read_lines(tmp_path / "run/output.jsonl")[3]["speculation"]
+    result = batch("replay", tmp_path / "run", "--id", "row-3")
+    assert (result.code, result.err) == (0, "spectr-batch: row-3: the same row\n")
+    assert "sources" in json.loads(result.out)["speculation"]
+
+
 def test_another_row_is_shown_with_its_first_difference(batch, run_dir: Path, monkeypatch: pytest.MonkeyPatch):
     kept = read_lines(run_dir / "output.jsonl")[3]["text"]
     replayed_with(monkeypatch, text=lambda made: "other")

@@ -62,6 +62,11 @@ def test_paths_that_begin_alike_are_one_tree_with_a_tick_at_what_was_kept() -> N
     )
 
 
+def test_no_more_is_accepted_than_was_proposed_where_a_token_behind_a_path_was_accepted_by_chance() -> None:
+    rounds = [round_of(1, 0, ((1, 2),), 1, 2, 2, 5, source="lookup")]
+    assert "lookup: 3 of 3 accepted" in render("a", 1, rounds, piece)
+
+
 @pytest.fixture
 def run_dir(batch, bundle: Path, tmp_path: Path) -> Path:
     records = [{"id": one, "prompt": f"Say {one}"} for one in (*range(9), "long")] + [{"id": "bad", "prompt": ""}]

@@ -138,11 +138,12 @@ def _drafts_again(plan: PlanChoice, record: Record | BadRecord) -> bool:
 def _difference(kept: Row, row: Row, *, counted: bool) -> str:
     """Describe the first field in which two rows differ, with both values; return an empty text if the rows agree.
 
-    The counts of speculation are compared only if they are those of the same drafts.
+    The counts of speculation are compared only if they are those of the same drafts. A run may have been begun by a
+    release that did not count the sources.
     """
     before, now = dict(_fields(kept)), dict(_fields(row))
     for name in dict.fromkeys((*before, *now)):
-        if "speculation" in name.split(".") and not counted:
+        if "speculation" in name.split(".") and not (counted and name in before):
             continue
         if not _alike(before.get(name), now.get(name)):
             return f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"

@@ -44,7 +44,9 @@ def _row(rounds: Sequence[RowRound], piece: Piece) -> Iterator[str]:
     told = [f"{written / len(rounds):.2f} tokens per pass ({written} in {len(rounds)})"]
     for source in dict.fromkeys(one.source for one in rounds if one.source is not None):
         of = [one for one in rounds if one.source == source]
-        proposed, accepted = sum(max(map(len, one.paths)) for one in of), sum(len(one.accepted) for one in of)
+        # What fills the tree behind a path that was looked up may be accepted too, by chance.
+        proposed = sum(max(map(len, (*one.paths, one.accepted))) for one in of)
+        accepted = sum(len(one.accepted) for one in of)
         told.append(f"{source}: {accepted} of {proposed} accepted")
     yield "; ".join(told)
 

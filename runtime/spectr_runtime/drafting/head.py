@@ -85,9 +85,7 @@ class DraftHead:
         """See ``Source``."""
         tokens_BN = rows.last_B2[:, 1:].repeat(1, tree.size)
         sees_NN = tree.ancestors(tokens_BN.device)
-        logits_BMV, states_BTH = self._feed(rows, _fresh(rows))
-        last_B1 = _fresh(rows).count_B[:, None] - 1
-        state_BWH = states_BTH.gather(1, last_B1[..., None].expand(-1, -1, states_BTH.shape[2]))
+        logits_BMV, state_BWH = self._feed(rows, _fresh(rows))
         law_BWV, sound_B = rows.laws(logits_BMV, tokens_BN[:, :1], sees_NN[:1, :1])
         laws, before = [law_BWV], _before(rows)
         for depth, level in enumerate(tree.levels[1:], start=1):
@@ -124,22 +122,39 @@ class DraftHead:
         return full
 
     def _feed(self, rows: Rows, fresh: Fresh) -> tuple[torch.Tensor, torch.Tensor]:
-        """Feed the pairs of fresh tokens; return the logits after each row's root, and the states of all pairs."""
-        count_B, device = fresh.count_B, fresh.tokens_BT.device
-        start_B = (_before(rows).root_B + 1 - count_B).clamp(min=0)
-        index_BT = start_B[:, None] + torch.arange(fresh.most, device=device)
+        """Feed the pairs of fresh tokens; return the logits and the state of each row's root.
+
+        A row is padded to the tokens of the row that lacks most. Where the longest row has too few slots for that, the
+        pairs are fed in several calls, and a row whose last pairs are in an earlier one is fed these again.
+        """
+        width = min(fresh.most, self.cache.capacity - rows.longest + 1)
+        for first in range(0, fresh.most, width):
+            begin_B = ((fresh.count_B - 1) // width * width).clamp(max=first)
+            logits_BMV, states_BTH = self._feed_some(rows, fresh, begin_B, width)
+        last_B1 = (fresh.count_B - 1 - begin_B)[:, None]
+        return logits_BMV, states_BTH.gather(1, last_B1[..., None].expand(-1, -1, states_BTH.shape[2]))
+
+    def _feed_some(
+        self, rows: Rows, fresh: Fresh, begin_B: torch.Tensor, width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feed so many pairs of each row's fresh tokens from one of them on; return what the head gives out.
+
+        The logits are those of a row's last token, if it is among those that are fed.
+        """
+        device = fresh.tokens_BT.device
+        column_BT = begin_B[:, None] + torch.arange(width, device=device)
+        start_B = (_before(rows).root_B + 1 - fresh.count_B).clamp(min=0) + begin_B
+        index_BT = start_B[:, None] + torch.arange(width, device=device)
         inputs = self._inputs(self._features_RSF[self._places_of(index_BT)])
         # A text of one token has no token before it, and nothing that was kept for an earlier row may stand in for it.
-        alone_BT = (rows.length_B == 1)[:, None].expand_as(fresh.tokens_BT)
+        alone_BT = (rows.length_B == 1)[:, None].expand_as(column_BT)
         return self._run(
             Call(
-                input_ids_BT=fresh.tokens_BT,
+                input_ids_BT=fresh.tokens_BT.gather(1, column_BT.clamp(max=fresh.most - 1)),
                 position_ids_BT=index_BT.clamp(max=self._engine.spec.max_positions - 1),
-                attention_mask_B1TL=block_mask(
-                    start_B, triangle(fresh.most, device), aligned(rows.longest - 1 + fresh.most)
-                ),
+                attention_mask_B1TL=block_mask(start_B, triangle(width, device), aligned(rows.longest - 1 + width)),
                 write_index_B=start_B,
-                logit_index_BM=count_B[:, None] - 1,
+                logit_index_BM=(fresh.count_B - 1 - begin_B).clamp(max=width - 1)[:, None],
                 head=dataclasses.replace(inputs, own_BT=alone_BT),
             )
         )
