@@ -103,10 +103,8 @@ def test_any_other_file_is_one_text(tmp_path: Path, name: str) -> None:
 def test_a_line_without_a_text_is_refused_where_it_stands(tmp_path: Path, line: bytes, got: str) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_bytes(b'{"text": "good"}\n\n' + line + b"\n")
-    texts = read_corpus(path, encode)
-    assert next(texts) == encode("good")
     with pytest.raises(UsageError) as caught:
-        next(texts)
+        next(read_corpus(path, encode))
     assert caught.value.message.startswith(f"The corpus {path}, line 3: {got}")
     assert caught.value.message.endswith(
         "; allowed is a JSON string, an object with a string `text`, or a line of an output."
@@ -146,3 +144,26 @@ def test_the_lines_of_every_output_are_read(tmp_path: Path) -> None:
     assert [*read_corpus(path, lambda text: [*text.encode()])] == [
         [*word.encode()] for word in ("one", "two", "three", "four", "five")
     ]
+
+
+@pytest.mark.parametrize("name", ["large.txt", "large.jsonl"])
+def test_the_end_of_a_large_file_is_made_tokens(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole one would take more time and memory than there is; no more than its end would be kept."""
+    monkeypatch.setattr("spectr_runtime.drafting.corpus.MOST_TEXT", 50)
+    path = tmp_path / name
+    lines = [f"{number} é" for number in range(100)]
+    text = "\n".join(lines if path.suffix == ".txt" else map(json.dumps, lines))
+    path.write_text(text, encoding="utf-8")
+    whole = "".join(decoded(path)).replace("\n", "")
+    assert "".join(lines).endswith(whole)
+    assert 30 <= len(whole) <= 55
+
+
+def test_a_byte_near_the_end_of_a_large_file_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spectr_runtime.drafting.corpus.MOST_TEXT", 50)
+    path = tmp_path / "large.txt"
+    path.write_bytes(b"a line\n" * 98 + b"\xff\n")
+    with pytest.raises(UsageError, match="line 99: byte 0xff is not UTF-8"):
+        next(read_corpus(path, encode))

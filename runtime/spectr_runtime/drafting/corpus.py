@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from spectr_runtime.drafting.suffixes import Match, SuffixIndex
 from spectr_runtime.errors import UsageError, first_line
@@ -13,6 +16,9 @@ from spectr_runtime.errors import UsageError, first_line
 # behind four, and there are more of them.
 ORDER = 3
 MOST_TOKENS = 2**19  # that a run keeps of finished rows and of the user's texts
+# The bytes of a text, or characters of many, of a file that are made tokens: the last ones. More than these tokens have
+# would not be kept, and a large file would take hours and more memory than there is.
+MOST_TEXT = 16 * MOST_TOKENS
 LINES = ".jsonl"  # the ending of names of JSON Lines
 
 
@@ -59,7 +65,7 @@ def read_corpus(path: Path, encode: Callable[[str], Sequence[int]]) -> Iterator[
 
     A file whose name ends in ``.jsonl`` has texts on each line: a JSON string, an object with a string ``text``, or a
     line of an output with several completions or in the form of the API. Empty lines are passed over. Any other file is
-    one text.
+    one text. Of a file with more texts than a run keeps, the last ones are made tokens.
 
     Args:
         path: The file, in UTF-8.
@@ -71,11 +77,11 @@ def read_corpus(path: Path, encode: Callable[[str], Sequence[int]]) -> Iterator[
     try:
         with path.open("rb") as file:
             if path.suffix.lower() != LINES:
-                yield encode(_decode(file.read(), path, 1))
+                yield encode(_decode(*_end_of(file, MOST_TEXT), path))
                 return
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield from map(encode, _texts_of(_decode(line.rstrip(), path, number), path, number))
+            lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            texts = (_texts_of(_decode(line.rstrip(), number, path), path, number) for number, line in lines)
+            yield from map(encode, _last(itertools.chain.from_iterable(texts), MOST_TEXT))
     except OSError as error:
         raise UsageError(
             f"The corpus {path} cannot be read: {error.strerror or error}; allowed is a file.",
@@ -83,7 +89,32 @@ def read_corpus(path: Path, encode: Callable[[str], Sequence[int]]) -> Iterator[
         ) from error
 
 
-def _decode(content: bytes, path: Path, line: int) -> str:
+def _end_of(file: BinaryIO, most: int) -> tuple[bytes, int]:
+    """Return at most so many of the last bytes of a file, from a whole character on, and the line they begin in."""
+    content, line = b"", 1
+    while chunk := file.read(most):
+        content += chunk
+        cut = len(content) - most
+        if cut > 0:
+            while cut < len(content) and content[cut] & 0xC0 == 0x80:  # a byte that goes on with a character
+                cut += 1
+            line += content.count(b"\n", 0, cut)
+            content = content[cut:]
+    return content, line
+
+
+def _last(texts: Iterable[str], most: int) -> Iterable[str]:
+    """Return the last texts, as many as so many characters need; of one that is longer, its end."""
+    kept, size = deque[str](), 0
+    for text in texts:
+        kept.append(text[-most:])
+        size += len(kept[-1])
+        while size - len(kept[0]) >= most:
+            size -= len(kept.popleft())
+    return kept
+
+
+def _decode(content: bytes, line: int, path: Path) -> str:
     """Return bytes of a file as text, without a byte order mark; they begin at the given line."""
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
