@@ -1,0 +1,26 @@
+"""The document shows the result file of ``benchmarks/drafts.py``, and every kind of work has prompts."""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+
+import pytest
+from scripts import ROOT, load_script
+
+
+@pytest.fixture
+def drafts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return load_script("benchmarks/drafts.py")
+
+
+def test_the_document_shows_the_result_file(drafts: ModuleType) -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "drafts.json").read_text(encoding="utf-8"))
+    assert drafts.tables(results) in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_every_work_has_prompts_of_its_own(drafts: ModuleType, chat: bool) -> None:
+    made = {work: drafts.prompts(work, 24, chat=chat) for work in drafts.WORKS}
+    assert all(len(set(prompts)) == 24 for prompts in made.values())
