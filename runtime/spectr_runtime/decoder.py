@@ -103,14 +103,15 @@ class Decoder:
         self.reading = self._shrinking.reading
         self._device = self._pair.device
         self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
-        self._chooser = Chooser(open_planner(plan, bundle, backend, self._device), texts, self.timing)
+        planner, headed = open_planner(plan, bundle, backend, self._device), self._pair.head is not None
+        self._chooser = Chooser(planner, texts, self.timing, headed=headed)
         self.plain = self._chooser.plain
         self._scheduler = Scheduler(self.batch_size)
         self._company = Company(self._pair.call_tokens)
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext
         self._pause: Callable[[], None] = lambda: None
         self._waiting = Waiting(iter(()))
-        self._batching = Batching(bundle.manifest.vocabulary.size, self._device, headed=self._pair.head is not None)
+        self._batching = Batching(bundle.manifest.vocabulary.size, self._device, headed=headed)
 
     @property
     def batch_size(self) -> int:

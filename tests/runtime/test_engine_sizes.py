@@ -226,4 +226,6 @@ def test_a_tree_that_no_call_takes_is_refused_when_the_engines_are_opened(bundle
     words = "compiled for trees of up to 9 tokens; the plan has one of 11"
     with pytest.raises(EngineError, match=words) as caught:
         Decoder(bundle, plan=plan, backend="tensorrt-rtx", batch_size=ROWS)
-    assert caught.value.hint == "Draft fewer tokens per round, or compile the bundle with --tree-tokens 11."
+    assert caught.value.hint == (
+        "Use --plan plain or a fixed plan of fewer drafts, or compile the bundle with --tree-tokens 11."
+    )

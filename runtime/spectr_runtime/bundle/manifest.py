@@ -121,7 +121,7 @@ class Manifest:
 
     @property
     def has_draft(self) -> bool:
-        """Whether the bundle has a model that drafts; without one it decodes plainly."""
+        """Whether the bundle has a model that drafts; without one, drafts can still be looked up in texts."""
         return "draft" in self.models
 
     def _check_roles(self) -> None:

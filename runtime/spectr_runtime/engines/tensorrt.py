@@ -143,5 +143,5 @@ def check_size(compiled: CompiledEngine, rows: int, capacity: int, tree: int) ->
     if tree > compiled.tree_tokens:
         raise EngineError(
             f"The engine was compiled for trees of up to {compiled.tree_tokens} tokens; the plan has one of {tree}.",
-            hint=f"Draft fewer tokens per round, or compile the bundle with --tree-tokens {tree}.",
+            hint=f"Use --plan plain or a fixed plan of fewer drafts, or compile the bundle with --tree-tokens {tree}.",
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from spectr_runtime.drafting.corpus import MOST_TOKENS, Corpus, read_corpus
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.drafting.texts import Texts
-from spectr_runtime.planning.planner import Lag, Planner
+from spectr_runtime.planning.planner import NO_LAG, Lag, Planner
 from spectr_runtime.rows.drafting import DRAFT, TEXTS, Drafted
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.text.tokenizer import Tokenizer
@@ -69,9 +69,11 @@ class Chooser:
         planner: Chooses the plans.
         texts: Looks up drafts.
         timing: Takes the seconds of looking up.
+        headed: Whether the draft is a head, which reads what the target reads and never has to catch up.
     """
 
-    def __init__(self, planner: Planner, texts: Texts, timing: Timing) -> None:
+    def __init__(self, planner: Planner, texts: Texts, timing: Timing, *, headed: bool = False) -> None:
+        self._headed = headed
         self.planner = planner
         self._texts = texts
         self._timing = timing
@@ -87,7 +89,8 @@ class Chooser:
         """
         with self._timing.measure("lookup"):
             proposals = self._texts.propose(batch)
-            plan = self.planner.choose(len(batch), proposals, lag_of([row for row in batch if row is not None]))
+            lag = NO_LAG if self._headed else lag_of([row for row in batch if row is not None])
+            plan = self.planner.choose(len(batch), proposals, lag)
             return Choice(plan, [self._offer(plan, proposal) for proposal in proposals])
 
     def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
