@@ -117,6 +117,11 @@ def line(taken: list[Run], plain: list[Run]) -> dict[str, Any]:
     }
 
 
+def prompts_for(work: str, rows: int) -> int:
+    """How many times as many prompts are decoded as by one row; answers by a template are many records by nature."""
+    return 1 if rows == 1 else 8 if work == "template" else 3
+
+
 def tables(results: dict[str, Any]) -> str:
     """The results as markdown: a table for each pair of models."""
     return "\n\n".join(_table(name, facts) for name, facts in results.items())
@@ -152,7 +157,12 @@ def _shown(one: dict[str, Any]) -> str:
 @click.option("--rows", "sizes", multiple=True, type=int, default=(1, 8), help="Rows decoded together.")
 @click.option("--temperature", "temperatures", multiple=True, type=float, default=(0.0, 0.7))
 @click.option("--repeats", default=3, help="Interleaved repeats.")
-@click.option("--prompts", "count", default=8, help="Prompts of a work for one row; three times as many for more.")
+@click.option(
+    "--prompts",
+    "count",
+    default=8,
+    help="Prompts of a work for one row; three times as many for more, eight times by a template.",
+)
 @click.option("--tokens", default=64, help="The most tokens of a completion.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "drafts.json")
 def main(
@@ -177,7 +187,7 @@ def main(
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         for rows, temperature, work in ((r, t, w) for r in sizes for t in temperatures for w in works):
-            requests = requests_of(work, count if rows == 1 else 3 * count, tokens, temperature, chat)
+            requests = requests_of(work, count * prompts_for(work, rows), tokens, temperature, chat)
             plans = measure(opened, rows, repeats, requests)
             facts["cells"].append({"work": work, "temperature": temperature, "rows": rows, "plans": plans})
             kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
