@@ -5,6 +5,7 @@ The files of the shard alone decide which records are done: those whose ids are 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,7 +69,9 @@ class Shard:
             packed: Whether to compress the files when the shard is sealed.
         """
         for path in (folder.parent, folder):  # not above: a run directory that was moved away is not made again
-            path.mkdir(exist_ok=True)
+            # Not with `exist_ok`, which looks whether it is a folder: by then it may have been moved away.
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
         lock = Lock.try_take(folder / LOCK)
         if lock is None:
             return None
