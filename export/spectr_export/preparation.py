@@ -286,7 +286,7 @@ def _precisions(draft: str | None, precision: Precision) -> dict[Role, Precision
     if copy == precision:
         raise UsageError(
             f"A draft in {draft} of a target in {draft} is the target itself.",
-            hint="Leave --draft out and decode plainly, leave --quantise out, or name a smaller model as draft.",
+            hint="Leave --draft out, leave --quantise out, or name a smaller model as draft.",
         )
     return {"draft": copy, "target": precision}
 

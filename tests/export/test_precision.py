@@ -260,7 +260,7 @@ def test_a_target_is_not_its_own_draft(target: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr == (
         "Error: A draft in int4 of a target in int4 is the target itself.\n"
-        "Leave --draft out and decode plainly, leave --quantise out, or name a smaller model as draft.\n"
+        "Leave --draft out, leave --quantise out, or name a smaller model as draft.\n"
     )
 
 
