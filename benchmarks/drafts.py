@@ -122,6 +122,18 @@ def prompts_for(work: str, rows: int) -> int:
     return 1 if rows == 1 else 8 if work == "template" else 3
 
 
+def keep(output: Path, name: str, facts: dict[str, Any], cell: dict[str, Any]) -> None:
+    """Write a cell into the result file, in the place of an older one of its kind."""
+
+    def kind(one: dict[str, Any]) -> tuple[int, float, int]:
+        return one["rows"], one["temperature"], WORKS.index(one["work"])
+
+    kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    cells = [one for one in kept.get(name, {}).get("cells", ()) if kind(one) != kind(cell)]
+    facts = facts | {"cells": sorted([*cells, cell], key=kind)}
+    output.write_text(json.dumps(kept | {name: facts}, indent=1) + "\n", encoding="utf-8")
+
+
 def tables(results: dict[str, Any]) -> str:
     """The results as markdown: a table for each pair of models."""
     return "\n\n".join(_table(name, facts) for name, facts in results.items())
@@ -150,7 +162,7 @@ def _shown(one: dict[str, Any]) -> str:
     "--name",
     default="bundle",
     show_default=True,
-    help="Of the models, in the result file; lines of the same name are replaced.",
+    help="Of the models, in the result file.",
 )
 @click.option("--chat", is_flag=True, help="Ask by conversations.")
 @click.option("--work", "works", multiple=True, type=click.Choice(WORKS), default=WORKS, help="Kind of work.")
@@ -183,15 +195,13 @@ def main(
         click.echo(tables(json.loads(output.read_text(encoding="utf-8"))))
         return
     opened = Bundle.open(bundle)
-    facts = machine() | {"prompts": count, "tokens": tokens, "repeats": repeats, "cells": []}
+    facts = machine() | {"prompts": count, "tokens": tokens, "repeats": repeats}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         for rows, temperature, work in ((r, t, w) for r in sizes for t in temperatures for w in works):
             requests = requests_of(work, count * prompts_for(work, rows), tokens, temperature, chat)
             plans = measure(opened, rows, repeats, requests)
-            facts["cells"].append({"work": work, "temperature": temperature, "rows": rows, "plans": plans})
-            kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-            output.write_text(json.dumps(kept | {name: facts}, indent=1) + "\n", encoding="utf-8")
+            keep(output, name, facts, {"work": work, "temperature": temperature, "rows": rows, "plans": plans})
             for plan, one in plans.items():
                 click.echo(
                     f"{work:<10} T={temperature} B={rows} {plan:<7} {one['tokens_per_second']:>7} tok/s "
