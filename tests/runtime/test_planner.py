@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from spectr_runtime import Bundle, BundleError, Completion, Decoder, Plan, Request, SamplingParams
+from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.planning.calibration import cache_file, calibration_file, keep_costs, load_costs, save_costs
 from spectr_runtime.planning.costs import STALE, TELLING, Costs, Spent
 from spectr_runtime.planning.planner import FIRST, PROBE, PROBE_EVERY, RACES, RETRY_EVERY, Acceptance, AutoPlanner
@@ -320,3 +321,11 @@ def test_a_decoder_goes_on_with_what_an_earlier_one_learnt(open_decoder: OpenDec
     again = open_decoder("auto")._chooser.planner
     assert isinstance(again, AutoPlanner)
     assert again.costs.to_json() == first._chooser.planner.costs.to_json()
+
+
+def test_rows_that_draft_nothing_pay_for_no_drafts() -> None:
+    best = Plan("race", 1, 4)
+    planner = AutoPlanner(costs_of({NONE: 1.0, best: 1.5}, rows=2), measured=0.9)
+    assert planner.choose(2) == best
+    assert planner.choose(2, [Proposal(None), Proposal(None)]) == NONE
+    assert planner.choose(2, [Proposal(None), None]) == best, "one of two rows drafts, which pays here"

@@ -185,7 +185,8 @@ class AutoPlanner:
         if not plan.drafts:
             return float(rows)
         more = (1 + one.promised(plan.drafts, plan.length) - alone for one in found)
-        return rows * alone + sum(one for one in more if one > 0)
+        silent = sum(one.source is None for one in found)  # rows that draft nothing, whatever the plan
+        return (rows - silent) * alone + silent + sum(one for one in more if one > 0)
 
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
         """See ``Planner``."""
