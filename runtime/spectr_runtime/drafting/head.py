@@ -22,8 +22,9 @@ from spectr_runtime.contract import DTYPES, Call, Engine, HeadInputs
 from spectr_runtime.contract.mask import aligned, block_mask, triangle
 from spectr_runtime.drafting.batch import Fresh, Rows, tree_call
 from spectr_runtime.drafting.given import GivenDrafts
+from spectr_runtime.drafting.model import grow
 from spectr_runtime.drafting.source import Drafts
-from spectr_select import DraftTree, Noise, draw
+from spectr_select import DraftTree, Noise
 
 PLACES = 64  # the least tokens of a row whose features are kept
 
@@ -83,25 +84,19 @@ class DraftHead:
 
     def draft(self, rule: str, tree: DraftTree, rows: Rows, noise: Noise) -> Drafts:
         """See ``Source``."""
-        tokens_BN = rows.last_B2[:, 1:].repeat(1, tree.size)
-        sees_NN = tree.ancestors(tokens_BN.device)
         logits_BMV, state_BWH = self._feed(rows, _fresh(rows))
-        law_BWV, sound_B = rows.laws(logits_BMV, tokens_BN[:, :1], sees_NN[:1, :1])
-        laws, before = [law_BWV], _before(rows)
-        for depth, level in enumerate(tree.levels[1:], start=1):
-            nodes = slice(level.start, level.stop)
-            tokens_BN[:, nodes] = rows.or_given(draw(rule, tree, depth, law_BWV, noise), nodes)
-            if depth == tree.depth:  # nothing is drawn after the leaves
-                break
-            sees_WN = sees_NN[nodes, : level.stop]
-            call = tree_call(self._engine, before, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_WN)
-            above = tree.levels[depth - 1].start
+        before = _before(rows)
+
+        def score(level: range, tokens_BW: torch.Tensor, sees_WN: torch.Tensor) -> torch.Tensor:
+            nonlocal state_BWH
+            depths = tree.depths[level.start : level.stop]
+            above = tree.levels[depths[0] - 1].start
             hidden_BWH = state_BWH[:, [tree.parents[node] - above for node in level]]
+            call = tree_call(self._engine, before, tokens_BW, depths, level.start, sees_WN)
             logits_BWV, state_BWH = self._run(dataclasses.replace(call, head=self._own(hidden_BWH)))
-            law_BWV, sound_level_B = rows.laws(logits_BWV, tokens_BN[:, : level.stop], sees_WN)
-            laws.append(law_BWV)
-            sound_B &= sound_level_B
-        return Drafts(tokens_BN, torch.cat(laws, 1)[:, : tree.inner], sound_B)
+            return logits_BWV
+
+        return grow(rule, tree, rows, noise, logits_BMV, score)
 
     def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int, states_BNF: torch.Tensor | None) -> None:
         """Keep the target's features of the root and of the accepted nodes; see ``Source``."""

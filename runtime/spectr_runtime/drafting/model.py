@@ -4,6 +4,8 @@
 # W nodes of a level.
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from spectr_runtime.contract import Call, Engine
@@ -11,6 +13,8 @@ from spectr_runtime.contract.mask import aligned, block_mask, triangle
 from spectr_runtime.drafting.batch import Rows, tree_call
 from spectr_runtime.drafting.source import Drafts
 from spectr_select import DraftTree, Noise, draw
+
+Score = Callable[[range, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class DraftModel:
@@ -26,21 +30,12 @@ class DraftModel:
     def draft(self, rule: str, tree: DraftTree, rows: Rows, noise: Noise) -> Drafts:
         """See ``Source``."""
         draft = self._engine
-        tokens_BN = rows.last_B2[:, 1:].repeat(1, tree.size)
-        sees_NN = tree.ancestors(tokens_BN.device)
-        law_BWV, sound_B = rows.laws(draft.forward(root_call(draft, rows)), tokens_BN[:, :1], sees_NN[:1, :1])
-        laws = [law_BWV]
-        for depth, level in enumerate(tree.levels[1:], start=1):
-            nodes = slice(level.start, level.stop)
-            tokens_BN[:, nodes] = rows.or_given(draw(rule, tree, depth, law_BWV, noise), nodes)
-            if depth == tree.depth:  # nothing is drawn after the leaves, so their laws are not needed
-                break
-            sees_WN = sees_NN[nodes, : level.stop]
-            call = tree_call(draft, rows, tokens_BN[:, nodes], tree.depths[nodes], level.start, sees_WN)
-            law_BWV, sound_level_B = rows.laws(draft.forward(call), tokens_BN[:, : level.stop], sees_WN)
-            laws.append(law_BWV)
-            sound_B &= sound_level_B
-        return Drafts(tokens_BN, torch.cat(laws, 1)[:, : tree.inner], sound_B)
+
+        def score(level: range, tokens_BW: torch.Tensor, sees_WN: torch.Tensor) -> torch.Tensor:
+            depths = tree.depths[level.start : level.stop]
+            return draft.forward(tree_call(draft, rows, tokens_BW, depths, level.start, sees_WN))
+
+        return grow(rule, tree, rows, noise, draft.forward(root_call(draft, rows)), score)
 
     def keep(self, rows: Rows, accepted_BD: torch.Tensor, size: int, states_BNF: torch.Tensor | None) -> None:
         """Move the slots of accepted nodes to where text belongs; see ``Source``."""
@@ -50,6 +45,34 @@ class DraftModel:
     def lacking(self, accepted: int) -> int | None:
         """See ``Source``: the root and, where a whole path was accepted, the leaf before it."""
         return 2
+
+
+def grow(rule: str, tree: DraftTree, rows: Rows, noise: Noise, logits_BMV: torch.Tensor, score: Score) -> Drafts:
+    """Draw a tree level by level, and keep the laws that its tokens were drawn from.
+
+    Args:
+        rule: Name of the rule, which says how siblings are drawn.
+        tree: The tree.
+        rows: State of the batch.
+        noise: The round's noise.
+        logits_BMV: The draft's logits after each row's root.
+        score: Returns the logits after the nodes of a level, given it, their tokens, and which nodes each of them sees.
+    """
+    tokens_BN = rows.last_B2[:, 1:].repeat(1, tree.size)
+    sees_NN = tree.ancestors(tokens_BN.device)
+    law_BWV, sound_B = rows.laws(logits_BMV, tokens_BN[:, :1], sees_NN[:1, :1])
+    laws = [law_BWV]
+    for depth, level in enumerate(tree.levels[1:], start=1):
+        nodes = slice(level.start, level.stop)
+        tokens_BN[:, nodes] = rows.or_given(draw(rule, tree, depth, law_BWV, noise), nodes)
+        if depth == tree.depth:  # nothing is drawn after the leaves, so their laws are not needed
+            break
+        sees_WN = sees_NN[nodes, : level.stop]
+        logits_BMV = score(level, tokens_BN[:, nodes], sees_WN)
+        law_BWV, sound_level_B = rows.laws(logits_BMV, tokens_BN[:, : level.stop], sees_WN)
+        laws.append(law_BWV)
+        sound_B &= sound_level_B
+    return Drafts(tokens_BN, torch.cat(laws, 1)[:, : tree.inner], sound_B)
 
 
 def root_call(draft: Engine, rows: Rows) -> Call:
