@@ -86,6 +86,6 @@ def plan_of(cell: str) -> PlanChoice:
 
 
 def surroundings(*folders: Path) -> dict[str, str]:
-    """Return an environment in which Python finds the sources, after some other folders; nothing is installed."""
-    paths = [*map(str, folders), *(str(ROOT / name) for name in FOLDERS)]
+    """Return an environment in which Python finds the sources, which are not installed, behind some other folders."""
+    paths = [*map(str, folders), *(str(ROOT / name) for name in FOLDERS), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}

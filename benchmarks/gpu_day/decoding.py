@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gpu_day.day import PROMPT, Day, plan_of
+from gpu_day.day import PROMPT, SIZES, Day, plan_of
 from gpu_day.device import bandwidth, settle
 from gpu_day.padded import Padded, requests_of
 from gpu_day.record import Record, first_line
@@ -32,7 +32,7 @@ def measure(day: Day, record: Record) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         bytes_per_second = bandwidth(day.device)
-        pair = Padded(Path(folder) / "pair", day.size, DTYPE, day.device)
+        pair = Padded(Path(folder) / "pair", SIZES[day.size], DTYPE, day.device)
         record.note("b", bandwidth=round(bytes_per_second), **{f"target {day.size}": pair.facts})
         others = [cell for cell in day.cells if cell != "plain"]
         for rows, first in itertools.product(day.rows, range(0, max(len(others), 1), TOGETHER)):

@@ -20,7 +20,7 @@ import torch
 from transformers import LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from gpu_day.day import DEMO, PROMPT, ROOT, SIZES
+from gpu_day.day import DEMO, PROMPT, ROOT, Size
 from spectr_runtime import Bundle, Manifest, ModelSpec, Request, SamplingParams
 from spectr_runtime.adapter.model import ContractModel
 from spectr_runtime.bundle import Limits, Role, Vocabulary
@@ -39,7 +39,7 @@ class Padded:
 
     Args:
         folder: Where its bundle goes; there is none yet.
-        size: A name of ``SIZES``.
+        size: Of the target.
         dtype: Type of weights, caches and arithmetic.
         device: Where the models are made.
 
@@ -51,7 +51,7 @@ class Padded:
         slot_bytes: Bytes of the keys and values of a token.
     """
 
-    def __init__(self, folder: Path, size: str, dtype: str, device: str) -> None:
+    def __init__(self, folder: Path, size: Size, dtype: str, device: str) -> None:
         disable_progress_bar()
         source, _ = pad_target.open_source(DEMO / "target")
         source = source.to(device, torch.float32)  # type: ignore[call-arg]
@@ -64,7 +64,7 @@ class Padded:
         self.slot_bytes = width * DTYPES[dtype].itemsize
         self.bundle = write(folder, {"target": target, "draft": draft}, dtype)
         self.facts = {
-            "size": size, "dtype": dtype, "parameters": sum(one.numel() for one in target.parameters()),
+            "sizes": size._asdict(), "dtype": dtype, "parameters": sum(one.numel() for one in target.parameters()),
             "weight_bytes": self.weight_bytes, "total_variation": variation(source, target, self.bundle),
         }  # fmt: skip
         for role, model in (("target", target), ("draft", draft)):
@@ -72,10 +72,9 @@ class Padded:
         torch_engine._load = lambda place, spec, where: _LENT[place]
 
 
-def padded(source: LlamaForCausalLM, size: str, dtype: str, device: str) -> LlamaForCausalLM:
+def padded(source: LlamaForCausalLM, size: Size, dtype: str, device: str) -> LlamaForCausalLM:
     """Return the demo's target, padded to a size."""
-    hidden, mlp, heads, layers = SIZES[size]
-    wider = pad_target.widened(source.config, hidden, mlp, heads, layers)
+    wider = pad_target.widened(source.config, *size)
     with torch.device(device):
         return pad_target.pad(copy.deepcopy(source).to(DTYPES[dtype]), wider)  # type: ignore[arg-type]
 

@@ -12,18 +12,18 @@ from typing import Any
 class Record:
     """A result file of JSON. What is in it stays, unless something of the same name is put in its place.
 
-    Args:
+    Attributes:
         path: The file; one process writes to it at a time.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def read(self) -> dict[str, Any]:
         """Return the contents; a head and no parts at first."""
-        if not self._path.exists():
+        if not self.path.exists():
             return {"parts": {}}
-        kept: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
         return kept
 
     def head(self, facts: Mapping[str, Any]) -> None:
@@ -46,9 +46,9 @@ class Record:
 
     def _write(self, kept: Mapping[str, Any]) -> None:
         """Replace the file; a process that is ended here leaves the old one or the new one."""
-        beside = self._path.with_suffix(".new")
+        beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, self._path)
+        os.replace(beside, self.path)
 
 
 def first_line(error: BaseException) -> str:

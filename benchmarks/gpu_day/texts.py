@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_day.day import Day, plan_of
+from gpu_day.day import SIZES, Day, plan_of
 from gpu_day.device import settle
 from gpu_day.padded import Padded, requests_of
 from gpu_day.record import Record
@@ -23,17 +23,17 @@ ROWS = 32
 TOKENS = 12
 RACE = "race:1:4"
 CALL = {"free": None, "fixed": 5}  # tokens of a row in a call: the root and the drafts of the race
-SIZES = {"toy": "toy", "1b": "1b", "7b": "1b"}  # row by row, 7b would take the day
+DECODED = {"toy": "toy", "1b": "1b", "7b": "1b"}  # row by row, 7b would take the day
 Texts = dict[str, tuple[int, ...]]
 
 
 def measure(day: Day, record: Record) -> None:
     """Compare texts in both types, in free and in fixed shapes."""
-    size = SIZES[day.size]
+    size = DECODED[day.size]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         for dtype in ("bfloat16", "float32"):
-            pair = Padded(Path(folder) / dtype, size, dtype, day.device)
+            pair = Padded(Path(folder) / dtype, SIZES[size], dtype, day.device)
             requests = requests_of(pair.bundle, day.texts, TOKENS)
             for shapes, call_tokens in CALL.items():
                 record.note("c", size=size, rows=day.texts, tokens=TOKENS)
