@@ -21,6 +21,8 @@ class TableEngine:
     pair that it sees, so a wrong mask, position, slot or compaction changes the law.
     """
 
+    capturable = False
+
     def __init__(
         self, seed: int, *, vocabulary: int = 5, rows: int = 8, capacity: int = 128, sharpness: float = 1.5
     ) -> None:
