@@ -25,9 +25,9 @@ from machine import machine
 
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.contract import Engine
+from spectr_runtime.reading.prefill import prefill
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
-from spectr_runtime.speculation.prefill import prefill
 
 RESULT = Path(__file__).parent / "results" / "reading.json"
 

@@ -21,10 +21,12 @@ from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey,
 from spectr_runtime.bundle.layout import ENGINES
 from spectr_runtime.contract import CALL_INPUTS, HEAD_INPUTS, STATES, past_names, present_names
 from spectr_runtime.engines import tensorrt_library
+from spectr_runtime.engines.tensorrt_library import MODULES
 from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.planning import compiled as planning_compiled
 
 STREAM = 7
+WORKSPACE = 1000  # bytes that an engine computes in
 MACHINE = EngineKey("tensorrt-rtx", RELEASES[-1], ("8.9",))
 TYPES = {"attention_mask": torch.bool, "own": torch.bool} | dict.fromkeys(
     ("input_ids", "position_ids", "write_index", "logit_index"), torch.int64
@@ -46,22 +48,54 @@ def at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 
 class Context:
-    """An execution context that checks what it was given against the contract when it runs the model."""
+    """An execution context that checks what it was given against the contract when it runs the model.
+
+    Attributes:
+        profile: Index of its profile.
+        memory: Address and size of the memory that it computes in.
+        shapes: Shapes of its inputs.
+        addresses: Addresses of inputs and outputs.
+        calls: What it ran: rows and tokens.
+        ready: Whether it ran with these shapes, and so can be captured.
+        captured: Whether a graph has it, so that nothing of it may change.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.profile = -1
+        self.memory = (0, 0)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.calls: list[tuple[int, ...]] = []
+        self.ready = self.captured = False
 
     def choose(self, profile: int, stream: int) -> bool:
         assert stream == STREAM
         self.profile = profile
         return True
 
-    def run(self, stream: int) -> bool:
+    def use(self, memory: int, size: int) -> None:
+        assert not self.captured
+        self.memory = (memory, size)
+
+    def reshape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert not self.captured
+        self.shapes[name] = shape
+        self.ready = False
+        return True
+
+    def move(self, name: str, memory: int) -> bool:
+        assert not self.captured
+        self.addresses[name] = memory
+        return True
+
+    def run(self, stream: int, *, capturing: bool) -> bool:
         assert stream == STREAM
+        assert self.ready if capturing else not self.captured
+        self.ready, self.captured = True, capturing
+        memory, size = self.memory
+        assert memory
+        assert size == WORKSPACE
         rows, tokens = self.shapes["input_ids"]
         model, spec, compiled = self.plan
         assert tokens <= compiled.profiles[self.profile].spans["T"].most
@@ -89,11 +123,13 @@ class Gpu:
 
     Attributes:
         refusal: The reason why an engine cannot be opened; empty if it can.
+        capturing: Whether the stream is being captured. What is captured is run all the same.
         contexts: What was told to each context, in the order in which they were made.
     """
 
     def __init__(self, plans: Mapping[bytes, Plan]) -> None:
         self.refusal = ""
+        self.capturing = False
         self.trt: Any = None
         self._plans = plans
         self._engines: list[tuple[Any, Plan]] = []
@@ -109,17 +145,19 @@ class Gpu:
             "Runtime.__init__": self._keep,
             "Runtime.deserialize_cuda_engine": self._open,
             "ICudaEngine.create_execution_context": self._make,
+            "ICudaEngine.device_memory_size_v2": lambda engine: WORKSPACE,
             "ICudaEngine.get_weight_streaming_automatic_budget": lambda engine: 123,
             "IExecutionContext.set_optimization_profile_async": lambda context, profile_index, stream_handle: (
                 self._told(context).choose(profile_index, stream_handle)
             ),
-            "IExecutionContext.set_input_shape": lambda context, name, shape: (
-                self._told(context).shapes.update({name: shape}) is None
+            "IExecutionContext.set_device_memory": lambda context, memory, size: self._told(context).use(memory, size),
+            "IExecutionContext.set_input_shape": lambda context, name, shape: self._told(context).reshape(name, shape),
+            "IExecutionContext.set_tensor_address": lambda context, name, memory: self._told(context).move(
+                name, memory
             ),
-            "IExecutionContext.set_tensor_address": lambda context, name, memory: (
-                self._told(context).addresses.update({name: memory}) is None
+            "IExecutionContext.execute_async_v3": lambda context, stream_handle: self._told(context).run(
+                stream_handle, capturing=self.capturing
             ),
-            "IExecutionContext.execute_async_v3": lambda context, stream_handle: self._told(context).run(stream_handle),
         }
 
     def _keep(self, runtime: Any, logger: Any) -> None:
@@ -133,7 +171,7 @@ class Gpu:
         return None
 
     def _make(self, engine: Any, strategy: Any) -> Any:
-        assert strategy == self.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         plan = next(plan for made, plan in self._engines if made is engine)
         self._contexts.append((self.trt.new("IExecutionContext"), Context(plan)))
         return self._contexts[-1][0]
@@ -143,12 +181,14 @@ class Gpu:
 
 
 def put_in_place(gpu: Gpu, release: str, monkeypatch: pytest.MonkeyPatch) -> Double:
-    """Replace TensorRT-RTX's module and PyTorch's CUDA stream; the memory is the CPU's."""
+    """Replace the modules of both flavours and PyTorch's CUDA stream; the memory is the CPU's."""
     double = gpu.trt = Double(release, gpu.behaviours())
     stream = SimpleNamespace(cuda_stream=STREAM, synchronize=lambda: None)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", double)
+    for module in MODULES.values():
+        monkeypatch.setitem(sys.modules, module, double)
     monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda place=None: stream)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: gpu.capturing)
     return double
 
 

@@ -23,14 +23,15 @@ NAMES = {
     "logger",
     "BuilderFlag": "TF32 WEIGHT_STREAMING",
     "EngineInspector": "get_engine_information",
-    "ExecutionContextAllocationStrategy": "ON_PROFILE_CHANGE",
+    "ExecutionContextAllocationStrategy": "USER_MANAGED",
     "IAttention": "decomposable",
     "IAttentionInputLayer": "attention",
     "IBuilderConfig": "add_optimization_profile clear_flag create_timing_cache get_timing_cache profiling_verbosity "
     "progress_monitor set_flag set_memory_pool_limit set_timing_cache",
-    "ICudaEngine": "create_engine_inspector create_execution_context get_weight_streaming_automatic_budget "
-    "weight_streaming_budget_v2",
-    "IExecutionContext": "execute_async_v3 set_input_shape set_optimization_profile_async set_tensor_address",
+    "ICudaEngine": "create_engine_inspector create_execution_context device_memory_size_v2 "
+    "get_weight_streaming_automatic_budget weight_streaming_budget_v2",
+    "IExecutionContext": "execute_async_v3 set_device_memory set_input_shape set_optimization_profile_async "
+    "set_tensor_address",
     "IHostMemory": "nbytes",
     "ILayer": "type",
     "ILogger": "__init__ log",

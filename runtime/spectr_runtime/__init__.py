@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from spectr_runtime.decoder import Decoder
     from spectr_runtime.engines import open_engine
     from spectr_runtime.errors import BundleError, EngineError, RequestError, RowError, SpectrError, UsageError
+    from spectr_runtime.reading.counts import Reading
     from spectr_runtime.rows.drafting import DraftChoice
     from spectr_runtime.rows.request import (
         Chat,
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
         Usage,
     )
     from spectr_runtime.speculation.plan import Plan, rule_names
-    from spectr_runtime.speculation.reading import Reading
     from spectr_runtime.speculation.timing import Timing
 
 telemetry.turn_off()
@@ -86,7 +86,7 @@ _NAMES = {
         "Usage",
     ),
     "speculation.plan": ("Plan", "rule_names"),
-    "speculation.reading": ("Reading",),
+    "reading.counts": ("Reading",),
     "speculation.timing": ("Timing",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}

@@ -25,11 +25,12 @@ from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.scheduler import Scheduler
 from spectr_runtime.rows.text.tokenizer import Tokenizer
-from spectr_runtime.speculation.batching import Batching
+from spectr_runtime.speculation.batching import Batching, Sizes
+from spectr_runtime.speculation.launch import Launcher, open_recorder
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan, PlanChoice, refusal_of
 from spectr_runtime.speculation.timing import Timing
-from spectr_runtime.speculation.turn import Turn, take_turn
+from spectr_runtime.speculation.turn import Turn, Turns
 
 
 class Decoder:
@@ -84,6 +85,8 @@ class Decoder:
         prefix_tokens: int | None = None,
         longest: int = 1,
         corpus: Path | None = None,
+        replays: bool | None = None,
+        call_tokens: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
@@ -111,7 +114,12 @@ class Decoder:
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext
         self._pause: Callable[[], None] = lambda: None
         self._waiting = Waiting(iter(()))
-        self._batching = Batching(bundle.manifest.vocabulary.size, self._device, headed=headed)
+        self._call_tokens = call_tokens
+        self._recorder = open_recorder(self._device, self._pair, replays)
+        vocabulary = bundle.manifest.vocabulary.size
+        launcher = Launcher(self.batch_size, vocabulary, self._device, self._recorder)
+        batching = Batching(vocabulary, headed=headed)
+        self._turns = Turns(launcher, batching, self.timing, ahead=self._recorder is not None)
 
     @property
     def batch_size(self) -> int:
@@ -175,6 +183,7 @@ class Decoder:
         """Decode rows; admit the next one whenever there is room, and yield every row when it ends."""
         if self._scheduler.batch:  # the call before did not end, and may have left caches that are not whole
             self._shrinking.restart()
+        self._turns.forget()
         self._waiting = Waiting(made, stopped)
         self._scheduler = Scheduler(self.batch_size)
         while True:
@@ -185,7 +194,6 @@ class Decoder:
                 return
             if self._outgrown():
                 continue
-            self._close_ranks()
             self._pair.surround(self._at_work)
             ended: list[Row | Outcome] | None = None
             turn = None
@@ -223,14 +231,13 @@ class Decoder:
             self._scheduler.admit(row)
 
     def _close_ranks(self) -> None:
-        """Move rows to lower indices when nobody waits for these: a round costs as much as its last index says.
+        """Move rows to lower indices: a round costs as much as its last index says.
 
         What lies behind the last one keeps no slots.
         """
-        while self._waiting.ended and (moved := self._scheduler.close_gap()):
+        while moved := self._scheduler.close_gap():
             row, source, target = moved
             self._pair.move(source, target, row.length)
-        self._pair.forget(len(self._scheduler.batch))
 
     def _score_prompts(self) -> list[Outcome]:
         """Score the prompts of rows that want it, and release the rows that end with that."""
@@ -250,16 +257,33 @@ class Decoder:
                 self._scheduler.release(index)
         return ended
 
-    def _turn(self) -> Turn:
-        """Choose what is drafted, and take a turn with it."""
-        batch = self._scheduler.batch
-        turn = take_turn(*self._chooser.choose(batch), self._pair, batch, self._batching, self.timing)
-        self.rounds[turn.plan] += 1
-        return turn
+    def _turn(self) -> Turn | None:
+        """Issue a turn, and return the one that is read now, if there is one.
+
+        Before rows are moved, and before something is drafted that the host must know all texts for, the turn that is
+        not read yet is read, and what comes next is seen in its light.
+        """
+        batch, turns = self._scheduler.batch, self._turns
+        if self._waiting.ended and None in batch:  # nobody waits for the free row
+            if turns.unread:
+                return turns.land(self._pair)
+            self._close_ranks()
+            batch = self._scheduler.batch
+        self._pair.forget(len(batch))
+        choice = self._chooser.choose(batch, current=not turns.unread)
+        if choice is None or turns.must_land(choice.plan, choice.offers, self._pair):
+            return turns.land(self._pair)
+        return turns.issue(*choice, self._pair, batch, self._sizes)
+
+    @property
+    def _sizes(self) -> Sizes:
+        longest = min(self._pair.longest, self._manifest.limits.capacity)
+        return Sizes(self.batch_size, longest, padded=self._recorder is not None, call_tokens=self._call_tokens)
 
     def _outgrown(self) -> bool:
         """Open larger engines if a text has outgrown the caches, and return whether that was so."""
-        longest = max(row.length for row in self._scheduler.batch if row is not None)
+        growth = self._turns.growth
+        longest = max(min(row.length + growth, row.limit) for row in self._scheduler.batch if row is not None)
         outgrown = self._shrinking.outgrown(longest)
         if outgrown:
             self._start_over()
@@ -269,27 +293,27 @@ class Decoder:
         """Evict every row from the caches, to go on from what it wrote, and make them as large as the batch is now."""
         for row in filter(None, self._scheduler.batch):
             self._waiting.evict(row)
+        self._turns.forget()
         self._shrinking.restart()
         self._scheduler = Scheduler(self.batch_size)
 
     def _advance(self, turn: Turn) -> Iterator[Row | Outcome]:
         """Give each row that took part its tokens, release the rows that end, and yield them."""
-        emitted, ended = turn.emitted, 0
-        results = zip(
-            self._scheduler.batch,
-            emitted.tokens_BD1.tolist(),
-            emitted.accepted_B.tolist(),
-            emitted.sound_B.tolist(),
-            strict=True,
-        )
-        for index, (row, tokens, accepted, sound) in enumerate(results):
-            if row is not None and not sound:
-                self._pair.clear(index, row.cached if index in turn.behind else {})
-            if row is None or index in turn.behind:
+        wrote, ended = turn.wrote, 0
+        self.rounds[turn.plan] += 1
+        for index, row in enumerate(turn.rows):
+            if row is None:
                 continue
-            if sound:
+            present = self._scheduler.at(index) is row  # a row may have ended in the turn before
+            if not wrote.sound[index]:
+                self._clear(index, row, behind=index in turn.behind)
+            if not present or index in turn.behind:
+                continue
+            if wrote.sound[index]:
+                accepted = wrote.accepted[index]
                 drafted = self._chooser.drafted(turn, index, row, accepted)
-                if not row.extend(tokens[: accepted + 1], drafted, emitted.logprobs.get(index, ())):
+                tokens = wrote.tokens[index][: accepted + 1]
+                if not row.extend(tokens, drafted, wrote.logprobs.get(index, ())):
                     continue
                 self._chooser.finished(row)
                 yield row
@@ -299,3 +323,18 @@ class Decoder:
             ended += 1
         self._company.observe(turn.seconds, ended, turn.read)
         self._chooser.observe(turn)
+
+    def _clear(self, index: int, row: Row, *, behind: bool) -> None:
+        """Clear what is not finite of a row of the caches.
+
+        Args:
+            index: The index of the row.
+            row: The row that was decoded there. If another one took its place meanwhile, that is read anew.
+            behind: Whether it took no part, and goes on from what it holds.
+        """
+        present = self._scheduler.at(index)
+        if present is not None and present is not row:
+            self._turns.ignore(index)
+            self._waiting.evict(present)
+            self._scheduler.release(index)
+        self._pair.clear(index, row.cached if behind and present is row else {})

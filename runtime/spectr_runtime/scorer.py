@@ -19,9 +19,10 @@ from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import triangle
 from spectr_runtime.drafting.batch import Rows, tree_call
 from spectr_runtime.errors import RequestError
-from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.sampling import Sampling
+from spectr_runtime.laws.written import adjustment_of
 from spectr_runtime.planning.planner import menu_of
+from spectr_runtime.reading.prefill import prefill
 from spectr_runtime.rows.admission import make_row
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.score import Score, TokenScore, Written
@@ -29,7 +30,6 @@ from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.rows.tokens import outside
 from spectr_runtime.speculation.pair import Pair, logits_per_call
 from spectr_runtime.speculation.plan import Plan, PlanChoice
-from spectr_runtime.speculation.prefill import prefill
 
 TOLERANCES = {"float32": 1e-3}
 HALF_TOLERANCE = 0.25  # the tolerance of models in half precision
@@ -154,7 +154,7 @@ class Scorer:
             last_B2=torch.tensor([row.last for row in batch], device=self._device),
             seed_B=torch.zeros(len(batch), dtype=torch.int64, device=self._device),
             sampling=Sampling.of([row.request.params for row in batch], self._vocabulary, self._device),
-            adjustment=Adjustment.of(batch, self._vocabulary, self._device),
+            adjustment=adjustment_of(batch, self._vocabulary, self._device),
             logprobs=None,
             longest=max(row.length for row in batch),
         )

@@ -114,7 +114,11 @@ def test_a_cache_is_as_long_as_its_longest_row_needs() -> None:
     for first_row, rows, length in lengths:
         cache.hold(first_row, rows, length)
         slots.append(cache.slots)
-    assert slots == [64, 192, 512, 512, 512, 512, 192, 1000]
+    assert slots == [64, 192, 512, 512, 512, 512, 512, 1000]
+    for rows, length in ((1, 64), (4, 512), (3, 64), (4, 128), (2, 2000)):  # what a round needs; other rows keep theirs
+        cache.hold_round(rows, length)
+        slots.append(cache.slots)
+    assert slots[8:] == [1000, 1000, 1000, 192, 1000]
     assert [slots_for(needed, 1000) for needed in (1, 56, 64, 512, 950)] == [64, 64, 128, 576, 1000]
 
 
@@ -136,7 +140,7 @@ def test_memory_is_taken_as_slots_need_it_and_hardly_more_while_it_grows(monkeyp
     assert (cache.slots, cache.nbytes) == (576, 576 * slot)
     assert max(taken) == (576 + 64 // 8) * slot
     taken.clear()
-    cache.hold(0, 2, 64)
+    cache.hold_round(2, 64)
     assert cache.slots == 128
     assert max(taken) == (576 + 128 // 8) * slot
 
@@ -161,7 +165,7 @@ def test_a_cache_on_a_cpu_grows_into_free_memory_alone(monkeypatch: pytest.Monke
         assert cache.nbytes == 0
         return
     for slots in (512, 500, 64):
-        cache.hold(0, 2, slots)
+        cache.hold_round(2, slots)
     assert (asked, cache.slots) == (["cpu"], 128)
 
 

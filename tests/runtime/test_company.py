@@ -8,7 +8,7 @@ import pytest
 
 from spectr_runtime import Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.planning.company import Company
-from spectr_runtime.speculation.reading import Reading
+from spectr_runtime.reading.counts import Reading
 
 CALL_TOKENS = 24
 

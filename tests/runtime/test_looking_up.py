@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-import torch
 
 from spectr_runtime import Plan, Request
 from spectr_runtime.drafting.corpus import Corpus
@@ -17,10 +16,9 @@ from spectr_runtime.drafting.texts import Texts
 from spectr_runtime.rows.drafting import DraftChoice, Drafted, SourceName, SourceStats
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.text.tokenizer import Tokenizer
-from spectr_runtime.speculation.offers import drafted_of, given_to, limit_of
+from spectr_runtime.speculation.offers import drafted_of, gives, limit_of, nodes_of
 
 TOKENIZER = cast(Tokenizer, SimpleNamespace(completion=lambda prompt, ids: ""))
-CPU = torch.device("cpu")
 
 
 def row_of(*tokens: int, draft: DraftChoice | None = None, limit: int = 10_000) -> Row:
@@ -171,26 +169,23 @@ def test_a_row_may_accept_what_it_drafts(
 
 
 def test_paths_stand_in_the_tree_level_by_level_and_over_again_where_there_are_few() -> None:
-    plan, batch = Plan("race", 3, 2, "texts"), [WHOLE, WHOLE, None]
-    given = given_to(batch, plan, [FOUND, Proposal(None), None], CPU)
-    assert given is not None
-    assert given.tokens_BN.tolist() == [[-1, 1, 4, 1, 2, -1, 2], [-1] * 7, [-1] * 7]
-    assert given.limit_B.tolist() == [2, 0, 0]
-    assert given.plain
+    plan, offers = Plan("race", 3, 2, "texts"), [FOUND, Proposal(None), None]
+    assert gives(plan, offers)
+    assert [nodes_of(plan, offer) for offer in offers] == [[-1, 1, 4, 1, 2, -1, 2], [-1] * 7, [-1] * 7]
+    batch = [WHOLE, WHOLE, None]
+    assert [limit_of(plan, row, offer) for row, offer in zip(batch, offers, strict=True)] == [2, 0, 0]
     tree = plan.tree
     assert [tree.path(node) for node in (4, 5, 6)] == [(1, 4), (2, 5), (3, 6)], "nodes 1 and 4 are the first path"
 
 
 def test_nothing_is_given_where_all_rows_draft_from_the_model() -> None:
     plan = Plan("race", 2, 2)
-    assert given_to([WHOLE, None], plan, [None, None], CPU) is None
-    assert given_to([WHOLE, None], plan, [], CPU) is None
-    assert given_to([WHOLE], Plan.plain(), [FOUND], CPU) is None
-    given = given_to([WHOLE, WHOLE], plan, [None, FOUND], CPU)
-    assert given is not None
-    assert given.tokens_BN.tolist() == [[-1] * 5, [-1, 1, 4, 2, -1]]
-    assert given.limit_B.tolist() == [2, 2]
-    assert not given.plain
+    assert not gives(plan, [None, None])
+    assert not gives(plan, [])
+    assert not gives(Plan.plain(), [FOUND])
+    assert gives(plan, [None, FOUND])
+    assert [nodes_of(plan, offer) for offer in (None, FOUND)] == [[-1] * 5, [-1, 1, 4, 2, -1]]
+    assert [limit_of(plan, WHOLE, offer) for offer in (None, FOUND)] == [2, 2]
 
 
 def test_a_row_counts_by_source_what_it_drafted() -> None:

@@ -16,8 +16,8 @@ from support import TableEngine
 from spectr_runtime import Completion, Decoder, EngineError, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call, KVCache
 from spectr_runtime.errors import is_out_of_memory
+from spectr_runtime.reading.prefixes import PrefixStore
 from spectr_runtime.speculation.plan import PlanChoice
-from spectr_runtime.speculation.prefixes import PrefixStore
 
 OpenDecoder = Callable[..., Decoder]
 CUDA = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB"

@@ -24,7 +24,7 @@ from spectr_runtime.engines.attention import with_cpu_attention, without_cuts
 from spectr_runtime.engines.buffers import Outputs
 from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine, check_providers
 from spectr_runtime.engines.torch import TorchEngine
-from spectr_runtime.speculation.prefixes import BLOCK, PrefixStore
+from spectr_runtime.reading.prefixes import BLOCK, PrefixStore
 
 SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
 
@@ -118,6 +118,8 @@ def test_the_cache_has_the_slots_that_its_rows_need(
         same(text_call(3, 0, rows=2, first_row=2))  # the long texts wait meanwhile
     same(text_call(5, 400, rows=2))
     assert slots == [192, 320, 320, 512, 512, 512, 512, 512]
+    for one in (engine, reference):
+        one.cache.hold_round(4, 64)
     same(text_call(7, 0, rows=4))
     assert slots[-1] == 128
     same(text_call(900, 7))
@@ -162,6 +164,7 @@ def test_a_copied_prefix_is_what_the_row_would_have_read_to_the_bit(folder: Path
     engine.forward(text_call(300, 0, first_row=1))
     store.save(1, names)
     expected = engine.forward(text_call(12, 288, first_row=1)).clone()
+    engine.cache.hold_round(4, 64)
     engine.forward(text_call(7, 0, rows=4))
     assert engine.cache.slots == 128
     assert store.load(2, names, 0) * BLOCK == 288
@@ -320,6 +323,7 @@ def test_calls_are_bound_to_the_gpu_and_its_stream(folder: Path, monkeypatch: py
     assert_nothing_is_cut(told["graph"])
     for length, slots in ((200, 256), (20, 64)):
         told.clear()
+        engine.cache.hold_round(2, length)
         engine.forward(random_call(0, length=length))
         assert told["past_key_values.0.key"][3] == (2, SPEC.kv_heads, slots, SPEC.head_size)
         assert told["attention_mask"][3] == (2, 1, 3, slots)

@@ -10,7 +10,7 @@ import torch
 from support import TableEngine, whole, write_text
 
 from spectr_runtime.contract import KVCache
-from spectr_runtime.speculation.prefixes import BLOCK, PrefixStore, followers
+from spectr_runtime.reading.prefixes import BLOCK, PrefixStore, followers
 
 ROWS, CAPACITY = 4, 128
 

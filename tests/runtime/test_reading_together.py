@@ -12,7 +12,6 @@ from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call
-from spectr_runtime.drafting.batch import Rows
 from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.pair import NEIGHBOURS, groups
 
@@ -91,7 +90,7 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
     alone = {one.id: one.token_ids for one in open_decoder(plan, batch_size=1, prefix_tokens=0).generate(requests)}
     decoder = open_decoder(plan, batch_size=3, tokens_per_call=16, prefix_tokens=prefix_tokens)
     steps: list[str] = []
-    reading, rounds = decoder._pair.prefill, decoder._batching.rows
+    reading, rounds = decoder._pair.prefill, decoder._turns._batching.pack
 
     def read(plan: Plan, batch: list[Row | None], most: int | None = None) -> None:
         before = [row.cached["target"] if row else 0 for row in batch]
@@ -101,12 +100,12 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
         assert most is None or copied or max(grown) <= most == 16
         steps.append("all" if most is None else "part")
 
-    def take_part(batch: list[Row | None], behind: set[int], *drafts: Any) -> Rows:
+    def take_part(batch: list[Row | None], behind: set[int], *drafts: Any) -> Any:
         steps.append(f"without {len(behind)}")
         return rounds(batch, behind, *drafts)
 
     monkeypatch.setattr(decoder._pair, "prefill", read)
-    monkeypatch.setattr(decoder._batching, "rows", take_part)
+    monkeypatch.setattr(decoder._turns._batching, "pack", take_part)
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone
     assert steps.count("part") >= 3
@@ -134,9 +133,9 @@ def test_what_a_row_that_is_still_read_computes_cannot_fail_it(open_decoder: Cal
     ]
     alone = {one.id: one.token_ids for one in open_decoder(Plan.plain(), batch_size=1).generate(requests)}
     decoder = open_decoder(Plan.plain(), batch_size=2, tokens_per_call=8, prefix_tokens=0, engine=Unsound)
-    rounds, clear = decoder._batching.rows, decoder._pair.clear
+    rounds, clear = decoder._turns._batching.pack, decoder._pair.clear
 
-    def take_part(batch: list[Row | None], behind: set[int], *drafts: Any) -> Rows:
+    def take_part(batch: list[Row | None], behind: set[int], *drafts: Any) -> Any:
         Unsound.behind = behind
         return rounds(batch, behind, *drafts)
 
@@ -144,7 +143,7 @@ def test_what_a_row_that_is_still_read_computes_cannot_fail_it(open_decoder: Cal
         kept.append((index, dict(held)))
         clear(index, held)
 
-    decoder._batching.rows, decoder._pair.clear = take_part, cleared
+    decoder._turns._batching.pack, decoder._pair.clear = take_part, cleared
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone
     assert kept

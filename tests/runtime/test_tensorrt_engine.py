@@ -7,38 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorrt_gpu
 import torch
 from support import whole
 from tensorrt_double import RELEASES, Double
 from tensorrt_gpu import Context, Gpu, Plan, put_in_place
-from tiny_models import save_checkpoint, tiny_model
+from tensorrt_llama import CAPACITY, COMPILED, KEY, PROFILES, ROWS, SPEC, random_call, save_llama
 
-from spectr_runtime import Bundle, Call, EngineError, Manifest, ModelSpec, UsageError, open_engine
+from spectr_runtime import Bundle, Call, EngineError, Manifest, UsageError, open_engine
 from spectr_runtime.bundle import Limits, Vocabulary
-from spectr_runtime.bundle.compiled import CompiledEngine, Dimension, EngineKey, Profile
+from spectr_runtime.bundle.compiled import CompiledEngine
 from spectr_runtime.engines.tensorrt import TensorRTEngine
 from spectr_runtime.engines.torch import TorchEngine
-
-SPEC = ModelSpec("llama", 2, 2, 8, 257, 128)
-ROWS, CAPACITY = 4, 64
-KEY = EngineKey("tensorrt-rtx", "1.7.1.116", ("8.9",))
-PROFILES = (
-    Profile(
-        "decode", {"B": Dimension(1, 4, 4), "T": Dimension(1, 4, 4), "L": Dimension(1, 64, 64), "M": Dimension(1, 4, 4)}
-    ),
-    Profile(
-        "prefill",
-        {"B": Dimension(1, 4, 4), "T": Dimension(1, 32, 32), "L": Dimension(1, 64, 64), "M": Dimension(1, 1, 1)},
-    ),
-)
-COMPILED = CompiledEngine(KEY, "", "", CAPACITY, PROFILES, "fused", weight_streaming=False)
+from spectr_runtime.errors import is_out_of_memory
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_checkpoint(tmp_path_factory.mktemp("tensorrt_engine"), tiny_model("llama"))
-    (folder / "llama.engine").write_bytes(b"plan")
-    return folder
+    return save_llama(tmp_path_factory.mktemp("tensorrt_engine")).parent
 
 
 @pytest.fixture
@@ -70,22 +56,6 @@ def open_(double: Double, folder: Path) -> Open:
     return opened
 
 
-def random_call(seed: int, rows: int, tokens: int, wanted: int, first_row: int = 0) -> Call:
-    generator = torch.Generator().manual_seed(seed)
-
-    def integers(high: int, *shape: int) -> torch.Tensor:
-        return torch.randint(high, shape, generator=generator)
-
-    return Call(
-        integers(257, rows, tokens),
-        integers(100, rows, tokens),
-        torch.rand((rows, 1, tokens, 40), generator=generator) < 0.6,
-        integers(40 - tokens, rows),
-        integers(tokens, rows, wanted),
-        first_row,
-    )
-
-
 SHAPES = [(4, 1, 1, 0), (1, 4, 4, 3), (2, 32, 1, 1), (1, 5, 1, 0), (3, 2, 2, 1)]
 
 
@@ -99,14 +69,14 @@ def test_calls_write_the_cache_and_score_as_the_torch_engine_does(open_: Open, r
 
 
 @torch.inference_mode()
-def test_each_profile_has_a_context_and_serves_the_calls_that_it_takes_first(
+def test_calls_of_the_same_sizes_have_a_context_in_the_first_profile_that_takes_them(
     open_: Open, gpu: Gpu, double: Double
 ) -> None:
     engine = open_()
-    for seed, shape in enumerate(SHAPES):
+    for seed, shape in enumerate(SHAPES * 2):
         engine.forward(random_call(seed, *shape))
-    assert [context.profile for context in gpu.contexts] == [0, 1]
-    assert [context.calls for context in gpu.contexts] == [[(4, 1), (1, 4), (3, 2)], [(2, 32), (1, 5)]]
+    assert [context.profile for context in gpu.contexts] == [0, 0, 1, 1, 0]
+    assert [context.calls for context in gpu.contexts] == [[shape[:2]] * 2 for shape in SHAPES]
     assert double.arguments("Runtime.deserialize_cuda_engine") == [(b"plan",)]
 
 
@@ -167,17 +137,32 @@ def test_an_engine_that_does_not_open_says_what_tensorrt_said(open_: Open, gpu: 
         open_()
 
 
+def test_memory_to_compute_in_that_is_not_there_is_named(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_gpu, "WORKSPACE", 2**60)
+    with pytest.raises(EngineError, match=r"no memory for the .* that TensorRT computes in") as caught:
+        open_()
+    assert "compile with a smaller --batch-size" in caught.value.hint
+    assert is_out_of_memory(caught.value)
+
+
 def test_a_context_without_room_is_refused(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_()
     monkeypatch.setattr(Context, "choose", lambda *_: False)
     with pytest.raises(EngineError, match="no room to run profile decode"):
-        open_()
-
-
-def test_a_failed_call_is_an_engine_error(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = open_()
-    monkeypatch.setattr(Context, "run", lambda *_: False)
-    with pytest.raises(EngineError, match="TensorRT failed in a call"):
         engine.forward(random_call(0, 1, 1, 1))
+
+
+@torch.inference_mode()
+def test_a_failed_call_is_an_engine_error_and_its_context_is_not_used_again(
+    open_: Open, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_()
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "run", lambda *_, capturing: False)
+        with pytest.raises(EngineError, match="TensorRT failed in a call"):
+            engine.forward(random_call(0, 1, 1, 1))
+    engine.forward(random_call(0, 1, 1, 1))
+    assert [context.calls for context in gpu.contexts] == [[], [(1, 1)]]
 
 
 def bundle_at(path: Path) -> Bundle:

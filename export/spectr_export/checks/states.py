@@ -43,6 +43,11 @@ class WholeEngine:
         """The cache of the engine."""
         return self._engine.cache
 
+    @property
+    def capturable(self) -> bool:
+        """Whether calls of the engine can be recorded as CUDA graphs."""
+        return self._engine.capturable
+
     def forward(self, call: Call) -> torch.Tensor:
         """Return logits and states [B, T, V + W] in float32."""
         return torch.cat([part.float() for part in self.run(call) if part is not None], -1)

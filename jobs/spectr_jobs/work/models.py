@@ -15,10 +15,10 @@ from spectr_jobs.work.load import Encoder, Load
 from spectr_jobs.work.setup import Setup
 from spectr_runtime.backends import FLAVOURS
 from spectr_runtime.bundle import Bundle
+from spectr_runtime.reading.counts import Reading
 from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.score import Score, Written
 from spectr_runtime.speculation.plan import Plan
-from spectr_runtime.speculation.reading import Reading
 from spectr_runtime.speculation.timing import PlainTime, Timing
 
 if TYPE_CHECKING:

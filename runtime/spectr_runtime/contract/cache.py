@@ -20,7 +20,7 @@ class KVCache:
     nothing is copied for a call. Neighbouring parts lie in one of a few pieces [P, R, Hk, S, head_size].
 
     All rows have the same number of slots. With ``grows`` it is about what the longest of them needs: ``hold`` makes
-    the cache longer, or shorter where its rows need less than half. A piece after the other is then copied to new
+    the cache longer, and ``hold_round`` also shorter where its rows need less than half. A piece after the other is then copied to new
     memory and given up, so that at most one of ``PIECES`` pieces is there twice. Otherwise all rows have their whole
     capacity from the first moment on.
 
@@ -101,7 +101,24 @@ class KVCache:
         Raises:
             EngineError: There is no memory for more slots. All texts are lost then, until ``restart`` is called.
         """
-        self.reach[first_row : first_row + rows] = [slots] * rows
+        for row in range(first_row, first_row + rows):
+            self.reach[row] = max(self.reach[row], slots)
+        self._make_room(slots)
+
+    def hold_round(self, rows: int, slots: int) -> None:
+        """Take note of how many slots the calls of a round need, and make the memory longer or shorter accordingly.
+
+        So it stays where it is while these calls run.
+
+        Args:
+            rows: Number of the rows of the round, which are the first ones.
+            slots: How many slots of each of them the calls read or write.
+
+        Raises:
+            EngineError: As for ``hold``.
+        """
+        slots = min(slots, self.capacity)
+        self.reach[:rows] = [slots] * rows
         target = slots_for(max(self.reach), self.capacity)
         if slots > self.slots or 2 * target <= self.slots:
             self.resize(target)

@@ -41,6 +41,10 @@ class Engine(Protocol):
     def cache(self) -> KVCache:
         """The keys and values of every row, which ``forward`` updates in place."""
 
+    @property
+    def capturable(self) -> bool:
+        """Whether a call whose shapes were run once before can be recorded as a CUDA graph."""
+
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V].
 

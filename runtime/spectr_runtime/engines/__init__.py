@@ -6,6 +6,7 @@ The modules:
     onnxruntime         ONNX Runtime, on the CPU or a CUDA GPU
     integer             integer products for its CPU provider, in graphs in int8
     tensorrt            TensorRT and TensorRT-RTX, on a GPU
+    tensorrt_contexts   their execution contexts, and which of them CUDA graphs have recorded
     tensorrt_library    importing either of these two, and hearing their errors
     attention           attention of graphs for ONNX Runtime, over the whole cache
     buffers             what engines share: the cache, and inputs and logits that are bound by address

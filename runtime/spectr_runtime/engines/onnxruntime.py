@@ -47,10 +47,15 @@ class OnnxRuntimeEngine:
             it is, with products of int8 and with cuts of the cache, which has all slots at once.
         graph: Another graph on the weights of the folder, which replaces ``model.onnx``.
 
+    Attributes:
+        capturable: See ``Engine``. A session keeps the stream that it was opened on; captures have their own.
+
     Raises:
         UsageError: ONNX Runtime does not run on the device.
         EngineError: ONNX Runtime is not installed, cannot open the graph or lacks the provider.
     """
+
+    capturable = False
 
     def __init__(
         self,

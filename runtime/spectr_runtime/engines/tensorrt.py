@@ -13,18 +13,22 @@ import torch
 
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.bundle.compiled import CompiledEngine, choose_profile
-from spectr_runtime.contract import Call, Output, check_call, check_head, past_names, present_names
-from spectr_runtime.engines.buffers import Outputs, allocate_cache, call_inputs, named
+from spectr_runtime.contract import Call, Output, check_call, check_head
+from spectr_runtime.engines.buffers import Outputs, allocate_cache, call_inputs
+from spectr_runtime.engines.tensorrt_contexts import Contexts, Sizes
 from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, make_logger
-from spectr_runtime.errors import EngineError
+from spectr_runtime.errors import EngineError, first_line
+from spectr_runtime.files import show_bytes
+
+NO_ROOM = "Use a GPU with more memory, or compile with a smaller --batch-size."
 
 
 class TensorRTEngine:
     """Runs a compiled engine with TensorRT or TensorRT-RTX, on the current stream of PyTorch.
 
-    The cache inputs and outputs of a layer are bound to the same address, that of the call's rows in the cache, so
-    that TensorRT writes the new keys and values into it. Each profile of the engine has an execution context of its
-    own, because changing the profile of a context would take time.
+    The execution contexts of the engine compute in the same memory, which is right because calls do not overlap. While
+    the current stream is captured, a call is recorded and becomes part of a CUDA graph. The graph can be replayed until
+    the cache moves, as long as the engine is open.
 
     Args:
         path: File of the engine.
@@ -35,6 +39,10 @@ class TensorRTEngine:
         tree: Number of tokens of the largest draft tree, its root among them.
         device: A CUDA device, as torch names it.
 
+    Attributes:
+        capturable: See ``Engine``. False for TensorRT-RTX, which replaces the kernels of a shape by faster ones while
+            calls run, as a graph would not, and can only record engines that were compiled to be recorded.
+
     Raises:
         EngineError: The engine is too small for these rows, slots or trees, or TensorRT cannot open it.
     """
@@ -44,6 +52,7 @@ class TensorRTEngine:
     ) -> None:
         check_size(compiled, rows, capacity, tree)
         self.spec = spec
+        self.capturable = compiled.key.flavour == "tensorrt"
         self._profiles = compiled.profiles
         self._log = Log()
         self._trt = load_tensorrt(compiled.key.flavour)
@@ -52,9 +61,10 @@ class TensorRTEngine:
         torch.cuda.empty_cache()  # TensorRT does not find memory that PyTorch keeps for itself
         with torch.cuda.device(resolved):
             self._engine = self._deserialize(path, streaming=compiled.weight_streaming)
-            self._contexts = [self._context(profile) for profile in range(len(compiled.profiles))]
+        self._memory = _allocate(self._engine.device_memory_size_v2, resolved)
         self.cache = allocate_cache(spec, rows, compiled.capacity, resolved, grows=False)
         self._outputs = Outputs(spec, resolved)
+        self._contexts = Contexts(self._make_context, self.cache, spec.layers)
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
@@ -68,31 +78,31 @@ class TensorRTEngine:
         """Contract of ``Engine.run``.
 
         Raises:
-            EngineError: The call does not fit the cache, the model or any profile, or TensorRT fails.
+            EngineError: The call does not fit the cache, the model or any profile, it is recorded before one of its
+                sizes has run, or TensorRT fails.
         """
         check_call(call, self.cache)
         check_head(call.head, self.spec, *call.input_ids_BT.shape)
         (rows, tokens), wanted = call.input_ids_BT.shape, call.logit_index_BM.shape[-1]
         sizes = {"B": rows, "T": tokens, "L": call.attention_mask_B1TL.shape[-1], "M": wanted}
-        context = self._contexts[choose_profile(self._profiles, sizes)]
-        inputs = call_inputs(call)
-        for name, tensor in inputs.items():
-            context.set_input_shape(name, tuple(tensor.shape))
-            context.set_tensor_address(name, tensor.data_ptr())
-        self._bind_cache(context, call.first_row, rows)
-        output = self._outputs.of(call)
-        for name, tensor in named(output).items():
-            context.set_tensor_address(name, tensor.data_ptr())
-        if not context.execute_async_v3(torch.cuda.current_stream(self.cache.device).cuda_stream):
+        profile = choose_profile(self._profiles, sizes)
+        output = self._enqueue(call, profile, tuple(sizes.values()))
+        if output is None:
             raise EngineError(f"TensorRT failed in a call of {sizes}: {self._log.error}")
         return output
 
-    def _bind_cache(self, context: Any, first_row: int, rows: int) -> None:
-        layers, parts = self.spec.layers, self.cache.parts(first_row, rows)
-        for past, present, part in zip(past_names(layers), present_names(layers), parts, strict=True):
-            context.set_input_shape(past, tuple(part.shape))
-            context.set_tensor_address(past, part.data_ptr())
-            context.set_tensor_address(present, part.data_ptr())
+    def _enqueue(self, call: Call, profile: int, sizes: Sizes) -> Output | None:
+        """Run a call on the current stream and return its output; None if TensorRT fails."""
+        inputs, output = call_inputs(call), self._outputs.of(call)
+        stream = torch.cuda.current_stream(self.cache.device).cuda_stream
+        if torch.cuda.is_current_stream_capturing():
+            return self._contexts.record(profile, sizes, call, inputs, output).enqueue(inputs, stream)
+        context = self._contexts.take(profile, sizes, inputs)
+        context.bind(call, inputs, output)
+        if not context.enqueue(stream):
+            return None
+        self._contexts.give_back(profile, sizes, context)
+        return output
 
     def _deserialize(self, path: Path, *, streaming: bool) -> Any:
         engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(path.read_bytes())
@@ -105,17 +115,36 @@ class TensorRTEngine:
             engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
         return engine
 
-    def _context(self, profile: int) -> Any:
-        """Return an execution context for the profile of an index."""
-        context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE)
-        stream = torch.cuda.current_stream()
-        if context is None or not context.set_optimization_profile_async(profile, stream.cuda_stream):
-            raise EngineError(
-                f"TensorRT has no room to run profile {self._profiles[profile].name}: {self._log.error}",
-                hint="Use a GPU with more memory, or compile with a smaller --batch-size.",
-            )
-        stream.synchronize()
+    def _make_context(self, profile: int) -> Any:
+        """Return an execution context for the profile of an index, which computes in the memory of the engine.
+
+        Raises:
+            EngineError: There is no memory for it.
+        """
+        with torch.cuda.device(self.cache.device):
+            stream = torch.cuda.current_stream()
+            context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            if context is None or not context.set_optimization_profile_async(profile, stream.cuda_stream):
+                name = self._profiles[profile].name
+                raise EngineError(f"TensorRT has no room to run profile {name}: {self._log.error}", hint=NO_ROOM)
+            context.set_device_memory(self._memory.data_ptr(), len(self._memory))
+            stream.synchronize()
         return context
+
+
+def _allocate(size: int, device: torch.device) -> torch.Tensor:
+    """Return memory of so many bytes to compute in.
+
+    Raises:
+        EngineError: There is no such memory.
+    """
+    try:
+        return torch.empty(size, dtype=torch.uint8, device=device)
+    except RuntimeError as error:
+        reason = first_line(error)
+        raise EngineError(
+            f"There is no memory for the {show_bytes(size)} that TensorRT computes in: {reason}", hint=NO_ROOM
+        ) from error
 
 
 def check_size(compiled: CompiledEngine, rows: int, capacity: int, tree: int) -> None:

@@ -28,10 +28,15 @@ class TorchEngine:
         capacity: The most slots of a row.
         device: A device of PyTorch, for instance ``cpu`` or ``cuda:0``.
 
+    Attributes:
+        capturable: See ``Engine``.
+
     Raises:
         EngineError: The device does not exist or has too little memory.
         BundleError: The model cannot be loaded.
     """
+
+    capturable = True
 
     def __init__(self, folder: Path, spec: ModelSpec, *, rows: int, capacity: int, device: str = "cpu") -> None:
         self.spec = spec

@@ -9,11 +9,8 @@ on the path to the node.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import torch
-
-from spectr_runtime.rows.row import Row
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,41 +42,6 @@ class Adjustment:
     ends_C1V: torch.Tensor
     held_C1: torch.Tensor
 
-    @staticmethod
-    def of(batch: Sequence[Row | None], vocabulary: int, device: torch.device) -> Adjustment | None:
-        """Gather the adjustments that the rows of a batch ask for.
-
-        Args:
-            batch: The rows by their index; None for a free one.
-            vocabulary: Size of the vocabulary that draft and target share.
-            device: The device of the tensors.
-
-        Returns:
-            The adjustments; None if no row asks for any.
-        """
-        rows = {index: row for index, row in enumerate(batch) if row is not None and row.request.params.adjusts}
-        if not rows:
-            return None
-        params = [row.request.params for row in rows.values()]
-
-        def column(values: Sequence[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-
-        def counts(tokens: Sequence[Mapping[int, float]]) -> torch.Tensor:
-            return _scatter(tokens, vocabulary).to(device)[:, None]
-
-        return Adjustment(
-            rows_C=torch.tensor(list(rows), device=device),
-            presence_C11=column([one.presence_penalty for one in params]),
-            frequency_C11=column([one.frequency_penalty for one in params]),
-            repetition_C11=column([one.repetition_penalty for one in params]),
-            bias_C1V=counts([dict(one.logit_bias) for one in params]),
-            prompt_C1V=counts([dict.fromkeys(row.prompt, 1.0) for row in rows.values()]).bool(),
-            written_C1V=counts([row.written_counts for row in rows.values()]),
-            ends_C1V=counts([dict.fromkeys(row.end_tokens, 1.0) for row in rows.values()]).bool(),
-            held_C1=column([row.request.params.min_tokens - row.written for row in rows.values()])[:, 0],
-        )
-
     def apply(self, logits_BMV: torch.Tensor, tokens_BN: torch.Tensor, sees_MN: torch.Tensor) -> torch.Tensor:
         """Adjust the logits of some nodes of the draft tree.
 
@@ -108,12 +70,3 @@ class Adjustment:
         penalty_CMV = self.frequency_C11 * written_CMV + self.presence_C11 * (written_CMV > 0)
         early_CM1 = (on_path_MN.sum(-1) < self.held_C1)[..., None]
         return (logits_CMV - penalty_CMV + self.bias_C1V).masked_fill(early_CM1 & self.ends_C1V, -torch.inf)
-
-
-def _scatter(values: Sequence[Mapping[int, float]], vocabulary: int) -> torch.Tensor:
-    """Return one dense row of the vocabulary's size per mapping, with zeros for absent tokens; float32."""
-    dense = torch.zeros((len(values), vocabulary))
-    for row, value in enumerate(values):
-        tokens = torch.tensor(list(value), dtype=torch.int64)
-        dense[row, tokens] = torch.tensor(list(value.values()), dtype=torch.float32)
-    return dense

@@ -10,10 +10,37 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from spectr_runtime.rows.request import SamplingParams
+
+
+class RowSampling(NamedTuple):
+    """The sampling parameters of a row as the numbers that laws are computed with.
+
+    Attributes:
+        temperature: The temperature; 1 for temperature 0.
+        greedy: Whether the temperature is 0.
+        top_k: How many tokens are kept; the size of the vocabulary for all.
+        top_p: Which probability is kept; infinite for all of it.
+        min_p: Which share of the largest probability a token must have; 0 keeps all.
+    """
+
+    temperature: float
+    greedy: bool
+    top_k: int
+    top_p: float
+    min_p: float
+
+    @staticmethod
+    def of(params: SamplingParams, vocabulary: int) -> RowSampling:
+        """Return the numbers for some parameters and a vocabulary of a size."""
+        top_k = min(params.top_k or vocabulary, vocabulary)
+        # Sums of rounded probabilities can reach 1 before the last token, so a p of 1 would drop some tokens.
+        top_p = params.top_p if params.top_p < 1 else math.inf
+        return RowSampling(params.temperature or 1.0, params.temperature == 0, top_k, top_p, params.min_p)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,21 +72,21 @@ class Sampling:
     @staticmethod
     def of(params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> Sampling:
         """Gather the parameters of the rows of a batch."""
-        truncated = [row for row, one in enumerate(params) if one.truncates]
+        rows = [RowSampling.of(one, vocabulary) for one in params]
+        truncated = [row for row, one in zip(rows, params, strict=True) if one.truncates]
+
+        def numbers(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
         return Sampling(
-            temperature_B=torch.tensor([float(one.temperature or 1) for one in params], device=device),
-            greedy_B=torch.tensor([one.temperature == 0 for one in params], device=device),
-            truncated_C=torch.tensor(truncated, dtype=torch.int64, device=device),
-            top_k_C=torch.tensor(
-                [min(params[row].top_k or vocabulary, vocabulary) for row in truncated],
-                dtype=torch.int64,
-                device=device,
-            ),
-            # Sums of rounded probabilities can reach 1 before the last token, so a p of 1 would drop some tokens.
-            top_p_C=torch.tensor([_or_infinite(params[row].top_p) for row in truncated], device=device),
-            min_p_C=torch.tensor([float(params[row].min_p) for row in truncated], device=device),
-            any_greedy=any(one.temperature == 0 for one in params),
-            all_greedy=all(one.temperature == 0 for one in params),
+            temperature_B=numbers([row.temperature for row in rows]),
+            greedy_B=numbers([row.greedy for row in rows], torch.bool),
+            truncated_C=numbers([index for index, one in enumerate(params) if one.truncates], torch.int64),
+            top_k_C=numbers([row.top_k for row in truncated], torch.int64),
+            top_p_C=numbers([row.top_p for row in truncated]),
+            min_p_C=numbers([row.min_p for row in truncated]),
+            any_greedy=any(row.greedy for row in rows),
+            all_greedy=all(row.greedy for row in rows),
             vocabulary=vocabulary,
         )
 
@@ -94,10 +121,6 @@ class Sampling:
 
 def _one_hot(logits_BMV: torch.Tensor, best_BM1: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(logits_BMV, memory_format=torch.contiguous_format).scatter_(-1, best_BM1, 1.0)
-
-
-def _or_infinite(top_p: float) -> float:
-    return top_p if top_p < 1 else math.inf
 
 
 def truncate(logits_CMV: torch.Tensor, top_k_C: torch.Tensor, top_p_C: torch.Tensor) -> torch.Tensor:

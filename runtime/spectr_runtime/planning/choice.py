@@ -81,14 +81,20 @@ class Chooser:
         self._written: list[int] = []
         self.plain = PlainTime()
 
-    def choose(self, batch: Sequence[Row | None]) -> Choice:
+    def choose(self, batch: Sequence[Row | None], *, current: bool = True) -> Choice | None:
         """Return what the next round drafts.
 
         Args:
             batch: The rows by their index in the batch; None for a free one.
+            current: Whether the texts of the rows are whole, and not short of what a round writes that is not read yet.
+
+        Returns:
+            The choice; None if something was looked up for texts that are not whole, which says nothing of their ends.
         """
         with self._timing.measure("lookup"):
             proposals = self._texts.propose(batch)
+            if not current and any(one is not None and one.paths for one in proposals):
+                return None
             lag = NO_LAG if self._headed else lag_of([row for row in batch if row is not None])
             plan = self.planner.choose(len(batch), proposals, lag)
             return Choice(plan, [self._offer(plan, proposal) for proposal in proposals])
@@ -117,12 +123,12 @@ class Chooser:
             self._texts.observe(row, offer, drafted.proposed, accepted)
         if row.request.watch is None:
             return drafted
-        paths = paths_of(turn.plan, drafted, offer, turn.emitted.nodes_BN[index])
+        paths = paths_of(turn.plan, drafted, offer, turn.wrote.nodes_BN[index])
         return drafted._replace(plan=str(turn.plan), paths=paths)
 
     def observe(self, turn: Turn) -> None:
         """Take note of a turn, after ``drafted`` was called for its rows."""
-        rows = len(turn.emitted.accepted_B)
+        rows = len(turn.wrote.accepted)
         plain = self.planner.plain_seconds(rows)
         if plain is not None and self._written:
             self.plain.add(turn.spent.total, plain * sum(self._written) / len(self._written))

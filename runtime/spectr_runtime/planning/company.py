@@ -9,7 +9,7 @@ k (k + 1) >= 2 r R B / c: the economic order quantity (Harris, 1913), in whole n
 
 from __future__ import annotations
 
-from spectr_runtime.speculation.reading import Reading
+from spectr_runtime.reading.counts import Reading
 
 KEPT = 0.98  # of what earlier rounds showed, when one more is counted
 

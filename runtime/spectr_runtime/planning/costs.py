@@ -14,10 +14,10 @@ import torch
 from spectr_runtime.bundle import Manifest
 from spectr_runtime.drafting.batch import Fresh, Rows
 from spectr_runtime.laws.sampling import Sampling
+from spectr_runtime.reading.prefill import prefill
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
-from spectr_runtime.speculation.prefill import prefill
 from spectr_runtime.speculation.round import speculate
 from spectr_runtime.speculation.timing import Spent, Timing
 

@@ -11,8 +11,8 @@ from spectr_runtime.contract.cache import slots_for
 from spectr_runtime.contract.mask import aligned
 from spectr_runtime.drafting.head import places_for
 from spectr_runtime.planning.planner import menu_of
+from spectr_runtime.reading.prefixes import KEPT_SHARE, kept_tokens
 from spectr_runtime.speculation.plan import PlanChoice, roles_of
-from spectr_runtime.speculation.prefixes import KEPT_SHARE, kept_tokens
 
 LAW_BYTES = 4 * 4  # for each token of the vocabulary at each node: logits, scaled logits and laws, in float32
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}

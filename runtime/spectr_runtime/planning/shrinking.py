@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 
 from spectr_runtime.errors import SpectrError, is_out_of_memory
+from spectr_runtime.reading.counts import Reading
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.reading import Reading
 
 LOG = logging.getLogger(__name__)
 

@@ -28,6 +28,10 @@ class Scheduler:
             used -= 1
         return self._rows[:used]
 
+    def at(self, index: int) -> Row | None:
+        """Return the row at an index; None if it is free."""
+        return self._rows[index]
+
     def admit(self, row: Row) -> None:
         """Put a row at the first free index."""
         self._rows[self._rows.index(None)] = row

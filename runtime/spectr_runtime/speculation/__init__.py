@@ -9,9 +9,6 @@ The modules:
     pair       the engines of draft and target, and keeping their caches up with the rows' texts
     batching   the rows of the batch as the tensors of a round
     narrow     drafts that score other tokens, or fewer, than the target
-    prefill    reading texts into a cache
-    prefixes   what texts share is read once, kept, and copied
-    reading    how many tokens were read, and how many copied
     timing     how long each phase took
     surrounded an engine that tells when it is at work
 """

@@ -55,6 +55,11 @@ class WidenedEngine:
         """The cache of the model's engine."""
         return self._engine.cache
 
+    @property
+    def capturable(self) -> bool:
+        """Whether calls of the model's engine can be recorded as CUDA graphs."""
+        return self._engine.capturable
+
     def forward(self, call: Call) -> torch.Tensor:
         """Contract of ``Engine.forward``."""
         return self._wide(self._engine.forward(self._fed(call)))

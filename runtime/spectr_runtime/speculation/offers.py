@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from spectr_runtime.drafting.batch import Given
 from spectr_runtime.drafting.proposal import Proposal
 from spectr_runtime.rows.drafting import DRAFT, NOTHING, Drafted, SourceName
 from spectr_runtime.rows.row import Row
@@ -16,24 +15,9 @@ from spectr_runtime.speculation.plan import Plan
 Offers = Sequence[Proposal | None]
 
 
-def given_to(batch: Sequence[Row | None], plan: Plan, offers: Offers, device: torch.device) -> Given | None:
-    """Return what is given to the rows; None if all of them draft from the draft model, as deep as the plan says.
-
-    Args:
-        batch: The rows by their index in the batch; None for a free one.
-        plan: The plan of the round.
-        offers: An offer for each row; none at all stand for None for every row.
-        device: Device of the tensors.
-    """
-    if not plan.drafts or (plan.feeds_draft and all(offer is None for offer in offers)):
-        return None
-    offered = [*offers] or [None] * len(batch)
-    limits = [limit_of(plan, row, offer) for row, offer in zip(batch, offered, strict=True)]
-    return Given(
-        tokens_BN=torch.tensor([_nodes(plan, offer) for offer in offered], device=device),
-        limit_B=torch.tensor(limits, device=device),
-        plain=0 in limits,
-    )
+def gives(plan: Plan, offers: Offers) -> bool:
+    """Return whether something is given to rows, and not all of them draft from the draft model as the plan says."""
+    return plan.drafts > 0 and not (plan.feeds_draft and all(offer is None for offer in offers))
 
 
 def limit_of(plan: Plan, row: Row | None, offer: Proposal | None) -> int:
@@ -84,7 +68,7 @@ def _source(plan: Plan, offer: Proposal | None) -> SourceName | None:
     return DRAFT if plan.feeds_draft else None
 
 
-def _nodes(plan: Plan, offer: Proposal | None) -> list[int]:
+def nodes_of(plan: Plan, offer: Proposal | None) -> list[int]:
     """Return the tokens of the nodes of a tree of paths, level by level; -1 where there are none."""
     paths = (offer and offer.cut(plan.drafts, plan.length)) or ((),)
     tokens = [-1]

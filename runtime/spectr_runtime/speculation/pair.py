@@ -19,12 +19,12 @@ from spectr_runtime.drafting.model import DraftModel
 from spectr_runtime.drafting.source import Source
 from spectr_runtime.engines import open_engine
 from spectr_runtime.laws.logprobs import score
+from spectr_runtime.reading.counts import Reading
+from spectr_runtime.reading.prefill import prefill, prefill_scored
+from spectr_runtime.reading.prefixes import PrefixStore
 from spectr_runtime.rows.row import Row, Scored
 from spectr_runtime.speculation.narrow import widened
 from spectr_runtime.speculation.plan import Plan, roles_of
-from spectr_runtime.speculation.prefill import prefill, prefill_scored
-from spectr_runtime.speculation.prefixes import PrefixStore
-from spectr_runtime.speculation.reading import Reading
 from spectr_runtime.speculation.surrounded import SurroundedEngine
 
 # What a call costs beside its tokens, in tokens that could be read instead: it reads the weights, and an accelerator
@@ -127,6 +127,11 @@ class Pair:
         """The engines of draft and target, each pass in its context."""
         draft = None if self.draft is None else SurroundedEngine(self.draft, self._passes)
         return draft, SurroundedEngine(self.target, self._passes)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether rounds of these engines can be recorded."""
+        return self.target.capturable and (self.draft is None or self.draft.capturable)
 
     def source(self, plan: Plan) -> Source:
         """Return what drafts for a plan."""
@@ -246,9 +251,21 @@ class Pair:
             begin, size = len(found[0]) + 1, logits_BCV.shape[1]
             following = [text[begin : begin + size] for text in texts]
             follow_BC = torch.tensor([[*ids, *[0] * (size - len(ids))] for ids in following], device=self.device)
-            for scored, more in zip(found, score(logits_BCV[..., : self._vocabulary], follow_BC, most), strict=True):
+            more_BC = score(logits_BCV[..., : self._vocabulary], follow_BC, most).listed()
+            for scored, more in zip(found, more_BC, strict=True):
                 scored += more
         return [scored[: len(text) - 1] for scored, text in zip(found, texts, strict=True)]
+
+    def hold(self, rows: int, slots: int) -> tuple[int, ...]:
+        """Make room for a round in all caches; see ``KVCache.hold_round``.
+
+        Returns:
+            How often the memory of each cache has moved so far.
+        """
+        caches = [engine.cache for engine in (self.draft, self.target) if engine is not None]
+        for cache in caches:
+            cache.hold_round(rows, slots)
+        return tuple(cache.generation for cache in caches)
 
     def move(self, source: int, target: int, slots: int) -> None:
         """Copy the first slots of a row of both caches to another index."""

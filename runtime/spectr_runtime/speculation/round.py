@@ -19,14 +19,13 @@ A round therefore writes at least one token per row, and one more for every draf
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 
-from spectr_runtime.contract import Call, Engine
+from spectr_runtime.contract import Call, Engine, Output
 from spectr_runtime.drafting.batch import Given, Rows, tree_call
 from spectr_runtime.drafting.source import Drafts, Source
-from spectr_runtime.rows.row import Scored
+from spectr_runtime.laws.logprobs import Logprobs
 from spectr_runtime.speculation.plan import PLAIN, Plan
 from spectr_runtime.speculation.timing import Timing
 from spectr_select import DraftTree, Noise, Selection, select
@@ -41,17 +40,19 @@ class Emitted:
         accepted_B: Number of accepted drafts of each row.
         sound_B: False where a model's logits were not finite; the tokens of such a row mean nothing.
         nodes_BN: The tokens of the tree, as they were drafted; the root's first.
-        logprobs: For the rows that want log-probabilities, per token: the token's own, then the most probable ones.
+        logprobs: The log-probabilities of the tokens, for the rows that want them; None if no row does.
     """
 
     tokens_BD1: torch.Tensor
     accepted_B: torch.Tensor
     sound_B: torch.Tensor
     nodes_BN: torch.Tensor
-    logprobs: Mapping[int, list[list[Scored]]]
+    logprobs: Logprobs | None
 
 
-def speculate(plan: Plan, source: Source, target: Engine, rows: Rows, timing: Timing) -> Emitted:
+def speculate(
+    plan: Plan, source: Source, target: Engine, rows: Rows, timing: Timing, tokens: int | None = None
+) -> Emitted:
     """Run one round over rows ``0 .. B - 1`` of the caches.
 
     Args:
@@ -60,12 +61,14 @@ def speculate(plan: Plan, source: Source, target: Engine, rows: Rows, timing: Ti
         target: The target engine.
         rows: State of the batch.
         timing: Takes the seconds of the four phases.
+        tokens: How many tokens the target is fed for each row; None for those of the tree.
     """
     tree, noise = plan.tree, Noise(rows.seed_B, rows.length_B, certain=rows.sampling.all_greedy)
     with timing.measure("draft"):
         drafts = source.draft(plan.rule, tree, rows, noise)
     with timing.measure("verify"):
-        logits_BNV, states_BNF = target.run(score_call(tree, target, rows, drafts.tokens_BN))
+        call = score_call(tree, target, rows, drafts.tokens_BN, tokens or tree.size)
+        logits_BNV, states_BNF = scored_nodes(tree, target.run(call))
         target_BNV, verified_B = rows.laws(logits_BNV, drafts.tokens_BN, tree.ancestors(logits_BNV.device))
     with timing.measure("select"):
         chosen = choose(plan, drafts, target_BNV, rows.given, noise)
@@ -74,13 +77,25 @@ def speculate(plan: Plan, source: Source, target: Engine, rows: Rows, timing: Ti
             target.cache.keep(rows.root_B, chosen.accepted_BD, rows.longest - 1 + tree.size)
         source.keep(rows, chosen.accepted_BD, tree.size, states_BNF)
         tokens_BD1 = emitted_tokens(drafts.tokens_BN, chosen)
-        logprobs = rows.logprobs.gather(logits_BNV, chosen.accepted_BD, tokens_BD1) if rows.logprobs else {}
+        logprobs = rows.logprobs.gather(logits_BNV, chosen.accepted_BD, tokens_BD1) if rows.logprobs else None
     return Emitted(tokens_BD1, chosen.count_B, drafts.sound_B & verified_B, drafts.tokens_BN, logprobs)
 
 
-def score_call(tree: DraftTree, target: Engine, rows: Rows, tokens_BN: torch.Tensor) -> Call:
-    """Return the call that scores the root and every node of the tree in one pass of the target."""
-    return tree_call(target, rows, tokens_BN, tree.depths, 0, tree.ancestors(tokens_BN.device))
+def score_call(tree: DraftTree, target: Engine, rows: Rows, tokens_BN: torch.Tensor, tokens: int) -> Call:
+    """Return the call that scores the root and every node of the tree in one pass of the target.
+
+    If it is to feed more tokens than the tree has, leaves that nobody reads follow.
+    """
+    more = tokens - tree.size
+    wider = DraftTree((*tree.parents, *[max(tree.parents[-1], 0)] * more)) if more else tree
+    tokens_BT = torch.nn.functional.pad(tokens_BN, (0, more)) if more else tokens_BN
+    return tree_call(target, rows, tokens_BT, wider.depths, 0, wider.ancestors(tokens_BN.device))
+
+
+def scored_nodes(tree: DraftTree, output: Output) -> Output:
+    """Return what the target gave out for the nodes of the tree, and not for those that filled its call."""
+    logits_BTV, states_BTF = output
+    return Output(logits_BTV[:, : tree.size], None if states_BTF is None else states_BTF[:, : tree.size])
 
 
 def choose(plan: Plan, drafts: Drafts, target_BNV: torch.Tensor, given: Given | None, noise: Noise) -> Selection:

@@ -34,6 +34,11 @@ class SurroundedEngine:
         """The cache of the engine."""
         return self.engine.cache
 
+    @property
+    def capturable(self) -> bool:
+        """Whether calls of the engine can be recorded as CUDA graphs."""
+        return self.engine.capturable
+
     def forward(self, call: Call) -> torch.Tensor:
         """Contract of ``Engine.forward``."""
         with self.around():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+ROUND = ("draft", "verify", "select", "commit")  # the phases of a round
 
 
 @dataclasses.dataclass(slots=True)
@@ -28,11 +30,39 @@ class Timing:
     @contextlib.contextmanager
     def measure(self, phase: str) -> Iterator[None]:
         """Add the duration of the block to the phase of this name."""
-        started = time.perf_counter()
+        started = self._now()
         try:
             yield
         finally:
-            setattr(self, phase, getattr(self, phase) + time.perf_counter() - started)
+            self.add(phase, self._now() - started)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Add some seconds to the phase of this name."""
+        setattr(self, phase, getattr(self, phase) + seconds)
+
+    def shares(self) -> Timing:
+        """Return the shares that the phases of a round have in its time."""
+        total = sum(getattr(self, phase) for phase in ROUND) or 1.0
+        return Timing(**{phase: getattr(self, phase) / total for phase in ROUND})
+
+    def _now(self) -> float:
+        return time.perf_counter()
+
+
+class DeviceTiming(Timing):
+    """The same, where each phase counts the time of the device: it is waited for at both ends.
+
+    Args:
+        settle: Waits for the device.
+    """
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        super().__init__()
+        self._settle = settle
+
+    def _now(self) -> float:
+        self._settle()
+        return time.perf_counter()
 
 
 @dataclasses.dataclass(slots=True)

@@ -1,20 +1,25 @@
-"""One turn of the batch: what its rows lack is read, and those that lack nothing then take part in a round."""
+"""One turn of the batch: what its rows lack is read, and those that lack nothing then take part in a round.
+
+A turn may be issued before the one before has been read. The device then goes on from what it knows itself, and the
+host is a round behind: a row that ended is decoded once more, for nobody.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+from spectr_runtime.reading.counts import Reading
 from spectr_runtime.rows.row import Row
-from spectr_runtime.speculation.batching import Batching
+from spectr_runtime.speculation.batching import Batching, Carried, Sizes
+from spectr_runtime.speculation.launch import Flight, Landed, Launcher
 from spectr_runtime.speculation.offers import Offers
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
-from spectr_runtime.speculation.reading import Reading
-from spectr_runtime.speculation.round import Emitted, speculate
-from spectr_runtime.speculation.timing import Spent, Timing
+from spectr_runtime.speculation.timing import ROUND, Spent, Timing
 
 
 class Turn(NamedTuple):
@@ -23,9 +28,10 @@ class Turn(NamedTuple):
     Attributes:
         plan: The plan of its round.
         offers: What was given to the rows.
-        lacking: For each row how many of its last tokens the cache of the draft lacks now; None if it was not fed.
+        rows: The rows by their index in the batch; None for a free one.
         behind: The indices of rows that took no part in it, since they are still read.
-        emitted: What it wrote.
+        lacking: For each row how many of its last tokens the cache of the draft lacks now; None if it was not fed.
+        wrote: What it wrote.
         spent: How long the round took.
         read: What was read before it.
         seconds: How long both took.
@@ -33,38 +39,149 @@ class Turn(NamedTuple):
 
     plan: Plan
     offers: Offers
+    rows: Sequence[Row | None]
+    behind: Collection[int]
     lacking: Sequence[int | None]
-    behind: set[int]
-    emitted: Emitted
+    wrote: Landed
     spent: Spent
     read: Reading
     seconds: float
 
 
-def take_turn(
-    plan: Plan, offers: Offers, pair: Pair, batch: Sequence[Row | None], batching: Batching, timing: Timing
-) -> Turn:
-    """Bring the caches up to the rows' texts, and run one round.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Issued:
+    """A turn that was issued.
+
+    Attributes:
+        plan: The plan of its round.
+        offers: What is given to the rows.
+        rows: The rows by their index in the batch; None for a free one.
+        behind: The indices of rows that take no part.
+        flight: The round.
+        read: What was read before it.
+        begun: When reading began, by ``time.perf_counter``.
+        launched: When the round was issued.
+    """
+
+    plan: Plan
+    offers: Offers
+    rows: list[Row | None]
+    behind: Collection[int]
+    flight: Flight
+    read: Reading
+    begun: float
+    launched: float
+
+    def land(self, waits: Callable[[], AbstractContextManager[None]], timing: Timing, before: float) -> Turn:
+        """Wait for the round, and return what the turn did.
+
+        Args:
+            waits: Makes the context of the wait.
+            timing: Takes the seconds of the phases of a round that was replayed.
+            before: When the turn before this one was done; the device began with this one then, if that was later.
+        """
+        with waits():
+            wrote = self.flight.land()
+        now = time.perf_counter()
+        total, phases = now - max(self.launched, before), self.flight.phases
+        scale = total if self.flight.replayed else 1.0
+        for phase in ROUND:
+            timing.add(phase, scale * getattr(phases, phase))
+        return Turn(
+            plan=self.plan,
+            offers=self.offers,
+            rows=self.rows,
+            behind=self.behind,
+            lacking=[self.flight.source.lacking(count) for count in wrote.accepted],
+            wrote=wrote,
+            spent=Spent(total, scale * phases.draft, scale * phases.verify),
+            read=self.read,
+            seconds=now - max(self.begun, before),
+        )
+
+
+class Turns:
+    """Issues turns over a pair of models, and reads them, at most one behind.
 
     Args:
-        plan: The plan of the round.
-        offers: What is given to the rows.
-        pair: The models.
-        batch: The rows by their index in the caches, at least one; None for a free one.
-        batching: Makes tensors of the rows.
+        launcher: Issues their rounds.
+        batching: Makes what these are told.
         timing: Takes the seconds of the phases.
+        ahead: Whether a turn is issued before the one before it is read.
     """
-    begun, before = time.perf_counter(), dataclasses.replace(pair.reading)
-    with timing.measure("prefill"):
-        behind = pair.catch_up(plan, batch)
-    with timing.measure("host"):
-        rows = batching.rows(batch, behind, plan, offers)
-    started, draft, verify = time.perf_counter(), timing.draft, timing.verify
-    source, (_, target) = pair.source(plan), pair.engines
-    emitted = speculate(plan, source, target, rows, timing)
-    with pair.waits():
-        accepted = emitted.accepted_B.tolist()  # a GPU is at work until this is known
-    now = time.perf_counter()
-    spent = Spent(now - started, timing.draft - draft, timing.verify - verify)
-    lacking = [source.lacking(count) for count in accepted]
-    return Turn(plan, offers, lacking, behind, emitted, spent, pair.reading.since(before), now - begun)
+
+    def __init__(self, launcher: Launcher, batching: Batching, timing: Timing, *, ahead: bool) -> None:
+        self._launcher, self._batching, self._timing = launcher, batching, timing
+        self._ahead = ahead
+        self._issued: Issued | None = None
+        self._done = 0.0  # when the last turn was read
+
+    @property
+    def unread(self) -> bool:
+        """Whether a turn was issued that is not read yet."""
+        return self._issued is not None
+
+    @property
+    def growth(self) -> int:
+        """How many tokens a row may have written that are not read yet."""
+        return 0 if self._issued is None else self._issued.plan.length + 1
+
+    def must_land(self, plan: Plan, offers: Offers, pair: Pair) -> bool:
+        """Return whether what is not read yet must be, before a turn with this plan can be issued.
+
+        Drafts of the host follow from whole texts. So does what a draft has to read of them, where it was not fed in
+        the last round, and a head of the tokens that it was not fed.
+        """
+        if self._issued is None:
+            return False
+        looked_up = any(offer is not None and offer.paths for offer in offers)
+        lags = plan.feeds_draft and not self._issued.plan.feeds_draft
+        return looked_up or lags or pair.head is not None
+
+    def issue(self, plan: Plan, offers: Offers, pair: Pair, batch: Sequence[Row | None], sizes: Sizes) -> Turn | None:
+        """Bring the caches up to the rows' texts, and issue a round.
+
+        Args:
+            plan: The plan of the round.
+            offers: What is given to the rows.
+            pair: The models.
+            batch: The rows by their index in the caches, at least one; None for a free one.
+            sizes: How large the round is made.
+
+        Returns:
+            The turn that is read now: this one, or if turns are issued ahead, the one before it if it is not read.
+        """
+        begun, before = time.perf_counter(), dataclasses.replace(pair.reading)
+        with self._timing.measure("prefill"):
+            behind = pair.catch_up(plan, batch)
+        with self._timing.measure("host"):
+            carried = Carried(self._launcher.carried(batch), self.growth)
+            shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
+        launched = time.perf_counter()
+        flight = self._launcher.launch(shape, parcel, batch, behind, pair)
+        read = pair.reading.since(before)
+        last, self._issued = self._issued, Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
+        return self._read(last, pair) if self._ahead else self.land(pair)
+
+    def land(self, pair: Pair) -> Turn | None:
+        """Read the turn that is not read yet, if there is one."""
+        last, self._issued = self._issued, None
+        return self._read(last, pair)
+
+    def _read(self, issued: Issued | None, pair: Pair) -> Turn | None:
+        if issued is None:
+            return None
+        turn = issued.land(pair.waits, self._timing, self._done)
+        self._done = time.perf_counter()
+        return turn
+
+    def ignore(self, index: int) -> None:
+        """Take a row out of the turn that is not read yet; the device knows nothing of its text that holds."""
+        if self._issued is not None:
+            self._issued.rows[index] = None
+        self._launcher.ignore(index)
+
+    def forget(self) -> None:
+        """Give up what is not read, and what the device knows of rows: the caches are empty."""
+        self._issued = None
+        self._launcher.forget()

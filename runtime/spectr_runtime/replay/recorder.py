@@ -1,0 +1,68 @@
+"""Work of a device that is recorded once and replayed.
+
+The host issues an operation in some microseconds, and a round has a thousand of them, so a GPU that computes each in
+one or two stands idle most of the time. A CUDA graph holds them all, and the host starts it with one call.
+
+What is recorded reads and writes the memory that it read and wrote while it was recorded. What it allocated belongs to
+a pool that all recordings share: nobody reads what one of them wrote there after another has begun.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+
+class Recorder(Protocol):
+    """Records work."""
+
+    def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """Record work without doing it.
+
+        Args:
+            work: Work that was done before, with the same shapes. It does not wait for the device, and it copies
+                nothing to the device or from it.
+
+        Returns:
+            What does the work, and returns the tensor that ``work`` returned: valid until the next work begins.
+
+        Raises:
+            RuntimeError: The work cannot be recorded, or memory ran out.
+        """
+
+    def settle(self) -> None:
+        """Wait until the device has done all of its work."""
+
+
+class CudaGraphs:
+    """Records work on a GPU as CUDA graphs.
+
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """See ``Recorder``."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self._device):
+            torch.cuda.synchronize()
+            gc.collect()  # what is collected while work is recorded could free memory, which is not allowed there
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                output = work()
+
+        def replay() -> torch.Tensor:
+            graph.replay()  # type: ignore[no-untyped-call]
+            return output
+
+        return replay
+
+    def settle(self) -> None:
+        """See ``Recorder``."""
+        torch.cuda.synchronize(self._device)

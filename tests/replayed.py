@@ -1,0 +1,84 @@
+"""A double of CUDA graphs on the CPU: what is recorded is a list of operators, and a replay runs them again.
+
+As with a graph, a replay runs none of Python, and reads and writes the tensors that were there when it was recorded:
+what the host knew then stays as it was, and so does every address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Tape(TorchDispatchMode):
+    """Runs operators, and keeps them to run them again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._operators: list[tuple[Any, Sequence[Any], Mapping[str, Any], list[torch.Tensor]]] = []
+
+    def __torch_dispatch__(
+        self, operator: Any, types: object, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = options or {}
+        with self:  # in inference mode operators come whole that consist of others
+            parts = operator.decompose(*arguments, **options)
+        if parts is not NotImplemented:
+            return parts
+        result = operator(*arguments, **options)
+        written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self._operators.append((operator, arguments, options, written))
+        return result
+
+    def play(self) -> None:
+        """Run the operators again; each result goes to where it was the first time."""
+        for operator, arguments, options, written in self._operators:
+            again = [leaf for leaf in tree_leaves(operator(*arguments, **options)) if isinstance(leaf, torch.Tensor)]
+            for kept, new in zip(written, again, strict=True):
+                if kept.data_ptr() != new.data_ptr():
+                    kept.copy_(new)
+
+
+class TapeRecorder:
+    """A ``Recorder`` of tapes.
+
+    A graph is recorded without being run. Here it is run, and its first replay does nothing.
+
+    Attributes:
+        recorded: How often something was recorded.
+        replayed: How often a recording was replayed.
+    """
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        tape, fresh = Tape(), True
+        with tape:
+            output = work()
+        self.recorded += 1
+
+        def replay() -> torch.Tensor:
+            nonlocal fresh
+            if not fresh:
+                tape.play()
+                self.replayed += 1
+            fresh = False
+            return output
+
+        return replay
+
+    def settle(self) -> None: ...
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
+    """Let decoders that are opened from here on record their rounds, and issue them ahead, as on a GPU."""
+    recorder = TapeRecorder()
+    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda device, pair, replays: recorder)
+    return recorder

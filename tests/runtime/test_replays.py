@@ -1,0 +1,59 @@
+"""Rounds that are recorded and replayed, and issued ahead: the same rows as without."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from replayed import TapeRecorder, recorder
+
+from spectr_runtime import Completion, Decoder, Outcome, Plan, Request, SamplingParams
+
+__all__ = ["recorder"]
+OpenDecoder = Callable[..., Decoder]
+PLANS = [
+    Plan.plain(),
+    Plan("single", 1, 3),
+    Plan("block", 1, 3),
+    *(Plan(rule, drafts, 3) for rule in ("kseq", "race", "rrs", "rrsw", "gls", "greedy") for drafts in (1, 3)),
+    *(Plan(rule, 3, 2) for rule in ("gbv", "traversal")),
+]
+
+
+KINDS = (
+    {},
+    {"temperature": 0.7, "top_p": 0.9, "logprobs": 2},
+    {"presence_penalty": 0.8, "repetition_penalty": 1.4, "min_tokens": 2, "logit_bias": ((2, 1.0),)},
+    {"temperature": 0.0, "top_k": 3, "stop": ("bc",)},
+)
+
+
+def requests(count: int = 60) -> list[Request]:
+    """Rows of each kind by themselves, and then rows of all kinds."""
+    chosen = random.Random(0)
+    found = []
+    for index in range(count):
+        kind = KINDS[8 * index // count] if 2 * index < count else chosen.choice(KINDS)
+        params = SamplingParams(max_tokens=chosen.randint(2, 12), **kind)  # type: ignore[arg-type]
+        found.append(Request(str(index), tuple(chosen.randint(1, 4) for _ in range(chosen.randint(1, 9))), params))
+    return found
+
+
+def by_id(outcomes: list[Outcome]) -> dict[str, Completion]:
+    found = {}
+    for outcome in outcomes:
+        assert isinstance(outcome, Completion), outcome
+        found[outcome.id] = outcome
+    return found
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_rows_are_the_same_whether_rounds_are_replayed_or_not(
+    open_decoder: OpenDecoder, recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    replayed = by_id([*open_decoder(plan, batch_size=4).generate(requests())])
+    assert recorder.recorded > 3
+    assert recorder.replayed > 20
+    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda device, pair, replays: None)
+    assert replayed == by_id([*open_decoder(plan, batch_size=4).generate(requests())])
