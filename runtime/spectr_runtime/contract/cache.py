@@ -20,9 +20,9 @@ class KVCache:
     nothing is copied for a call. Neighbouring parts lie in one of a few pieces [P, R, Hk, S, head_size].
 
     All rows have the same number of slots. With ``grows`` it is about what the longest of them needs: ``hold`` makes
-    the cache longer, and ``hold_round`` also shorter where its rows need less than half. A piece after the other is then copied to new
-    memory and given up, so that at most one of ``PIECES`` pieces is there twice. Otherwise all rows have their whole
-    capacity from the first moment on.
+    the cache longer, and ``hold_round`` also shorter where its rows need less than half. A piece after the other is
+    then copied to new memory and given up, so that at most one of ``PIECES`` pieces is there twice. Otherwise all rows
+    have their whole capacity from the first moment on.
 
     The slots of a row hold its text in order. The nodes of a draft tree follow the text, until ``keep`` moves
     the accepted ones forward. The next call overwrites the rejected ones.

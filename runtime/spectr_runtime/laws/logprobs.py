@@ -1,7 +1,7 @@
 """The log-probabilities of the tokens that a round wrote, under the target's own logits."""
 
-# B rows, N tree nodes with the root, D depth of the tree, R rows that want log-probabilities, V vocabulary, P tokens that
-# are reported with each, itself the first.
+# B rows, N tree nodes with the root, D depth of the tree, R rows that want log-probabilities, V vocabulary, P tokens
+# that are reported with each, itself the first.
 from __future__ import annotations
 
 import dataclasses

@@ -21,6 +21,7 @@ import torch
 
 from spectr_runtime.contract import KVCache
 from spectr_runtime.errors import is_out_of_memory
+from spectr_runtime.replay.transfer import Download, numbers
 
 # Of a shared prefix, the part of its last block is read again: half a block in the mean, which a smaller block makes
 # smaller. With this size it is a third of what a call on a CPU costs beside its tokens.
@@ -59,7 +60,7 @@ class PrefixStore:
         self._cache, self._head = cache, head
         self._tokens = tokens
         self._blocks: OrderedDict[bytes, Block] = OrderedDict()  # by their names, the last one used at the end
-        self._unsettled: list[tuple[list[bytes], torch.Tensor]] = []  # kept blocks, and the sum of their values
+        self._unsettled: list[tuple[list[bytes], Download]] = []  # kept blocks, and the sum of their values
 
     def stages(
         self, texts: Mapping[int, Sequence[int]], held: Callable[[int], int], call_tokens: int
@@ -145,8 +146,9 @@ class PrefixStore:
         self._touch(names)
         if fresh:
             read = [span for spans in self._spans(row, fresh[0], fresh[-1] + 1) for span in spans]
-            total = torch.stack([span.sum(dtype=torch.float32) for span in read]).sum()
-            self._unsettled.append(([names[index] for index in fresh], total))
+            total = torch.stack([span.sum(dtype=torch.float64) for span in read]).sum()
+            words = total.view(torch.int64)[None]
+            self._unsettled.append(([names[index] for index in fresh], Download(words, {"total": ()})))
 
     def trim(self, more: int = 0) -> None:
         """Drop the blocks for which there is no room, or for which there would be none if so many more were kept."""
@@ -160,7 +162,7 @@ class PrefixStore:
         A sum is finite only if all of its terms are. A GPU has computed it by now, so that the host need not wait.
         """
         for names, total in self._unsettled:
-            if not total.isfinite():
+            if not numbers(total.tensors()["total"]).isfinite():
                 for name in names:
                     self._blocks.pop(name, None)
         self._unsettled.clear()

@@ -58,7 +58,7 @@ class CudaGraphs:
                 output = work()
 
         def replay() -> torch.Tensor:
-            graph.replay()  # type: ignore[no-untyped-call]
+            graph.replay()
             return output
 
         return replay

@@ -90,7 +90,7 @@ class Download:
         else:
             self._words = torch.empty(words.shape, dtype=words.dtype, pin_memory=True)
             self._words.copy_(words, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record(torch.cuda.current_stream(words.device))
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -108,7 +108,7 @@ def joined(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 def split(words: torch.Tensor, layout: Layout) -> dict[str, torch.Tensor]:
     """Return the tensors that a vector of words holds, as views of it."""
-    parts = words.split([prod(shape) for shape in layout.values()])
+    parts = torch.split(words, [prod(shape) for shape in layout.values()])
     return {name: part.view(shape) for (name, shape), part in zip(layout.items(), parts, strict=True)}
 
 

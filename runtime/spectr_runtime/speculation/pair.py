@@ -90,7 +90,7 @@ class Pair:
         self.target = engine("target")
         draft = engine("draft") if "draft" in roles_of(plans, bundle.manifest) else None
         self.draft = None if draft is None else widened(draft, bundle)
-        self.device = torch.device(device)
+        self.device = self.target.cache.device
         self.reading = Reading()
         self.call_tokens = CALL_TOKENS.get(self.device.type, CALL_TOKENS["cuda"])
         self.surround(nullcontext)
