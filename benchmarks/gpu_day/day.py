@@ -32,7 +32,7 @@ CELLS = (
     *(f"kseq:{drafts}:{length}" for drafts in (2, 4, 8) for length in (4, 8, 2)),
 )
 ROWS = (1, 32, 8, 128)
-PROMPT = 32  # tokens
+PROMPT = 64  # tokens; so that texts and trees have about 128, and caches seldom grow
 TOKENS, REPEATS, TEXTS = 64, 3, 500
 
 

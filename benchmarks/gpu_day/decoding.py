@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import operator
 import os
 import statistics
 import sys
@@ -52,7 +53,8 @@ def _group(day: Day, pair: Padded, rows: int, cells: Sequence[str], bytes_per_se
             opened[cell] = Watched(
                 Decoder(pair.bundle, plan=plan_of(cell), backend="torch", device=day.device, batch_size=rows)
             )
-            opened[cell].decode(requests[-1])  # makes what later ones use again, and learns costs
+            if cell == "auto":
+                opened[cell].decode(requests[-1])  # learns costs
         if attempt.failed:
             opened.pop(cell, None)
     for repeat, place in itertools.product(range(day.repeats), range(len(opened))):
@@ -104,11 +106,13 @@ def line(runs: Sequence[Rounds], plain: Sequence[Rounds] | None) -> dict[str, An
         "tokens_per_second": spread(run.speed for run in runs),
         "tokens_per_pass": round(sum(run.tokens for run in runs) / sum(run.count for run in runs) / rows, 3),
         "round_seconds": statistics.median(run.seconds / run.count for run in runs),
+        "with_recording": statistics.median(run.spent / run.count for run in runs),
         "plans": dict(last.plans),
     }
     if plain is None:
         return figures
-    same = sum(last.texts[row] == text for row, text in plain[-1].texts.items())
+    pairs = ((last.texts[row], text) for row, text in plain[-1].texts.items())
+    same = sum(all(map(operator.eq, *pair)) for pair in pairs)  # as far as both were written
     ratios = (one.speed / other.speed for one, other in zip(runs, plain, strict=True))
     return figures | {"to_plain": spread(ratios), "texts_of_plain": same}
 

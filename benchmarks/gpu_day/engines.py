@@ -26,6 +26,7 @@ PLANS = {
     "race:1:4": ("--rule", "race", "--drafts", "1", "--length", "4"),
 }
 BACKENDS = {"cuda": ("onnxruntime", "tensorrt-rtx"), "cpu": ("onnxruntime",)}
+TOLD = ("rows", "completion_tokens", "tokens_per_second", "block_efficiency")  # of the summary of a run
 LIMIT = 120  # seconds of a step
 
 
@@ -55,7 +56,7 @@ def _decode_all(day: Day, steps: _Steps) -> None:
     if not steps.command("build", "spectr-export", "build", *models, "--dtype", dtype, "-o", bundle):
         return
     if day.device == "cuda":
-        steps.command("compile", "spectr-export", "compile", bundle)
+        steps.command("compile", "spectr-export", "compile", bundle, "--backend", "tensorrt-rtx")
     prompts = str(ROOT / "examples" / "prompts.jsonl")
     for backend in BACKENDS[day.device]:
         for plan, options in PLANS.items():
@@ -63,7 +64,8 @@ def _decode_all(day: Day, steps: _Steps) -> None:
             where = ["--backend", backend, "--device", day.device, "--batch-size", "8", "--limit", "32"]
             arguments = ["run", bundle, prompts, "-o", str(run), *where, *options]
             if steps.command(f"{backend}, {plan}", "spectr-batch", *arguments):
-                steps.add(f"{backend}, {plan}", summary=json.loads((run / "summary.json").read_text(encoding="utf-8")))
+                summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+                steps.add(f"{backend}, {plan}", **{name: summary[name] for name in TOLD})
 
 
 class _Steps:

@@ -46,10 +46,11 @@ def page(result: Mapping[str, Any], name: str) -> Iterator[str]:
 
 def _model(model: Mapping[str, float]) -> Iterator[str]:
     """Yield what the figures were foretold by."""
+    kernel, issue, host, row = (f"{1e6 * model[name]:g}" for name in ("kernel", "issue", "host", "host_row"))
     yield "Rounds are replayed: a pass of the target reads its bytes or multiplies, whichever takes longer, and each"
-    yield f"other operator takes {1e6 * model['kernel']:g} microseconds. Between rounds the host takes"
-    yield f"{1e6 * model['host']:g} and {1e6 * model['host_row']:g} for each row. Issued one by one, an operator takes"
-    yield f"{1e6 * model['issue']:g}. Operators are counted and acceptance is measured, on a CPU.\n"
+    yield f"other operator takes {kernel} microseconds; if issued one by one, at least {issue}. The host takes"
+    yield f"{host} microseconds between rounds and {row} for each row, as if nothing of it were hidden. Operators are"
+    yield "counted and acceptance is measured, on a CPU.\n"
 
 
 def _device(result: Mapping[str, Any]) -> str:
@@ -113,7 +114,7 @@ def _texts(parts: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, ways in part["cells"].items():
         for way, figures in ways.items():
-            yield f"| {name} | {way} | {figures['differ']} | {figures['seconds']:.3g} |"
+            yield f"| {name} | {way} | {figures['differ']} of {figures['of']} | {figures['seconds']:.3g} |"
 
 
 def _selection(parts: Mapping[str, Any]) -> Iterator[str]:
@@ -141,7 +142,7 @@ def _engines(parts: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "\n## Other engines\n"
     for step, figures in cells.items():
-        speed = figures.get("summary", {}).get("completion_tokens_per_second")
+        speed = figures.get("tokens_per_second")
         told = f"{figures.get('seconds', 0)} s" + ("" if speed is None else f", {speed} tokens/s")
         yield f"- {step}: {figures['error'].splitlines()[-1] if 'error' in figures else told}"
 
@@ -176,8 +177,9 @@ def _draw_speeds(panel: Any, size: str, cells: Cells) -> None:
             alpha=1 if sizes[1:] in ([], ["4"]) else 0.4,
         )
     panel.set_xscale("log", base=2)
-    panel.set(title=f"{size}: speed over plain decoding", xlabel="rows", ylim=(0, None))
-    panel.legend(frameon=False, fontsize=6, ncols=3)
+    highest = max(cell["to_plain"]["median"] for cell in cells)
+    panel.set(title=f"{size}: speed over plain decoding", xlabel="rows", ylim=(0, 1.4 * highest))
+    panel.legend(frameon=False, fontsize=6, ncols=5, loc="upper center")
     panel.grid(color="#dddddd", linewidth=0.6)
 
 
