@@ -151,15 +151,15 @@ class Turns:
         Returns:
             The turn that is read now: this one, or if turns are issued ahead, the one before it if it is not read.
         """
-        begun, before = time.perf_counter(), dataclasses.replace(pair.reading)
+        begun, before = time.perf_counter(), dataclasses.replace(pair.reader.counts)
         with self._timing.measure("prefill"):
-            behind = pair.catch_up(plan, batch)
+            behind = pair.reader.catch_up(plan.feeds_draft, batch)
         with self._timing.measure("host"):
             carried = Carried(self._launcher.carried(batch), self.growth)
             shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
         launched = time.perf_counter()
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
-        read = pair.reading.since(before)
+        read = pair.reader.counts.since(before)
         last, self._issued = self._issued, Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
         return self._read(last, pair) if self._ahead else self.land(pair)
 
