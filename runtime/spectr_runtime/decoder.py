@@ -287,7 +287,7 @@ class Decoder:
             self._close_ranks()
             batch = self._scheduler.batch
         self._pair.forget(len(batch))
-        choice = self._chooser.choose(batch, current=not turns.unread)
+        choice = self._chooser.choose(batch, self._sizes.rows(len(batch)), current=not turns.unread)
         if choice is None or turns.must_land(choice.plan, choice.offers, self._pair):
             return turns.land(self._pair)
         return turns.issue(*choice, self._pair, batch, self._sizes)

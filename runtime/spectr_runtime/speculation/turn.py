@@ -35,6 +35,8 @@ class Turn(NamedTuple):
         spent: How long the round took.
         read: What was read before it.
         seconds: How long both took.
+        telling: Whether the round took what others of its shape will: the first ones take longer where they are to be
+            replayed, and on a GPU the time of a round holds that of what was read before it.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Turn(NamedTuple):
     spent: Spent
     read: Reading
     seconds: float
+    telling: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Issued:
             spent=Spent(total, scale * phases.draft, scale * phases.verify),
             read=self.read,
             seconds=now - max(self.begun, before),
+            telling=self.flight.telling and not (self.flight.replayed and self.read.calls),
         )
 
 
