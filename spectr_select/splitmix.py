@@ -34,7 +34,9 @@ def number_at(key_B: torch.Tensor, place_B: torch.Tensor | int) -> torch.Tensor:
         key_B: Keys, int64.
         place_B: Places in the streams, counted from 0, int64; or one place in all of them.
     """
-    return _mixed(key_B + (torch.as_tensor(place_B) + 1) * _signed(_GAMMA))
+    if isinstance(place_B, int):  # as a tensor it would be copied to an accelerator
+        return _mixed(key_B + _signed((place_B + 1) * _GAMMA % 2**64))
+    return _mixed(key_B + (place_B + 1) * _signed(_GAMMA))
 
 
 def _mixed(state: torch.Tensor) -> torch.Tensor:

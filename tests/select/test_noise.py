@@ -128,6 +128,12 @@ def test_splitmix_gives_the_published_answers(key: int, numbers: list[int]) -> N
     assert [int(number_at(torch.tensor([key]), place)[0]) for place in range(3)] == found.tolist()
 
 
+@pytest.mark.parametrize("place", [0, 1, (Role.RACE << 24) + 5, 2**62 + 1, 2**63 - 1])
+def test_one_place_of_all_streams_is_that_of_each(place: int) -> None:
+    key_B = torch.tensor([0, 1234567, -1, 2**63 - 1, -(2**63)])
+    assert torch.equal(number_at(key_B, place), number_at(key_B, torch.full((5,), place)))
+
+
 def test_a_race_number_is_splitmix_at_the_documented_place() -> None:
     seed, position, depth = -(2**62) + 12345, 77, 5
     key = number_at(number_at(torch.tensor([seed]), position + depth), Role.RACE << 24)

@@ -1,10 +1,12 @@
-"""Drawing and selecting: the results, the independence of rows, a host that never waits, and refused arguments."""
+"""Drawing and selecting: the results, the independence of rows, what a CUDA graph can record, and refused arguments."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from capturable import capturable
 
 from spectr_select import RULES, DraftTree, Noise, draw, seed_of, select
 
@@ -16,7 +18,12 @@ def accepts(rule: str, tree: DraftTree) -> bool:
     return tree.is_chain or RULES[rule].trees == "any" or (RULES[rule].trees == "paths" and tree.is_paths)
 
 
-PAIRS = [(rule, tree) for rule in RULES for tree in TREES if accepts(rule, TREES[tree])]
+def pairs(trees: dict[str, DraftTree]) -> list[tuple[str, str]]:
+    return [(rule, name) for rule in RULES for name, tree in trees.items() if accepts(rule, tree)]
+
+
+PAIRS = pairs(TREES)
+CAPTURED = {**TREES, "two paths": DraftTree.paths(2, 3), "three paths": DraftTree.paths(3, 3)}
 
 
 def noise_of(rows: int, first: int = 0, position: int = 9) -> Noise:
@@ -30,7 +37,7 @@ def laws_of(rows: int, nodes: int, vocabulary: int, seed: int = 0, sharpness: fl
 
 
 def play(rule: str, tree: DraftTree, target_BNV: torch.Tensor, draft_BPV: torch.Tensor, noise: Noise):
-    tokens_BN = torch.zeros((len(target_BNV), tree.size), dtype=torch.int64)
+    tokens_BN = torch.zeros((len(target_BNV), tree.size), dtype=torch.int64, device=target_BNV.device)
     for depth, level in enumerate(tree.levels[1:], start=1):
         above = tree.levels[depth - 1]
         laws_BMV = torch.cat([draft_BPV, target_BNV[:, tree.inner :]], 1)[:, above.start : above.stop]
@@ -38,33 +45,31 @@ def play(rule: str, tree: DraftTree, target_BNV: torch.Tensor, draft_BPV: torch.
     return tokens_BN, select(rule, tree, tokens_BN, target_BNV, draft_BPV, noise)
 
 
-class NoWaiting(TorchDispatchMode):
-    """Refuses every operation whose result the host must wait for on an accelerator."""
-
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "item")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name().split("::")[1].split(".")[0]
-        assert name not in self.WAITS, name
-        if name in ("index", "index_put", "index_put_"):
-            assert all(index is None or index.dtype != torch.bool for index in args[1]), "index by a mask"
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize(("rule", "tree"), PAIRS)
-def test_the_host_never_waits(rule: str, tree: str) -> None:
-    tree = TREES[tree]
-    target_BNV, draft_BPV = laws_of(3, tree.size, 5), laws_of(3, tree.inner, 5, seed=1)
-    noise = noise_of(3)
-    with NoWaiting():
-        play(rule, tree, target_BNV, draft_BPV, noise)
+def play_on(device: str, rule: str, tree: DraftTree, seed: int, *, certain: bool) -> None:
+    """Play a round with laws, tokens and noise of its own, and one with drafts that were given where there can be."""
+    laws = laws_of(3, tree.size, 300, seed), laws_of(3, tree.inner, 300, seed + 1)
+    if certain:
+        laws = tuple(torch.zeros_like(law).scatter_(2, law.argmax(2, keepdim=True), 1) for law in laws)
+    target_BNV, draft_BPV = (law.to(device) for law in laws)
+    seed_B, position_B = (part.to(device) for part in (noise_of(3).seed_B + seed, noise_of(3).position_B + seed))
+    tokens_BN = torch.full((3, tree.size), 7 + seed, device=device)
+    with capturable() if seed else nullcontext():
+        play(rule, tree, target_BNV, draft_BPV, Noise(seed_B, position_B, certain))
+        if tree.is_chain or RULES[rule].invariant:
+            select(rule, tree, tokens_BN, target_BNV, None, Noise(seed_B, position_B, certain))
 
 
-def test_waiting_is_noticed() -> None:
-    numbers = torch.arange(3)
-    for wait in (lambda: numbers[numbers > 1], lambda: int(numbers[0]), lambda: bool((numbers > 0).all())):
-        with NoWaiting(), pytest.raises(AssertionError):
-            wait()
+@pytest.mark.parametrize("certain", [False, True], ids=["drawn", "certain"])
+@pytest.mark.parametrize(("rule", "tree"), pairs(CAPTURED))
+def test_every_round_but_the_first_can_be_captured(rule: str, tree: str, certain: bool) -> None:
+    for seed in (0, 5):
+        play_on("cpu", rule, CAPTURED[tree], seed, certain=certain)
+
+
+@pytest.mark.parametrize(("rule", "tree"), [pair for pair in PAIRS if pair[1] != "root"])
+def test_a_round_uses_one_device(rule: str, tree: str) -> None:
+    for seed in (0, 5):
+        play_on("meta", rule, TREES[tree], seed, certain=False)
 
 
 @pytest.mark.parametrize(("rule", "tree"), PAIRS)
