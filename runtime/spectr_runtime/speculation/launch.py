@@ -25,6 +25,7 @@ from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.round import speculate
 from spectr_runtime.speculation.shape import Shape
 from spectr_runtime.speculation.timing import DeviceTiming, Timing
+from spectr_select import holding
 
 LOG = logging.getLogger(__name__)
 # Shapes whose rounds are kept ready. A recording keeps no memory for tensors of its own, but the driver keeps some
@@ -91,6 +92,7 @@ class _Ready:
     layout: Layout = dataclasses.field(default_factory=dict)
     shares: Timing = dataclasses.field(default_factory=Timing)
     replay: Callable[[], torch.Tensor] | None = None
+    constants: list[object] = dataclasses.field(default_factory=list)  # whose memory the recording reads
 
 
 class Launcher:
@@ -191,7 +193,8 @@ class Launcher:
         assert self._recorder is not None
         ready.source = pair.source(shape.plan)
         try:
-            ready.replay = self._recorder.record(lambda: self._work(shape, ready, pair, Timing()))
+            with holding() as ready.constants:
+                ready.replay = self._recorder.record(lambda: self._work(shape, ready, pair, Timing()))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
