@@ -34,6 +34,7 @@ def measure(day: Day, record: Record) -> None:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         bytes_per_second = bandwidth(day.device)
         pair = Padded(Path(folder) / "pair", SIZES[day.size], DTYPE, day.device)
+        gc.freeze()  # so that collecting before every recording looks at little
         record.note("b", bandwidth=round(bytes_per_second), **{f"target {day.size}": pair.facts})
         others = [cell for cell in day.cells if cell != "plain"]
         for rows, first in itertools.product(day.rows, range(0, max(len(others), 1), TOGETHER)):

@@ -74,19 +74,26 @@ def bandwidth(device: str) -> float:
 
 
 class Busy:
-    """Counts for how many seconds kernels run on the GPU, from one moment to another."""
+    """Counts for how many seconds kernels run on the GPU, from one moment to another.
+
+    Attributes:
+        runs: Whether it counts.
+        seconds: What was counted, once it has been stopped.
+    """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.runs, self.seconds = False, 0.0
         self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
 
     def start(self) -> None:
         """Count from now on."""
         self._profile.start()
+        self.runs = True
 
     def stop(self) -> None:
         """Count no more."""
         self._profile.stop()
+        self.runs = False
         events = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
         spans = sorted(
             (event.start_ns(), event.start_ns() + event.duration_ns())

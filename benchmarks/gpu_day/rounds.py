@@ -104,22 +104,16 @@ class Watched:
 
     def busy(self, requests: Sequence[Request]) -> float | None:
         """Return for how many seconds of a round kernels run on the GPU; None if there are too few rounds."""
-        busy, ended = Busy(), False
-
-        def profile(turns: int) -> None:
-            nonlocal ended
-            if turns == PROFILED.start:
-                busy.start()
-            elif turns == PROFILED.stop:
-                busy.stop()
-                ended = True
-
-        before, self.after = self.after, profile
+        busy = Busy()
+        profile = {PROFILED.start: busy.start, PROFILED.stop: busy.stop}
+        before, self.after = self.after, lambda turns: profile.get(turns, lambda: None)()
         try:
             self.decode(requests)
         finally:
             self.after = before
-        return busy.seconds / len(PROFILED) if ended else None
+        if busy.runs:
+            busy.stop()
+        return busy.seconds / len(PROFILED) if len(self._turns) >= PROFILED.stop else None
 
 
 def _written(turn: Turn) -> int:

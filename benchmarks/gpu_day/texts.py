@@ -6,6 +6,7 @@ differ between shapes; at temperature 1 they seldom decide. Rows are decoded as 
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -36,6 +37,7 @@ def measure(day: Day, record: Record) -> None:
         for dtype in ("bfloat16", "float32"):
             pair = Padded(Path(folder) / dtype, SIZES[size], dtype, day.device)
             requests = requests_of(pair.bundle, day.texts, TOKENS)
+            gc.freeze()  # as in part b
             for shapes, call_tokens in CALL.items():
                 record.note("c", size=size, rows=day.texts, tokens=TOKENS)
                 _compare(day, pair, requests, f"{dtype}, {shapes}", call_tokens, record)

@@ -24,7 +24,7 @@ PLANS = [Plan.plain(), Plan("kseq", 2, 3)]
 def memory(decoder: Decoder) -> tuple[int, int]:
     """The bytes of the caches, and those of the prefixes that are kept."""
     engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
-    blocks = [block for store in decoder._pair._prefixes.values() for block in store._blocks.values()]
+    blocks = [block for store in decoder._pair.reader._prefixes.values() for block in store._blocks.values()]
     return sum(engine.cache.nbytes for engine in engines), sum(part.nbytes for block in blocks for part in block)
 
 

@@ -54,6 +54,6 @@ def test_rows_are_the_same_whether_rounds_are_replayed_or_not(
 ) -> None:
     replayed = by_id([*open_decoder(plan, batch_size=4).generate(requests())])
     assert recorder.recorded > 3
-    assert recorder.replayed > 20
+    assert recorder.replayed > 10
     monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda device, pair, replays: None)
     assert replayed == by_id([*open_decoder(plan, batch_size=4).generate(requests())])

@@ -19,8 +19,9 @@ from spectr_runtime.memory import free_memory
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, gains, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.compiled import compiled_sizes
-from spectr_runtime.planning.costs import Costs, add_reading, add_rounds
+from spectr_runtime.planning.costs import Costs
 from spectr_runtime.planning.footprint import Footprint
+from spectr_runtime.planning.measuring import add_reading, add_rounds
 from spectr_runtime.planning.planner import FIRST, Acceptance, menu_of
 from spectr_runtime.rows.drafting import DRAFT
 from spectr_runtime.speculation.pair import Pair

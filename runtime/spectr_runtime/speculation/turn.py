@@ -35,6 +35,8 @@ class Turn(NamedTuple):
         spent: How long the round took.
         read: What was read before it.
         seconds: How long both took.
+        telling: Whether the round took what others of its shape will: the first ones take longer where they are to be
+            replayed, and on a GPU the time of a round holds that of what was read before it.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Turn(NamedTuple):
     spent: Spent
     read: Reading
     seconds: float
+    telling: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Issued:
             spent=Spent(total, scale * phases.draft, scale * phases.verify),
             read=self.read,
             seconds=now - max(self.begun, before),
+            telling=self.flight.telling and not (self.flight.replayed and self.read.calls),
         )
 
 
@@ -151,15 +155,15 @@ class Turns:
         Returns:
             The turn that is read now: this one, or if turns are issued ahead, the one before it if it is not read.
         """
-        begun, before = time.perf_counter(), dataclasses.replace(pair.reading)
+        begun, before = time.perf_counter(), dataclasses.replace(pair.reader.counts)
         with self._timing.measure("prefill"):
-            behind = pair.catch_up(plan, batch)
+            behind = pair.reader.catch_up(plan.feeds_draft, batch)
         with self._timing.measure("host"):
             carried = Carried(self._launcher.carried(batch), self.growth)
             shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
         launched = time.perf_counter()
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
-        read = pair.reading.since(before)
+        read = pair.reader.counts.since(before)
         last, self._issued = self._issued, Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
         return self._read(last, pair) if self._ahead else self.land(pair)
 
