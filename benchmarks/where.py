@@ -41,7 +41,7 @@ def document() -> str:
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a result file, one for each machine and date in it; GPUs come first."""
-    what = docstring(HERE / f"{'gpu' if path.stem == PREDICTED else path.stem}.py")
+    what = docstring(HERE / f"{'gpu' if path.stem.startswith('gpu') else path.stem}.py")
     for head in heads(json.loads(path.read_text(encoding="utf-8"))):
         gpu = head.get("gpu")
         machine = f"{gpu['name']}, {gpu['memory']}" if gpu else f"{head['processor']}, {head['cores']} cores"

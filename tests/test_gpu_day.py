@@ -92,12 +92,19 @@ def test_without_a_gpu_a_test_that_needs_one_is_skipped_and_said_to_be(tmp_path:
     assert "there is no GPU" in done.stdout
 
 
-def test_the_page_of_the_prediction_is_that_of_its_result_file(script: ModuleType) -> None:
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("gpu*.json")), ids=lambda path: path.stem)
+def test_a_page_is_that_of_its_result_file(script: ModuleType, path: Path) -> None:
     from gpu_day.page import page
 
-    result = json.loads((RESULTS / "gpu_predicted.json").read_text(encoding="utf-8"))
-    shown = "\n".join(page(result, "gpu_predicted")) + "\n"
-    assert shown == (RESULTS / "gpu_predicted.md").read_text(encoding="utf-8")
+    shown = "\n".join(page(json.loads(path.read_text(encoding="utf-8")), path.stem)) + "\n"
+    assert shown == path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_kernels_that_run_at_the_same_time_count_once(script: ModuleType) -> None:
+    from gpu_day.device import covered
+
+    assert covered([(5, 9), (0, 4), (6, 7), (8, 12), (20, 21)]) == 4 + 7 + 1
+    assert covered([]) == 0
 
 
 def test_goals_are_told_from_a_result_file(script: ModuleType) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from gpu_day.day import PROMPT, SIZES, Day, plan_of
-from gpu_day.device import bandwidth, settle
+from gpu_day.device import bandwidth, watch_kernels
 from gpu_day.padded import Padded, requests_of
 from gpu_day.record import Record, first_line
 from gpu_day.rounds import Rounds, Watched
@@ -39,21 +39,49 @@ def measure(day: Day, record: Record) -> None:
         others = [cell for cell in day.cells if cell != "plain"]
         for rows, first in itertools.product(day.rows, range(0, max(len(others), 1), TOGETHER)):
             _group(day, pair, rows, others[first : first + TOGETHER], bytes_per_second, record)
-            gc.collect()
-            if day.device == "cuda":
-                torch.cuda.empty_cache()
+            _give_back(day)
+        if day.device == "cuda":  # last, since what watches the GPU slows it down from then on
+            watch_kernels()
+            for rows, cell in itertools.product(day.rows, PROFILED):
+                _idle(day, pair, rows, cell, record)
+                _give_back(day)
+
+
+def _give_back(day: Day) -> None:
+    """Give back the memory of decoders that are gone."""
+    gc.collect()
+    if day.device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _idle(day: Day, pair: Padded, rows: int, cell: str, record: Record) -> None:
+    """Add to a cell the share of its rounds in which no kernel runs."""
+    name = name_of(day.size, rows, cell)
+    figures = record.read()["parts"]["b"]["cells"].get(name, {})
+    if "round_seconds" not in figures:
+        return
+    try:
+        busy = _open(day, pair, rows, cell).busy(requests_of(pair.bundle, rows, day.tokens))
+        figures["idle"] = None if busy is None else round(1 - busy / figures["round_seconds"], 4)
+    except RuntimeError as error:
+        figures["idle_error"] = first_line(error)
+    record.cell("b", name, figures)
+    print(name, "idle", figures.get("idle"), flush=True)
+
+
+def _open(day: Day, pair: Padded, rows: int, cell: str) -> Watched:
+    plan = plan_of(cell)
+    return Watched(Decoder(pair.bundle, plan=plan, backend="torch", device=day.device, batch_size=rows))
 
 
 def _group(day: Day, pair: Padded, rows: int, cells: Sequence[str], bytes_per_second: float, record: Record) -> None:
     """Measure some plans in turns with plain decoding. One that fails leaves the others be."""
-    requests = [requests_of(pair.bundle, rows, day.tokens, turn) for turn in range(day.repeats + 2)]
+    requests = [requests_of(pair.bundle, rows, day.tokens, turn) for turn in range(day.repeats + 1)]
     taken: dict[str, list[Rounds]] = {}
     opened: dict[str, Watched] = {}
     for cell in ("plain", *cells):
         with _Attempt(record, day, rows, cell) as attempt:
-            opened[cell] = Watched(
-                Decoder(pair.bundle, plan=plan_of(cell), backend="torch", device=day.device, batch_size=rows)
-            )
+            opened[cell] = _open(day, pair, rows, cell)
             if cell == "auto":
                 opened[cell].decode(requests[-1])  # learns costs
         if attempt.failed:
@@ -67,9 +95,6 @@ def _group(day: Day, pair: Padded, rows: int, cells: Sequence[str], bytes_per_se
         figures = line(runs, whole.get("plain"))
         if cell == "plain":
             figures["bandwidth_share"] = _share(pair, rows, day.tokens, figures["round_seconds"], bytes_per_second)
-        if day.device == "cuda" and cell in PROFILED:
-            figures["idle"] = idle(opened[cell].busy(requests[-2]), figures["round_seconds"])
-        settle(day.device)
         record.cell("b", name_of(day.size, rows, cell), {"size": day.size, "rows": rows, "plan": cell} | figures)
         print(day.size, rows, cell, figures, flush=True)
 
@@ -129,8 +154,3 @@ def _share(pair: Padded, rows: int, tokens: int, seconds: float, bytes_per_secon
     """Return the share of the bandwidth at which a plain pass reads the weights and the rows' keys and values."""
     read = pair.weight_bytes + rows * (PROMPT + tokens / 2) * pair.slot_bytes
     return round(read / seconds / bytes_per_second, 4)
-
-
-def idle(busy: float | None, seconds: float) -> float | None:
-    """Return the share of a round in which no kernel runs, given the seconds of a round with and without kernels."""
-    return None if busy is None else round(1 - busy / seconds, 4)

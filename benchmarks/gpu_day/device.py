@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+
+from spectr_select import holding
 
 COPIED = {"cuda": 2**31, "cpu": 2**26}  # bytes
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
@@ -60,9 +63,14 @@ def captured(work: Callable[[], Any]) -> Callable[[], Any]:
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with holding() as constants, torch.cuda.graph(graph):
         work()
-    return graph.replay
+
+    def replay() -> list[object]:
+        graph.replay()  # type: ignore[no-untyped-call]
+        return constants  # which live as long as what reads them
+
+    return replay
 
 
 def bandwidth(device: str) -> float:
@@ -71,6 +79,14 @@ def bandwidth(device: str) -> float:
     target = torch.empty_like(source)
     found = seconds_of(lambda: target.copy_(source), device, 7)
     return 2 * source.nbytes / statistics.median(found)
+
+
+def watch_kernels() -> None:
+    """Load what tells the times of kernels, which has to be there before graphs of CUDA are captured, and to stay."""
+    os.environ |= {"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"}
+    busy = Busy()
+    busy.start()
+    busy.stop()
 
 
 class Busy:
@@ -95,12 +111,14 @@ class Busy:
         self._profile.stop()
         self.runs = False
         events = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
-        spans = sorted(
-            (event.start_ns(), event.start_ns() + event.duration_ns())
-            for event in events
-            if event.device_type() == torch.autograd.DeviceType.CUDA
-        )
-        end = 0
-        for begun, ended in spans:  # those at the same time count once
-            self.seconds += max(ended - max(begun, end), 0) / 1e9
-            end = max(end, ended)
+        on_gpu = [event for event in events if event.device_type() == torch.autograd.DeviceType.CUDA]
+        self.seconds = covered((one.start_ns(), one.start_ns() + one.duration_ns()) for one in on_gpu) / 1e9
+
+
+def covered(spans: Iterable[tuple[int, int]]) -> int:
+    """Return the length of what spans cover; what several cover counts once."""
+    length = end = 0
+    for begun, ended in sorted(spans):
+        length += max(ended - max(begun, end), 0)
+        end = max(end, ended)
+    return length

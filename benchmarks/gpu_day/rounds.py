@@ -76,13 +76,15 @@ class Watched:
         """Decode requests until the first row ends.
 
         Raises:
-            RuntimeError: A row failed, or one ended in the turn that read the prompts.
+            RuntimeError: A row failed, there is no memory for all, or one ended in the turn that read the prompts.
         """
         self._turns.clear()
         self._ends.clear()
         first = next(self._decoder.generate(requests))
         if not isinstance(first, Completion):
             raise RuntimeError(f"{first.id}: {first.error}")
+        if self._decoder.batch_size < len(requests):
+            raise RuntimeError(f"There is no memory for {len(requests)} rows.")
         if len(self._turns) < 2:
             raise RuntimeError("A row ended in its first round; rows must write more tokens.")
         texts: dict[str, list[int]] = {request.id: [] for request in requests}
