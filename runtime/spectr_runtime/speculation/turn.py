@@ -63,7 +63,8 @@ class Issued:
         flight: The round.
         read: What was read before it.
         begun: When reading began, by ``time.perf_counter``.
-        launched: When the round was issued.
+        launched: When the round was issued; of one that had to wait for the turn before it, when that was read, so
+            that it costs what the host did meanwhile.
     """
 
     plan: Plan
@@ -119,6 +120,7 @@ class Turns:
         self._ahead = ahead
         self._issued: Issued | None = None
         self._done = 0.0  # when the last turn was read
+        self._waits = False  # whether the next one has to wait for that
 
     @property
     def unread(self) -> bool:
@@ -161,20 +163,25 @@ class Turns:
         with self._timing.measure("host"):
             carried = Carried(self._launcher.carried(batch), self.growth)
             shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
-        launched = time.perf_counter()
+        launched = self._done if self._waits else time.perf_counter()
+        self._waits = False
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
         read = pair.reader.counts.since(before)
-        last, self._issued = self._issued, Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
-        return self._read(last, pair) if self._ahead else self.land(pair)
+        issued = Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
+        if not self._ahead:
+            return self._read(issued, pair)
+        last, self._issued = self._issued, issued
+        return None if last is None else self._read(last, pair)
 
     def land(self, pair: Pair) -> Turn | None:
-        """Read the turn that is not read yet, if there is one."""
+        """Read the turn that is not read yet, if there is one, before another one is issued."""
         last, self._issued = self._issued, None
+        if last is None:
+            return None
+        self._waits = True
         return self._read(last, pair)
 
-    def _read(self, issued: Issued | None, pair: Pair) -> Turn | None:
-        if issued is None:
-            return None
+    def _read(self, issued: Issued, pair: Pair) -> Turn:
         turn = issued.land(pair.waits, self._timing, self._done)
         self._done = time.perf_counter()
         return turn
@@ -187,5 +194,5 @@ class Turns:
 
     def forget(self) -> None:
         """Give up what is not read, and what the device knows of rows: the caches are empty."""
-        self._issued = None
+        self._issued, self._waits = None, False
         self._launcher.forget()
