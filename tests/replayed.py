@@ -14,6 +14,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from spectr_runtime.replay.recorder import Recorder
+from spectr_runtime.speculation.pair import Pair
+
 
 class Tape(TorchDispatchMode):
     """Runs operators, and keeps them to run them again."""
@@ -78,7 +81,14 @@ class TapeRecorder:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
-    """Let decoders that are opened from here on record their rounds, and issue them ahead, as on a GPU."""
+    """Let decoders that are opened from here on record their rounds, and issue them ahead, as on a GPU.
+
+    Those that are opened with ``replays=False`` do not.
+    """
     recorder = TapeRecorder()
-    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda device, pair, replays: recorder)
+
+    def open_recorder(device: torch.device, pair: Pair, replays: bool | None) -> Recorder | None:
+        return None if replays is False else recorder
+
+    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", open_recorder)
     return recorder

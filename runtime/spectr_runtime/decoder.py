@@ -181,16 +181,15 @@ class Decoder:
         self, made: Iterator[Row | Outcome], *, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Row | Outcome]:
         """Decode rows; admit the next one whenever there is room, and yield every row when it ends."""
+        self._turns.forget()
         if self._scheduler.batch:  # the call before did not end, and may have left caches that are not whole
             self._shrinking.restart()
-        self._turns.forget()
         self._waiting = Waiting(made, stopped)
         self._scheduler = Scheduler(self.batch_size)
         while True:
             yield from self._fill()
             if not self._scheduler.batch:
-                if isinstance(self._chooser.planner, AutoPlanner):
-                    self._keep_costs(self._chooser.planner.costs)
+                self._end()
                 return
             if self._outgrown():
                 continue
@@ -228,7 +227,17 @@ class Decoder:
             else:
                 yield one
         for row in sorted(admitted, key=lambda row: row.length):
-            self._scheduler.admit(row)
+            index = self._scheduler.admit(row)
+            if self._turns.unread:  # it may leave there what is not finite, of a row that has ended
+                self._pair.clear(index)
+
+    def _end(self) -> None:
+        """Read what was decoded last, for nobody, and keep what was learnt."""
+        turn = self._turns.land(self._pair)
+        if turn is not None:
+            list(self._advance(turn))  # none of its rows is there any more
+        if isinstance(self._chooser.planner, AutoPlanner):
+            self._keep_costs(self._chooser.planner.costs)
 
     def _close_ranks(self) -> None:
         """Move rows to lower indices: a round costs as much as its last index says.
@@ -284,10 +293,12 @@ class Decoder:
         """Open larger engines if a text has outgrown the caches, and return whether that was so."""
         growth = self._turns.growth
         longest = max(min(row.length + growth, row.limit) for row in self._scheduler.batch if row is not None)
-        outgrown = self._shrinking.outgrown(longest)
-        if outgrown:
-            self._start_over()
-        return outgrown
+        if longest <= self._pair.longest:
+            return False
+        self._turns.forget()  # whose memory is needed
+        self._shrinking.enlarge(longest)
+        self._start_over()
+        return True
 
     def _start_over(self) -> None:
         """Evict every row from the caches, to go on from what it wrote, and make them as large as the batch is now."""
@@ -329,12 +340,11 @@ class Decoder:
 
         Args:
             index: The index of the row.
-            row: The row that was decoded there. If another one took its place meanwhile, that is read anew.
-            behind: Whether it took no part, and goes on from what it holds.
+            row: The row that was decoded there. If another one took its place meanwhile, that was cleared by then.
+            behind: Whether it took no part, and goes on from what it holds. The next turn has cleared the rest already.
         """
         present = self._scheduler.at(index)
-        if present is not None and present is not row:
-            self._turns.ignore(index)
-            self._waiting.evict(present)
-            self._scheduler.release(index)
-        self._pair.clear(index, row.cached if behind and present is row else {})
+        if present is None or (present is row and not behind):
+            self._pair.clear(index)
+        elif present is row and not self._turns.unread:
+            self._pair.clear(index, row.cached)

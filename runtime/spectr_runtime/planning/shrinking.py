@@ -60,17 +60,14 @@ class ShrinkingPair:
                 pair.reading = self.reading
                 return pair
 
-    def outgrown(self, longest: int) -> bool:
-        """Open larger engines if a text of so many tokens has outgrown the caches, and return whether that was so.
+    def enlarge(self, longest: int) -> None:
+        """Open larger engines, for a text of so many tokens.
 
         Raises:
             SpectrError: They cannot be opened.
         """
-        if longest <= self.pair.longest:
-            return False
         self._pair = None  # its memory is needed
         self._pair = self._opened(longest)
-        return True
 
     def halve(self, error: Exception) -> None:
         """Halve the number of rows if memory ran out; raise any other error again, and this one if one row is left."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from spectr_runtime.drafting.source import Source
-from spectr_runtime.errors import UsageError, first_line, is_out_of_memory
+from spectr_runtime.errors import EngineError, UsageError, first_line, is_out_of_memory
 from spectr_runtime.laws.logprobs import Logprobs
 from spectr_runtime.replay.recorder import CudaGraphs, Recorder
 from spectr_runtime.replay.transfer import Download, Layout, Parcel, Upload, joined
@@ -187,16 +187,11 @@ class Launcher:
         ready.source = pair.source(shape.plan)
         try:
             ready.replay = recorder.record(lambda: self._work(shape, ready, pair, Timing()))
-        except RuntimeError as error:
+        except (RuntimeError, EngineError) as error:
             if is_out_of_memory(error):
                 raise
             LOG.warning("Rounds cannot be recorded, and take longer than they need to: %s", first_line(error))
             self._recorder = None
-
-    def ignore(self, index: int) -> None:
-        """Forget what the device knows of a row."""
-        if index < len(self._taken):
-            self._taken[index] = None
 
     def forget(self) -> None:
         """Forget what the device knows of rows, and all recordings: the memory that they work on is not what it was."""

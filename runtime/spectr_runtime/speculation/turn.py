@@ -65,7 +65,7 @@ class Issued:
 
     plan: Plan
     offers: Offers
-    rows: list[Row | None]
+    rows: Sequence[Row | None]
     behind: Collection[int]
     flight: Flight
     read: Reading
@@ -129,12 +129,13 @@ class Turns:
     def must_land(self, plan: Plan, offers: Offers, pair: Pair) -> bool:
         """Return whether what is not read yet must be, before a turn with this plan can be issued.
 
-        Drafts of the host follow from whole texts. So does what a draft has to read of them, where it was not fed in
-        the last round, and a head of the tokens that it was not fed.
+        Drafts of the host follow from whole texts, and so does that there are none, where the text depends on it. So
+        does what a draft has to read of them, where it was not fed in the last round, and a head of the tokens that it
+        was not fed.
         """
         if self._issued is None:
             return False
-        looked_up = any(offer is not None and offer.paths for offer in offers)
+        looked_up = any(offer is not None and offer.paths for offer in offers) or not (plan.races or plan.feeds_draft)
         lags = plan.feeds_draft and not self._issued.plan.feeds_draft
         return looked_up or lags or pair.head is not None
 
@@ -153,15 +154,25 @@ class Turns:
         """
         begun, before = time.perf_counter(), dataclasses.replace(pair.reading)
         with self._timing.measure("prefill"):
+            self._clear(pair, batch)
             behind = pair.catch_up(plan, batch)
         with self._timing.measure("host"):
-            carried = Carried(self._launcher.carried(batch), self.growth)
+            carried = Carried(self._launcher.carried(batch) - behind, self.growth)
             shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
         launched = time.perf_counter()
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
         read = pair.reading.since(before)
         last, self._issued = self._issued, Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
         return self._read(last, pair) if self._ahead else self.land(pair)
+
+    def _clear(self, pair: Pair, batch: Sequence[Row | None]) -> None:
+        """Clear what a turn that is not read yet may leave behind rows that are read on."""
+        if self._issued is None:
+            return
+        for index in self._issued.behind:
+            row = batch[index] if index < len(batch) else None
+            if row is not None and row is self._issued.rows[index]:
+                pair.clear(index, row.cached)
 
     def land(self, pair: Pair) -> Turn | None:
         """Read the turn that is not read yet, if there is one."""
@@ -174,12 +185,6 @@ class Turns:
         turn = issued.land(pair.waits, self._timing, self._done)
         self._done = time.perf_counter()
         return turn
-
-    def ignore(self, index: int) -> None:
-        """Take a row out of the turn that is not read yet; the device knows nothing of its text that holds."""
-        if self._issued is not None:
-            self._issued.rows[index] = None
-        self._launcher.ignore(index)
 
     def forget(self) -> None:
         """Give up what is not read, and what the device knows of rows: the caches are empty."""
