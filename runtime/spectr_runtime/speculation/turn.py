@@ -157,7 +157,7 @@ class Turns:
             self._clear(pair, batch)
             behind = pair.catch_up(plan, batch)
         with self._timing.measure("host"):
-            carried = Carried(self._launcher.carried(batch) - behind, self.growth)
+            carried = Carried(self._launcher.carried(batch), self.growth)
             shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
         launched = time.perf_counter()
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
