@@ -136,13 +136,13 @@ class Turns:
         """Return whether what is not read yet must be, before a turn with this plan can be issued.
 
         Drafts of the host follow from whole texts. So does what a draft has to read of them, where it was not fed in
-        the last round, and a head of the tokens that it was not fed.
+        the last round; a head has to, in time, whatever the next round drafts from.
         """
         if self._issued is None:
             return False
         looked_up = any(offer is not None and offer.paths for offer in offers)
-        lags = plan.feeds_draft and not self._issued.plan.feeds_draft
-        return looked_up or lags or pair.head is not None
+        lags = (plan.feeds_draft or pair.head is not None) and not self._issued.plan.feeds_draft
+        return looked_up or lags
 
     def issue(self, plan: Plan, offers: Offers, pair: Pair, batch: Sequence[Row | None], sizes: Sizes) -> Turn | None:
         """Bring the caches up to the rows' texts, and issue a round.
