@@ -24,7 +24,8 @@ import click
 from machine import machine
 
 from spectr_runtime import Bundle, Plan
-from spectr_runtime.planning.costs import Costs, Spent, add_rounds
+from spectr_runtime.planning.costs import Costs, Spent
+from spectr_runtime.planning.measuring import add_rounds
 from spectr_runtime.planning.planner import RACES, AutoPlanner
 from spectr_runtime.speculation.pair import Pair
 

@@ -13,6 +13,7 @@ output. So one code path both decodes and is enumerated.
 
 The modules, each built on those above it:
 
+    constants   constants as tensors, made once
     tree        DraftTree: which draft continues which
     law         operations on laws, and sampling from them
     philox      the random number generator below Noise
@@ -34,6 +35,7 @@ The modules, each built on those above it:
 from __future__ import annotations
 
 from spectr_select.chance import Role
+from spectr_select.constants import holding
 from spectr_select.division import division_factor
 from spectr_select.exact.acceptance import acceptance
 from spectr_select.exact.enumeration import output_law, sequence_law
@@ -59,6 +61,7 @@ __all__ = [
     "division_factor",
     "draw",
     "expected_tokens",
+    "holding",
     "output_law",
     "sample",
     "seed_of",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
+
+from spectr_select.constants import constant
 
 _LOW = 0xFFFFFFFF
 _ROUNDS = 10
@@ -47,7 +47,7 @@ def philox(counter: Words, key: tuple[torch.Tensor, torch.Tensor]) -> Words:
     return pair[0], before[0], pair[1], before[1]
 
 
-@lru_cache(maxsize=8)
+@constant(8)
 def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the pair's multipliers in even and odd rounds [2, 2], and what each round adds to its keys [10, 2]."""
     first, second = _MULTIPLIERS

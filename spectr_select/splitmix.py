@@ -6,9 +6,9 @@ It serves where a number is needed for every token of the vocabulary, because it
 # B streams, C numbers.
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
+
+from spectr_select.constants import constant
 
 _GAMMA = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -53,7 +53,7 @@ def _fold(state: torch.Tensor, bits: int, shifted: torch.Tensor) -> torch.Tensor
     return state.bitwise_xor_(shifted)
 
 
-@lru_cache(maxsize=8)
+@constant(8)
 def _steps(count: int, device: torch.device) -> torch.Tensor:
     return torch.arange(1, count + 1, device=device) * _signed(_GAMMA)
 

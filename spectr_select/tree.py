@@ -6,9 +6,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
+
+from spectr_select.constants import constant
 
 # For each of some nodes, the numbers of its children.
 Families = tuple[tuple[int, ...], ...]
@@ -150,18 +151,18 @@ def as_index(nodes: Iterable[int], device: torch.device) -> torch.Tensor:
     return _as_index(tuple(nodes), device)
 
 
-@lru_cache(maxsize=64)
+@constant(64)
 def constants(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """Return numbers as a float64 tensor, cached as in ``as_index``. Do not write to the result."""
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
-@lru_cache(maxsize=4096)
+@constant(4096)
 def _as_index(nodes: tuple[int, ...], device: torch.device) -> torch.Tensor:
     return torch.tensor(nodes, dtype=torch.int64, device=device)
 
 
-@lru_cache(maxsize=256)
+@constant(256)
 def _ancestors(parents: tuple[int, ...], device: torch.device) -> torch.Tensor:
     seen_NN = torch.eye(len(parents), dtype=torch.bool)
     seen_NN[:, 0] = True
@@ -170,7 +171,7 @@ def _ancestors(parents: tuple[int, ...], device: torch.device) -> torch.Tensor:
     return seen_NN.to(device)
 
 
-@lru_cache(maxsize=256)
+@constant(256)
 def _path_table(parents: tuple[int, ...], depth: int, device: torch.device) -> torch.Tensor:
     rows = [_path(parents, node) for node in range(len(parents))]
     padded = [list(row) + [-1] * (depth - len(row)) for row in rows]

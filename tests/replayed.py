@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from capturable import capturable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -62,7 +63,7 @@ class TapeRecorder:
 
     def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         tape, fresh = Tape(), True
-        with tape:
+        with capturable(), tape:
             output = work()
         self.recorded += 1
 

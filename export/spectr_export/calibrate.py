@@ -10,7 +10,8 @@ from spectr_export.console import page
 from spectr_runtime.backends import Backend
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.planning.calibration import calibration_file, machine_name, save_costs
-from spectr_runtime.planning.costs import Costs, measure
+from spectr_runtime.planning.costs import Costs
+from spectr_runtime.planning.measuring import measure
 from spectr_runtime.planning.planner import RACES, TEXT_RACES, menu_of
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import AUTO

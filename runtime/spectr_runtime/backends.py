@@ -12,4 +12,5 @@ Flavour = Literal["tensorrt", "tensorrt-rtx"]
 Backend = Literal["onnxruntime", "torch", Flavour]
 
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+RECORDED: tuple[Backend, ...] = ("torch", "tensorrt")  # whose rounds are recorded on a GPU, and replayed
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

@@ -28,7 +28,7 @@ from spectr_runtime.rows.text.tokenizer import Tokenizer
 from spectr_runtime.speculation.batching import Batching, Sizes
 from spectr_runtime.speculation.launch import Launcher, open_recorder
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.plan import Plan, PlanChoice, refusal_of
+from spectr_runtime.speculation.plan import Plan, PlanChoice, check_call_tokens, refusal_of
 from spectr_runtime.speculation.timing import Timing
 from spectr_runtime.speculation.turn import Turn, Turns
 
@@ -65,10 +65,16 @@ class Decoder:
             default, a quarter of the slots that the batch has at the time, or one row's where that is more.
         longest: Tokens of the longest text, as far as is known; the first compiled engines are large enough for it.
         corpus: A file of texts to draft from, beside the rows that were finished before; see ``read_corpus``.
+        replays: Whether rounds are recorded once for every shape and replayed, and the host is a round behind the
+            device; None for what device and engines allow.
+        call_tokens: If it is not None, all calls have one shape, whatever the batch holds: rounds feed the target so
+            many tokens for each of ``batch_size`` rows, texts are read row by row, and attention sees the whole
+            capacity. A row's logits are then the same to the last bit wherever kernels compute rows independently.
 
     Raises:
-        UsageError: The batch size is not positive, ``prefix_tokens`` is negative, the backend does not run on the
-            device, the plan drafts and the bundle has no draft, or the corpus cannot be read.
+        UsageError: The batch size is not positive, ``prefix_tokens`` is negative, ``call_tokens`` is smaller than the
+            trees of the plan, the backend does not run on the device or cannot replay rounds there, the plan drafts and
+            the bundle has no draft, or the corpus cannot be read.
         EngineError: The backend cannot run the bundle here.
     """
 
@@ -93,6 +99,7 @@ class Decoder:
         if prefix_tokens is not None and prefix_tokens < 0:
             raise UsageError(f"prefix_tokens is {prefix_tokens}; it must be at least 0, which keeps no prefixes.")
         menu = menu_of(plan, bundle.manifest)
+        check_call_tokens(call_tokens, menu)
         self.timing = Timing()
         self.rounds: Counter[Plan] = Counter()
         self._seed = seed
@@ -101,8 +108,18 @@ class Decoder:
         self._tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.vocabulary.size, date)
         self.piece: Callable[[int], tuple[str, bytes]] = self._tokenizer.piece
         texts = open_texts(plan, menu, open_corpus(corpus, self._tokenizer))
-        open_pair = functools.partial(Pair, bundle, menu, backend=backend, device=device, prefix_tokens=prefix_tokens)
-        self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device)
+        one_shape = call_tokens is not None
+        longest = bundle.manifest.limits.capacity if one_shape else longest
+        open_pair = functools.partial(
+            Pair,
+            bundle,
+            menu,
+            backend=backend,
+            device=device,
+            prefix_tokens=prefix_tokens,
+            call_tokens=call_tokens,
+        )
+        self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device, shrinks=not one_shape)
         self.reading = self._shrinking.reading
         self._device = self._pair.device
         self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
@@ -110,7 +127,7 @@ class Decoder:
         self._chooser = Chooser(planner, texts, self.timing, headed=headed)
         self.plain = self._chooser.plain
         self._scheduler = Scheduler(self.batch_size)
-        self._company = Company(self._pair.call_tokens)
+        self._company = Company(self._pair.call_cost)
         self._at_work: Callable[[], AbstractContextManager[None]] = nullcontext
         self._pause: Callable[[], None] = lambda: None
         self._waiting = Waiting(iter(()))
@@ -253,7 +270,7 @@ class Decoder:
         if not any(row.lacks_scores for row in self._scheduler.batch if row is not None):
             return []
         with self.timing.measure("prefill"):
-            failed = self._pair.score_prompts(self._scheduler.batch)
+            failed = self._pair.reader.score_prompts(self._scheduler.batch)
         ended: list[Outcome] = []
         for index, row in enumerate(self._scheduler.batch):
             if row is None:
@@ -279,7 +296,7 @@ class Decoder:
             self._close_ranks()
             batch = self._scheduler.batch
         self._pair.forget(len(batch))
-        choice = self._chooser.choose(batch, current=not turns.unread)
+        choice = self._chooser.choose(batch, self._sizes.rows(len(batch)), current=not turns.unread)
         if choice is None or turns.must_land(choice.plan, choice.offers, self._pair):
             return turns.land(self._pair)
         return turns.issue(*choice, self._pair, batch, self._sizes)
@@ -295,8 +312,8 @@ class Decoder:
         longest = max(min(row.length + growth, row.limit) for row in self._scheduler.batch if row is not None)
         if longest <= self._pair.longest:
             return False
-        self._turns.forget()  # whose memory is needed
-        self._shrinking.enlarge(longest)
+        self._turns.forget()  # the memory that these engines have is needed
+        self._shrinking.outgrow(longest)
         self._start_over()
         return True
 

@@ -131,7 +131,7 @@ def test_what_is_found_is_given_to_its_row() -> None:
     plan = Plan("race", 2, 4, "lookup")
     chooser = chooser_of(plan, (plan,), FixedPlanner(plan))
     chosen, (found, nothing, none, free) = chooser.choose(
-        [row_of(*REPEATS), row_of(1, 2, 3), row_of(*REPEATS, draft=DraftChoice(None)), None]
+        [row_of(*REPEATS), row_of(1, 2, 3), row_of(*REPEATS, draft=DraftChoice(None)), None], 4
     )
     assert chosen == plan
     assert found is not None
@@ -142,7 +142,7 @@ def test_what_is_found_is_given_to_its_row() -> None:
 def test_a_race_that_drafts_from_the_model_gives_what_requests_ask_for() -> None:
     batch = [row_of(*REPEATS), row_of(*REPEATS, draft=DraftChoice("lookup")), row_of(1, draft=DraftChoice("draft"))]
     plan = Plan("race", 2, 4)
-    _, (own, asked, model) = chooser_of(plan, (plan,), FixedPlanner(plan)).choose(batch)
+    _, (own, asked, model) = chooser_of(plan, (plan,), FixedPlanner(plan)).choose(batch, len(batch))
     assert own is None
     assert asked is not None
     assert (asked.source, asked.paths) == ("lookup", ((3, 4, 1, 2),))
@@ -153,11 +153,11 @@ def test_the_automatic_plan_gives_a_row_what_it_prefers() -> None:
     planner = planner_of(MENU, 2, 0.001, level=0.001)
     chooser = chooser_of("auto", MENU, planner)
     doubtful = row_of(*REPEATS)
-    plan, offers = chooser.choose([doubtful, row_of(1, 2, 3)])
+    plan, offers = chooser.choose([doubtful, row_of(1, 2, 3)], 2)
     assert plan.feeds_draft
     assert offers == [None, None], "a draft that costs nothing and is said to be right three times in four"
     for _ in range(400):
         planner._acceptance.observe(plan, [0])
-    plan, (given, _) = chooser.choose([doubtful, row_of(1, 2, 3)])
+    plan, (given, _) = chooser.choose([doubtful, row_of(1, 2, 3)], 2)
     assert given is not None
     assert given.paths[0][:2] == (3, 4)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import tiny_model
 
 from spectr_runtime import BundleError
 from spectr_runtime.adapter.attention import attend, operator
+from spectr_runtime.adapter.inline import split_heads
 from spectr_runtime.adapter.position import HIDDEN, distances, linear_biases, windowed
 from spectr_runtime.contract.mask import block_mask
 from spectr_select import DraftTree
@@ -53,12 +55,22 @@ def test_a_window_is_counted_along_the_text(window: int) -> None:
 
 def test_linear_biases_fall_with_the_distance_and_hide_the_rest() -> None:
     mask_B1TL = tree_mask()
-    biases_BHTL = linear_biases(mask_B1TL, [0.5, 0.125], torch.float32)
+    biases_BHTL = linear_biases(mask_B1TL, torch.tensor([0.5, 0.125]), torch.float32)
     assert biases_BHTL.shape == (2, 2, TREE.size, LENGTH)
     assert bool((biases_BHTL[~mask_B1TL.expand_as(biases_BHTL)] == HIDDEN).all())
     # Node 5 of row 1 is at position 10, slot 2 at position 2.
     torch.testing.assert_close(biases_BHTL[1, :, 5, 2], torch.tensor([-4.0, -1.0]))
     torch.testing.assert_close(biases_BHTL[1, :, 5, 7 + 5], torch.zeros(2))
+
+
+@pytest.mark.parametrize("layout", [{}, {"multi_query": False}, {"new_decoder_architecture": True, "num_kv_heads": 2}])
+def test_falcon_heads_are_split_as_in_transformers(layout: dict[str, Any]) -> None:
+    attention = tiny_model("falcon", **layout).transformer.h[0].self_attention
+    hidden_BTE = torch.randn((2, 3, 32), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        fused_BTF = attention.query_key_value(hidden_BTE)
+        found, expected = split_heads(attention, fused_BTF), attention._split_heads(fused_BTF)
+    assert all(map(torch.equal, found, expected))
 
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -99,7 +111,7 @@ def test_attention_is_what_its_definition_says(
 
 def test_an_additive_mask_of_zeros_hides_as_the_bool_one_does() -> None:
     mask_B1TL = tree_mask()
-    flat_BHTL = linear_biases(mask_B1TL, [0.0] * 4, torch.float32)
+    flat_BHTL = linear_biases(mask_B1TL, torch.zeros(4), torch.float32)
     torch.testing.assert_close(
         operator(*tensors(), flat_BHTL, 0.3), operator(*tensors(), mask_B1TL, 0.3), atol=1e-6, rtol=1e-5
     )

@@ -93,7 +93,7 @@ def test_texts_outgrow_engines_and_are_written_as_with_the_largest(
     engines = 1 if plan == Plan.plain() else 2
     assert kept.opened == [(batch_size, slots) for slots in SIZES for _ in range(engines)]
     assert decoder.batch_size == batch_size
-    assert decoder._pair.reading is decoder.reading, "what was read before counts too"
+    assert decoder._pair.reader.counts is decoder.reading, "what was read before counts too"
 
 
 @pytest.mark.parametrize("plan", PLANS[:2], ids=str)
@@ -182,7 +182,7 @@ def test_where_larger_engines_do_not_open_the_next_call_goes_on_with_small_ones(
         decoded(decoder, [request(0, 150, 3)])
     assert texts(decoded(decoder, short)) == expected
     assert kept.opened == [(2, 64), (2, 192), (1, 192), (1, 64)]
-    assert decoder._pair.reading is decoder.reading
+    assert decoder._pair.reader.counts is decoder.reading
 
 
 ROWS = 3

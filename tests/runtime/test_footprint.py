@@ -8,6 +8,7 @@ import pytest
 from eager_pair import eager_bundle
 
 from spectr_runtime import Bundle, Decoder, Plan, Request, SamplingParams
+from spectr_runtime.backends import BACKENDS
 from spectr_runtime.bundle import Limits
 from spectr_runtime.planning.footprint import Footprint
 from spectr_runtime.speculation.plan import AUTO
@@ -24,7 +25,7 @@ PLANS = [Plan.plain(), Plan("kseq", 2, 3)]
 def memory(decoder: Decoder) -> tuple[int, int]:
     """The bytes of the caches, and those of the prefixes that are kept."""
     engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
-    blocks = [block for store in decoder._pair._prefixes.values() for block in store._blocks.values()]
+    blocks = [block for store in decoder._pair.reader._prefixes.values() for block in store._blocks.values()]
     return sum(engine.cache.nbytes for engine in engines), sum(part.nbytes for block in blocks for part in block)
 
 
@@ -94,3 +95,15 @@ def test_laws_grow_with_the_tree_and_the_vocabulary(bundle: Bundle) -> None:
     size = bundle.manifest.vocabulary.size
     assert Footprint.of(bundle, Plan.plain(), "torch").laws_per_row == size * 16
     assert Footprint.of(bundle, Plan("kseq", 2, 3), "torch").laws_per_row == 2 * 7 * size * 16
+
+
+def test_recordings_of_rounds_have_memory_of_their_own(bundle: Bundle) -> None:
+    plan = Plan("kseq", 2, 3)
+    there = {backend: Footprint.of(bundle, plan, backend, device="cuda:1") for backend in BACKENDS}
+    assert {backend: one.recorded_per_row > 0 for backend, one in there.items()} == {
+        "torch": True, "tensorrt": True, "tensorrt-rtx": False, "onnxruntime": False,
+    }  # fmt: skip
+    here, recorded = Footprint.of(bundle, plan, "torch"), there["torch"]
+    assert here.recorded_per_row == 0
+    assert recorded.total(8) - here.total(8) == 8 * recorded.recorded_per_row == 8 * here.laws_per_row
+    assert recorded.rows_in(here.total(8)) < 8 == here.rows_in(here.total(8))

@@ -79,7 +79,7 @@ def test_a_cache_that_cannot_grow_gives_up_half_of_its_rows(
     assert len(told) == 1 or plan == "auto", "whose plans follow from times, and so do the rows that meet"
     engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
     assert all(engine.cache.rows == decoder.batch_size == 8 >> len(told) for engine in engines)
-    for store, engine in zip(decoder._pair._prefixes.values(), engines, strict=True):
+    for store, engine in zip(decoder._pair.reader._prefixes.values(), engines, strict=True):
         assert engine.cache.nbytes <= 2 * 4 * decoder.batch_size * 320
         assert 0 < kept(store) <= engine.cache.nbytes / 4
 
@@ -88,9 +88,9 @@ def test_prefixes_give_their_memory_back_with_the_caches(open_decoder: OpenDecod
     decoder = open_decoder(Plan("kseq", 2, 3), batch_size=8, capacity=400, engine=GrowingEngine)
     texts(decoder, LONG)
     pair = decoder._pair
-    before = [kept(store) for store in pair._prefixes.values()]
+    before = [kept(store) for store in pair.reader._prefixes.values()]
     pair.restart(4)
-    for store, most in zip(pair._prefixes.values(), before, strict=True):
+    for store, most in zip(pair.reader._prefixes.values(), before, strict=True):
         assert 0 < kept(store) <= pair.target.cache.nbytes / 4 < most
 
 

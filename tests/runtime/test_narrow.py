@@ -14,7 +14,7 @@ from spectr_runtime import Bundle, Call, Completion, Decoder, Plan, Request, Sam
 from spectr_runtime.bundle import Head, Vocabulary
 from spectr_runtime.contract import Engine
 from spectr_runtime.laws.sampling import Sampling
-from spectr_runtime.planning.costs import measure
+from spectr_runtime.planning.measuring import measure
 from spectr_runtime.rows.score import Written
 from spectr_runtime.scorer import Scorer
 from spectr_runtime.speculation.narrow import WidenedEngine

@@ -258,8 +258,8 @@ def test_drafts_of_another_row_change_no_text_and_are_refused(
     assert all(one.speculation.sources["lookup"].accepted > 10 for one in own.values())
     choose = Chooser.choose
 
-    def swapped(self: Chooser, batch, **known):
-        choice = choose(self, batch, **known)
+    def swapped(self: Chooser, batch, rows, **known):
+        choice = choose(self, batch, rows, **known)
         return choice._replace(offers=[*choice.offers[1:], choice.offers[0]])
 
     monkeypatch.setattr(Chooser, "choose", swapped)

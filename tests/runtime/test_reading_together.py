@@ -12,8 +12,8 @@ from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call
+from spectr_runtime.reading.reader import NEIGHBOURS, groups
 from spectr_runtime.rows.row import Row
-from spectr_runtime.speculation.pair import NEIGHBOURS, groups
 
 
 def cost(missing: list[int], parts: list[slice], call_tokens: int) -> int:
@@ -90,11 +90,11 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
     alone = {one.id: one.token_ids for one in open_decoder(plan, batch_size=1, prefix_tokens=0).generate(requests)}
     decoder = open_decoder(plan, batch_size=3, tokens_per_call=16, prefix_tokens=prefix_tokens)
     steps: list[str] = []
-    reading, rounds = decoder._pair.prefill, decoder._turns._batching.pack
+    reading, rounds = decoder._pair.reader.prefill, decoder._turns._batching.pack
 
-    def read(plan: Plan, batch: list[Row | None], most: int | None = None) -> None:
+    def read(feeds_draft: bool, batch: list[Row | None], most: int | None = None) -> None:
         before = [row.cached["target"] if row else 0 for row in batch]
-        reading(plan, batch, most)
+        reading(feeds_draft, batch, most)
         copied = decoder.reading.copied
         grown = [row.cached["target"] - held for row, held in zip(batch, before, strict=True) if row]
         assert most is None or copied or max(grown) <= most == 16
@@ -104,7 +104,7 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
         steps.append(f"without {len(behind)}")
         return rounds(batch, behind, *drafts)
 
-    monkeypatch.setattr(decoder._pair, "prefill", read)
+    monkeypatch.setattr(decoder._pair.reader, "prefill", read)
     monkeypatch.setattr(decoder._turns._batching, "pack", take_part)
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone

@@ -24,7 +24,8 @@ from spectr_runtime import Call, EngineError
 from spectr_runtime.bundle import Vocabulary
 from spectr_runtime.bundle.compiled import CompiledEngine, EngineKey
 from spectr_runtime.contract import past_names, present_names
-from spectr_runtime.engines import tensorrt_contexts
+from spectr_runtime.engines import tensorrt
+from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from spectr_runtime.engines.tensorrt import TensorRTEngine
 from spectr_runtime.engines.torch import TorchEngine
 from spectr_runtime.speculation.narrow import WidenedEngine
@@ -85,9 +86,10 @@ def llama(open_: Open) -> Llama:
 
 @torch.inference_mode()
 def test_any_order_of_sizes_and_rows_scores_as_the_torch_engine_does(
-    llama: Llama, monkeypatch: pytest.MonkeyPatch
+    open_: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt_contexts, "KEPT", 2)
+    monkeypatch.setitem(tensorrt.KEPT, "tensorrt", 2)
+    llama = open_()
     shapes = [(1, 1, 1, 0), (1, 1, 1, 3), (2, 3, 2, 1), (4, 4, 4, 0), (2, 20, 1, 2), (1, 6, 1, 0)]
     for seed, (first, second) in enumerate(itertools.product(shapes, repeat=2)):
         llama.check(random_call(seed, *first))
@@ -95,10 +97,20 @@ def test_any_order_of_sizes_and_rows_scores_as_the_torch_engine_does(
 
 
 @torch.inference_mode()
+def test_calls_of_the_same_sizes_have_a_context_which_those_of_other_rows_share(llama: Llama) -> None:
+    shapes = [(4, 1, 1), (1, 4, 4), (2, 32, 1), (1, 5, 1), (3, 2, 2)]
+    for seed, shape in enumerate(shapes * 2):
+        llama.check(random_call(seed, *shape, first_row=seed // len(shapes) * (4 - shape[0])))
+    assert [context.profile for context in llama.gpu.contexts] == [0, 0, 1, 1, 0]
+    assert [context.calls for context in llama.gpu.contexts] == [[shape[:2]] * 2 for shape in shapes]
+
+
+@torch.inference_mode()
 def test_of_a_profile_a_few_contexts_are_kept_and_the_one_idle_for_longest_gets_new_shapes(
-    llama: Llama, monkeypatch: pytest.MonkeyPatch
+    open_: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt_contexts, "KEPT", 2)
+    monkeypatch.setitem(tensorrt.KEPT, "tensorrt", 2)
+    llama = open_()
     one, two, three, prompt = ((1, tokens, 1, 0) for tokens in (1, 2, 3, 9))
     for seed, shape in enumerate([one, two, one, prompt, three, one, two]):
         llama.check(random_call(seed, *shape))
@@ -177,11 +189,24 @@ def test_the_output_of_a_recorded_call_stays_where_it_is(llama: Llama) -> None:
 
 
 @torch.inference_mode()
-def test_each_graph_records_a_context_of_its_own_where_a_call_ran_in_between(llama: Llama) -> None:
+def test_graphs_share_the_context_of_their_sizes_and_rows(llama: Llama) -> None:
     for seed in range(3):
         llama.check(random_call(seed, 1, 2, 1))
         llama.capture(random_call(seed + 10, 1, 2, 1))
-    assert [context.captured for context in llama.gpu.contexts] == [True] * 3
+    llama.capture(random_call(20, 1, 2, 1, first_row=2))
+    first, other = llama.gpu.contexts
+    assert (first.captured, len(first.calls)) == (True, 4)
+    assert (other.captured, len(other.calls)) == (True, 3)
+
+
+@torch.inference_mode()
+def test_an_engine_is_gone_as_soon_as_nobody_holds_it(open_: Open) -> None:
+    llama = open_()
+    llama.check(random_call(0, 1, 2, 1))
+    llama.capture(random_call(1, 1, 2, 1))
+    engine = weakref.ref(llama.engine)
+    del llama
+    assert engine() is None
 
 
 def test_inputs_of_a_graph_can_be_recorded_in_and_out_of_inference_mode(llama: Llama) -> None:
@@ -215,7 +240,8 @@ def test_recorded_contexts_are_given_up_once_the_cache_has_moved(llama: Llama) -
 
 def test_which_engines_can_be_captured(open_: Open) -> None:
     llama, rtx, table = open_(TENSORRT).engine, open_(COMPILED).engine, TableEngine(0)
-    assert (llama.capturable, rtx.capturable, TorchEngine.capturable) == (True, False, True)
+    assert (llama.capturable, rtx.capturable) == (True, False)
+    assert (TorchEngine.capturable, OnnxRuntimeEngine.capturable) == (True, False)
     for engine in (llama, table):
         around: Any = None
         assert SurroundedEngine(engine, around).capturable is engine.capturable

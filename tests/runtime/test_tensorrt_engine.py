@@ -69,14 +69,14 @@ def test_calls_write_the_cache_and_score_as_the_torch_engine_does(open_: Open, r
 
 
 @torch.inference_mode()
-def test_calls_of_the_same_sizes_have_a_context_in_the_first_profile_that_takes_them(
+def test_each_profile_has_a_context_and_serves_the_calls_that_it_takes_first(
     open_: Open, gpu: Gpu, double: Double
 ) -> None:
     engine = open_()
-    for seed, shape in enumerate(SHAPES * 2):
+    for seed, shape in enumerate(SHAPES):
         engine.forward(random_call(seed, *shape))
-    assert [context.profile for context in gpu.contexts] == [0, 0, 1, 1, 0]
-    assert [context.calls for context in gpu.contexts] == [[shape[:2]] * 2 for shape in SHAPES]
+    assert [context.profile for context in gpu.contexts] == [0, 1]
+    assert [context.calls for context in gpu.contexts] == [[(4, 1), (1, 4), (3, 2)], [(2, 32), (1, 5)]]
     assert double.arguments("Runtime.deserialize_cuda_engine") == [(b"plan",)]
 
 

@@ -162,6 +162,8 @@ def _memory(bundle: Bundle, setup: Setup, longest: int) -> TableLine:
         f"shared prefixes {show_bytes(needed.prefixes(rows))}, "
         f"laws {show_bytes(rows * needed.laws_per_row)}"
     )
+    if needed.recorded_per_row:
+        parts += f", recorded rounds {show_bytes(rows * needed.recorded_per_row)}"
     if free is None:
         return "memory", f"{show_bytes(total)}: {parts}"
     most = needed.rows_in(free)

@@ -129,7 +129,7 @@ def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
 
     if setup.backend in FLAVOURS:
         _, longest = compiled_sizes(bundle, setup.plan, setup.backend, setup.device, longest, setup.rows)
-    return Footprint.of(bundle, setup.plan, setup.backend, longest)
+    return Footprint.of(bundle, setup.plan, setup.backend, longest, setup.device)
 
 
 def free_memory(device: str) -> int | None:

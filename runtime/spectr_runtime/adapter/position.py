@@ -10,8 +10,6 @@ For example, the mask 1 1 0 1 of a token in the last slot has the distances 2 1 
 # B rows, H query heads, T tokens fed, L attention length.
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 # The score of a hidden slot: far below every other and within float16. Minus infinity would turn the attention of a
@@ -33,8 +31,7 @@ def windowed(mask_B1TL: torch.Tensor, window: int) -> torch.Tensor:
     return mask_B1TL & (distances(mask_B1TL) < window)
 
 
-def linear_biases(mask_B1TL: torch.Tensor, slopes_H: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
+def linear_biases(mask_B1TL: torch.Tensor, slopes_H: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return the additive mask of attention with linear biases (ALiBi, arXiv 2108.12409); [B, H, T, L]."""
-    slopes_H11 = torch.tensor(slopes_H, dtype=torch.float32, device=mask_B1TL.device)[:, None, None]
-    biases_BHTL = -slopes_H11 * distances(mask_B1TL).float()
+    biases_BHTL = -slopes_H[:, None, None] * distances(mask_B1TL).float()
     return torch.where(mask_B1TL, biases_BHTL, HIDDEN).to(dtype)

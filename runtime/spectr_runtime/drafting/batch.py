@@ -12,6 +12,7 @@ from spectr_runtime.contract.mask import aligned, block_mask
 from spectr_runtime.laws.adjustment import Adjustment
 from spectr_runtime.laws.logprobs import WantedLogprobs
 from spectr_runtime.laws.sampling import Sampling
+from spectr_select.tree import as_index
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def tree_call(
         sees_TN: Which of the tree's nodes each fed node has on its path, itself among them; bool.
     """
     device = tokens_BT.device
-    position_BT = rows.root_B[:, None] + torch.tensor(depths, device=device)
+    position_BT = rows.root_B[:, None] + as_index(depths, device)
     return Call(
         input_ids_BT=tokens_BT,
         # A tree may reach beyond the last position that the model knows, but its row ends before.

@@ -25,6 +25,7 @@ from spectr_runtime.drafting.given import GivenDrafts
 from spectr_runtime.drafting.model import grow
 from spectr_runtime.drafting.source import Drafts
 from spectr_select import DraftTree, Noise
+from spectr_select.tree import as_index
 
 PLACES = 64  # the least tokens of a row whose features are kept
 
@@ -91,7 +92,8 @@ class DraftHead:
             nonlocal state_BWH
             depths = tree.depths[level.start : level.stop]
             above = tree.levels[depths[0] - 1].start
-            hidden_BWH = state_BWH[:, [tree.parents[node] - above for node in level]]
+            parents = as_index((tree.parents[node] - above for node in level), state_BWH.device)
+            hidden_BWH = state_BWH.index_select(1, parents)
             call = tree_call(self._engine, before, tokens_BW, depths, level.start, sees_WN)
             logits_BWV, state_BWH = self._run(dataclasses.replace(call, head=self._own(hidden_BWH)))
             return logits_BWV

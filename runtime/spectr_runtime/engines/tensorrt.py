@@ -20,6 +20,9 @@ from spectr_runtime.engines.tensorrt_library import Log, load_tensorrt, make_log
 from spectr_runtime.errors import EngineError, first_line
 from spectr_runtime.files import show_bytes
 
+# Contexts of a profile. A round makes calls of a few sizes, which are others once its texts are 64 tokens longer. Each
+# context of TensorRT-RTX keeps kernels that it compiled, so there is one of them.
+KEPT = {"tensorrt": 16, "tensorrt-rtx": 1}
 NO_ROOM = "Use a GPU with more memory, or compile with a smaller --batch-size."
 
 
@@ -64,7 +67,7 @@ class TensorRTEngine:
         self._memory = _allocate(self._engine.device_memory_size_v2, resolved)
         self.cache = allocate_cache(spec, rows, compiled.capacity, resolved, grows=False)
         self._outputs = Outputs(spec, resolved)
-        self._contexts = Contexts(self._make_context, self.cache, spec.layers)
+        self._contexts = Contexts(self.cache, spec.layers, KEPT[compiled.key.flavour])
 
     def forward(self, call: Call) -> torch.Tensor:
         """Write the fed tokens' keys and values and return float32 logits [B, M, V], valid until the next call.
@@ -78,8 +81,8 @@ class TensorRTEngine:
         """Contract of ``Engine.run``.
 
         Raises:
-            EngineError: The call does not fit the cache, the model or any profile, it is recorded before one of its
-                sizes has run, or TensorRT fails.
+            EngineError: The call does not fit the cache, the model or any profile, there is no memory for it, it is
+                recorded before one of its sizes has run, or TensorRT fails.
         """
         check_call(call, self.cache)
         check_head(call.head, self.spec, *call.input_ids_BT.shape)
@@ -97,7 +100,7 @@ class TensorRTEngine:
         stream = torch.cuda.current_stream(self.cache.device).cuda_stream
         if torch.cuda.is_current_stream_capturing():
             return self._contexts.record(profile, sizes, call, inputs, output).enqueue(inputs, stream)
-        context = self._contexts.take(profile, sizes, inputs)
+        context = self._contexts.take(profile, sizes, inputs, self._make_context)
         context.bind(call, inputs, output)
         if not context.enqueue(stream):
             return None

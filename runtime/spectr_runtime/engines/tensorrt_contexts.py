@@ -13,7 +13,6 @@ from spectr_runtime.contract import Call, KVCache, Output, past_names, present_n
 from spectr_runtime.engines.buffers import named
 from spectr_runtime.errors import EngineError
 
-KEPT = 16  # contexts of a profile; a round makes calls of few sizes, which are others when texts are 64 tokens longer
 Sizes = tuple[int, ...]  # B, T, L and M of a call
 
 
@@ -60,9 +59,9 @@ class Context:
 
 
 class Recorded:
-    """A context that is part of a CUDA graph, with memory of its own for inputs and output. Nothing of it may change.
+    """A context that is part of CUDA graphs, with memory of its own for inputs and output. Nothing of it may change.
 
-    A graph is replayed with the addresses that it was recorded with, and with the state that the context has then.
+    A graph is replayed with the addresses that it was recorded with, and relies on the state that the context had.
 
     Args:
         context: A context that ran a call of these shapes before, which did what cannot be recorded.
@@ -89,34 +88,34 @@ class Contexts:
     """The contexts of an engine.
 
     Outside of graphs a context serves calls of the same sizes, so that a call sets no more than a few addresses. Of
-    each profile the latest ``KEPT`` are kept; for a call of other sizes the one that was idle for longest gets new
-    shapes. A context that a graph has recorded is kept beside them until the cache moves, and only calls that are
-    recorded too use it again.
+    each profile the latest ones are kept; for a call of other sizes the one that was idle for longest gets new shapes.
+    A context that a graph has recorded is kept beside them until the cache moves, and used again only by calls that are
+    recorded too. Graphs may share it, since nothing of it changes.
 
     Args:
-        make: Makes a context for the profile of an index.
         cache: The cache of the engine.
         layers: Number of layers of the model.
+        most: How many contexts of a profile are kept.
     """
 
-    def __init__(self, make: Callable[[int], Any], cache: KVCache, layers: int) -> None:
-        self._make = make
+    def __init__(self, cache: KVCache, layers: int, most: int) -> None:
         self._cache = cache
         self._layers = layers
+        self._most = most
         self._kept: dict[int, dict[Sizes, Context]] = collections.defaultdict(dict)
-        self._recorded: dict[tuple[Sizes, int, int], list[Recorded]] = collections.defaultdict(list)
+        self._recorded: dict[tuple[Sizes, int, int], Recorded] = {}  # with first row and generation of the cache
         self._generation = cache.generation
 
-    def take(self, profile: int, sizes: Sizes, inputs: Mapping[str, torch.Tensor]) -> Context:
+    def take(
+        self, profile: int, sizes: Sizes, inputs: Mapping[str, torch.Tensor], make: Callable[[int], Any]
+    ) -> Context:
         """Return a context for a call, which is not kept until it is given back.
 
         Args:
             profile: Index of the profile.
             sizes: B, T, L and M of the call.
             inputs: Inputs of these sizes.
-
-        Raises:
-            EngineError: There is no memory for a context.
+            make: Makes a context of TensorRT for the profile of an index.
         """
         if self._generation != self._cache.generation:  # graphs of the cache as it was cannot be replayed
             self._generation = self._cache.generation
@@ -124,10 +123,10 @@ class Contexts:
         kept = self._kept[profile]
         if sizes in kept:
             return kept.pop(sizes)
-        if len(kept) == KEPT:
+        if len(kept) == self._most:
             context = kept.pop(next(iter(kept)))
         else:
-            context = Context(self._make(profile), self._cache, self._layers)
+            context = Context(make(profile), self._cache, self._layers)
         context.set_shapes(inputs)
         return context
 
@@ -138,9 +137,7 @@ class Contexts:
     def record(
         self, profile: int, sizes: Sizes, call: Call, inputs: Mapping[str, torch.Tensor], output: Output
     ) -> Recorded:
-        """Return a context for a call that is recorded.
-
-        A graph with several calls of the same sizes records the same context several times.
+        """Return the context of all recorded calls of these sizes and rows: the one that ran the sizes before.
 
         Args:
             profile: Index of the profile.
@@ -152,13 +149,13 @@ class Contexts:
         Raises:
             EngineError: No call of these sizes ran before.
         """
-        recorded = self._recorded[sizes, call.first_row, self._cache.generation]
-        context = self._kept[profile].pop(sizes, None)
-        if context is not None:
-            recorded.append(Recorded(context, call, inputs, output))
-        if not recorded:
-            raise EngineError(
-                f"A call of B, T, L, M = {sizes} cannot be recorded, for TensorRT has not run one of these sizes.",
-                hint="Run the call once before it is recorded.",
-            )
-        return recorded[-1]
+        key = sizes, call.first_row, self._cache.generation
+        if key not in self._recorded:
+            context = self._kept[profile].pop(sizes, None)
+            if context is None:
+                raise EngineError(
+                    f"A call of B, T, L, M = {sizes} cannot be recorded, for TensorRT has not run one of these sizes.",
+                    hint="Run the call once before it is recorded.",
+                )
+            self._recorded[key] = Recorded(context, call, inputs, output)
+        return self._recorded[key]

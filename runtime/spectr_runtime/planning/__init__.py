@@ -5,6 +5,7 @@ The modules:
     choice         what the next round drafts: what is looked up for its rows, and its plan
     planner        the choice of a plan for the next round
     costs          how long a round takes on this machine, by plan, rows and length of text
+    measuring      rounds that are run for their costs alone
     calibration    the files in the bundle that keep measured costs
     footprint      how much memory decoding needs
     batch          the choice of the number of rows

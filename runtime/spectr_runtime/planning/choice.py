@@ -18,6 +18,9 @@ from spectr_runtime.speculation.plan import AUTO, Plan, PlanChoice
 from spectr_runtime.speculation.timing import PlainTime, Timing
 from spectr_runtime.speculation.turn import Turn
 
+# After so many rounds whose times tell nothing, as where every one has a shape of its own, they count all the same.
+PATIENCE = 8
+
 
 class Choice(NamedTuple):
     """The plan of a round, and what is given to its rows."""
@@ -79,13 +82,15 @@ class Chooser:
         self._timing = timing
         self._accepted: list[int] = []
         self._written: list[int] = []
+        self._mute = 0  # rounds since one whose time told something
         self.plain = PlainTime()
 
-    def choose(self, batch: Sequence[Row | None], *, current: bool = True) -> Choice | None:
+    def choose(self, batch: Sequence[Row | None], rows: int, *, current: bool = True) -> Choice | None:
         """Return what the next round drafts.
 
         Args:
             batch: The rows by their index in the batch; None for a free one.
+            rows: Number of rows that the round will have.
             current: Whether the texts of the rows are whole, and not short of what a round writes that is not read yet.
 
         Returns:
@@ -96,7 +101,7 @@ class Chooser:
             if not current and any(one is not None and one.paths for one in proposals):
                 return None
             lag = NO_LAG if self._headed else lag_of([row for row in batch if row is not None])
-            plan = self.planner.choose(len(batch), proposals, lag)
+            plan = self.planner.choose(rows, proposals, lag)
             return Choice(plan, [self._offer(plan, proposal) for proposal in proposals])
 
     def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
@@ -132,7 +137,9 @@ class Chooser:
         plain = self.planner.plain_seconds(rows)
         if plain is not None and self._written:
             self.plain.add(turn.spent.total, plain * sum(self._written) / len(self._written))
-        self.planner.observe(turn.plan, rows, self._accepted, turn.spent)
+        self._mute = 0 if turn.telling else self._mute + 1
+        telling = turn.telling or self._mute > PATIENCE
+        self.planner.observe(turn.plan, rows, self._accepted, turn.spent if telling else None)
         self._accepted, self._written = [], []
 
     def finished(self, row: Row) -> None:

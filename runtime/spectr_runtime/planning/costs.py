@@ -1,25 +1,14 @@
 """How long a round takes on this machine, learnt from the rounds themselves."""
 
-# B rows.
 from __future__ import annotations
 
 import bisect
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from spectr_runtime.bundle import Manifest
-from spectr_runtime.drafting.batch import Fresh, Rows
-from spectr_runtime.laws.sampling import Sampling
-from spectr_runtime.reading.prefill import prefill
-from spectr_runtime.rows.request import SamplingParams
-from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
-from spectr_runtime.speculation.round import speculate
-from spectr_runtime.speculation.timing import Spent, Timing
+from spectr_runtime.speculation.timing import Spent
 
 # The first round of a plan allocates what later ones use again, and says little.
 TELLING = 2
@@ -28,7 +17,6 @@ SPIKE = 1.5  # a round that took more times what was expected was disturbed, and
 # After so many rounds an estimate of a plan that was not taken since is out of date: texts are longer now, and the
 # moment may have been a slow one.
 STALE = 1000
-REPEATS = 3
 
 
 class Mean:
@@ -202,78 +190,3 @@ class Costs:
 def _alike(one: int, other: int) -> bool:
     """Return whether a batch has at most twice as many rows as another."""
     return max(one, other) <= 2 * min(one, other)
-
-
-@torch.inference_mode()
-def measure(pair: Pair, plans: Sequence[Plan], manifest: Manifest, rows: int) -> Costs:
-    """Run rounds of some plans for their costs alone, behind texts of half of the bundle's capacity.
-
-    Batches with all rows and with a single one are measured: only at its end does a run have fewer rows than the batch
-    holds. The plans take turns, so that a slow moment of the machine hits all of them. The caches are overwritten.
-
-    Args:
-        pair: The models.
-        plans: The plans to measure.
-        manifest: The bundle's manifest, for capacity and vocabulary.
-        rows: Number of rows of the batch.
-    """
-    costs, length = Costs(), max(manifest.limits.capacity // 2, 2)
-    for count in sorted({1, rows}):
-        add_rounds(costs, pair, [*plans] * (1 + REPEATS), manifest.vocabulary.size, count, length)
-    return costs
-
-
-@torch.inference_mode()
-def add_rounds(costs: Costs, pair: Pair, plans: Sequence[Plan], vocabulary: int, rows: int, length: int) -> None:
-    """Run one round of each of some plans and take note of it. The caches are overwritten.
-
-    Args:
-        costs: What is known so far; the rounds are added.
-        pair: The models.
-        plans: The plans of the rounds, in their order.
-        vocabulary: Number of tokens that are written.
-        rows: Number of rows of the batch, at most those of the caches.
-        length: Tokens of the text that each row has so far, at least 2.
-    """
-    batch = _batch(rows, length, vocabulary, pair.target.cache.device)
-    for plan in plans:
-        costs.observe(plan, rows, _spent(plan, pair, batch))
-
-
-@torch.inference_mode()
-def add_reading(costs: Costs, pair: Pair, tokens: int, tokens_per_call: int) -> None:
-    """Read a text into the first row of the caches, and take note of the time. It is overwritten.
-
-    Args:
-        costs: What is known so far; the reading is added.
-        pair: The models.
-        tokens: Tokens to read, fewer than a row has slots.
-        tokens_per_call: The largest number of tokens that one call feeds to a row.
-    """
-    text, started = [[0] * (tokens + 1)], time.perf_counter()
-    models = [pair.target] if pair.draft is None or pair.head is not None else [pair.draft, pair.target]
-    for engine in models:
-        prefill(engine, text, [0], 0, tokens_per_call, pair.device, pair.head)
-        engine.cache.pieces[0][:1, :1, :1, :1, :1].tolist()  # a GPU is at work until this is known
-    costs.observe_reading(tokens, time.perf_counter() - started)
-
-
-def _spent(plan: Plan, pair: Pair, rows: Rows) -> Spent:
-    timing, started = Timing(), time.perf_counter()
-    speculate(plan, pair.source(plan), pair.target, rows, timing).tokens_BD1.tolist()
-    return Spent(time.perf_counter() - started, timing.draft, timing.verify)
-
-
-def _batch(rows: int, length: int, vocabulary: int, device: torch.device) -> Rows:
-    seed_B = torch.arange(rows, device=device)
-    last_B2 = torch.stack([seed_B % vocabulary, (seed_B + 1) % vocabulary], 1)
-    return Rows(
-        length_B=torch.full((rows,), length, device=device),
-        last_B2=last_B2,
-        seed_B=seed_B,
-        sampling=Sampling.of([SamplingParams()] * rows, vocabulary, device),
-        adjustment=None,
-        logprobs=None,
-        longest=length,
-        fresh=Fresh(last_B2[:, 1:], torch.ones_like(seed_B), 1),  # as after a round that accepted nothing
-    )

@@ -19,8 +19,9 @@ from spectr_runtime.memory import free_memory
 from spectr_runtime.planning.batch import AT_ONCE, BatchSize, Demand, Room, choose, gains, without_costs
 from spectr_runtime.planning.calibration import keep_costs, load_costs
 from spectr_runtime.planning.compiled import compiled_sizes
-from spectr_runtime.planning.costs import Costs, add_reading, add_rounds
+from spectr_runtime.planning.costs import Costs
 from spectr_runtime.planning.footprint import Footprint
+from spectr_runtime.planning.measuring import add_reading, add_rounds
 from spectr_runtime.planning.planner import FIRST, Acceptance, menu_of
 from spectr_runtime.rows.drafting import DRAFT
 from spectr_runtime.speculation.pair import Pair
@@ -63,7 +64,7 @@ def fit(
     rows, longest = None, demand.longest
     if backend in FLAVOURS:
         rows, longest = compiled_sizes(bundle, plan, backend, device, longest, demand.completions)
-    room = room_in(Footprint.of(bundle, plan, backend, longest), device, processes)
+    room = room_in(Footprint.of(bundle, plan, backend, longest, device), device, processes)
     if rows is not None:
         room = _smaller(room, Room(rows, "the engines were compiled for"))
     found = without_costs(demand, room)
@@ -96,7 +97,8 @@ def room_in(needed: Footprint, device: str, processes: int) -> Room:
         raise UsageError(
             f"Not one row fits into the memory of {device}: it needs {show_bytes(needed.total(1))} (weights "
             f"{show_bytes(needed.weights)}, cache {show_bytes(needed.cache_per_row)}, shared prefixes "
-            f"{show_bytes(needed.prefixes(1))}, laws {show_bytes(needed.laws_per_row)}); there is {words}.",
+            f"{show_bytes(needed.prefixes(1))}, laws {show_bytes(needed.laws_per_row + needed.recorded_per_row)}); "
+            f"there is {words}.",
             hint="Free memory, or build the bundle with a smaller --capacity or --quantise; --batch-size 1 tries it.",
         )
     return Room(rows, f"fit into {words}")

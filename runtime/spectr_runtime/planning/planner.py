@@ -90,14 +90,14 @@ class Planner(Protocol):
     def plain_seconds(self, rows: int) -> float | None:
         """Return the seconds that a round of plain decoding takes; None if that is not known."""
 
-    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
+    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent | None) -> None:
         """Take note of a round.
 
         Args:
             plan: The round's plan.
             rows: Number of rows of the batch, free ones included.
             accepted: How many drafts of the draft model each row accepted that had some.
-            spent: How long the round took.
+            spent: How long the round took; None if that tells nothing of later ones.
         """
 
 
@@ -123,7 +123,7 @@ class FixedPlanner:
         """See ``Planner``."""
         return None
 
-    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
+    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent | None) -> None:
         """See ``Planner``."""
 
 
@@ -197,11 +197,12 @@ class AutoPlanner:
         """See ``Planner``."""
         return self.costs.plain_seconds(rows)
 
-    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent) -> None:
+    def observe(self, plan: Plan, rows: int, accepted: Sequence[int], spent: Spent | None) -> None:
         """See ``Planner``."""
         if plan.feeds_draft:
             self._acceptance.observe(plan, accepted)
-        self.costs.observe(plan, rows, spent)
+        if spent is not None:
+            self.costs.observe(plan, rows, spent)
 
 
 def allowed(menu: Sequence[Plan], found: Sequence[Proposal]) -> Sequence[Plan]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from spectr_runtime.errors import SpectrError, is_out_of_memory
+from spectr_runtime.errors import EngineError, SpectrError, first_line, is_out_of_memory
 from spectr_runtime.reading.counts import Reading
 from spectr_runtime.speculation.pair import Pair
 
@@ -24,16 +24,19 @@ class ShrinkingPair:
         rows: The number of rows that is asked for.
         longest: Tokens of the longest text, as far as is known.
         device: The device that the models run on, as torch names it.
+        shrinks: Whether the number of rows may change.
 
     Raises:
         SpectrError: The pair cannot be opened, whatever the number of rows.
     """
 
-    def __init__(self, open_pair: Callable[..., Pair], rows: int, longest: int, device: str) -> None:
+    def __init__(
+        self, open_pair: Callable[..., Pair], rows: int, longest: int, device: str, *, shrinks: bool = True
+    ) -> None:
         self.rows = rows
         self.reading = Reading()
         self._open_pair, self._longest = open_pair, longest
-        self._fixed = device == "cpu"
+        self._fixed, self._shrinks = device == "cpu", shrinks
         self._pair: Pair | None = self._opened(longest)
 
     @property
@@ -57,11 +60,11 @@ class ShrinkingPair:
                     raise
                 self.halve(error)
             else:
-                pair.reading = self.reading
+                pair.reader.counts = self.reading
                 return pair
 
-    def enlarge(self, longest: int) -> None:
-        """Open larger engines, for a text of so many tokens.
+    def outgrow(self, longest: int) -> None:
+        """Open larger engines, for texts of so many tokens, in place of those that are open.
 
         Raises:
             SpectrError: They cannot be opened.
@@ -70,7 +73,17 @@ class ShrinkingPair:
         self._pair = self._opened(longest)
 
     def halve(self, error: Exception) -> None:
-        """Halve the number of rows if memory ran out; raise any other error again, and this one if one row is left."""
+        """Halve the number of rows if memory ran out; raise any other error again, and this one if one row is left.
+
+        Raises:
+            EngineError: The number of rows must not change.
+        """
+        if is_out_of_memory(error) and not self._shrinks:
+            raise EngineError(
+                f"There is no memory for {self.rows} rows, and with calls of one shape their number does not change: "
+                f"{first_line(error)}",
+                hint="Use a smaller batch size.",
+            ) from error
         if not is_out_of_memory(error) or self.rows == 1:
             raise error
         LOG.warning("No memory for %d rows; going on with %d.", self.rows, self.rows // 2)

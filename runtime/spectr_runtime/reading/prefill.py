@@ -24,6 +24,7 @@ def prefill(
     chunk: int,
     device: torch.device,
     head: DraftHead | None = None,
+    slots: int | None = None,
 ) -> int:
     """Write the keys and values of all but the last token of every text in chunks, and return the number of calls.
 
@@ -39,11 +40,13 @@ def prefill(
         chunk: The largest number of tokens that one call feeds to a row.
         device: The device that the engine takes its inputs on.
         head: A head that reads the same texts, from what the engine gives out for them; None where there is none.
+        slots: If it is not None, every call feeds ``chunk`` tokens that begin at a multiple of it, and sees so many
+            slots: what a call computes for a token depends on the row's text alone.
     """
     # A call always returns logits; these are not read.
     unread_B1 = torch.zeros((len(texts), 1), dtype=torch.int64, device=device)
     calls = 0
-    for call, following_BC in _calls(texts, cached, first_row, chunk, device):
+    for call, following_BC in _calls(texts, cached, first_row, chunk, device, slots):
         states_BCW = engine.run(dataclasses.replace(call, logit_index_BM=unread_B1)).states_BTW
         calls += 1
         if head is not None and states_BCW is not None:
@@ -52,22 +55,35 @@ def prefill(
 
 
 def prefill_scored(
-    engine: Engine, texts: Sequence[Sequence[int]], first_row: int, chunk: int, device: torch.device
+    engine: Engine,
+    texts: Sequence[Sequence[int]],
+    first_row: int,
+    chunk: int,
+    device: torch.device,
+    slots: int | None = None,
 ) -> Iterator[torch.Tensor]:
     """Do the same for texts of which a cache holds nothing, and yield the logits [B, C, V] of every chunk.
 
     The chunks follow each other from the first token of the texts on. Logits after a text's own end mean nothing.
     """
-    for call, _ in _calls(texts, [0] * len(texts), first_row, chunk, device):
+    for call, _ in _calls(texts, [0] * len(texts), first_row, chunk, device, slots):
         yield engine.forward(call)
 
 
 def _calls(
-    texts: Sequence[Sequence[int]], cached: Sequence[int], first_row: int, chunk: int, device: torch.device
+    texts: Sequence[Sequence[int]],
+    cached: Sequence[int],
+    first_row: int,
+    chunk: int,
+    device: torch.device,
+    slots: int | None,
 ) -> Iterator[tuple[Call, torch.Tensor]]:
     """Yield the calls, each of which asks for the logits of all tokens that it feeds, and the tokens after these."""
     missing = max(len(text) - 1 - held for text, held in zip(texts, cached, strict=True))
     starts = [max(len(text) - 1 - missing, 0) for text in texts]
+    if slots is not None:
+        starts = [held // chunk * chunk for held in cached]
+        missing = max(-(-(len(text) - 1 - start) // chunk) for text, start in zip(texts, starts, strict=True)) * chunk
     fed = [text[start : start + missing + 1] for text, start in zip(texts, starts, strict=True)]
     tokens_BT = torch.tensor([[*tokens, *[0] * (missing + 1 - len(tokens))] for tokens in fed], device=device)
     start_B = torch.tensor(starts, device=device)
@@ -79,7 +95,7 @@ def _calls(
         call = Call(
             input_ids_BT=tokens_BC,
             position_ids_BT=write_B[:, None] + offset_C,
-            attention_mask_B1TL=block_mask(write_B, triangle(size, device), aligned(max(starts) + begin + size)),
+            attention_mask_B1TL=block_mask(write_B, triangle(size, device), slots or aligned(max(starts) + end)),
             write_index_B=write_B,
             logit_index_BM=offset_C.expand(len(texts), -1),
             first_row=first_row,

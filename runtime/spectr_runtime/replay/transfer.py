@@ -39,6 +39,11 @@ class Parcel:
         self._note(name, len(values), shape)
         self.words.frombytes(array("d", values).tobytes())
 
+    def append(self, other: Parcel) -> None:
+        """Add what another parcel holds."""
+        self.layout |= other.layout
+        self.words.extend(other.words)
+
     def _note(self, name: str, count: int, shape: tuple[int, ...]) -> None:
         self.layout[name] = shape or (count,)
         assert prod(self.layout[name]) == count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from spectr_runtime.laws.sampling import RowSampling
 from spectr_runtime.laws.written import penalties
@@ -81,7 +81,9 @@ class Batching:
         self._headed = headed
         self._vocabulary = vocabulary
         self._batch: list[Row | None] = []
+        self._sizes: Sizes | None = None
         self._params: list[SamplingParams] = []
+        self._static: tuple[Parcel, dict[str, Any]]
 
     def pack(
         self,
@@ -108,68 +110,76 @@ class Batching:
         """
         batch = [*batch, *[None] * (sizes.rows(len(batch)) - len(batch))]
         offers = [*offers, *[None] * (len(batch) - len(offers))]
-        if [*map(id, batch)] != [*map(id, self._batch)]:
+        if [*map(id, batch)] != [*map(id, self._batch)] or sizes != self._sizes:
             # Nobody reads the tokens of a free row. With another's temperature, rows may be greedy all together.
             idle = SamplingParams(temperature=next(row.request.params.temperature for row in batch if row is not None))
             self._params = [idle if row is None else row.request.params for row in batch]
-            self._batch = batch
+            self._batch, self._sizes = batch, sizes
+            self._static = self._sampled(sizes)
         lengths = [_length(row, index in behind) for index, row in enumerate(batch)]
         needed = [
             min(length + carried.growth, row.limit) if row is not None and index in carried.rows else length
             for index, (row, length) in enumerate(zip(batch, lengths, strict=True))
         ]
         parcel = Parcel()
-        shape = Shape(plan, len(batch), sizes.length(max(needed)), max(sizes.call_tokens or 0, plan.tree.size))
-        self._add_texts(parcel, lengths, behind, carried.rows)
-        shape = self._add_sampling(parcel, shape, sizes)
-        shape = dataclasses.replace(shape, given=_add_given(parcel, batch, plan, offers))
-        if self._headed:
-            shape = dataclasses.replace(shape, fresh=self._add_fresh(parcel, lengths))
+        self._add_texts(parcel, lengths, behind, carried)
+        sampling, sampled = self._static
+        parcel.append(sampling)
+        shape = Shape(
+            plan=plan,
+            rows=len(batch),
+            longest=sizes.length(max(needed)),
+            tokens=max(sizes.call_tokens or 0, plan.tree.size),
+            given=_add_given(parcel, batch, plan, offers),
+            fresh=self._add_fresh(parcel, lengths, carried.growth) if self._headed else 0,
+            **sampled,
+        )
         return shape, parcel
 
-    def _add_texts(
-        self, parcel: Parcel, lengths: Sequence[int], behind: Collection[int], carried: Collection[int]
-    ) -> None:
+    def _add_texts(self, parcel: Parcel, lengths: Sequence[int], behind: Collection[int], carried: Carried) -> None:
         """Add what tells the texts of rows."""
         facts = [(0, 0, 0, 1, 0) if row is None else _facts(row) for row in self._batch]
         before, last, seed, limit, prompt = zip(*facts, strict=True)
         count = len(lengths)
         taking = [row is not None and index not in behind for index, row in enumerate(self._batch)]
         parcel.integers("texts", [*lengths, *before, *last, *seed, *limit, *prompt], 6, count)
-        parcel.integers("flags", [*(index in carried for index in range(count)), *taking], 2, count)
+        known = [index in carried.rows for index in range(count)]
+        unread = known if carried.growth else [False] * count
+        parcel.integers("flags", [*known, *taking, *unread], 3, count)
 
-    def _add_sampling(self, parcel: Parcel, shape: Shape, sizes: Sizes) -> Shape:
-        """Add the parameters of sampling, and return the shape with what depends on them."""
-        params, count = self._params, shape.rows
+    def _sampled(self, sizes: Sizes) -> tuple[Parcel, dict[str, Any]]:
+        """Return the parameters of sampling, and what a shape says of them."""
+        params, count = self._params, len(self._params)
         rows = [RowSampling.of(one, self._vocabulary) for one in params]
-        truncated = sizes.indices((one.truncates for one in params), count)
-        adjusted = sizes.indices((one.adjusts for one in params), count)
-        scored = sizes.indices((one.logprobs is not None for one in params), count)
-        greedy = [row.greedy for row in rows]
+        indices = {
+            "truncated": sizes.indices((one.truncates for one in params), count),
+            "adjusted": sizes.indices((one.adjusts for one in params), count),
+            "scored": sizes.indices((one.logprobs is not None for one in params), count),
+        }
+        greedy, parcel = [row.greedy for row in rows], Parcel()
         wholes = [*greedy, *(row.top_k for row in rows), *(one.min_tokens for one in params)]
         parcel.integers("wholes", wholes, 3, count)
-        shares = [*((row.temperature, row.top_p, row.min_p) for row in rows)]
-        columns = zip(*(both + penalties(one) for both, one in zip(shares, params, strict=True)), strict=True)
-        parcel.numbers("numbers", [value for column in columns for value in column], 6, count)
-        for name, indices in (("truncated", truncated), ("adjusted", adjusted), ("scored", scored)):
-            parcel.integers(name, indices)
-        return dataclasses.replace(
-            shape,
-            greedy="all" if all(greedy) else "some" if any(greedy) else "none",
-            truncated=len(truncated),
-            adjusted=len(adjusted),
-            scored=len(scored),
-            most_scored=max((one.logprobs or 0 for one in params), default=0) if scored else 0,
-        )
+        shares = [
+            (row.temperature, row.top_p, row.min_p, *penalties(one)) for row, one in zip(rows, params, strict=True)
+        ]
+        parcel.numbers("numbers", [value for column in zip(*shares, strict=True) for value in column], 6, count)
+        for name, found in indices.items():
+            parcel.integers(name, found)
+        sampled = {name: len(found) for name, found in indices.items()}
+        sampled["most_scored"] = max((one.logprobs or 0 for one in params), default=0) if sampled["scored"] else 0
+        return parcel, {**sampled, "greedy": "all" if all(greedy) else "some" if any(greedy) else "none"}
 
-    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int]) -> int:
-        """Add the tokens that a head was not fed, of rows of some lengths, and return how many of a row at most."""
+    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int], growth: int) -> int:
+        """Add the tokens that a head was not fed, of rows of some lengths, and return how many of a row at most.
+
+        Those that the host does not know yet are put in their place on the device.
+        """
         counts, tokens = list[int](), list[Sequence[int]]()
         for row, length in zip(self._batch, lengths, strict=True):
             count = 1 if row is None else max(length - 1 - row.cached["draft"], 1)
             counts.append(count)
             tokens.append((0,) if row is None else row.tokens[length - count : length])
-        most = max(counts)
+        most = max(*counts, growth)
         padded = [(*some, *[0] * (most - len(some))) for some in tokens]
         parcel.integers("fresh", [token for some in padded for token in some], len(padded), most)
         parcel.integers("fresh_count", counts)

@@ -25,6 +25,7 @@ from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.round import speculate
 from spectr_runtime.speculation.shape import Shape
 from spectr_runtime.speculation.timing import DeviceTiming, Timing
+from spectr_select import holding
 
 LOG = logging.getLogger(__name__)
 # Shapes whose rounds are kept ready. A recording keeps no memory for tensors of its own, but the driver keeps some
@@ -57,6 +58,7 @@ class Flight(NamedTuple):
         source: What drafted in it.
         phases: The seconds of its phases: those that the host spent, or, of a replayed round, shares of one.
         replayed: Whether it was replayed.
+        telling: Whether it took what later rounds of its shape will.
         scored: The indices of the rows that want log-probabilities.
         download: What it wrote.
     """
@@ -64,6 +66,7 @@ class Flight(NamedTuple):
     source: Source
     phases: Timing
     replayed: bool
+    telling: bool
     scored: Sequence[int]
     download: Download
 
@@ -89,6 +92,7 @@ class _Ready:
     layout: Layout = dataclasses.field(default_factory=dict)
     shares: Timing = dataclasses.field(default_factory=Timing)
     replay: Callable[[], torch.Tensor] | None = None
+    constants: list[object] = dataclasses.field(default_factory=list)  # whose memory the recording reads
 
 
 class Launcher:
@@ -144,13 +148,14 @@ class Launcher:
             return self._first(shape, parcel, scored, pair)
         self._ready.move_to_end(shape)
         ready.upload.send(parcel)
-        if ready.replay is None and self._recorder is not None:
-            self._record(self._recorder, shape, ready, pair)
+        fresh = ready.replay is None and self._recorder is not None
+        if fresh:
+            self._record(shape, ready, pair)
         if ready.replay is None:
             timing = Timing()
             words = self._work(shape, ready, pair, timing)
-            return Flight(ready.source, timing, False, scored, Download(words, ready.layout))
-        return Flight(ready.source, ready.shares, True, scored, Download(ready.replay(), ready.layout))
+            return Flight(ready.source, timing, False, True, scored, Download(words, ready.layout))
+        return Flight(ready.source, ready.shares, True, not fresh, scored, Download(ready.replay(), ready.layout))
 
     def _first(self, shape: Shape, parcel: Parcel, scored: Sequence[int], pair: Pair) -> Flight:
         """Issue the first round of a shape."""
@@ -163,7 +168,8 @@ class Launcher:
             self._ready[shape] = ready
             if len(self._ready) > MOST_SHAPES:
                 self._ready.popitem(last=False)
-        return Flight(ready.source, timing, False, scored, Download(words, ready.layout))
+        telling = self._recorder is None
+        return Flight(ready.source, timing, False, telling, scored, Download(words, ready.layout))
 
     def _work(self, shape: Shape, ready: _Ready, pair: Pair, timing: Timing) -> torch.Tensor:
         """Issue the operations of a round, and return all that it writes for the host as one vector."""
@@ -182,11 +188,13 @@ class Launcher:
         ready.layout = {name: tuple(tensor.shape) for name, tensor in written.items()}
         return joined(written)
 
-    def _record(self, recorder: Recorder, shape: Shape, ready: _Ready, pair: Pair) -> None:
+    def _record(self, shape: Shape, ready: _Ready, pair: Pair) -> None:
         """Record the rounds of a shape that was run before."""
+        assert self._recorder is not None
         ready.source = pair.source(shape.plan)
         try:
-            ready.replay = recorder.record(lambda: self._work(shape, ready, pair, Timing()))
+            with holding() as ready.constants:
+                ready.replay = self._recorder.record(lambda: self._work(shape, ready, pair, Timing()))
         except (RuntimeError, EngineError) as error:
             if is_out_of_memory(error):
                 raise

@@ -127,6 +127,25 @@ def check_plan(choice: PlanChoice, manifest: Manifest) -> None:
         )
 
 
+def check_call_tokens(call_tokens: int | None, menu: Sequence[Plan]) -> None:
+    """Check that calls of one shape take the trees of all plans that rounds may take.
+
+    Args:
+        call_tokens: How many tokens every call feeds the target for each row; None if calls differ.
+        menu: The plans.
+
+    Raises:
+        UsageError: A tree has more tokens.
+    """
+    largest = max(menu, key=lambda plan: plan.tree.size)
+    if call_tokens is not None and call_tokens < largest.tree.size:
+        raise UsageError(
+            f"Calls of {call_tokens} tokens are too small for the plan {largest}: its tree has {largest.tree.size}, "
+            "the last token of the text among them.",
+            hint=f"Use --call-tokens {largest.tree.size}.",
+        )
+
+
 def check_draft(asked: DraftChoice | None, choice: PlanChoice, manifest: Manifest) -> None:
     """Check that a plan can honour what a request asks to be drafted from.
 

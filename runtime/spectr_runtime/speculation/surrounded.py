@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from spectr_runtime.bundle import ModelSpec
 from spectr_runtime.contract import Call, Engine, KVCache, Output
+
+
+class Surroundings:
+    """What passes are the blocks of, as it is at the time.
+
+    Attributes:
+        make: Makes the context of a pass.
+    """
+
+    def __init__(self) -> None:
+        self.make: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """Return the context of a pass."""
+        return self.make()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

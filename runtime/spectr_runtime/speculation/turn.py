@@ -35,6 +35,8 @@ class Turn(NamedTuple):
         spent: How long the round took.
         read: What was read before it.
         seconds: How long both took.
+        telling: Whether the round took what others of its shape will: the first ones take longer where they are to be
+            replayed, and on a GPU the time of a round holds that of what was read before it.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Turn(NamedTuple):
     spent: Spent
     read: Reading
     seconds: float
+    telling: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Issued:
         flight: The round.
         read: What was read before it.
         begun: When reading began, by ``time.perf_counter``.
-        launched: When the round was issued.
+        launched: When the round was issued; of one that had to wait for the turn before it, when that was read, so
+            that it costs what the host did meanwhile.
     """
 
     plan: Plan
@@ -97,6 +101,7 @@ class Issued:
             spent=Spent(total, scale * phases.draft, scale * phases.verify),
             read=self.read,
             seconds=now - max(self.begun, before),
+            telling=self.flight.telling and not (self.flight.replayed and self.read.calls),
         )
 
 
@@ -115,6 +120,7 @@ class Turns:
         self._ahead = ahead
         self._issued: Issued | None = None
         self._done = 0.0  # when the last turn was read
+        self._waits = False  # whether the next one has to wait for that
 
     @property
     def unread(self) -> bool:
@@ -130,14 +136,14 @@ class Turns:
         """Return whether what is not read yet must be, before a turn with this plan can be issued.
 
         Drafts of the host follow from whole texts, and so does that there are none, where the text depends on it. So
-        does what a draft has to read of them, where it was not fed in the last round, and a head of the tokens that it
-        was not fed.
+        does what a draft has to read of them, where it was not fed in the last round; a head has to, in time, whatever
+        the next round drafts from.
         """
         if self._issued is None:
             return False
         looked_up = any(offer is not None and offer.paths for offer in offers) or not (plan.races or plan.feeds_draft)
-        lags = plan.feeds_draft and not self._issued.plan.feeds_draft
-        return looked_up or lags or pair.head is not None
+        lags = (plan.feeds_draft or pair.head is not None) and not self._issued.plan.feeds_draft
+        return looked_up or lags
 
     def issue(self, plan: Plan, offers: Offers, pair: Pair, batch: Sequence[Row | None], sizes: Sizes) -> Turn | None:
         """Bring the caches up to the rows' texts, and issue a round.
@@ -152,18 +158,22 @@ class Turns:
         Returns:
             The turn that is read now: this one, or if turns are issued ahead, the one before it if it is not read.
         """
-        begun, before = time.perf_counter(), dataclasses.replace(pair.reading)
+        begun, before = time.perf_counter(), dataclasses.replace(pair.reader.counts)
         with self._timing.measure("prefill"):
             self._clear(pair, batch)
-            behind = pair.catch_up(plan, batch)
+            behind = pair.reader.catch_up(plan.feeds_draft, batch)
         with self._timing.measure("host"):
             carried = Carried(self._launcher.carried(batch), self.growth)
             shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
-        launched = time.perf_counter()
+        launched = self._done if self._waits else time.perf_counter()
+        self._waits = False
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
-        read = pair.reading.since(before)
-        last, self._issued = self._issued, Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
-        return self._read(last, pair) if self._ahead else self.land(pair)
+        read = pair.reader.counts.since(before)
+        issued = Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
+        if not self._ahead:
+            return self._read(issued, pair)
+        last, self._issued = self._issued, issued
+        return None if last is None else self._read(last, pair)
 
     def _clear(self, pair: Pair, batch: Sequence[Row | None]) -> None:
         """Clear what a turn that is not read yet may leave behind rows that are read on."""
@@ -175,18 +185,19 @@ class Turns:
                 pair.clear(index, row.cached)
 
     def land(self, pair: Pair) -> Turn | None:
-        """Read the turn that is not read yet, if there is one."""
+        """Read the turn that is not read yet, if there is one, before another one is issued."""
         last, self._issued = self._issued, None
+        if last is None:
+            return None
+        self._waits = True
         return self._read(last, pair)
 
-    def _read(self, issued: Issued | None, pair: Pair) -> Turn | None:
-        if issued is None:
-            return None
+    def _read(self, issued: Issued, pair: Pair) -> Turn:
         turn = issued.land(pair.waits, self._timing, self._done)
         self._done = time.perf_counter()
         return turn
 
     def forget(self) -> None:
         """Give up what is not read, and what the device knows of rows: the caches are empty."""
-        self._issued = None
+        self._issued, self._waits = None, False
         self._launcher.forget()
