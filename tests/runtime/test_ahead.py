@@ -123,6 +123,51 @@ def test_memory_that_runs_out_in_a_call_loses_no_row(
     assert decoder.batch_size == 2
 
 
+class Broken(TapeRecorder):
+    """Records nothing after a while."""
+
+    error: Exception
+
+    def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        if self.recorded > 2:
+            raise self.error
+        return super().record(work)
+
+
+@pytest.mark.parametrize(
+    ("error", "rows"),
+    [
+        (EngineError("PyTorch failed in a call: operation not permitted when stream is capturing"), 5),
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), 5),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB."), 1),
+    ],
+    ids=["engine", "pytorch", "memory"],
+)
+def test_what_cannot_be_recorded_is_done_without(
+    open_decoder: OpenDecoder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    rows: int,
+) -> None:
+    """A lack of memory for a recording is one like any other."""
+    requests = mixed(30)
+    expected = sound(open_decoder(PLANS[1], batch_size=5), requests)
+    broken = Broken()
+    broken.error = error
+    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda *_: broken)
+    decoder = open_decoder(PLANS[1], batch_size=5)
+    if rows > 1:
+        assert sound(decoder, requests) == expected
+        assert [record.message for record in caplog.records] == [
+            f"Rounds cannot be recorded, and take longer than they need to: {error}"
+        ]
+    else:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            sound(decoder, requests)
+    assert decoder.batch_size == rows
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_a_call_that_is_given_up_leaves_nothing_to_the_next(
     open_decoder: OpenDecoder, recorder: TapeRecorder, plan: Plan
