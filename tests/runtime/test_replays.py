@@ -52,5 +52,5 @@ def test_rows_are_the_same_whether_rounds_are_replayed_or_not(
 ) -> None:
     replayed = by_id([*open_decoder(plan, batch_size=4).generate(requests())])
     assert recorder.recorded > 3
-    assert recorder.replayed > 8
+    assert recorder.replayed > 4
     assert replayed == by_id([*open_decoder(plan, batch_size=4, replays=False).generate(requests())])
