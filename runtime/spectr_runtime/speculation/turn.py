@@ -65,6 +65,7 @@ class Issued:
         begun: When reading began, by ``time.perf_counter``.
         launched: When the round was issued; of one that had to wait for the turn before it, when that was read, so
             that it costs what the host did meanwhile.
+        telling: Whether it takes what later rounds of its shape will.
     """
 
     plan: Plan
@@ -75,6 +76,7 @@ class Issued:
     read: Reading
     begun: float
     launched: float
+    telling: bool
 
     def land(self, waits: Callable[[], AbstractContextManager[None]], timing: Timing, before: float) -> Turn:
         """Wait for the round, and return what the turn did.
@@ -101,7 +103,7 @@ class Issued:
             spent=Spent(total, scale * phases.draft, scale * phases.verify),
             read=self.read,
             seconds=now - max(self.begun, before),
-            telling=self.flight.telling and not (self.flight.replayed and self.read.calls),
+            telling=self.telling,
         )
 
 
@@ -169,7 +171,9 @@ class Turns:
         self._waits = False
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
         read = pair.reader.counts.since(before)
-        issued = Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
+        # The time of a round that runs while the host goes on holds that of what was read before it.
+        telling = not self._launcher.records or (flight.replayed and not read.calls)
+        issued = Issued(plan, offers, [*batch], behind, flight, read, begun, launched, telling)
         if not self._ahead:
             return self._read(issued, pair)
         last, self._issued = self._issued, issued
