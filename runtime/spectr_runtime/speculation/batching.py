@@ -64,9 +64,10 @@ class Sizes:
     def indices(self, rows: Iterable[bool], count: int) -> list[int]:
         """Return the indices of rows that something is computed for; the first one fills up, and is computed again."""
         found = [index for index, wanted in enumerate(rows) if wanted]
-        if self.padded and found:
-            found += [found[0]] * (padded_count(len(found), count) - len(found))
-        return found
+        if not found or not (self.padded or self.call_tokens is not None):
+            return found
+        most = padded_count(len(found), count) if self.call_tokens is None else count
+        return found + [found[0]] * (most - len(found))
 
 
 class Batching:
@@ -124,7 +125,7 @@ class Batching:
         shape = self._add_sampling(parcel, shape, sizes)
         shape = dataclasses.replace(shape, given=_add_given(parcel, batch, plan, offers))
         if self._headed:
-            shape = dataclasses.replace(shape, fresh=self._add_fresh(parcel, lengths))
+            shape = dataclasses.replace(shape, fresh=self._add_fresh(parcel, lengths, sizes.call_tokens or 1))
         return shape, parcel
 
     def _add_texts(
@@ -162,14 +163,14 @@ class Batching:
             most_scored=max((one.logprobs or 0 for one in params), default=0) if scored else 0,
         )
 
-    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int]) -> int:
-        """Add the tokens that a head was not fed, of rows of some lengths, and return how many of a row at most."""
+    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int], least: int) -> int:
+        """Add the tokens that a head was not fed, of rows of some lengths, and return how many it is fed of each."""
         counts, tokens = list[int](), list[Sequence[int]]()
         for row, length in zip(self._batch, lengths, strict=True):
             count = 1 if row is None else max(length - 1 - row.cached["draft"], 1)
             counts.append(count)
             tokens.append((0,) if row is None else row.tokens[length - count : length])
-        most = max(counts)
+        most = max(*counts, least)
         padded = [(*some, *[0] * (most - len(some))) for some in tokens]
         parcel.integers("fresh", [token for some in padded for token in some], len(padded), most)
         parcel.integers("fresh_count", counts)
