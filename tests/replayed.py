@@ -15,13 +15,17 @@ from capturable import capturable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from spectr_runtime.replay.recorder import Recorder
+from spectr_runtime.speculation.pair import Pair
+
 
 class Tape(TorchDispatchMode):
-    """Runs operators, and keeps them to run them again."""
+    """Runs operators, keeps them to run them again, and undoes what they wrote to."""
 
     def __init__(self) -> None:
         super().__init__()
         self._operators: list[tuple[Any, Sequence[Any], Mapping[str, Any], list[torch.Tensor]]] = []
+        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(
         self, operator: Any, types: object, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None
@@ -31,10 +35,21 @@ class Tape(TorchDispatchMode):
             parts = operator.decompose(*arguments, **options)
         if parts is not NotImplemented:
             return parts
+        if operator._schema.is_mutable:
+            for leaf in tree_leaves((arguments, options)):
+                if isinstance(leaf, torch.Tensor):
+                    storage = leaf.untyped_storage()
+                    self._before.setdefault(storage.data_ptr(), (storage, storage.clone()))
         result = operator(*arguments, **options)
         written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         self._operators.append((operator, arguments, options, written))
         return result
+
+    def undo(self) -> None:
+        """Give all memory that was written to what it held before."""
+        for storage, before in self._before.values():
+            storage.copy_(before)
+        self._before.clear()
 
     def play(self) -> None:
         """Run the operators again; each result goes to where it was the first time."""
@@ -48,7 +63,7 @@ class Tape(TorchDispatchMode):
 class TapeRecorder:
     """A ``Recorder`` of tapes.
 
-    A graph is recorded without being run. Here it is run, and its first replay does nothing.
+    A graph is recorded without being run. Here it is run, and that is undone.
 
     Attributes:
         recorded: How often something was recorded.
@@ -59,17 +74,15 @@ class TapeRecorder:
         self.recorded = self.replayed = 0
 
     def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        tape, fresh = Tape(), True
+        tape = Tape()
         with capturable(), tape:
             output = work()
+        tape.undo()
         self.recorded += 1
 
         def replay() -> torch.Tensor:
-            nonlocal fresh
-            if not fresh:
-                tape.play()
-                self.replayed += 1
-            fresh = False
+            tape.play()
+            self.replayed += 1
             return output
 
         return replay
@@ -79,7 +92,18 @@ class TapeRecorder:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
-    """Let decoders that are opened from here on record their rounds, and issue them ahead, as on a GPU."""
+    """Let decoders that are opened from here on record their rounds, and issue them ahead, as on a GPU.
+
+    Those that are opened with ``replays=False`` do not.
+    """
     recorder = TapeRecorder()
-    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda device, pair, replays: recorder)
+
+    def open_recorder(device: torch.device, pair: Pair, replays: bool | None) -> Recorder | None:
+        return None if replays is False else recorder
+
+    for engines in ("torch", "tensorrt"):  # on the CPU they look at the slots that are written, and nowhere else
+        monkeypatch.setattr(f"spectr_runtime.engines.{engines}.check_call", lambda *_: None)
+    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", open_recorder)
+    for engine in ("torch", "tensorrt"):  # on a CPU, this looks at what a call writes
+        monkeypatch.setattr(f"spectr_runtime.engines.{engine}.check_call", lambda call, cache: None)
     return recorder

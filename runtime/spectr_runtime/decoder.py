@@ -122,8 +122,9 @@ class Decoder:
         self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device, shrinks=not one_shape)
         self.reading = self._shrinking.reading
         self._device = self._pair.device
-        self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
-        planner, headed = open_planner(plan, bundle, backend, self._device), self._pair.head is not None
+        rounds = f"calls of {call_tokens} tokens" if one_shape else ""
+        self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device, rounds=rounds)
+        planner, headed = open_planner(plan, bundle, backend, self._device, rounds), self._pair.head is not None
         self._chooser = Chooser(planner, texts, self.timing, headed=headed)
         self.plain = self._chooser.plain
         self._scheduler = Scheduler(self.batch_size)
@@ -198,16 +199,15 @@ class Decoder:
         self, made: Iterator[Row | Outcome], *, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Row | Outcome]:
         """Decode rows; admit the next one whenever there is room, and yield every row when it ends."""
+        self._turns.forget()
         if self._scheduler.batch:  # the call before did not end, and may have left caches that are not whole
             self._shrinking.restart()
-        self._turns.forget()
         self._waiting = Waiting(made, stopped)
         self._scheduler = Scheduler(self.batch_size)
         while True:
             yield from self._fill()
             if not self._scheduler.batch:
-                if isinstance(self._chooser.planner, AutoPlanner):
-                    self._keep_costs(self._chooser.planner.costs)
+                self._end()
                 return
             if self._outgrown():
                 continue
@@ -245,7 +245,17 @@ class Decoder:
             else:
                 yield one
         for row in sorted(admitted, key=lambda row: row.length):
-            self._scheduler.admit(row)
+            index = self._scheduler.admit(row)
+            if self._turns.unread:  # it may leave there what is not finite, of a row that has ended
+                self._pair.clear(index)
+
+    def _end(self) -> None:
+        """Read what was decoded last, for nobody, and keep what was learnt."""
+        turn = self._turns.land(self._pair)
+        if turn is not None:
+            list(self._advance(turn))  # none of its rows is there any more
+        if isinstance(self._chooser.planner, AutoPlanner):
+            self._keep_costs(self._chooser.planner.costs)
 
     def _close_ranks(self) -> None:
         """Move rows to lower indices: a round costs as much as its last index says.
@@ -281,7 +291,7 @@ class Decoder:
         not read yet is read, and what comes next is seen in its light.
         """
         batch, turns = self._scheduler.batch, self._turns
-        if self._waiting.ended and None in batch:  # nobody waits for the free row
+        if self._waiting.ended and None in batch and self._call_tokens is None:  # nobody waits for the free row
             if turns.unread:
                 return turns.land(self._pair)
             self._close_ranks()
@@ -348,12 +358,11 @@ class Decoder:
 
         Args:
             index: The index of the row.
-            row: The row that was decoded there. If another one took its place meanwhile, that is read anew.
-            behind: Whether it took no part, and goes on from what it holds.
+            row: The row that was decoded there. If another one took its place meanwhile, that was cleared by then.
+            behind: Whether it took no part, and goes on from what it holds. The next turn has cleared the rest already.
         """
         present = self._scheduler.at(index)
-        if present is not None and present is not row:
-            self._turns.ignore(index)
-            self._waiting.evict(present)
-            self._scheduler.release(index)
-        self._pair.clear(index, row.cached if behind and present is row else {})
+        if present is None or (present is row and not behind):
+            self._pair.clear(index)
+        elif present is row and not self._turns.unread:
+            self._pair.clear(index, row.cached)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from replayed import TapeRecorder, recorder
 from support import chi_square_p_value
 from tiny_heads import SIZE, head_tensors, save_head, speculators_settings, target_checkpoint
 
@@ -23,8 +24,10 @@ from spectr_runtime.drafting.source import Drafts
 from spectr_runtime.engines import open_engine
 from spectr_runtime.planning.planner import RACES, TEXT_RACES
 from spectr_runtime.speculation.narrow import widened
+from spectr_runtime.speculation.plan import PlanChoice
 from spectr_select import DraftTree, Noise
 
+__all__ = ["recorder"]
 SHARED = tuple(range(40, 75))  # more than two blocks of prefixes that are kept
 PROMPTS = (
     *((7,), (3, 1, 4, 1, 5), tuple(range(100, 160)), (5, 5)),
@@ -218,6 +221,20 @@ def test_a_row_drafts_the_same_alone_and_beside_others(bundle: Bundle) -> None:
     alone, together = completions(1), completions(5)
     for name, one in alone.items():
         assert (one.token_ids, one.speculation) == (together[name].token_ids, together[name].speculation)
+
+
+@pytest.mark.parametrize("plan", [Plan("race", 2, 3), Plan("single", 1, 3), Plan("kseq", 2, 2), "auto"], ids=str)
+def test_rounds_with_a_head_that_are_replayed_write_the_same(
+    plan: PlanChoice, bundle: Bundle, recorder: TapeRecorder
+) -> None:
+    written = []
+    for replays in (None, False):
+        decoder = Decoder(bundle, plan=plan, backend="torch", batch_size=3, replays=replays)
+        if plan == "auto":
+            decoder._chooser.planner = Turning([Plan.plain()] * 9 + [Plan("race", 1, 2, "texts")] * 9 + [RACES[3]] * 9)
+        written.append(decoded(decoder))
+    assert written[0] == written[1]
+    assert recorder.replayed > 4
 
 
 def shifted(keep: Callable[..., None]) -> Callable[..., None]:

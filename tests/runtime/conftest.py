@@ -93,6 +93,8 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
         sizes: Sequence[int] = (),
         longest: int = 1,
         roles: Sequence[Role] = ROLES,
+        replays: bool | None = None,
+        call_tokens: int | None = None,
     ) -> Decoder:
         def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, slots: int, **_: object) -> TableEngine:
             capacity = next((size for size in sizes if size >= slots), capacity)
@@ -108,6 +110,8 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
             device=device,
             prefix_tokens=prefix_tokens,
             longest=longest,
+            replays=replays,
+            call_tokens=call_tokens,
         )
 
     return open_

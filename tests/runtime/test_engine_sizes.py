@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from eager_pair import eager_bundle
+from replayed import TapeRecorder, recorder
 from support import TableEngine
 from tensorrt_gpu import put_engines, run_engines
 
@@ -17,6 +18,7 @@ from spectr_runtime.rows.score import Written
 from spectr_runtime.scorer import Scorer
 from spectr_runtime.speculation.plan import PlanChoice
 
+__all__ = ["recorder"]
 OpenDecoder = Callable[..., Decoder]
 SIZES, CAPACITY = (64, 128, 192), 170
 PLANS: list[PlanChoice] = [Plan.plain(), Plan("kseq", 2, 3), "auto"]
@@ -92,6 +94,18 @@ def test_texts_outgrow_engines_and_are_written_as_with_the_largest(
     assert kept.opened == [(batch_size, slots) for slots in SIZES for _ in range(engines)]
     assert decoder.batch_size == batch_size
     assert decoder._pair.reader.counts is decoder.reading, "what was read before counts too"
+
+
+@pytest.mark.parametrize("plan", PLANS[:2], ids=str)
+def test_texts_outgrow_engines_whose_rounds_were_recorded(
+    open_decoder: OpenDecoder, recorder: TapeRecorder, kept: type[Kept], plan: PlanChoice
+) -> None:
+    """Nothing of the recordings outlives the engines, and a text may be longer than the host knows."""
+    expected = texts(decoded(open_decoder(plan, batch_size=5, capacity=CAPACITY, replays=False)))
+    decoder = open_decoder(plan, batch_size=5, capacity=CAPACITY, sizes=SIZES, engine=kept)
+    assert texts(decoded(decoder)) == expected
+    assert {slots for _, slots in kept.opened} == {*SIZES}
+    assert recorder.replayed > 20
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)

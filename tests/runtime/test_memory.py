@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from eager_pair import eager_bundle
+from growing import OUT_OF_MEMORY, CrampedEngine, GrowingEngine, SmallCache
 from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, EngineError, Plan, Request, SamplingParams
-from spectr_runtime.contract import Call, KVCache
+from spectr_runtime.contract import Call
 from spectr_runtime.errors import is_out_of_memory
 from spectr_runtime.reading.prefixes import PrefixStore
 from spectr_runtime.speculation.plan import PlanChoice
 
 OpenDecoder = Callable[..., Decoder]
-CUDA = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB"
 REQUESTS = [Request(str(row), (1, 3, 2), SamplingParams(max_tokens=5 + 3 * row)) for row in range(10)]
 
 
@@ -29,40 +29,8 @@ class SmallEngine(TableEngine):
 
     def forward(self, call: Call) -> torch.Tensor:
         if len(call.input_ids_BT) > 3 and len(self.calls) > 6:
-            raise EngineError(f"PyTorch failed in a call: {CUDA}")
+            raise EngineError(f"PyTorch failed in a call: {OUT_OF_MEMORY}")
         return super().forward(call)
-
-
-class SmallCache(KVCache):
-    """A cache that grows, with memory for so many slots of all rows together."""
-
-    most = 4 * 320
-
-    def _allocate(self, parts: int, slots: int) -> torch.Tensor:
-        if self.rows * slots > self.most:
-            raise EngineError(f"There is no memory for a cache of {self.rows} rows of {slots} slots: {CUDA}")
-        return super()._allocate(parts, slots)
-
-
-class GrowingEngine(TableEngine):
-    """A table engine whose cache grows."""
-
-    kind: type[KVCache] = KVCache
-
-    def __init__(self, *arguments: int, rows: int, capacity: int, **sizes: int) -> None:
-        super().__init__(*arguments, rows=rows, capacity=capacity, **sizes)
-        cpu = torch.device("cpu")
-        self.cache = self.kind(1, rows, 1, capacity, 1, dtype=torch.float32, device=cpu, grows=True)
-
-    def forward(self, call: Call) -> torch.Tensor:
-        self.cache.hold(call.first_row, len(call.input_ids_BT), call.attention_mask_B1TL.shape[-1])
-        return super().forward(call)
-
-
-class CrampedEngine(GrowingEngine):
-    """A table engine whose cache grows as long as there is memory."""
-
-    kind = SmallCache
 
 
 def texts(decoder: Decoder, requests: Sequence[Request] = REQUESTS) -> dict[str, tuple[int, ...]]:
@@ -210,7 +178,7 @@ class RobbedEngine(GrowingEngine):
             Shrunk.most = 2 * 64
             temporary = torch.empty(8)
             Shrunk.temporary = weakref.ref(temporary)
-            raise EngineError(f"PyTorch failed in a call: {CUDA}")
+            raise EngineError(f"PyTorch failed in a call: {OUT_OF_MEMORY}")
         return super().forward(call)
 
 
@@ -229,7 +197,9 @@ def test_caches_that_cannot_start_over_are_halved_again(
 
 
 @pytest.mark.parametrize(
-    ("error", "after"), [(EngineError(f"No memory: {CUDA}"), 0), (KeyboardInterrupt(), 1)], ids=["memory", "interrupt"]
+    ("error", "after"),
+    [(EngineError(f"No memory: {OUT_OF_MEMORY}"), 0), (KeyboardInterrupt(), 1)],
+    ids=["memory", "interrupt"],
 )
 def test_a_call_after_one_that_failed_while_caches_grew_starts_from_whole_ones(
     open_decoder: OpenDecoder, monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int
@@ -265,7 +235,7 @@ def test_models_that_do_not_fit_are_opened_with_fewer_rows(open_decoder: OpenDec
     class Picky(TableEngine):
         def __init__(self, *arguments: int, rows: int, **sizes: int) -> None:
             if rows > 2:
-                raise EngineError(f"PyTorch cannot hold target with {rows} rows: {CUDA}")
+                raise EngineError(f"PyTorch cannot hold target with {rows} rows: {OUT_OF_MEMORY}")
             super().__init__(*arguments, rows=rows, **sizes)
 
     assert open_decoder(Plan("kseq", 2, 2), batch_size=9, engine=Picky, device="cuda").batch_size == 2
@@ -275,7 +245,7 @@ def test_models_that_do_not_fit_are_opened_with_fewer_rows(open_decoder: OpenDec
 
 def test_other_errors_and_a_single_row_without_memory_are_raised(open_decoder: OpenDecoder) -> None:
     decoder = open_decoder(Plan.plain(), batch_size=1)
-    for message in ("PyTorch failed in a call: an illegal address", CUDA):
+    for message in ("PyTorch failed in a call: an illegal address", OUT_OF_MEMORY):
 
         def fail(call: Call, message: str = message) -> torch.Tensor:
             raise EngineError(message)
@@ -289,7 +259,7 @@ def test_the_shapes_in_which_memory_runs_out() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(torch.OutOfMemoryError(CUDA))
+    assert is_out_of_memory(torch.OutOfMemoryError(OUT_OF_MEMORY))
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(EngineError("ONNX Runtime failed: Failed to allocate memory for a buffer"))
     # What TensorRT says last of an execution context without room (NVIDIA/TensorRT, issue 3017).

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from growing import GrowingEngine
+from replayed import TapeRecorder, recorder
 from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, EngineError, Plan, Request, SamplingParams
@@ -20,6 +22,7 @@ from spectr_runtime.rows.drafting import SOURCES, DraftChoice
 from spectr_runtime.speculation.plan import refusal_of
 from spectr_runtime.speculation.timing import Spent
 
+__all__ = ["recorder"]
 OpenDecoder = Callable[..., Decoder]
 CHOICES = (
     None,
@@ -161,6 +164,46 @@ def test_a_batch_that_is_halved_in_the_middle_goes_on_with_its_texts(open_decode
         shrink(decoder)
         check_texts(decoded(decoder), expected)
         assert decoder.batch_size == 2
+
+
+@pytest.mark.parametrize("roles", [("target", "draft"), ("target",)], ids=["with a draft", "without a draft"])
+def test_rounds_that_are_issued_ahead_leave_the_plain_text(
+    open_decoder: OpenDecoder, recorder: TapeRecorder, roles: tuple[Role, ...]
+) -> None:
+    expected = texts(decoded(open_decoder(Plan.plain(), replays=False)))
+    menu = [plan for plan in (*RACES, *TEXT_RACES) if "draft" in roles or not plan.feeds_draft]
+    for plan in ("auto", Plan("race", 2, 4, "texts")):
+        decoder = open_decoder(plan, batch_size=5, roles=roles)
+        if plan == "auto":
+            decoder._chooser.planner = Fickle(menu)
+            shrink(decoder)
+        check_texts(decoded(decoder), expected)
+        assert decoder.batch_size == (2 if plan == "auto" else 5)
+    assert recorder.replayed > 3
+
+
+class Turning(Fickle):
+    """Lets the draft fall behind, and asks for it again."""
+
+    def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: object = None) -> Plan:
+        self._menu = [*self._menu[1:], self._menu[0]]
+        return self._menu[0]
+
+
+def test_a_draft_that_is_behind_a_long_text_reads_it_beside_short_ones(
+    open_decoder: OpenDecoder, recorder: TapeRecorder
+) -> None:
+    """Meanwhile the row of the long text takes no part, though the device knows it from the round before."""
+    asked = [
+        Request(str(row), (1,) * (1 if row else 200), SamplingParams(max_tokens=2 if row else 50, ignore_eos=True))
+        for row in range(40)
+    ]
+    sizes = {"capacity": 400, "engine": GrowingEngine}
+    expected = texts(decoded(open_decoder(Plan.plain(), **sizes, replays=False), asked))
+    for plain in (1, 4, 7):
+        decoder = open_decoder("auto", batch_size=2, **sizes)
+        decoder._chooser.planner = Turning([Plan.plain()] * plain + [Plan("race", 1, 2)] * 5)
+        assert texts(decoded(decoder, asked)) == expected
 
 
 @pytest.mark.parametrize("rule", ["single", "block"])

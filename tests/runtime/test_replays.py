@@ -12,15 +12,13 @@ from spectr_runtime import Completion, Decoder, Outcome, Plan, Request, Sampling
 
 __all__ = ["recorder"]
 OpenDecoder = Callable[..., Decoder]
+# A chain and paths of every family of rules. That all rules can be recorded is tested with the rules.
 PLANS = [
     Plan.plain(),
-    Plan("single", 1, 3),
-    Plan("block", 1, 3),
-    *(Plan(rule, drafts, 3) for rule in ("kseq", "race", "rrs", "rrsw", "gls", "greedy") for drafts in (1, 3)),
-    *(Plan(rule, 3, 2) for rule in ("gbv", "traversal")),
+    *(Plan("single", 1, 3), Plan("block", 1, 3)),
+    *(Plan("kseq", 3, 3), Plan("rrsw", 2, 2), Plan("greedy", 3, 2), Plan("traversal", 2, 2)),
+    *(Plan("race", 1, 3), Plan("race", 3, 3), Plan("gls", 2, 2)),
 ]
-
-
 KINDS = (
     {},
     {"temperature": 0.7, "top_p": 0.9, "logprobs": 2},
@@ -29,7 +27,7 @@ KINDS = (
 )
 
 
-def requests(count: int = 60) -> list[Request]:
+def requests(count: int = 40) -> list[Request]:
     """Rows of each kind by themselves, and then rows of all kinds."""
     chosen = random.Random(0)
     found = []
@@ -50,10 +48,9 @@ def by_id(outcomes: list[Outcome]) -> dict[str, Completion]:
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_rows_are_the_same_whether_rounds_are_replayed_or_not(
-    open_decoder: OpenDecoder, recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, plan: Plan
+    open_decoder: OpenDecoder, recorder: TapeRecorder, plan: Plan
 ) -> None:
     replayed = by_id([*open_decoder(plan, batch_size=4).generate(requests())])
     assert recorder.recorded > 3
-    assert recorder.replayed > 10
-    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda device, pair, replays: None)
-    assert replayed == by_id([*open_decoder(plan, batch_size=4).generate(requests())])
+    assert recorder.replayed > 3
+    assert replayed == by_id([*open_decoder(plan, batch_size=4, replays=False).generate(requests())])

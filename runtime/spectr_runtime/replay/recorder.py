@@ -10,7 +10,8 @@ a pool that all recordings share: nobody reads what one of them wrote there afte
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -51,11 +52,9 @@ class CudaGraphs:
     def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """See ``Recorder``."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device):
-            torch.cuda.synchronize()
-            gc.collect()  # what is collected while work is recorded could free memory, which is not allowed there
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                output = work()
+        capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
+        with torch.cuda.device(self._device), _uncollected(), capture:
+            output = work()
 
         def replay() -> torch.Tensor:
             graph.replay()
@@ -66,3 +65,15 @@ class CudaGraphs:
     def settle(self) -> None:
         """See ``Recorder``."""
         torch.cuda.synchronize(self._device)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage while the block runs: what holds memory of the GPU must not go while work is recorded."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

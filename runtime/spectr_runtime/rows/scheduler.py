@@ -32,9 +32,11 @@ class Scheduler:
         """Return the row at an index; None if it is free."""
         return self._rows[index]
 
-    def admit(self, row: Row) -> None:
-        """Put a row at the first free index."""
-        self._rows[self._rows.index(None)] = row
+    def admit(self, row: Row) -> int:
+        """Put a row at the first free index, and return the index."""
+        index = self._rows.index(None)
+        self._rows[index] = row
+        return index
 
     def close_gap(self) -> tuple[Row, int, int] | None:
         """Move the last row to the first free index before it.

@@ -64,9 +64,10 @@ class Sizes:
     def indices(self, rows: Iterable[bool], count: int) -> list[int]:
         """Return the indices of rows that something is computed for; the first one fills up, and is computed again."""
         found = [index for index, wanted in enumerate(rows) if wanted]
-        if self.padded and found:
-            found += [found[0]] * (padded_count(len(found), count) - len(found))
-        return found
+        if not found or not (self.padded or self.call_tokens is not None):
+            return found
+        most = padded_count(len(found), count) if self.call_tokens is None else count
+        return found + [found[0]] * (most - len(found))
 
 
 class Batching:
@@ -122,7 +123,7 @@ class Batching:
             for index, (row, length) in enumerate(zip(batch, lengths, strict=True))
         ]
         parcel = Parcel()
-        self._add_texts(parcel, lengths, behind, carried.rows)
+        self._add_texts(parcel, lengths, behind, carried)
         sampling, sampled = self._static
         parcel.append(sampling)
         shape = Shape(
@@ -131,21 +132,21 @@ class Batching:
             longest=sizes.length(max(needed)),
             tokens=max(sizes.call_tokens or 0, plan.tree.size),
             given=_add_given(parcel, batch, plan, offers),
-            fresh=self._add_fresh(parcel, lengths) if self._headed else 0,
+            fresh=self._add_fresh(parcel, lengths, max(carried.growth, sizes.call_tokens or 1)) if self._headed else 0,
             **sampled,
         )
         return shape, parcel
 
-    def _add_texts(
-        self, parcel: Parcel, lengths: Sequence[int], behind: Collection[int], carried: Collection[int]
-    ) -> None:
+    def _add_texts(self, parcel: Parcel, lengths: Sequence[int], behind: Collection[int], carried: Carried) -> None:
         """Add what tells the texts of rows."""
         facts = [(0, 0, 0, 1, 0) if row is None else _facts(row) for row in self._batch]
         before, last, seed, limit, prompt = zip(*facts, strict=True)
         count = len(lengths)
         taking = [row is not None and index not in behind for index, row in enumerate(self._batch)]
         parcel.integers("texts", [*lengths, *before, *last, *seed, *limit, *prompt], 6, count)
-        parcel.integers("flags", [*(index in carried for index in range(count)), *taking], 2, count)
+        known = [index in carried.rows for index in range(count)]
+        unread = known if carried.growth else [False] * count
+        parcel.integers("flags", [*known, *taking, *unread], 3, count)
 
     def _sampled(self, sizes: Sizes) -> tuple[Parcel, dict[str, Any]]:
         """Return the parameters of sampling, and what a shape says of them."""
@@ -169,14 +170,17 @@ class Batching:
         sampled["most_scored"] = max((one.logprobs or 0 for one in params), default=0) if sampled["scored"] else 0
         return parcel, {**sampled, "greedy": "all" if all(greedy) else "some" if any(greedy) else "none"}
 
-    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int]) -> int:
-        """Add the tokens that a head was not fed, of rows of some lengths, and return how many of a row at most."""
+    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int], least: int) -> int:
+        """Add the tokens that a head was not fed, of rows of some lengths, and return how many it is fed of each.
+
+        Those that the host does not know yet are put in their place on the device.
+        """
         counts, tokens = list[int](), list[Sequence[int]]()
         for row, length in zip(self._batch, lengths, strict=True):
             count = 1 if row is None else max(length - 1 - row.cached["draft"], 1)
             counts.append(count)
             tokens.append((0,) if row is None else row.tokens[length - count : length])
-        most = max(counts)
+        most = max(*counts, least)
         padded = [(*some, *[0] * (most - len(some))) for some in tokens]
         parcel.integers("fresh", [token for some in padded for token in some], len(padded), most)
         parcel.integers("fresh_count", counts)

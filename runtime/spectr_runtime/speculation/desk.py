@@ -1,7 +1,7 @@
 """The rows of the batch on the device: what a round is told of them, and what rounds leave there for the next ones.
 
 A round that begins before the host has seen what the last one wrote goes on from what that one left here: the lengths
-of the texts, their last tokens, and how often each token was written where that matters.
+of the texts, their last tokens, what was written, and how often each token was where that matters.
 """
 
 # B rows of a round, D depth of the tree, R rows of the batch, V vocabulary.
@@ -18,6 +18,7 @@ from spectr_runtime.laws.sampling import Sampling
 from spectr_runtime.laws.written import WrittenTexts
 from spectr_runtime.replay.transfer import numbers
 from spectr_runtime.rows.row import Row
+from spectr_runtime.speculation.plan import MAX_NODES
 from spectr_runtime.speculation.round import Emitted
 from spectr_runtime.speculation.shape import Shape
 
@@ -37,6 +38,8 @@ class Desk:
         self._rows, self._vocabulary, self._device = rows, vocabulary, device
         self._length_R = torch.ones(rows, dtype=torch.int64, device=device)
         self._last_R2 = torch.zeros((rows, 2), dtype=torch.int64, device=device)
+        self._wrote_RT = torch.zeros((rows, MAX_NODES), dtype=torch.int64, device=device)
+        self._count_R = torch.zeros(rows, dtype=torch.int64, device=device)
         self._texts: WrittenTexts | None = None
 
     def load(self, index: int, row: Row) -> None:
@@ -66,7 +69,7 @@ class Desk:
             logprobs=WantedLogprobs(told["scored"], shape.most_scored, self._vocabulary) if shape.scored else None,
             longest=shape.longest,
             given=_given(shape, told),
-            fresh=Fresh(told["fresh"], told["fresh_count"], shape.fresh) if shape.fresh else None,
+            fresh=self._fresh(shape, told) if shape.fresh else None,
         )
 
     def keep(self, shape: Shape, told: Told, rows: Rows, emitted: Emitted) -> None:
@@ -78,9 +81,18 @@ class Desk:
         written_B = emitted.accepted_B + 1
         self._length_R[: shape.rows] = torch.minimum(rows.length_B + written_B, limit_B)
         text_BT = torch.cat([rows.last_B2[:, 1:], emitted.tokens_BD1], 1)
+        self._wrote_RT[: shape.rows, : emitted.tokens_BD1.shape[1]] = emitted.tokens_BD1.clamp(min=0)
+        self._count_R[: shape.rows] = written_B
         self._last_R2[: shape.rows] = text_BT.gather(1, torch.stack([written_B - 1, written_B], 1))
         if shape.adjusted:
             self._written.add(emitted.tokens_BD1, takes_part_B)
+
+    def _fresh(self, shape: Shape, told: Told) -> Fresh:
+        """Return what a head is fed: what the last round wrote, of rows of which the host does not know that yet."""
+        unread_B = told["flags"][2].bool()
+        tokens_BT = torch.where(unread_B[:, None], self._wrote_RT[: shape.rows, : shape.fresh], told["fresh"])
+        count_B = torch.where(unread_B, self._count_R[: shape.rows], told["fresh_count"])
+        return Fresh(tokens_BT, count_B, shape.fresh)
 
     def _sampling(self, shape: Shape, told: Told) -> Sampling:
         greedy_B, top_k_B, _ = told["wholes"]

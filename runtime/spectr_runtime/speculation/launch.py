@@ -1,7 +1,7 @@
 """Rounds on their way: issued to the device, and read once what they wrote is there.
 
-The first round of a shape is issued operation by operation, the second is recorded, and from then on the recording is
-replayed. Where nothing can be recorded, as on a CPU, all rounds are issued like the first one.
+The first two rounds of a shape are issued operation by operation, then it is recorded, and from there on the recording
+is replayed. Where nothing can be recorded, as on a CPU, all rounds are issued like the first one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from spectr_runtime.drafting.source import Source
-from spectr_runtime.errors import UsageError, first_line, is_out_of_memory
+from spectr_runtime.errors import EngineError, UsageError, first_line, is_out_of_memory
 from spectr_runtime.laws.logprobs import Logprobs
 from spectr_runtime.replay.recorder import CudaGraphs, Recorder
 from spectr_runtime.replay.transfer import Download, Layout, Parcel, Upload, joined
@@ -58,7 +58,6 @@ class Flight(NamedTuple):
         source: What drafted in it.
         phases: The seconds of its phases: those that the host spent, or, of a replayed round, shares of one.
         replayed: Whether it was replayed.
-        telling: Whether it took what later rounds of its shape will.
         scored: The indices of the rows that want log-probabilities.
         download: What it wrote.
     """
@@ -66,7 +65,6 @@ class Flight(NamedTuple):
     source: Source
     phases: Timing
     replayed: bool
-    telling: bool
     scored: Sequence[int]
     download: Download
 
@@ -88,7 +86,7 @@ class _Ready:
     """A shape that was run: where its rounds are told things, what they write, and their recording if there is one."""
 
     upload: Upload
-    source: Source
+    source: Source | None = None
     layout: Layout = dataclasses.field(default_factory=dict)
     shares: Timing = dataclasses.field(default_factory=Timing)
     replay: Callable[[], torch.Tensor] | None = None
@@ -143,39 +141,36 @@ class Launcher:
             self._drop()
             self._moves = moves
         scored = [index for index, row in enumerate(batch) if row is not None and _wants_logprobs(row)]
-        ready = self._ready.get(shape)
-        if ready is None:
-            return self._first(shape, parcel, scored, pair)
-        self._ready.move_to_end(shape)
+        ready = self._ready.get(shape) or _Ready(Upload(parcel.layout, self._device))
         ready.upload.send(parcel)
-        fresh = ready.replay is None and self._recorder is not None
-        if fresh:
-            self._record(shape, ready, pair)
-        if ready.replay is None:
-            timing = Timing()
-            words = self._work(shape, ready, pair, timing)
-            return Flight(ready.source, timing, False, True, scored, Download(words, ready.layout))
-        return Flight(ready.source, ready.shares, True, not fresh, scored, Download(ready.replay(), ready.layout))
-
-    def _first(self, shape: Shape, parcel: Parcel, scored: Sequence[int], pair: Pair) -> Flight:
-        """Issue the first round of a shape."""
-        ready = _Ready(Upload(parcel.layout, self._device), pair.source(shape.plan))
-        ready.upload.send(parcel)
+        if ready.replay is not None and ready.source is not None:
+            self._ready.move_to_end(shape)
+            return Flight(ready.source, ready.shares, True, scored, Download(ready.replay(), ready.layout))
+        source = pair.source(shape.plan)
         timing = Timing() if self._recorder is None else DeviceTiming(self._recorder.settle)
-        words = self._work(shape, ready, pair, timing)
+        words = self._work(shape, ready, source, pair, timing)
+        flight = Flight(source, timing, False, scored, Download(words, ready.layout))
         if self._recorder is not None:
             ready.shares = timing.shares()
-            self._ready[shape] = ready
-            if len(self._ready) > MOST_SHAPES:
-                self._ready.popitem(last=False)
-        telling = self._recorder is None
-        return Flight(ready.source, timing, False, telling, scored, Download(words, ready.layout))
+            self._keep(self._recorder, shape, ready, pair)
+        return flight
 
-    def _work(self, shape: Shape, ready: _Ready, pair: Pair, timing: Timing) -> torch.Tensor:
+    def _keep(self, recorder: Recorder, shape: Shape, ready: _Ready, pair: Pair) -> None:
+        """Take note of a round that was issued; once a shape has come again, record it.
+
+        It is recorded behind a round of its own shape, so that whatever an engine must have run before is at hand.
+        """
+        if shape in self._ready:
+            self._record(recorder, shape, ready, pair)
+        self._ready[shape] = ready
+        if len(self._ready) > MOST_SHAPES:
+            self._ready.popitem(last=False)
+
+    def _work(self, shape: Shape, ready: _Ready, source: Source, pair: Pair, timing: Timing) -> torch.Tensor:
         """Issue the operations of a round, and return all that it writes for the host as one vector."""
         told, (_, target) = ready.upload.tensors, pair.engines
         rows = self._desk.rows(shape, told)
-        emitted = speculate(shape.plan, ready.source, target, rows, timing, shape.tokens)
+        emitted = speculate(shape.plan, source, target, rows, timing, shape.tokens)
         self._desk.keep(shape, told, rows, emitted)
         written = {
             "tokens": emitted.tokens_BD1,
@@ -188,23 +183,22 @@ class Launcher:
         ready.layout = {name: tuple(tensor.shape) for name, tensor in written.items()}
         return joined(written)
 
-    def _record(self, shape: Shape, ready: _Ready, pair: Pair) -> None:
-        """Record the rounds of a shape that was run before."""
-        assert self._recorder is not None
-        ready.source = pair.source(shape.plan)
+    def _record(self, recorder: Recorder, shape: Shape, ready: _Ready, pair: Pair) -> None:
+        """Record the rounds of a shape."""
+        ready.source = source = pair.source(shape.plan)
         try:
             with holding() as ready.constants:
-                ready.replay = self._recorder.record(lambda: self._work(shape, ready, pair, Timing()))
-        except RuntimeError as error:
+                ready.replay = recorder.record(lambda: self._work(shape, ready, source, pair, Timing()))
+        except (RuntimeError, EngineError) as error:
             if is_out_of_memory(error):
                 raise
             LOG.warning("Rounds cannot be recorded, and take longer than they need to: %s", first_line(error))
             self._recorder = None
 
-    def ignore(self, index: int) -> None:
-        """Forget what the device knows of a row."""
-        if index < len(self._taken):
-            self._taken[index] = None
+    @property
+    def records(self) -> bool:
+        """Whether rounds are recorded, so that the first ones of a shape take longer than later ones."""
+        return self._recorder is not None
 
     def forget(self) -> None:
         """Forget what the device knows of rows, and all recordings: the memory that they work on is not what it was."""

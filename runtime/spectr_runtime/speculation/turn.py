@@ -65,16 +65,18 @@ class Issued:
         begun: When reading began, by ``time.perf_counter``.
         launched: When the round was issued; of one that had to wait for the turn before it, when that was read, so
             that it costs what the host did meanwhile.
+        telling: Whether it takes what later rounds of its shape will.
     """
 
     plan: Plan
     offers: Offers
-    rows: list[Row | None]
+    rows: Sequence[Row | None]
     behind: Collection[int]
     flight: Flight
     read: Reading
     begun: float
     launched: float
+    telling: bool
 
     def land(self, waits: Callable[[], AbstractContextManager[None]], timing: Timing, before: float) -> Turn:
         """Wait for the round, and return what the turn did.
@@ -101,7 +103,7 @@ class Issued:
             spent=Spent(total, scale * phases.draft, scale * phases.verify),
             read=self.read,
             seconds=now - max(self.begun, before),
-            telling=self.flight.telling and not (self.flight.replayed and self.read.calls),
+            telling=self.telling,
         )
 
 
@@ -135,14 +137,15 @@ class Turns:
     def must_land(self, plan: Plan, offers: Offers, pair: Pair) -> bool:
         """Return whether what is not read yet must be, before a turn with this plan can be issued.
 
-        Drafts of the host follow from whole texts. So does what a draft has to read of them, where it was not fed in
-        the last round, and a head of the tokens that it was not fed.
+        Drafts of the host follow from whole texts, and so does that there are none, where the text depends on it. So
+        does what a draft has to read of them, where it was not fed in the last round; a head has to, in time, whatever
+        the next round drafts from.
         """
         if self._issued is None:
             return False
-        looked_up = any(offer is not None and offer.paths for offer in offers)
-        lags = plan.feeds_draft and not self._issued.plan.feeds_draft
-        return looked_up or lags or pair.head is not None
+        looked_up = any(offer is not None and offer.paths for offer in offers) or not (plan.races or plan.feeds_draft)
+        lags = (plan.feeds_draft or pair.head is not None) and not self._issued.plan.feeds_draft
+        return looked_up or lags
 
     def issue(self, plan: Plan, offers: Offers, pair: Pair, batch: Sequence[Row | None], sizes: Sizes) -> Turn | None:
         """Bring the caches up to the rows' texts, and issue a round.
@@ -159,6 +162,7 @@ class Turns:
         """
         begun, before = time.perf_counter(), dataclasses.replace(pair.reader.counts)
         with self._timing.measure("prefill"):
+            self._clear(pair, batch)
             behind = pair.reader.catch_up(plan.feeds_draft, batch)
         with self._timing.measure("host"):
             carried = Carried(self._launcher.carried(batch), self.growth)
@@ -167,11 +171,22 @@ class Turns:
         self._waits = False
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
         read = pair.reader.counts.since(before)
-        issued = Issued(plan, offers, [*batch], behind, flight, read, begun, launched)
+        # The time of a round that runs while the host goes on holds that of what was read before it.
+        telling = not self._launcher.records or (flight.replayed and not read.calls)
+        issued = Issued(plan, offers, [*batch], behind, flight, read, begun, launched, telling)
         if not self._ahead:
             return self._read(issued, pair)
         last, self._issued = self._issued, issued
         return None if last is None else self._read(last, pair)
+
+    def _clear(self, pair: Pair, batch: Sequence[Row | None]) -> None:
+        """Clear what a turn that is not read yet may leave behind rows that are read on."""
+        if self._issued is None:
+            return
+        for index in self._issued.behind:
+            row = batch[index] if index < len(batch) else None
+            if row is not None and row is self._issued.rows[index]:
+                pair.clear(index, row.cached)
 
     def land(self, pair: Pair) -> Turn | None:
         """Read the turn that is not read yet, if there is one, before another one is issued."""
@@ -185,12 +200,6 @@ class Turns:
         turn = issued.land(pair.waits, self._timing, self._done)
         self._done = time.perf_counter()
         return turn
-
-    def ignore(self, index: int) -> None:
-        """Take a row out of the turn that is not read yet; the device knows nothing of its text that holds."""
-        if self._issued is not None:
-            self._issued.rows[index] = None
-        self._launcher.ignore(index)
 
     def forget(self) -> None:
         """Give up what is not read, and what the device knows of rows: the caches are empty."""
