@@ -168,7 +168,9 @@ def test_the_calls_of_a_round_stay_within_the_slots_that_are_held_for_it(
 ) -> None:
     slots, hold, speculate = [0], Pair.hold, launch.speculate
     decoder = open_decoder(plan, batch_size=2, capacity=300, engine=GrowingEngine)
-    engines: list[Any] = [engine for engine in (decoder._pair.draft, decoder._pair.target) if engine is not None]
+    engines: list[Any] = [
+        engine for engine in (decoder._loop.pair.draft, decoder._loop.pair.target) if engine is not None
+    ]
 
     def held(pair: Pair, rows: int, most: int) -> tuple[int, ...]:
         slots.append(most)
