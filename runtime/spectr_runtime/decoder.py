@@ -122,8 +122,9 @@ class Decoder:
         self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device, shrinks=not one_shape)
         self.reading = self._shrinking.reading
         self._device = self._pair.device
-        self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device)
-        planner, headed = open_planner(plan, bundle, backend, self._device), self._pair.head is not None
+        rounds = f"calls of {call_tokens} tokens" if one_shape else ""
+        self._keep_costs = functools.partial(keep_costs, bundle, backend, self._device, rounds=rounds)
+        planner, headed = open_planner(plan, bundle, backend, self._device, rounds), self._pair.head is not None
         self._chooser = Chooser(planner, texts, self.timing, headed=headed)
         self.plain = self._chooser.plain
         self._scheduler = Scheduler(self.batch_size)
@@ -290,7 +291,7 @@ class Decoder:
         not read yet is read, and what comes next is seen in its light.
         """
         batch, turns = self._scheduler.batch, self._turns
-        if self._waiting.ended and None in batch:  # nobody waits for the free row
+        if self._waiting.ended and None in batch and self._call_tokens is None:  # nobody waits for the free row
             if turns.unread:
                 return turns.land(self._pair)
             self._close_ranks()

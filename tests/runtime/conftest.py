@@ -94,6 +94,7 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
         longest: int = 1,
         roles: Sequence[Role] = ROLES,
         replays: bool | None = None,
+        call_tokens: int | None = None,
     ) -> Decoder:
         def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, slots: int, **_: object) -> TableEngine:
             capacity = next((size for size in sizes if size >= slots), capacity)
@@ -110,6 +111,7 @@ def open_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OpenDecoder
             prefix_tokens=prefix_tokens,
             longest=longest,
             replays=replays,
+            call_tokens=call_tokens,
         )
 
     return open_

@@ -37,11 +37,12 @@ def machine_name(device: torch.device) -> str:
     return f"{_processor()}, {cores} cores"
 
 
-def open_planner(plan: PlanChoice, bundle: Bundle, backend: str, device: torch.device) -> Planner:
+def open_planner(plan: PlanChoice, bundle: Bundle, backend: str, device: torch.device, rounds: str = "") -> Planner:
     """Return what chooses the plans of rounds: the given one, or for ``auto`` by what is known of costs here."""
     if plan != AUTO:
         return FixedPlanner(plan)
-    return AutoPlanner(load_costs(bundle, backend, device), menu_of(plan, bundle.manifest), bundle.manifest.acceptance)
+    costs = load_costs(bundle, backend, device, rounds)
+    return AutoPlanner(costs, menu_of(plan, bundle.manifest), bundle.manifest.acceptance)
 
 
 def calibration_file(bundle: Bundle, backend: str, device: torch.device, rounds: str = "") -> Path:
@@ -51,7 +52,7 @@ def calibration_file(bundle: Bundle, backend: str, device: torch.device, rounds:
         bundle: The bundle.
         backend: Name of the backend.
         device: The device of the models.
-        rounds: Which rounds were measured, for costs that no run changes; empty for those that runs learn.
+        rounds: Which rounds these are, where they are certain ones; empty for those of runs whose calls differ.
     """
     return bundle.path / CALIBRATION / _name(backend, device, rounds)
 

@@ -56,7 +56,7 @@ class ShrinkingPair:
                 pair = self._open_pair(rows=self.rows, longest=longest)
             except SpectrError as error:
                 # Linux hands out more memory than the machine has, so a cache that it grants may still not fit.
-                if self._fixed:
+                if self._fixed and self._shrinks:
                     raise
                 self.halve(error)
             else:
@@ -82,7 +82,7 @@ class ShrinkingPair:
             raise EngineError(
                 f"There is no memory for {self.rows} rows, and with calls of one shape their number does not change: "
                 f"{first_line(error)}",
-                hint="Use a smaller batch size.",
+                hint="Use a --call-shape of fewer ROWS, or a smaller batch_size in Python.",
             ) from error
         if not is_out_of_memory(error) or self.rows == 1:
             raise error

@@ -39,6 +39,11 @@ class Calls:
     cost: int
     slots: int | None = None
 
+    @property
+    def alike(self) -> bool:
+        """Whether a prompt is scored in calls like those that read others, so that these may copy what was read."""
+        return self.slots is None or self.scored >= self.tokens
+
 
 class Reader:
     """Reads texts into the caches of a pair.
@@ -147,7 +152,10 @@ class Reader:
         read = calls = 0
         for start, run in self._runs(lacking):
             missing = [row.length - 1 - row.cached[role] for row in run]
-            missing = missing if most is None else [min(tokens, most) for tokens in missing]
+            if most is not None:
+                # Where all calls begin at multiples of their tokens, what one reads ends at such a multiple too.
+                over = [0 if self._calls.slots is None else row.cached[role] % most for row in run]
+                missing = [min(tokens, most - held) for tokens, held in zip(missing, over, strict=True)]
             for part in groups(missing, self._calls.cost):
                 rows, cached = run[part], [row.cached[role] for row in run[part]]
                 for row, tokens in zip(rows, missing[part], strict=True):
@@ -188,8 +196,9 @@ class Reader:
                 if self._head is not None:  # the prompt is read again, for the head too
                     continue
                 row.cached["target"] = row.length - 1
-                store = self._prefixes["target"]
-                store.save(index, store.names(_shareable(row)))
+                if self._calls.alike:
+                    store = self._prefixes["target"]
+                    store.save(index, store.names(_shareable(row)))
         return failed
 
     def _scored(self, first_row: int, rows: Sequence[Row]) -> list[list[list[Scored]]]:

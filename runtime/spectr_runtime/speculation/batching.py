@@ -64,9 +64,10 @@ class Sizes:
     def indices(self, rows: Iterable[bool], count: int) -> list[int]:
         """Return the indices of rows that something is computed for; the first one fills up, and is computed again."""
         found = [index for index, wanted in enumerate(rows) if wanted]
-        if self.padded and found:
-            found += [found[0]] * (padded_count(len(found), count) - len(found))
-        return found
+        if not found or not (self.padded or self.call_tokens is not None):
+            return found
+        most = padded_count(len(found), count) if self.call_tokens is None else count
+        return found + [found[0]] * (most - len(found))
 
 
 class Batching:
@@ -131,7 +132,7 @@ class Batching:
             longest=sizes.length(max(needed)),
             tokens=max(sizes.call_tokens or 0, plan.tree.size),
             given=_add_given(parcel, batch, plan, offers),
-            fresh=self._add_fresh(parcel, lengths, carried.growth) if self._headed else 0,
+            fresh=self._add_fresh(parcel, lengths, max(carried.growth, sizes.call_tokens or 1)) if self._headed else 0,
             **sampled,
         )
         return shape, parcel
@@ -169,8 +170,8 @@ class Batching:
         sampled["most_scored"] = max((one.logprobs or 0 for one in params), default=0) if sampled["scored"] else 0
         return parcel, {**sampled, "greedy": "all" if all(greedy) else "some" if any(greedy) else "none"}
 
-    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int], growth: int) -> int:
-        """Add the tokens that a head was not fed, of rows of some lengths, and return how many of a row at most.
+    def _add_fresh(self, parcel: Parcel, lengths: Sequence[int], least: int) -> int:
+        """Add the tokens that a head was not fed, of rows of some lengths, and return how many it is fed of each.
 
         Those that the host does not know yet are put in their place on the device.
         """
@@ -179,7 +180,7 @@ class Batching:
             count = 1 if row is None else max(length - 1 - row.cached["draft"], 1)
             counts.append(count)
             tokens.append((0,) if row is None else row.tokens[length - count : length])
-        most = max(*counts, growth)
+        most = max(*counts, least)
         padded = [(*some, *[0] * (most - len(some))) for some in tokens]
         parcel.integers("fresh", [token for some in padded for token in some], len(padded), most)
         parcel.integers("fresh_count", counts)

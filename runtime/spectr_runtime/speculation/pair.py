@@ -82,7 +82,8 @@ class Pair:
         draft = engine("draft") if "draft" in roles_of(plans, bundle.manifest) else None
         self.draft = None if draft is None else widened(draft, bundle)
         self.device = self.target.cache.device
-        self.call_cost = CALL_COST.get(self.device.type, CALL_COST["cuda"])
+        # Calls of one shape read rows one by one, so that none is saved by waiting for others.
+        self.call_cost = CALL_COST.get(self.device.type, CALL_COST["cuda"]) if call_tokens is None else 0
         self._passes = Surroundings()
         self.surround(nullcontext)
         caches = [engine.cache for engine in (self.draft, self.target) if engine is not None]

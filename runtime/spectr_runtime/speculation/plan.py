@@ -142,7 +142,7 @@ def check_call_tokens(call_tokens: int | None, menu: Sequence[Plan]) -> None:
         raise UsageError(
             f"Calls of {call_tokens} tokens are too small for the plan {largest}: its tree has {largest.tree.size}, "
             "the last token of the text among them.",
-            hint=f"Use --call-tokens {largest.tree.size}.",
+            hint=f"Use --call-shape ROWSx{largest.tree.size}, or call_tokens={largest.tree.size} in Python.",
         )
 
 
