@@ -18,8 +18,8 @@ from spectr_runtime.replay import transfer
 from spectr_runtime.replay.sizes import padded_count, padded_length, padded_rows
 from spectr_runtime.replay.transfer import Download, Parcel, Upload, joined, numbers, split
 from spectr_runtime.speculation import launch
-from spectr_runtime.speculation.desk import Desk
 from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.state import BatchState
 
 __all__ = ["recorder"]
 OpenDecoder = Callable[..., Decoder]
@@ -222,17 +222,17 @@ def test_the_recording_of_another_shape_is_noticed(
 
 
 @pytest.mark.parametrize("name", ["_length_R", "_last_R2"])
-def test_a_desk_that_does_not_keep_what_was_written_is_noticed(
+def test_a_state_that_does_not_keep_what_was_written_is_noticed(
     open_decoder: OpenDecoder, recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     expected = texts(open_decoder(Plan("race", 1, 2), batch_size=2, replays=False))
     assert texts(open_decoder(Plan("race", 1, 2), batch_size=2)) == expected
-    keep = Desk.keep
+    keep = BatchState.keep
 
-    def forgetful(desk: Desk, *arguments: Any) -> None:
-        kept = getattr(desk, name).clone()
-        keep(desk, *arguments)
-        getattr(desk, name).copy_(kept)
+    def forgetful(state: BatchState, *arguments: Any) -> None:
+        kept = getattr(state, name).clone()
+        keep(state, *arguments)
+        getattr(state, name).copy_(kept)
 
-    monkeypatch.setattr(Desk, "keep", forgetful)
+    monkeypatch.setattr(BatchState, "keep", forgetful)
     assert texts(open_decoder(Plan("race", 1, 2), batch_size=2)) != expected
