@@ -25,8 +25,9 @@ class FragileEngine(TableEngine):
         rows, tokens = call.input_ids_BT.shape
         torch.nn.functional.embedding(call.input_ids_BT, self.logits_SV[:, :1][: self.spec.vocabulary])
         logits_BMV = super().forward(call)
-        row_B1 = torch.arange(call.first_row, call.first_row + rows)[:, None]
-        slot_BT = call.write_index_B[:, None] + torch.arange(tokens)
+        device = self.cache.device
+        row_B1 = torch.arange(call.first_row, call.first_row + rows, device=device)[:, None]
+        slot_BT = call.write_index_B[:, None] + torch.arange(tokens, device=device)
         keys_BL = self.cache.parts()[0][row_B1[:, 0], 0, : call.attention_mask_B1TL.shape[-1], 0]
         broken_B = keys_BL.isnan().any(1) | self.breaks(call.input_ids_BT, call.position_ids_BT).any(1)
         kept_BT = self.cache.parts()[0][row_B1, 0, slot_BT, 0]

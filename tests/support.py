@@ -24,20 +24,29 @@ class TableEngine:
     capturable = False
 
     def __init__(
-        self, seed: int, *, vocabulary: int = 5, rows: int = 8, capacity: int = 128, sharpness: float = 1.5
+        self,
+        seed: int,
+        *,
+        vocabulary: int = 5,
+        rows: int = 8,
+        capacity: int = 128,
+        sharpness: float = 1.5,
+        device: str = "cpu",
     ) -> None:
         self.spec = ModelSpec("table", 1, 1, 1, vocabulary, capacity)
-        self.cache = KVCache(1, rows, 1, capacity, 1, dtype=torch.float32, device=torch.device("cpu"))
+        self.cache = KVCache(1, rows, 1, capacity, 1, dtype=torch.float32, device=torch.device(device))
         generator = torch.Generator().manual_seed(seed)
-        self.logits_SV = sharpness * torch.randn((STATES, vocabulary), generator=generator)
+        self.logits_SV = sharpness * torch.randn((STATES, vocabulary), generator=generator).to(device)
         self.calls: list[Call] = []
 
     def forward(self, call: Call) -> torch.Tensor:
         """Contract of ``Engine.forward``."""
         self.calls.append(call)
         rows, tokens = call.input_ids_BT.shape
-        row_B1 = torch.arange(call.first_row, call.first_row + rows)[:, None]
-        slot_BT = call.write_index_B[:, None] + torch.arange(tokens)  # beyond the capacity, the next line fails
+        device = self.cache.device
+        row_B1 = torch.arange(call.first_row, call.first_row + rows, device=device)[:, None]
+        # Beyond the capacity, the next line fails.
+        slot_BT = call.write_index_B[:, None] + torch.arange(tokens, device=device)
         self.cache.parts()[0][row_B1, 0, slot_BT, 0] = call.input_ids_BT.float()
         self.cache.parts()[1][row_B1, 0, slot_BT, 0] = call.position_ids_BT.float()
         length = call.attention_mask_B1TL.shape[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import TableEngine
@@ -28,6 +29,9 @@ class NoText:
 
     def encode(self, prompt: tuple[int, ...], most: int | None = None) -> tuple[int, ...]:
         return prompt
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return ""
 
     def special_ids(self, texts: Sequence[str]) -> tuple[int, ...]:
         return ()
@@ -53,9 +57,9 @@ def table_bundle(tokens_per_call: int, roles: Sequence[Role] = ROLES) -> Bundle:
     return Bundle(Path("nowhere"), manifest)
 
 
-def _patch(monkeypatch: pytest.MonkeyPatch, entrance: str) -> None:
-    def open_engine(bundle: Bundle, role: str, *, rows: int, capacity: int, **_: object) -> TableEngine:
-        return TableEngine(SEEDS[role], vocabulary=VOCABULARY, rows=rows, capacity=capacity)
+def _patch(monkeypatch: pytest.MonkeyPatch, entrance: str, kind: type[TableEngine] = TableEngine) -> None:
+    def open_engine(bundle: Bundle, role: str, *, device: str, rows: int, capacity: int, **_: object) -> TableEngine:
+        return kind(SEEDS[role], vocabulary=VOCABULARY, rows=rows, capacity=capacity, device=device)
 
     monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_engine)
     monkeypatch.setattr(f"spectr_runtime.{entrance}.Tokenizer", NoText)
@@ -82,12 +86,12 @@ def table_decoder(
     *,
     batch_size: int,
     seed: int = 0,
-    prefix_tokens: int | None = None,
+    engine: type[TableEngine] = TableEngine,
+    **options: Any,
 ) -> Decoder:
-    """A decoder over the pair."""
-    _patch(monkeypatch, "decoder")
-    bundle = table_bundle(4)
-    return Decoder(bundle, plan=plan, backend="torch", batch_size=batch_size, seed=seed, prefix_tokens=prefix_tokens)
+    """A decoder over the pair; the options are those of ``Decoder``."""
+    _patch(monkeypatch, "decoder", engine)
+    return Decoder(table_bundle(4), plan=plan, backend="torch", batch_size=batch_size, seed=seed, **options)
 
 
 def write(monkeypatch: pytest.MonkeyPatch, plan: Plan, requests: Sequence[Request], batch_size: int) -> list[Written]:

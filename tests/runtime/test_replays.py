@@ -27,7 +27,7 @@ KINDS = (
 )
 
 
-def requests(count: int = 40) -> list[Request]:
+def requests(count: int = 32) -> list[Request]:
     """Rows of each kind by themselves, and then rows of all kinds."""
     chosen = random.Random(0)
     found = []
