@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from scripts import ROOT, load_script
 
@@ -75,9 +76,11 @@ def check_decoding(cells: dict[str, Any]) -> None:
 def test_a_part_is_ended_at_its_limit_and_one_that_is_run_again_replaces_itself_alone(gpu: Gpu) -> None:
     result = gpu(*parts("b", "d"), "--limit", "0.2")  # no process of Python imports torch in that time
     assert [part["status"] for part in result["parts"].values()] == ["stopped after 0.2 seconds"] * 2
-    again = gpu(*parts("a"))
-    assert again["parts"]["b"] == result["parts"]["b"]
-    assert again["parts"]["a"]["status"] == "done"
+    again = gpu(*parts("a"))["parts"]
+    assert again["b"] == result["parts"]["b"]
+    assert (again["a"]["status"], again["a"]["failures"]) == ("done", [])
+    assert "tests/cuda" in again["a"]["files"]
+    assert ("passed" if torch.cuda.is_available() else "skipped") in again["a"]["closing"]
 
 
 def test_without_a_gpu_a_test_that_needs_one_is_skipped_and_said_to_be(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Watched:
         self._decoder = decoder
         self._ends: list[float] = []
         self._turns: list[Turn] = []
-        observe = decoder._chooser.observe
+        observe = decoder._loop._chooser.observe
 
         def watch(turn: Turn) -> None:
             observe(turn)
@@ -70,7 +70,7 @@ class Watched:
             self._turns.append(turn)
             self.after(len(self._turns))
 
-        decoder._chooser.observe = watch  # type: ignore[method-assign]
+        decoder._loop._chooser.observe = watch  # type: ignore[method-assign]
 
     def decode(self, requests: Sequence[Request]) -> Rounds:
         """Decode requests until the first row ends.

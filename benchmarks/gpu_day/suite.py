@@ -12,9 +12,8 @@ MARK = "pytest.mark.cuda"
 
 
 def measure(day: Day, record: Record) -> None:
-    """Run the tests that are marked so, of the files that have the mark; reading all others would take a minute."""
-    tests = (ROOT / "tests").rglob("test_*.py")
-    files = sorted(str(path.relative_to(ROOT)) for path in tests if MARK in path.read_text(encoding="utf-8"))
+    """Run the tests that are marked so."""
+    files = marked()
     command = [sys.executable, "-m", "pytest", "-v", "-m", "cuda", "-p", "no:cacheprovider", *files]
     record.note("a", files=files, closing=None, failures=[])
     if not files:
@@ -27,3 +26,10 @@ def measure(day: Day, record: Record) -> None:
             lines.append(line.strip())
     failures = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
     record.note("a", closing=lines[-1].strip("= ") if lines else "", failures=failures, code=process.returncode)
+
+
+def marked() -> list[str]:
+    """Return the files that have the mark, and the folders whose fixtures have; to read all others takes a minute."""
+    having = [path for path in (ROOT / "tests").rglob("*.py") if MARK in path.read_text(encoding="utf-8")]
+    places = {path.parent if path.name == "conftest.py" else path for path in having}
+    return sorted(str(place.relative_to(ROOT)) for place in places)
