@@ -81,9 +81,10 @@ class BatchState:
         written_B = emitted.accepted_B + 1
         self._length_R[: shape.rows] = torch.minimum(rows.length_B + written_B, limit_B)
         text_BT = torch.cat([rows.last_B2[:, 1:], emitted.tokens_BD1], 1)
-        self._wrote_RT[: shape.rows, : emitted.tokens_BD1.shape[1]] = emitted.tokens_BD1.clamp(min=0)
-        self._count_R[: shape.rows] = written_B
         self._last_R2[: shape.rows] = text_BT.gather(1, torch.stack([written_B - 1, written_B], 1))
+        if shape.fresh:
+            self._wrote_RT[: shape.rows, : emitted.tokens_BD1.shape[1]] = emitted.tokens_BD1.clamp(min=0)
+            self._count_R[: shape.rows] = written_B
         if shape.adjusted:
             self._written.add(emitted.tokens_BD1, takes_part_B)
 
