@@ -199,8 +199,8 @@ class Decoder:
         self, made: Iterator[Row | Outcome], *, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Row | Outcome]:
         """Decode rows; admit the next one whenever there is room, and yield every row when it ends."""
-        self._turns.forget()
-        if self._scheduler.batch:  # the call before did not end, and may have left caches that are not whole
+        if self._scheduler.batch or self._turns.unread:  # the call before did not end; its caches may not be whole
+            self._turns.forget()
             self._shrinking.restart()
         self._waiting = Waiting(made, stopped)
         self._scheduler = Scheduler(self.batch_size)
