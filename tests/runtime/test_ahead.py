@@ -183,6 +183,16 @@ def test_a_call_that_is_given_up_leaves_nothing_to_the_next(
     assert sound(decoder, requests) == expected
 
 
+@pytest.mark.parametrize("plan", PLANS[1:], ids=str)
+def test_calls_of_one_shape_are_issued_ahead_too(
+    open_decoder: OpenDecoder, recorder: TapeRecorder, plan: Plan
+) -> None:
+    requests = mixed(24)
+    expected = sound(open_decoder(plan, batch_size=4, replays=False), requests)
+    assert sound(open_decoder(plan, batch_size=4, call_tokens=8), requests) == expected
+    assert recorder.replayed > 3
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_the_next_call_replays_what_was_recorded(open_decoder: OpenDecoder, recorder: TapeRecorder, plan: Plan) -> None:
     params = SamplingParams(max_tokens=5, ignore_eos=True)
