@@ -103,7 +103,7 @@ def read_requests(bundle: Bundle, count: int, prompt_tokens: int, temperature: f
 def open_decoder(bundle: Bundle, plan: PlanChoice, batch_size: int, backend: str) -> tuple[Decoder, list[Clock]]:
     """A decoder whose engines are clocked."""
     decoder = Decoder(bundle, plan=plan, batch_size=batch_size, backend=backend)  # type: ignore[arg-type]
-    pair = decoder._pair
+    pair = decoder._loop.pair
     clocks = [Clock(pair.target)]
     pair.target = clocks[0]
     if pair.draft is not None:

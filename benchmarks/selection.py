@@ -82,14 +82,14 @@ class Cell:
         return ("single", "block") if self.drafts == 1 else tuple(COLOURS)
 
 
-def laws(cell: Cell) -> tuple[torch.Tensor, torch.Tensor]:
+def laws(cell: Cell, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """Target and draft laws: a few pairs of a peaked law and a disturbed copy, dealt out to rows and nodes."""
     generator = torch.Generator().manual_seed(0)
     logit_PV = 3 * torch.randn((PAIRS, cell.vocabulary), generator=generator)
     noise_PV = torch.randn(logit_PV.shape, generator=generator)
     places = torch.arange(cell.rows)[:, None] * 7 + torch.arange(cell.tree.size)
     target_BNV, draft_BPV = (
-        law_PV.softmax(1)[places[:, :nodes] % PAIRS]
+        law_PV.to(device).softmax(1)[(places[:, :nodes] % PAIRS).to(device)]
         for law_PV, nodes in ((logit_PV, cell.tree.size), (logit_PV + noise_PV, cell.tree.inner))
     )
     return target_BNV, draft_BPV
@@ -97,7 +97,7 @@ def laws(cell: Cell) -> tuple[torch.Tensor, torch.Tensor]:
 
 def drawn(rule: str, tree: DraftTree, draft_BPV: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Tokens of a whole tree; the draft's laws do not depend on them."""
-    tokens_BN = torch.zeros((len(draft_BPV), tree.size), dtype=torch.int64)
+    tokens_BN = torch.zeros((len(draft_BPV), tree.size), dtype=torch.int64, device=draft_BPV.device)
     for depth, level in enumerate(tree.levels[1:], start=1):
         above = tree.levels[depth - 1]
         laws_BMV = draft_BPV[:, above.start : above.stop]
@@ -112,9 +112,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return 1e3 * (time.perf_counter() - started), out
 
 
-def noise_of(rows: int, turn: int) -> Noise:
+def noise_of(rows: int, turn: int, device: str = "cpu") -> Noise:
     """Noise of a round of its own."""
-    return Noise(torch.arange(rows), torch.full((rows,), 100 * turn))
+    return Noise(torch.arange(rows, device=device), torch.full((rows,), 100 * turn, device=device))
 
 
 def copier(laws: tuple[torch.Tensor, ...]) -> Callable[[], None]:

@@ -34,8 +34,8 @@ def test_kept_costs_serve_the_automatic_plan(
     assert set(facts["costs"]["rounds"]["plain"]) == {"1", "2"}
     assert Bundle.open(path).sha256 == before, "costs are no part of what a run depends on"
     decoder = Decoder(Bundle.open(path), plan="auto", batch_size=2)
-    assert isinstance(decoder._chooser.planner, AutoPlanner)
-    known = decoder._chooser.planner.costs
+    assert isinstance(decoder._loop._chooser.planner, AutoPlanner)
+    known = decoder._loop._chooser.planner.costs
     assert all(known.tells(plan, rows) for plan in MENU for rows in (1, 2)), "nothing is tried for its cost again"
     prompt = tuple(range(1, min(9, VOCABULARY)))
     (row,) = decoder.generate([Request("a", prompt, SamplingParams(max_tokens=12, ignore_eos=True))])

@@ -182,11 +182,11 @@ def test_greedy_text_is_that_of_transformers(plain: Path, pair: tuple[Path, Path
 def test_nothing_is_opened_measured_or_counted_for_a_draft(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = Bundle.open(plain)
     decoder = Decoder(bundle, plan="auto", batch_size=3)
-    assert decoder._pair.draft is None
+    assert decoder._loop.pair.draft is None
     assert not caplog.records
     planned = Footprint.of(bundle, "auto", "onnxruntime")
     assert planned.weights == (plain / "target" / "model.safetensors").stat().st_size
-    cache = decoder._pair.target.cache
+    cache = decoder._loop.pair.target.cache
     cache.resize(cache.capacity)
     assert cache.nbytes == 3 * planned.cache_per_row
 

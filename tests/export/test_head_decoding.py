@@ -174,7 +174,7 @@ def test_a_head_that_other_sources_take_the_place_of_is_fed_what_they_wrote(
     ]
     expected = decoded(Decoder(bundle, plan=Plan.plain(), batch_size=3), requests)
     decoder = Decoder(bundle, plan="auto", batch_size=3)
-    decoder._chooser.planner = Turning(plans)
+    decoder._loop._chooser.planner = Turning(plans)
     checked = Checked(decoder, Reference(bundle), monkeypatch)
     assert decoded(decoder, requests) == expected
     assert checked.compared > 10
@@ -195,7 +195,7 @@ def test_a_head_that_lags_is_fed_beside_a_row_that_is_about_to_end(
     ]
     expected = decoded(Decoder(short, plan=Plan.plain(), batch_size=2), requests)
     decoder = Decoder(short, plan="auto", batch_size=2)
-    decoder._chooser.planner = Turning([Plan.plain()] * 30 + [Plan("race", 1, 2)] * 2)
+    decoder._loop._chooser.planner = Turning([Plan.plain()] * 30 + [Plan("race", 1, 2)] * 2)
     checked = Checked(decoder, Reference(bundle), monkeypatch)
     assert decoded(decoder, requests) == expected
     assert checked.compared > 8
@@ -207,7 +207,7 @@ def test_races_on_a_head_write_the_plain_text(batch_size: int, bundle: Bundle) -
     expected = decoded(Decoder(bundle, plan=Plan.plain(), batch_size=1))
     assert decoded(Decoder(bundle, plan=Plan("race", 2, 4), batch_size=batch_size)) == expected
     decoder = Decoder(bundle, plan="auto", batch_size=batch_size)
-    decoder._chooser.planner = Turning((*RACES, *TEXT_RACES))
+    decoder._loop._chooser.planner = Turning((*RACES, *TEXT_RACES))
     assert decoded(decoder) == expected
 
 
@@ -231,7 +231,9 @@ def test_rounds_with_a_head_that_are_replayed_write_the_same(
     for replays in (None, False):
         decoder = Decoder(bundle, plan=plan, backend="torch", batch_size=3, replays=replays)
         if plan == "auto":
-            decoder._chooser.planner = Turning([Plan.plain()] * 9 + [Plan("race", 1, 2, "texts")] * 9 + [RACES[3]] * 9)
+            decoder._loop._chooser.planner = Turning(
+                [Plan.plain()] * 9 + [Plan("race", 1, 2, "texts")] * 9 + [RACES[3]] * 9
+            )
         written.append(decoded(decoder))
     assert written[0] == written[1]
     assert recorder.replayed > 4

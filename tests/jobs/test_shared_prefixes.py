@@ -35,14 +35,14 @@ def run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             decoder = table_decoder(
                 monkeypatch, setup.plan, batch_size=setup.batch_size, seed=seed, prefix_tokens=prefix_tokens
             )
-            decode = decoder._decode
+            decode = decoder._loop.decode
 
             def cut(made, *, stopped) -> Iterator[Row | Outcome]:
                 yield from itertools.islice(decode(made, stopped=stopped), outcomes)
                 if outcomes is not None:
                     raise EngineError("The device is gone.")
 
-            decoder._decode = cut  # type: ignore[method-assign]
+            decoder._loop.decode = cut  # type: ignore[method-assign]
             return decoder
 
         monkeypatch.setattr(seam, "open_decoder", open_decoder)

@@ -103,7 +103,7 @@ def test_caches_that_move_or_lack_memory_change_no_row(
     assert sound(decoder, LONG) == expected
     assert decoder.batch_size == (8 if engine is GrowingEngine else 4)
     assert recorder.replayed > 10
-    assert decoder._pair.target.cache.generation > 3
+    assert decoder._loop.pair.target.cache.generation > 3
 
 
 @pytest.mark.parametrize("after", [3, 20])

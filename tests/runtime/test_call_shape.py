@@ -68,32 +68,32 @@ def test_the_rows_are_those_of_other_calls_and_the_target_sees_two_shapes(
     asked = requests()
     free = open_decoder(plan, batch_size=ROWS)
     expected = written(decoded(free, asked))
-    assert len(shapes(free._pair.target.calls)) > 3, "calls differ where nothing is asked for"
+    assert len(shapes(free._loop.pair.target.calls)) > 3, "calls differ where nothing is asked for"
     for order in (asked, asked[::-1], random.Random(1).sample(asked, 5)):
         decoder = open_decoder(plan, batch_size=ROWS, call_tokens=TOKENS)
         found = written(decoded(decoder, order))
         assert found == {one.id: expected[one.id] for one in order}
-        assert shapes(decoder._pair.target.calls) == {READING, ROUND}
+        assert shapes(decoder._loop.pair.target.calls) == {READING, ROUND}
 
 
 @pytest.mark.parametrize("plan", [Plan.plain(), Plan("kseq", 2, 3)], ids=str)
 def test_a_last_row_alone_has_the_shape_of_a_full_batch(open_decoder: OpenDecoder, plan: Plan) -> None:
     decoder = open_decoder(plan, batch_size=ROWS, call_tokens=TOKENS)
     decoded(decoder, [Request("alone", (1, 3), SamplingParams(max_tokens=5))])
-    assert shapes(decoder._pair.target.calls) == {READING, ROUND}
+    assert shapes(decoder._loop.pair.target.calls) == {READING, ROUND}
 
 
 def test_what_is_computed_for_some_rows_is_computed_for_as_many_as_there_are(open_decoder: OpenDecoder) -> None:
     """The law of a truncated row, its changed logits and its log-probabilities have one shape too."""
     decoder = open_decoder(Plan.plain(), batch_size=ROWS, call_tokens=TOKENS)
     sizes: set[tuple[int, int, int]] = set()
-    launch = decoder._turns._launcher.launch
+    launch = decoder._loop._turns._launcher.launch
 
     def launched(shape, *rest):
         sizes.add((shape.truncated, shape.adjusted, shape.scored))
         return launch(shape, *rest)
 
-    decoder._turns._launcher.launch = launched
+    decoder._loop._turns._launcher.launch = launched
     decoded(decoder, requests())
     assert {size for sizes_of_a_round in sizes for size in sizes_of_a_round} == {0, ROWS}
 
@@ -107,7 +107,7 @@ def test_calls_begin_at_multiples_of_their_tokens_and_read_nothing_twice(
     sizes = {"batch_size": ROWS, "tokens_per_call": 19, "prefix_tokens": prefix_tokens}  # calls of 16 tokens
     decoder = open_decoder(plan, call_tokens=TOKENS, **sizes)
     assert written(decoded(decoder, asked)) == written(decoded(open_decoder(plan, **sizes), asked))
-    reading = [call for call in decoder._pair.target.calls if len(call.input_ids_BT) == 1]
+    reading = [call for call in decoder._loop.pair.target.calls if len(call.input_ids_BT) == 1]
     assert {call.input_ids_BT.shape[1] for call in reading} == {16}
     assert all(int(call.write_index_B) % 16 == 0 for call in reading)
     assert (decoder.reading.copied > 0) == (prefix_tokens is None)
@@ -127,7 +127,7 @@ def test_a_text_that_is_read_in_parts_behind_a_copy_costs_one_call_a_part(open_d
     decoder = open_decoder(Plan.plain(), call_tokens=1, **sizes)
     assert written(decoded(decoder, asked)) == written(decoded(open_decoder(Plan.plain(), **sizes), asked))
     assert decoder.reading.copied == 16
-    calls = [call for call in decoder._pair.target.calls if call.input_ids_BT.shape == (1, 32)]
+    calls = [call for call in decoder._loop.pair.target.calls if call.input_ids_BT.shape == (1, 32)]
     assert [int(call.write_index_B) for call in calls] == [0, 0, 0, 32, 64, 96, 128]
 
 
@@ -145,7 +145,7 @@ def test_prompts_are_scored_in_the_one_shape(open_decoder: OpenDecoder, plan: Pl
         for mine, theirs in zip(found[key].logprobs or (), one.logprobs or (), strict=True):
             assert mine.token_id == theirs.token_id
             assert mine.logprob == (None if theirs.logprob is None else pytest.approx(theirs.logprob, abs=1e-5))
-    assert shapes(decoder._pair.target.calls) == {READING, ROUND}
+    assert shapes(decoder._loop.pair.target.calls) == {READING, ROUND}
 
 
 def test_what_was_read_in_calls_of_another_shape_is_not_handed_on(open_decoder: OpenDecoder) -> None:
@@ -156,7 +156,7 @@ def test_what_was_read_in_calls_of_another_shape_is_not_handed_on(open_decoder: 
     ]
     for scored, copied in ((CHUNK, 32), (CHUNK - 1, 0)):
         decoder = open_decoder(Plan.plain(), batch_size=1, call_tokens=1)
-        reader = decoder._pair.reader
+        reader = decoder._loop.pair.reader
         object.__setattr__(reader._calls, "scored", scored)
         decoded(decoder, asked)
         assert decoder.reading.copied == copied
@@ -165,7 +165,7 @@ def test_what_was_read_in_calls_of_another_shape_is_not_handed_on(open_decoder: 
 def test_rows_stay_where_they_are(open_decoder: OpenDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds are no smaller without the rows that have ended, so nothing is gained by closing ranks."""
     decoder = open_decoder(Plan.plain(), batch_size=ROWS, call_tokens=TOKENS)
-    monkeypatch.setattr(decoder._pair, "move", lambda *row: pytest.fail("a row was moved"))
+    monkeypatch.setattr(decoder._loop.pair, "move", lambda *row: pytest.fail("a row was moved"))
     decoded(decoder, [Request(str(row), (1, 3), SamplingParams(max_tokens=9 - 3 * row)) for row in range(3)][::-1])
 
 
@@ -205,7 +205,7 @@ def test_what_rounds_of_one_shape_cost_is_kept_apart(
     kept: list[str] = []
     for call_tokens in (None, 17, 20):
         decoder = open_decoder("auto", call_tokens=call_tokens)
-        bundle = decoder._keep_costs.args[0]
+        bundle = decoder._loop._keep_costs.args[0]
         decoded(decoder, requests()[:4])
         file = cache_file(bundle, "onnxruntime", torch.device("cpu"))
         assert file is not None

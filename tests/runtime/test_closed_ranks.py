@@ -26,14 +26,14 @@ def test_a_round_feeds_the_rows_that_are_left(
 ) -> None:
     decoder = open_decoder(Plan.plain(), batch_size=6)
     fed: list[int] = []
-    forward = decoder._pair.target.forward
+    forward = decoder._loop.pair.target.forward
 
     def counted(call: Call):
         if call.input_ids_BT.shape[1] == 1:
             fed.append(len(call.input_ids_BT))
         return forward(call)
 
-    monkeypatch.setattr(decoder._pair.target, "forward", counted)
+    monkeypatch.setattr(decoder._loop.pair.target, "forward", counted)
     rows = [row for row in decoder.generate(REQUESTS) if isinstance(row, Completion)]
     lengths = [row.usage.completion_tokens for row in rows]
     assert fed == [sum(length > written for length in lengths) for written in range(max(lengths))]

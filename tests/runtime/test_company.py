@@ -69,12 +69,12 @@ def test_rows_that_waited_write_what_they_write_alone(
     calls, moves = {}, list[tuple[int, bool]]()
     for least in (1, 3):
         decoder = open_decoder(plan, batch_size=4, tokens_per_call=64, prefix_tokens=prefix_tokens)
-        monkeypatch.setattr(decoder._company, "enough", lambda free, _rows, least=least: free >= least)
-        move = decoder._pair.move
+        monkeypatch.setattr(decoder._loop._company, "enough", lambda free, _rows, least=least: free >= least)
+        move = decoder._loop.pair.move
         monkeypatch.setattr(
-            decoder._pair,
+            decoder._loop.pair,
             "move",
-            lambda *place, move=move, own=decoder: (moves.append((place[1], own._waiting.ended)), move(*place)),
+            lambda *place, move=move, own=decoder: (moves.append((place[1], own._loop._waiting.ended)), move(*place)),
         )
         found = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
         assert found == alone

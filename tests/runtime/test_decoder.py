@@ -209,7 +209,7 @@ def test_logits_that_are_not_finite_fail_their_row_alone(open_decoder: OpenDecod
     requests = [Request(str(row), PROMPT, params) for row in range(7)]
     sound = by_id(open_decoder(plan), requests)
     decoder = open_decoder(plan)
-    engine = {"draft": decoder._pair.draft, "target": decoder._pair.target}[broken]
+    engine = {"draft": decoder._loop.pair.draft, "target": decoder._loop.pair.target}[broken]
     forward = engine.forward
     seen = []
 
@@ -235,11 +235,11 @@ def test_logits_that_are_not_finite_fail_their_row_alone(open_decoder: OpenDecod
 
 def test_plain_never_touches_a_draft(open_decoder: OpenDecoder) -> None:
     decoder = open_decoder(Plan.plain())
-    assert decoder._pair.draft is None
+    assert decoder._loop.pair.draft is None
     (one,) = by_id(decoder, [Request("a", PROMPT, SamplingParams(max_tokens=5, ignore_eos=True))]).values()
     assert one.speculation.rounds == 5
     assert one.speculation.accepted_at_depth == ()
-    decoding = [call for call in decoder._pair.target.calls if call.input_ids_BT.shape[1] == 1]
+    decoding = [call for call in decoder._loop.pair.target.calls if call.input_ids_BT.shape[1] == 1]
     assert len(decoding) == 5
 
 

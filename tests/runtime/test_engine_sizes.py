@@ -93,7 +93,7 @@ def test_texts_outgrow_engines_and_are_written_as_with_the_largest(
     engines = 1 if plan == Plan.plain() else 2
     assert kept.opened == [(batch_size, slots) for slots in SIZES for _ in range(engines)]
     assert decoder.batch_size == batch_size
-    assert decoder._pair.reader.counts is decoder.reading, "what was read before counts too"
+    assert decoder._loop.pair.reader.counts is decoder.reading, "what was read before counts too"
 
 
 @pytest.mark.parametrize("plan", PLANS[:2], ids=str)
@@ -182,7 +182,7 @@ def test_where_larger_engines_do_not_open_the_next_call_goes_on_with_small_ones(
         decoded(decoder, [request(0, 150, 3)])
     assert texts(decoded(decoder, short)) == expected
     assert kept.opened == [(2, 64), (2, 192), (1, 192), (1, 64)]
-    assert decoder._pair.reader.counts is decoder.reading
+    assert decoder._loop.pair.reader.counts is decoder.reading
 
 
 ROWS = 3
@@ -206,10 +206,10 @@ def test_a_bundle_is_decoded_and_scored_with_engines_of_three_sizes(bundle: Bund
     ]
     expected = texts(decoded(Decoder(bundle, plan=plan, backend="torch", batch_size=ROWS), requests))
     decoder = Decoder(bundle, plan=plan, backend="tensorrt-rtx", batch_size=ROWS)
-    sizes = {decoder._pair.target.cache.capacity}
+    sizes = {decoder._loop.pair.target.cache.capacity}
     outcomes = {}
     for outcome in decoder.generate(requests):
-        sizes.add(decoder._pair.target.cache.capacity)
+        sizes.add(decoder._loop.pair.target.cache.capacity)
         outcomes[outcome.id] = outcome
     assert texts(outcomes) == expected
     assert sizes == {64, 128}, "no text needs the largest"

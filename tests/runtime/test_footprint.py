@@ -24,8 +24,8 @@ PLANS = [Plan.plain(), Plan("kseq", 2, 3)]
 
 def memory(decoder: Decoder) -> tuple[int, int]:
     """The bytes of the caches, and those of the prefixes that are kept."""
-    engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
-    blocks = [block for store in decoder._pair.reader._prefixes.values() for block in store._blocks.values()]
+    engines = [engine for engine in (decoder._loop.pair.target, decoder._loop.pair.draft) if engine is not None]
+    blocks = [block for store in decoder._loop.pair.reader._prefixes.values() for block in store._blocks.values()]
     return sum(engine.cache.nbytes for engine in engines), sum(part.nbytes for block in blocks for part in block)
 
 
@@ -42,7 +42,7 @@ def test_caches_that_grow_are_planned_for_the_longest_text(bundle: Bundle, plan:
         caches, prefixes = memory(decoder)
         assert caches <= 4 * planned.cache_per_row
         assert prefixes <= planned.prefixes(4)
-    assert decoder._pair.target.cache.slots == planned.slots
+    assert decoder._loop.pair.target.cache.slots == planned.slots
     assert prefixes > 0.8 * planned.prefixes(4)
 
 
@@ -51,7 +51,7 @@ def test_caches_that_do_not_grow_are_planned_for_the_capacity(bundle: Bundle, pl
     planned = Footprint.of(bundle, plan, "tensorrt")
     assert planned == Footprint.of(bundle, plan, "torch")
     assert Footprint.of(bundle, plan, "tensorrt", 64 - plan.tree.size).slots == 64
-    pair = Decoder(bundle, plan=plan, backend="torch", batch_size=3)._pair
+    pair = Decoder(bundle, plan=plan, backend="torch", batch_size=3)._loop.pair
     engines = [engine for engine in (pair.target, pair.draft) if engine is not None]
     for engine in engines:
         engine.cache.resize(engine.cache.capacity)

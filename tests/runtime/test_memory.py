@@ -43,7 +43,7 @@ def test_a_batch_that_does_not_fit_is_halved(
 ) -> None:
     expected = texts(open_decoder(plan, batch_size=2))
     decoder = open_decoder(plan, batch_size=8)
-    for engine in filter(None, (decoder._pair.draft, decoder._pair.target)):
+    for engine in filter(None, (decoder._loop.pair.draft, decoder._loop.pair.target)):
         engine.__class__ = SmallEngine
     with caplog.at_level(logging.WARNING):
         assert texts(decoder) == expected
@@ -77,9 +77,9 @@ def test_a_cache_that_cannot_grow_gives_up_half_of_its_rows(
     told = [record.message for record in caplog.records if "memory" in record.message]
     assert told[0] == "No memory for 8 rows; going on with 4."
     assert len(told) == 1 or plan == "auto", "whose plans follow from times, and so do the rows that meet"
-    engines = [engine for engine in (decoder._pair.target, decoder._pair.draft) if engine is not None]
+    engines = [engine for engine in (decoder._loop.pair.target, decoder._loop.pair.draft) if engine is not None]
     assert all(engine.cache.rows == decoder.batch_size == 8 >> len(told) for engine in engines)
-    for store, engine in zip(decoder._pair.reader._prefixes.values(), engines, strict=True):
+    for store, engine in zip(decoder._loop.pair.reader._prefixes.values(), engines, strict=True):
         assert engine.cache.nbytes <= 2 * 4 * decoder.batch_size * 320
         assert 0 < kept(store) <= engine.cache.nbytes / 4
 
@@ -87,7 +87,7 @@ def test_a_cache_that_cannot_grow_gives_up_half_of_its_rows(
 def test_prefixes_give_their_memory_back_with_the_caches(open_decoder: OpenDecoder) -> None:
     decoder = open_decoder(Plan("kseq", 2, 3), batch_size=8, capacity=400, engine=GrowingEngine)
     texts(decoder, LONG)
-    pair = decoder._pair
+    pair = decoder._loop.pair
     before = [kept(store) for store in pair.reader._prefixes.values()]
     pair.restart(4)
     for store, most in zip(pair.reader._prefixes.values(), before, strict=True):
@@ -123,7 +123,7 @@ def test_models_in_pytorch_write_the_same_where_their_caches_cannot_grow(
     decoder = Decoder(bundle, plan=plan, backend="torch", batch_size=6)
     assert texts(decoder, asked) == expected
     assert decoder.batch_size == 3
-    assert decoder._pair.target.cache.rows == 3
+    assert decoder._loop.pair.target.cache.rows == 3
 
 
 def test_one_row_for_which_a_cache_cannot_grow_is_an_error(open_decoder: OpenDecoder) -> None:
@@ -137,7 +137,7 @@ def test_memory_that_linux_would_grant_and_does_not_have_halves_the_batch(
 ) -> None:
     expected = texts(open_decoder(Plan.plain(), batch_size=1, capacity=400), LONG)
     decoder = open_decoder(Plan.plain(), batch_size=8, capacity=400, engine=GrowingEngine)
-    cache, slot = decoder._pair.target.cache, 2 * 4
+    cache, slot = decoder._loop.pair.target.cache, 2 * 4
     most = 4 * slot * 448 + 4 * slot * 448 // 2  # four rows at their longest, and a piece of them twice
     monkeypatch.setattr("spectr_runtime.contract.cache.free_memory", lambda device: most - cache.nbytes)
     assert texts(decoder, LONG) == expected
@@ -148,7 +148,7 @@ def test_one_row_that_linux_has_no_memory_for_is_an_error(
     open_decoder: OpenDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = open_decoder(Plan.plain(), batch_size=2, capacity=2000, engine=GrowingEngine)
-    cache = decoder._pair.target.cache
+    cache = decoder._loop.pair.target.cache
     monkeypatch.setattr("spectr_runtime.contract.cache.free_memory", lambda device: 15_000 - cache.nbytes)
     words = (
         "a cache of 1 rows of 1408 slots: out of memory; 6.66 kB more are needed, and 5.78 kB are free. Use a smaller"
@@ -207,7 +207,7 @@ def test_a_call_after_one_that_failed_while_caches_grew_starts_from_whole_ones(
     """The lack of memory leaves no piece of the cache, the interrupt two of different lengths."""
     expected = texts(open_decoder(Plan.plain(), batch_size=1, capacity=400))
     decoder = open_decoder(Plan.plain(), batch_size=1, capacity=400, engine=GrowingEngine)
-    cache, left = decoder._pair.target.cache, iter(range(after))
+    cache, left = decoder._loop.pair.target.cache, iter(range(after))
     real = cache._allocate
 
     def allocate(parts: int, slots: int) -> torch.Tensor:
@@ -228,7 +228,10 @@ def test_caches_get_shorter_where_the_longest_row_has_ended(open_decoder: OpenDe
     asked = [Request(name, (1,) * read, SamplingParams(max_tokens=most, ignore_eos=True)) for name, read, most in sizes]
     decoder = open_decoder(Plan("race", 1, 2), batch_size=2, capacity=400, engine=GrowingEngine)
     assert [one.id for one in decoder.generate(asked)] == ["long", "short"]
-    assert [engine.cache.slots for engine in (decoder._pair.draft, decoder._pair.target) if engine] == [128, 128]
+    assert [engine.cache.slots for engine in (decoder._loop.pair.draft, decoder._loop.pair.target) if engine] == [
+        128,
+        128,
+    ]
 
 
 def test_models_that_do_not_fit_are_opened_with_fewer_rows(open_decoder: OpenDecoder) -> None:
@@ -250,7 +253,7 @@ def test_other_errors_and_a_single_row_without_memory_are_raised(open_decoder: O
         def fail(call: Call, message: str = message) -> torch.Tensor:
             raise EngineError(message)
 
-        decoder._pair.target.forward = fail  # type: ignore[method-assign]
+        decoder._loop.pair.target.forward = fail  # type: ignore[method-assign]
         with pytest.raises(EngineError, match=message[:20]):
             texts(decoder)
 

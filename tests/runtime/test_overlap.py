@@ -60,7 +60,7 @@ def test_outcomes_are_those_of_generate_in_the_same_order(
 
 def test_requests_and_outcomes_are_on_one_thread_and_passes_on_that_of_the_caller(open_decoder: OpenDecoder) -> None:
     decoder, threads = open_decoder(PLANS[0]), set[str]()
-    forward = decoder._pair.target.forward
+    forward = decoder._loop.pair.target.forward
 
     def requests() -> Iterator[Request]:
         for row in range(9):
@@ -71,7 +71,7 @@ def test_requests_and_outcomes_are_on_one_thread_and_passes_on_that_of_the_calle
         assert threading.current_thread() is threading.main_thread()
         return forward(call)
 
-    decoder._pair.target.forward = watched  # type: ignore[method-assign]
+    decoder._loop.pair.target.forward = watched  # type: ignore[method-assign]
     decoder.run(requests(), lambda one: threads.add(threading.current_thread().name))
     assert threads == {"spectr-host"}
 

@@ -241,7 +241,7 @@ def test_whatever_the_planner_takes_the_text_is_that_of_plain_decoding(open_deco
     assert texts(open_decoder(Plan("race", 2, 3))) == expected
     for batch_size in (1, 5):
         decoder = open_decoder("auto", batch_size=batch_size)
-        decoder._chooser.planner = Fickle()
+        decoder._loop._chooser.planner = Fickle()
         assert texts(decoder) == expected
         assert len(decoder.rounds) > 3
     assert texts(open_decoder("auto")) == expected
@@ -250,11 +250,11 @@ def test_whatever_the_planner_takes_the_text_is_that_of_plain_decoding(open_deco
 def test_a_draft_that_stood_still_reads_what_was_written_meanwhile(open_decoder: OpenDecoder) -> None:
     """With the target as its own draft a race accepts every draft, unless the draft's cache has a gap."""
     decoder = open_decoder("auto", batch_size=4)
-    assert decoder._pair.draft is not None
-    decoder._pair.draft.logits_SV = decoder._pair.target.logits_SV  # type: ignore[attr-defined]
-    decoder._chooser.planner = Fickle()
+    assert decoder._loop.pair.draft is not None
+    decoder._loop.pair.draft.logits_SV = decoder._loop.pair.target.logits_SV  # type: ignore[attr-defined]
+    decoder._loop._chooser.planner = Fickle()
     drafted: list[tuple[Plan, list[int]]] = []
-    decoder._chooser.planner.observe = lambda plan, _, accepted, __: drafted.append((plan, accepted))  # type: ignore[method-assign]
+    decoder._loop._chooser.planner.observe = lambda plan, _, accepted, __: drafted.append((plan, accepted))  # type: ignore[method-assign]
     texts(decoder)
     assert any(plan.drafts for plan, _ in drafted)
     assert all(count == plan.length for plan, accepted in drafted for count in accepted)
@@ -315,12 +315,12 @@ def no_home() -> Path:
 
 def test_a_decoder_goes_on_with_what_an_earlier_one_learnt(open_decoder: OpenDecoder) -> None:
     first = open_decoder("auto")
-    assert isinstance(first._chooser.planner, AutoPlanner)
+    assert isinstance(first._loop._chooser.planner, AutoPlanner)
     texts(first)
-    assert first._chooser.planner.costs.rows_seen()
-    again = open_decoder("auto")._chooser.planner
+    assert first._loop._chooser.planner.costs.rows_seen()
+    again = open_decoder("auto")._loop._chooser.planner
     assert isinstance(again, AutoPlanner)
-    assert again.costs.to_json() == first._chooser.planner.costs.to_json()
+    assert again.costs.to_json() == first._loop._chooser.planner.costs.to_json()
 
 
 def test_rows_that_draft_nothing_pay_for_no_drafts() -> None:

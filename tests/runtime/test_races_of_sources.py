@@ -112,7 +112,7 @@ def accepted(written: dict[str, Completion]) -> dict[str, int]:
 
 
 def shrink(decoder: Decoder) -> None:
-    for engine in filter(None, (decoder._pair.draft, decoder._pair.target)):
+    for engine in filter(None, (decoder._loop.pair.draft, decoder._loop.pair.target)):
         engine.__class__ = SmallEngine
 
 
@@ -124,7 +124,7 @@ def test_sources_that_change_every_round_leave_the_plain_text(
     expected = texts(decoded(open_decoder(Plan.plain())))
     decoder = open_decoder("auto", batch_size=batch_size, roles=roles)
     menu = [plan for plan in (*RACES, *TEXT_RACES) if "draft" in roles or not plan.feeds_draft]
-    decoder._chooser.planner = Fickle(menu)
+    decoder._loop._chooser.planner = Fickle(menu)
     written = decoded(decoder)
     check_texts(written, expected)
     assert len(decoder.rounds) >= len(menu) - 3
@@ -160,7 +160,7 @@ def test_a_batch_that_is_halved_in_the_middle_goes_on_with_its_texts(open_decode
     for plan in ("auto", Plan("race", 2, 4, "texts")):
         decoder = open_decoder(plan, batch_size=8)
         if plan == "auto":
-            decoder._chooser.planner = Fickle((*RACES, *TEXT_RACES))
+            decoder._loop._chooser.planner = Fickle((*RACES, *TEXT_RACES))
         shrink(decoder)
         check_texts(decoded(decoder), expected)
         assert decoder.batch_size == 2
@@ -175,7 +175,7 @@ def test_rounds_that_are_issued_ahead_leave_the_plain_text(
     for plan in ("auto", Plan("race", 2, 4, "texts")):
         decoder = open_decoder(plan, batch_size=5, roles=roles)
         if plan == "auto":
-            decoder._chooser.planner = Fickle(menu)
+            decoder._loop._chooser.planner = Fickle(menu)
             shrink(decoder)
         check_texts(decoded(decoder), expected)
         assert decoder.batch_size == (2 if plan == "auto" else 5)
@@ -202,7 +202,7 @@ def test_a_draft_that_is_behind_a_long_text_reads_it_beside_short_ones(
     expected = texts(decoded(open_decoder(Plan.plain(), **sizes, replays=False), asked))
     for plain in (1, 4, 7):
         decoder = open_decoder("auto", batch_size=2, **sizes)
-        decoder._chooser.planner = Turning([Plan.plain()] * plain + [Plan("race", 1, 2)] * 5)
+        decoder._loop._chooser.planner = Turning([Plan.plain()] * plain + [Plan("race", 1, 2)] * 5)
         assert texts(decoded(decoder, asked)) == expected
 
 

@@ -64,13 +64,13 @@ def test_short_prompts_are_not_padded_to_a_long_one(
     alone = {one.id: one.token_ids for one in open_decoder(Plan("race", 1, 2), batch_size=1).generate(requests)}
     decoder = open_decoder(Plan("race", 1, 2), batch_size=5, tokens_per_call=64)
     fed: list[tuple[int, ...]] = []
-    forward = decoder._pair.target.forward
+    forward = decoder._loop.pair.target.forward
 
     def counted(call: Call):
         fed.append(tuple(call.input_ids_BT.shape))
         return forward(call)
 
-    monkeypatch.setattr(decoder._pair.target, "forward", counted)
+    monkeypatch.setattr(decoder._loop.pair.target, "forward", counted)
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone
     assert fed[:2] == [(3, 2), (2, 39)]
@@ -90,7 +90,7 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
     alone = {one.id: one.token_ids for one in open_decoder(plan, batch_size=1, prefix_tokens=0).generate(requests)}
     decoder = open_decoder(plan, batch_size=3, tokens_per_call=16, prefix_tokens=prefix_tokens)
     steps: list[str] = []
-    reading, rounds = decoder._pair.reader.prefill, decoder._turns._batching.pack
+    reading, rounds = decoder._loop.pair.reader.prefill, decoder._loop._turns._batching.pack
 
     def read(feeds_draft: bool, batch: list[Row | None], most: int | None = None) -> None:
         before = [row.cached["target"] if row else 0 for row in batch]
@@ -104,8 +104,8 @@ def test_a_long_text_is_read_in_parts_while_others_go_on(
         steps.append(f"without {len(behind)}")
         return rounds(batch, behind, *drafts)
 
-    monkeypatch.setattr(decoder._pair.reader, "prefill", read)
-    monkeypatch.setattr(decoder._turns._batching, "pack", take_part)
+    monkeypatch.setattr(decoder._loop.pair.reader, "prefill", read)
+    monkeypatch.setattr(decoder._loop._turns._batching, "pack", take_part)
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone
     assert steps.count("part") >= 3
@@ -133,7 +133,7 @@ def test_what_a_row_that_is_still_read_computes_cannot_fail_it(open_decoder: Cal
     ]
     alone = {one.id: one.token_ids for one in open_decoder(Plan.plain(), batch_size=1).generate(requests)}
     decoder = open_decoder(Plan.plain(), batch_size=2, tokens_per_call=8, prefix_tokens=0, engine=Unsound)
-    rounds, clear = decoder._turns._batching.pack, decoder._pair.clear
+    rounds, clear = decoder._loop._turns._batching.pack, decoder._loop.pair.clear
 
     def take_part(batch: list[Row | None], behind: set[int], *drafts: Any) -> Any:
         Unsound.behind = behind
@@ -143,7 +143,7 @@ def test_what_a_row_that_is_still_read_computes_cannot_fail_it(open_decoder: Cal
         kept.append((index, dict(held)))
         clear(index, held)
 
-    decoder._turns._batching.pack, decoder._pair.clear = take_part, cleared
+    decoder._loop._turns._batching.pack, decoder._loop.pair.clear = take_part, cleared
     together = {one.id: one.token_ids for one in decoder.generate(requests) if isinstance(one, Completion)}
     assert together == alone
     assert kept

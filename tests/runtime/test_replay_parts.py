@@ -18,8 +18,8 @@ from spectr_runtime.replay import transfer
 from spectr_runtime.replay.sizes import padded_count, padded_length, padded_rows
 from spectr_runtime.replay.transfer import Download, Parcel, Upload, joined, numbers, split
 from spectr_runtime.speculation import launch
-from spectr_runtime.speculation.desk import Desk
 from spectr_runtime.speculation.pair import Pair
+from spectr_runtime.speculation.state import BatchState
 
 __all__ = ["recorder"]
 OpenDecoder = Callable[..., Decoder]
@@ -168,7 +168,9 @@ def test_the_calls_of_a_round_stay_within_the_slots_that_are_held_for_it(
 ) -> None:
     slots, hold, speculate = [0], Pair.hold, launch.speculate
     decoder = open_decoder(plan, batch_size=2, capacity=300, engine=GrowingEngine)
-    engines: list[Any] = [engine for engine in (decoder._pair.draft, decoder._pair.target) if engine is not None]
+    engines: list[Any] = [
+        engine for engine in (decoder._loop.pair.draft, decoder._loop.pair.target) if engine is not None
+    ]
 
     def held(pair: Pair, rows: int, most: int) -> tuple[int, ...]:
         slots.append(most)
@@ -220,17 +222,17 @@ def test_the_recording_of_another_shape_is_noticed(
 
 
 @pytest.mark.parametrize("name", ["_length_R", "_last_R2"])
-def test_a_desk_that_does_not_keep_what_was_written_is_noticed(
+def test_a_state_that_does_not_keep_what_was_written_is_noticed(
     open_decoder: OpenDecoder, recorder: TapeRecorder, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     expected = texts(open_decoder(Plan("race", 1, 2), batch_size=2, replays=False))
     assert texts(open_decoder(Plan("race", 1, 2), batch_size=2)) == expected
-    keep = Desk.keep
+    keep = BatchState.keep
 
-    def forgetful(desk: Desk, *arguments: Any) -> None:
-        kept = getattr(desk, name).clone()
-        keep(desk, *arguments)
-        getattr(desk, name).copy_(kept)
+    def forgetful(state: BatchState, *arguments: Any) -> None:
+        kept = getattr(state, name).clone()
+        keep(state, *arguments)
+        getattr(state, name).copy_(kept)
 
-    monkeypatch.setattr(Desk, "keep", forgetful)
+    monkeypatch.setattr(BatchState, "keep", forgetful)
     assert texts(open_decoder(Plan("race", 1, 2), batch_size=2)) != expected

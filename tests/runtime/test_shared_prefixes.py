@@ -49,7 +49,7 @@ def requests(prompts: Sequence[tuple[int, ...]], choices: int = 1) -> list[Reque
 
 def decoded(decoder: Decoder, asked: Sequence[Request]) -> dict[tuple[str, int], Outcome]:
     found = {(one.id, one.choice): one for one in decoder.generate(asked)}
-    if isinstance(decoder._chooser.planner, AutoPlanner):  # what a row's rounds drafted depends on the clock
+    if isinstance(decoder._loop._chooser.planner, AutoPlanner):  # what a row's rounds drafted depends on the clock
         return {key: dataclasses.replace(one, speculation=None) for key, one in found.items()}
     return found
 
@@ -91,7 +91,7 @@ def test_the_choices_of_a_prompt_read_it_once(open_decoder: OpenDecoder, plan: P
 
 
 def engines(decoder: Decoder) -> list[TableEngine]:
-    return [one for one in (decoder._pair.target, decoder._pair.draft) if isinstance(one, TableEngine)]
+    return [one for one in (decoder._loop.pair.target, decoder._loop.pair.draft) if isinstance(one, TableEngine)]
 
 
 def test_rows_that_come_later_and_later_calls_find_what_was_read(open_decoder: OpenDecoder) -> None:

@@ -193,7 +193,7 @@ def test_a_row_that_broke_leaves_its_cache_clean(byte_pair: tuple[Bundle, Path])
     decoder = Decoder(byte_pair[0], plan=PLANS[2], batch_size=1)
     outcomes = decoder.generate(requests)
     first = next(outcomes)
-    for part in decoder._pair.target.cache.parts():
+    for part in decoder._loop.pair.target.cache.parts():
         part[0, :, 10:30] = torch.nan
     rest = list(outcomes)
     assert first == sound["0"]
@@ -233,8 +233,8 @@ def test_the_draft_cache_is_whole_after_a_fully_accepted_path(byte_pair: tuple[B
     """A draft that equals the target has every draft accepted, round after round, also where its cache lagged."""
     bundle, _ = byte_pair
     decoder = Decoder(bundle, plan=Plan("kseq", 2, 3), batch_size=2)
-    target = Decoder(bundle, plan=Plan("kseq", 2, 3), batch_size=2)._pair.target
-    decoder._pair.draft = target
+    target = Decoder(bundle, plan=Plan("kseq", 2, 3), batch_size=2)._loop.pair.target
+    decoder._loop.pair.draft = target
     params = SamplingParams(max_tokens=40, ignore_eos=True, temperature=0)
     for one in completions(decoder.generate(Request(str(row), (row, 7), params) for row in range(6))).values():
         stats = one.speculation

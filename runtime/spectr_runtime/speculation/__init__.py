@@ -6,7 +6,7 @@ The modules:
     round      the round
     turn       what the rows lack is read, then a round; at most one is issued ahead
     launch     rounds on their way: issued, recorded, replayed, read
-    desk       the rows of the batch on the device, from round to round
+    state      the rows of the batch on the device, from round to round
     shape      what the work of a round depends on beside its numbers
     offers     drafts that are given to rows: before the round, and what became of them
     pair       the engines of draft and target, and keeping their caches up with the rows' texts

@@ -20,10 +20,10 @@ from spectr_runtime.laws.logprobs import Logprobs
 from spectr_runtime.replay.recorder import CudaGraphs, Recorder
 from spectr_runtime.replay.transfer import Download, Layout, Parcel, Upload, joined
 from spectr_runtime.rows.row import Row, Scored
-from spectr_runtime.speculation.desk import Desk
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.round import speculate
 from spectr_runtime.speculation.shape import Shape
+from spectr_runtime.speculation.state import BatchState
 from spectr_runtime.speculation.timing import DeviceTiming, Timing
 from spectr_select import holding
 
@@ -106,7 +106,7 @@ class Launcher:
     def __init__(self, rows: int, vocabulary: int, device: torch.device, recorder: Recorder | None) -> None:
         self._device = device
         self._recorder = recorder
-        self._desk = Desk(rows, vocabulary, device)
+        self._state = BatchState(rows, vocabulary, device)
         self._ready: OrderedDict[Shape, _Ready] = OrderedDict()
         self._moves: tuple[int, ...] = ()
         self._taken: list[Row | None] = []
@@ -134,7 +134,7 @@ class Launcher:
         carried = self.carried(batch)
         for index, row in enumerate(batch):
             if row is not None and index not in carried:
-                self._desk.load(index, row)
+                self._state.load(index, row)
         self._taken = [None if index in behind else row for index, row in enumerate(batch)]
         moves = pair.hold(shape.rows, shape.slots)
         if moves != self._moves:
@@ -169,9 +169,9 @@ class Launcher:
     def _work(self, shape: Shape, ready: _Ready, source: Source, pair: Pair, timing: Timing) -> torch.Tensor:
         """Issue the operations of a round, and return all that it writes for the host as one vector."""
         told, (_, target) = ready.upload.tensors, pair.engines
-        rows = self._desk.rows(shape, told)
+        rows = self._state.rows(shape, told)
         emitted = speculate(shape.plan, source, target, rows, timing, shape.tokens)
-        self._desk.keep(shape, told, rows, emitted)
+        self._state.keep(shape, told, rows, emitted)
         written = {
             "tokens": emitted.tokens_BD1,
             "accepted": emitted.accepted_B,

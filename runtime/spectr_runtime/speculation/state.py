@@ -25,7 +25,7 @@ from spectr_runtime.speculation.shape import Shape
 Told = Mapping[str, torch.Tensor]  # what a round is told, by the names that ``Batching`` gives it
 
 
-class Desk:
+class BatchState:
     """The state of the batch on the device.
 
     Args:
