@@ -184,9 +184,7 @@ def test_a_call_that_is_given_up_leaves_nothing_to_the_next(
 
 
 @pytest.mark.parametrize("plan", PLANS[1:], ids=str)
-def test_calls_of_one_shape_are_issued_ahead_too(
-    open_decoder: OpenDecoder, recorder: TapeRecorder, plan: Plan
-) -> None:
+def test_calls_of_one_shape_are_issued_ahead_too(open_decoder: OpenDecoder, recorder: TapeRecorder, plan: Plan) -> None:
     requests = mixed(24)
     expected = sound(open_decoder(plan, batch_size=4, replays=False), requests)
     assert sound(open_decoder(plan, batch_size=4, call_tokens=8), requests) == expected
