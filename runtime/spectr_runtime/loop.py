@@ -74,8 +74,8 @@ class Loop:
             made: The rows, and outcomes of requests that end at once.
             stopped: Says whether to decode only the rows that are in the batch.
         """
-        self._turns.forget()
-        if self._scheduler.batch:  # the call before did not end, and may have left caches that are not whole
+        if self._scheduler.batch or self._turns.unread:  # the call before did not end; its caches may not be whole
+            self._turns.forget()
             self._shrinking.restart()
         self._waiting = Waiting(made, stopped)
         self._scheduler = Scheduler(self._shrinking.rows)

@@ -24,7 +24,7 @@ class Recordable(TableEngine):
 def test_the_first_three_tokens_follow_the_target(
     monkeypatch: pytest.MonkeyPatch, device: str, plan: Plan, replays: bool | None
 ) -> None:
-    rows = 1_000 if device == "cpu" else 5_000
+    rows = 1_000 if device == "cpu" else 3_000
     decoder = table_decoder(
         monkeypatch, plan, batch_size=64, engine=Recordable, device=device, replays=replays, prefix_tokens=0
     )

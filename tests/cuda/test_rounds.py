@@ -76,7 +76,7 @@ def decoded(decoder: Decoder, asked: list[Request]) -> dict[str, tuple[object, .
 def test_rounds_of_every_rule_are_replayed(
     monkeypatch: pytest.MonkeyPatch, device: str, plan: Plan, recorded: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = requests(14 if device == "cpu" else 80)
+    asked = requests(14 if device == "cpu" else 40)
     options = {"batch_size": 5, "engine": Recordable, "device": device}
     expected = decoded(table_decoder(monkeypatch, plan, replays=False, **options), asked)
     assert not recorded

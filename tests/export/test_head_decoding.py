@@ -108,7 +108,7 @@ class Checked:
 
     def _compare(self, tree: DraftTree, rows: Rows, drafts: Drafts) -> None:
         assert drafts.law_BPV is not None
-        for index, row in enumerate(self._decoder._scheduler.batch):
+        for index, row in enumerate(self._decoder._loop._scheduler.batch):
             if row is None or row.length < 2 or int(rows.length_B[index]) != row.length:
                 continue
             for leaf in tree.levels[-1]:
