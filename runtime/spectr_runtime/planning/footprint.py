@@ -37,7 +37,13 @@ class Footprint:
     laws_per_row: int
 
     @staticmethod
-    def of(bundle: Bundle, plan: PlanChoice, backend: Backend, longest: int | None = None) -> Footprint:
+    def of(
+        bundle: Bundle,
+        plan: PlanChoice,
+        backend: Backend,
+        longest: int | None = None,
+        call_tokens: int | None = None,
+    ) -> Footprint:
         """Return what decoding a bundle with a plan needs; with ``auto``, what the largest plan needs.
 
         All rows have as many slots as the longest one beside them needs. So the longest text counts, where caches grow
@@ -49,12 +55,13 @@ class Footprint:
             backend: Which engines run the models.
             longest: Tokens of the longest text; with compiled engines, of the longest that they have room for. None for
                 the bundle's capacity.
+            call_tokens: How many tokens every round feeds the target for a row; None for those of the plan's trees.
 
         Raises:
             UsageError: The plan drafts, and the bundle has no draft.
         """
         plans = menu_of(plan, bundle.manifest)
-        nodes = max(one.tree.size for one in plans)
+        nodes = max(*(one.tree.size for one in plans), call_tokens or 0)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
         if longest is not None:
             needed = aligned(longest + nodes)
