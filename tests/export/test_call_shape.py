@@ -216,3 +216,19 @@ def test_the_calls_have_one_shape_for_reading_and_one_for_rounds(
     assert len(target) == 2
     for one in (asked[-1], asked[3], asked[0], asked[4]):
         assert decoded(bundle, plan, [one], call_tokens=6)[0] == {one.id: rows[one.id]}
+
+
+def test_a_run_without_memory_for_its_rows_ends_and_names_the_option(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs(tmp_path, bundle_path, *PLANS["race"], "--backend", "torch", "--call-shape", "6x5")
+    runs.write("run", records())
+    with monkeypatch.context() as patch:
+        patch.setattr("spectr_runtime.contract.cache.free_memory", lambda device: 1000)
+        assert runs.command("run") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(
+        "spectr-batch: error: There is no memory for 6 rows, and with calls of one shape their number does not change: "
+    )
+    assert said.endswith(" Use a --call-shape of fewer ROWS, or a smaller batch_size in Python.")
+    assert runs.command("run") == 0
