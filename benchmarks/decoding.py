@@ -7,6 +7,10 @@ Reported are medians over the repeats: tokens per second, the ratio to plain dec
 of the time that is spent in calls of the engines; the share that drafting takes between its calls, which is all that
 drafting in a single call could save; and how many rows have the text of plain decoding. For auto, the
 ratio to the best fixed race in the same repeat is told too; it has learnt in a decoding before what rounds cost.
+
+    python benchmarks/decoding.py build/demo/bundle --name demo-one-shape --one-shape --batch-size 8
+
+With --one-shape the ratio is that of calls of one shape to calls as large as they need to be, plan by plan.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from machine import machine
 
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call, Engine, Output
+from spectr_runtime.engines import open_engine
 from spectr_runtime.rows.text.tokenizer import Tokenizer
+from spectr_runtime.speculation import pair
 from spectr_runtime.speculation.plan import PlanChoice
 
 PLANS: tuple[PlanChoice, ...] = (
@@ -42,6 +48,7 @@ PLANS: tuple[PlanChoice, ...] = (
     Plan("kseq", 2, 4),
     Plan("kseq", 4, 4),
 )
+ONE_SHAPE = (Plan.plain(), Plan("race", 1, 4))
 PROMPTS = Path(__file__).parent.parent / "examples" / "prompts.jsonl"
 TOKENS, FEW = 64, 8
 
@@ -50,7 +57,8 @@ class Clock:
     """An engine that adds up the seconds of its calls, and of those that feed a row few tokens, as rounds do."""
 
     def __init__(self, engine: Engine) -> None:
-        self.spec, self.cache, self._engine = engine.spec, engine.cache, engine
+        self.spec, self.cache, self.capturable = engine.spec, engine.cache, engine.capturable
+        self._engine = engine
         self.seconds = self.in_rounds = 0.0
 
     def forward(self, call: Call) -> torch.Tensor:
@@ -100,16 +108,22 @@ def read_requests(bundle: Bundle, count: int, prompt_tokens: int, temperature: f
     return requests
 
 
-def open_decoder(bundle: Bundle, plan: PlanChoice, batch_size: int, backend: str) -> tuple[Decoder, list[Clock]]:
+def open_decoder(
+    bundle: Bundle, plan: PlanChoice, batch_size: int, backend: str, call_tokens: int | None = None
+) -> tuple[Decoder, list[Clock]]:
     """A decoder whose engines are clocked."""
-    decoder = Decoder(bundle, plan=plan, batch_size=batch_size, backend=backend)  # type: ignore[arg-type]
-    pair = decoder._loop.pair
-    clocks = [Clock(pair.target)]
-    pair.target = clocks[0]
-    if pair.draft is not None:
-        clocks.append(Clock(pair.draft))
-        pair.draft = clocks[1]
-    return decoder, clocks
+    clocks: list[Clock] = []
+
+    def open_clocked(*arguments: Any, **sizes: Any) -> Clock:
+        clocks.append(Clock(open_engine(*arguments, **sizes)))
+        return clocks[-1]
+
+    pair.open_engine = open_clocked  # type: ignore[assignment]
+    try:
+        sizes = {"batch_size": batch_size, "call_tokens": call_tokens}
+        return Decoder(bundle, plan=plan, backend=backend, **sizes), clocks  # type: ignore[arg-type]
+    finally:
+        pair.open_engine = open_engine
 
 
 def decode(decoder: Decoder, clocks: list[Clock], requests: list[Request]) -> Run:
@@ -155,6 +169,34 @@ def measure(
     ]
 
 
+def measure_one_shape(
+    bundle: Bundle, batch_size: int, repeats: int, requests: list[Request], backend: str
+) -> list[dict[str, Any]]:
+    """One line per fixed plan: calls of one shape, just large enough for its tree, and others in turns."""
+    lines = []
+    for plan in ONE_SHAPE:
+        opened = [open_decoder(bundle, plan, batch_size, backend, tokens) for tokens in (None, plan.tree.size)]
+        for one in opened:
+            decode(*one, requests[: 2 * batch_size])
+        runs: tuple[list[Run], list[Run]] = ([], [])
+        for repeat in range(repeats):
+            for place in range(2):
+                turned = (place + repeat) % 2
+                runs[turned].append(decode(*opened[turned], requests))
+                click.echo(f"{plan} {('free', 'one shape')[turned]}: {runs[turned][-1].speed:.0f} tok/s", err=True)
+        free, shaped = runs
+        lines.append(
+            {
+                "plan": str(plan),
+                "call_shape": f"{batch_size}x{plan.tree.size}",
+                "tokens_per_second": round(statistics.median(run.speed for run in shaped), 1),
+                "to_free": ratios(shaped, free),
+                "texts_of_free": sum(shaped[-1].texts[key] == text for key, text in free[-1].texts.items()),
+            }
+        )
+    return lines
+
+
 def ratios(taken: list[Run], base: list[Run]) -> dict[str, float]:
     """The ratio of speeds, repeat by repeat: its median and range."""
     found = sorted(one.speed / other.speed for one, other in zip(taken, base, strict=True))
@@ -186,6 +228,7 @@ def line(plan: PlanChoice, batch_size: int, taken: list[Run], plain: list[Run]) 
 @click.option("--prompt-tokens", default=64, help="Tokens of each prompt.")
 @click.option("--temperature", default=1.0)
 @click.option("--backend", default="onnxruntime", help="onnxruntime or torch.")
+@click.option("--one-shape", is_flag=True, help="Compare calls of one shape with others instead.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "decoding.json")
 def main(
     bundle: Path,
@@ -196,6 +239,7 @@ def main(
     prompt_tokens: int,
     temperature: float,
     backend: str,
+    one_shape: bool,
     output: Path,
 ) -> None:
     """Measure and write the result file."""
@@ -203,7 +247,11 @@ def main(
     requests = read_requests(opened, prompts, prompt_tokens, temperature)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
-        lines = [one for size in batch_sizes for one in measure(opened, size, repeats, requests, backend)]
+        lines = [
+            one
+            for size in batch_sizes
+            for one in (measure_one_shape if one_shape else measure)(opened, size, repeats, requests, backend)
+        ]
     facts = machine() | {
         "backend": backend, "prompts": prompts, "prompt_tokens": prompt_tokens, "tokens_per_prompt": TOKENS,
         "temperature": temperature, "repeats": repeats, "lines": lines,
@@ -211,6 +259,9 @@ def main(
     kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     output.write_text(json.dumps(kept | {name: facts}, indent=1) + "\n", encoding="utf-8")
     for one in lines:
+        if one_shape:
+            click.echo("  ".join(f"{key} {value}" for key, value in one.items()))
+            continue
         click.echo(
             f"B={one['batch_size']:<3} {one['plan']:<12} {one['tokens_per_second']:>8} tok/s  "
             f"block efficiency {one['block_efficiency']:<6} x{one['to_plain']['median']} {one.get('to_best_race', '')} "

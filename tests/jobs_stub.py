@@ -82,6 +82,7 @@ class StubDecoder:
         self.most_waiting = 0
         self.date = date
         self.plan: PlanChoice | None = None
+        self.call_shape: str | None = None
         self.params: dict[str, SamplingParams] = {}
         self._seed = seed
         self._pause = pause

@@ -60,6 +60,17 @@ def test_a_command_answers_without_a_tensor_library(folder: Path, entry: str, ar
     assert done.stderr.splitlines()[-1] == "loaded:"
 
 
+@pytest.mark.parametrize("given", [["--call-shape", "8x"], ["--call-shape", "8x5", "--drafts", "4"]])
+def test_a_shape_of_calls_is_refused_without_one(folder: Path, given: list[str]) -> None:
+    probe = PROBE.format(names=set(HEAVY))
+    arguments = ["run", "bundle", "in.jsonl", "-o", "new", *given]
+    command = [sys.executable, "-c", probe, BATCH, "command", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--call-shape" in done.stderr
+    assert done.stderr.splitlines()[-1] == "loaded:"
+
+
 def test_the_probe_sees_what_a_command_loads(folder: Path) -> None:
     probe = PROBE.format(names=set(HEAVY))
     command = [sys.executable, "-c", probe, BATCH, "command", "replay", "run", "--id", "none"]

@@ -70,7 +70,7 @@ def batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
         def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date) -> StubDecoder:
             opened.append(StubDecoder(batch_size=setup.rows, seed=seed, date=date, **options))
-            opened[-1].plan = setup.plan
+            opened[-1].plan, opened[-1].call_shape = setup.plan, setup.call_shape
             return opened[-1]
 
         monkeypatch.setattr(seam, "open_decoder", open_decoder)

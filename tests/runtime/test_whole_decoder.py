@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,9 @@ from spectr_runtime import (
     SamplingParams,
     UsageError,
 )
+from spectr_runtime.bundle import Role
+from spectr_runtime.contract import Engine
+from spectr_runtime.engines import open_engine
 
 PLANS = [Plan.plain(), Plan("single", 1, 3), Plan("kseq", 3, 2), Plan("kseq", 4, 4)]
 LETTERS = 6
@@ -229,13 +233,18 @@ def test_conversations_need_a_chat_template(byte_pair: tuple[Bundle, Path], tmp_
     assert "The chat template refused the messages: system first." in str(failed.error)
 
 
-def test_the_draft_cache_is_whole_after_a_fully_accepted_path(byte_pair: tuple[Bundle, Path]) -> None:
+def test_the_draft_cache_is_whole_after_a_fully_accepted_path(
+    byte_pair: tuple[Bundle, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A draft that equals the target has every draft accepted, round after round, also where its cache lagged."""
     bundle, _ = byte_pair
+
+    def open_target(bundle: Bundle, role: Role, **sizes: Any) -> Engine:
+        return open_engine(bundle, "target", **sizes)
+
+    monkeypatch.setattr("spectr_runtime.speculation.pair.open_engine", open_target)
     decoder = Decoder(bundle, plan=Plan("kseq", 2, 3), batch_size=2)
-    target = Decoder(bundle, plan=Plan("kseq", 2, 3), batch_size=2)._loop.pair.target
-    decoder._loop.pair.draft = target
     params = SamplingParams(max_tokens=40, ignore_eos=True, temperature=0)
-    for one in completions(decoder.generate(Request(str(row), (row, 7), params) for row in range(6))).values():
+    for one in completions(decoder.generate(Request(str(row), (row, 7, 9, 8), params) for row in range(6))).values():
         stats = one.speculation
         assert stats.accepted == 3 * stats.rounds

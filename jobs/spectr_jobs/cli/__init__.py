@@ -3,7 +3,8 @@
     main      the command ``spectr-batch``, its short subcommands, errors as messages and exit codes
     run       ``spectr-batch run``: its parameters
     submit    ``spectr-batch submit``: jobs for Slurm, Kubernetes and Ray
-    options   the values of ``run`` as one object, and types of parameters
+    options   the values of ``run`` as one object
+    types     the types of its parameters
     config    options from a TOML file
 
 The modules that do the work of a command are imported when the command runs, since some of them load torch. So

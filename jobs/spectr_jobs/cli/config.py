@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from spectr_jobs.cli.options import ROWS, Day, Duration, Rows
+from spectr_jobs.cli.types import ROWS, Day, Duration, Rows
 from spectr_jobs.console import say
 from spectr_jobs.urls import masked
 

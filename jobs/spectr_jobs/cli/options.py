@@ -1,4 +1,4 @@
-"""The values of the parameters of ``spectr-batch run`` as one object, and the types of these parameters."""
+"""The values of the parameters of ``spectr-batch run`` as one object."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-import click
-
-from spectr_jobs.clock import parse_duration, show_duration
+from spectr_jobs.cli.types import ROWS, CallShape
+from spectr_jobs.clock import show_duration
 from spectr_runtime.errors import RequestError, UsageError
 from spectr_runtime.rows.drafting import CORPUS, DRAFT, TEXTS
 from spectr_runtime.rows.request import SamplingParams
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from spectr_runtime.rows.drafting import SourceName
     from spectr_runtime.speculation.plan import PlanChoice
 
-ROWS: Final = "auto"  # instead of a number of rows: the process chooses it
 RULE, DRAFTS, LENGTH = "kseq", 4, 4  # defaults of a fixed plan, if at least one of its options is given
 RACE = "race"  # the default rule of drafts that are looked up, which K-SEQ cannot take
 
@@ -42,6 +40,7 @@ class RunOptions:
     corpus: Path | None
     plan: str | None
     batch_size: BatchChoice
+    call_shape: CallShape | None
     seed: int
     backend: Backend
     device: str
@@ -76,7 +75,8 @@ class RunOptions:
         self.refuse_short_time()
         sampling = self.sampling()  # refused before torch is loaded, which takes seconds
         self.refuse_idle_corpus()
-        plan = self.choose_plan()
+        self.refuse_call_shape()
+        plan, shape = self.choose_plan(), self.call_shape
         from spectr_jobs.commands.job import Job
         from spectr_jobs.work.setup import Setup
 
@@ -85,7 +85,14 @@ class RunOptions:
             inputs=self.inputs,
             columns=dict(self.column),
             output=self.output,
-            setup=Setup(plan, self.batch_size, self.backend, self.device, corpus=self.corpus),
+            setup=Setup(
+                plan,
+                self.batch_size if shape is None else shape.rows,
+                self.backend,
+                self.device,
+                corpus=self.corpus,
+                call_tokens=None if shape is None else shape.tokens,
+            ),
             sampling=sampling,
             sampling_defaults=self.sampling_defaults,
             seed=self.seed,
@@ -159,6 +166,31 @@ class RunOptions:
             hint=f"Use --plan auto, --source {CORPUS} or --source {TEXTS}, or leave it out.",
         )
 
+    def refuse_call_shape(self) -> None:
+        """Refuse a shape of calls beside a number of rows, or one that the trees of a fixed plan do not fit into.
+
+        The menu of the automatic plan is known when the bundle is; ``check_call_tokens`` checks that.
+
+        Raises:
+            UsageError: Names the options.
+        """
+        shape, fixed = self.call_shape, self._fixed_plan()
+        if shape is None:
+            return
+        if self.batch_size != ROWS:
+            raise UsageError(
+                f"--call-shape {shape} and --batch-size {self.batch_size} exclude each other: the shape says how many "
+                "rows are decoded together.",
+                hint="Leave --batch-size out.",
+            )
+        drafts, length = self.drafts or DRAFTS, self.length or LENGTH
+        if fixed and shape.tokens < (needed := drafts * length + 1):
+            raise UsageError(
+                f"--call-shape {shape} has {shape.tokens} tokens a row; allowed are {needed} or more, for K={drafts} "
+                f"drafts of length L={length} and the last token of the text.",
+                hint=f"Use --call-shape {CallShape(shape.rows, needed)}.",
+            )
+
     def choose_plan(self) -> PlanChoice:
         """Return the plan that the options choose.
 
@@ -190,62 +222,3 @@ class RunOptions:
         from spectr_jobs.drivers.rank import detect
 
         return detect(self.rank, self.world, environment)
-
-
-class Rows(click.ParamType["BatchChoice"]):
-    """The type of a parameter that is a number of rows, or ``auto``."""
-
-    name = "rows"
-    _number = click.IntRange(min=1)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BatchChoice:
-        """Return the number of rows, or ``auto``."""
-        if value == ROWS:
-            return ROWS
-        try:
-            int(value)
-        except ValueError:
-            self.fail(f"got {value}, allowed are {ROWS} and numbers of rows from 1 on", param, ctx)
-        rows: int = self._number.convert(value, param, ctx)
-        return rows
-
-
-class Column(click.ParamType[tuple[str, str]]):
-    """The type of a parameter ``FIELD=COLUMN``: a field of records, and the column of a table that holds it."""
-
-    name = "column"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Return the field and the column."""
-        if isinstance(value, tuple | list) and len(value) == 2:
-            return str(value[0]), str(value[1])
-        field, equals, column = str(value).partition("=")
-        if not (field and equals and column):
-            self.fail(f"got {value!r}, allowed FIELD=COLUMN, for instance prompt=question", param, ctx)
-        return field, column
-
-
-class Duration(click.ParamType[float]):
-    """The type of a parameter that is a duration, for instance ``3h50m``."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the duration in seconds."""
-        try:
-            return parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Day(click.ParamType[datetime.date]):
-    """The type of a parameter that is a day, for instance ``2026-11-28``."""
-
-    name = "day"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.date:
-        """Return the day."""
-        try:
-            return datetime.date.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"got {value}, allowed is a day as YYYY-MM-DD, for instance 2026-11-28", param, ctx)

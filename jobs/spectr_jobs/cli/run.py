@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from spectr_jobs.cli import config
-from spectr_jobs.cli.options import ROWS, Column, Day, Duration, Rows, RunOptions
+from spectr_jobs.cli.options import RunOptions
+from spectr_jobs.cli.types import ROWS, Column, Day, Duration, Rows, Shape
 from spectr_jobs.work.stop import Stop
 from spectr_runtime.backends import BACKENDS
 from spectr_runtime.rows.drafting import SOURCES
@@ -89,6 +90,16 @@ line overrides the variables, and the variables override the file.
     type=Rows(),
     help="Rows decoded together. auto: as many as give most tokens per second, by the free memory, the input, and what "
     "rounds of few and of many rows take here, which is measured once for a bundle and machine.",
+)
+@click.option(
+    "--call-shape",
+    metavar="ROWSxTOKENS",
+    type=Shape(),
+    help="Give all calls one shape, whatever the batch holds, for instance 8x17: rounds feed the target TOKENS tokens "
+    "for each of ROWS rows, texts are read row by row, and attention sees the bundle's whole capacity. So the logits "
+    "of a row are the same to the last bit whatever is decoded beside it, wherever kernels compute the rows of a call "
+    "independently. Takes time and memory. TOKENS must be K*L+1 or more, 17 for --plan auto, 1 for plain. Excludes "
+    "--batch-size. A command that continues the run must repeat it.  [default: calls are as large as they need to be]",
 )
 @click.option(
     "--seed",

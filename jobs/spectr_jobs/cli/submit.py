@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import click
 
 from spectr_jobs.cli.config import ACTIONS
-from spectr_jobs.cli.options import Duration, RunOptions
+from spectr_jobs.cli.options import RunOptions
 from spectr_jobs.cli.run import run
+from spectr_jobs.cli.types import Duration
 from spectr_jobs.console import say
 from spectr_jobs.inputs.stdin import is_stream
 from spectr_jobs.inputs.stores import is_remote
@@ -210,6 +211,7 @@ def _checked(arguments: Sequence[str]) -> RunOptions:
     options.refuse_short_time()
     options.refuse_two_plans()
     options.refuse_idle_corpus()
+    options.refuse_call_shape()
     return options
 
 

@@ -84,7 +84,7 @@ def dry_run(job: Job, rank: Rank) -> int:
         longest = size.longest
         lines.append(("batch size", f"{size.rows:,}: {size.reason}"))
     else:
-        longest = load.lengths(encoder, most).longest
+        longest = load.lengths(encoder, most).longest if setup.call_tokens is None else most
     lines.append(_memory(bundle, setup, longest))
     started = time.monotonic()
     decoder = models.open_decoder(bundle, setup, seed=job.seed, date=date)
@@ -168,9 +168,9 @@ def _memory(bundle: Bundle, setup: Setup, longest: int) -> TableLine:
         return "memory", f"{show_bytes(total)}: {parts}"
     most = needed.rows_in(free)
     if rows > most:
+        asked = f"--batch-size {rows}" if setup.call_shape is None else f"--call-shape {setup.call_shape}"
         raise UsageError(
-            f"--batch-size {rows} needs {show_bytes(total)} of memory on {setup.device} ({parts}); "
-            f"{show_bytes(free)} are free.",
+            f"{asked} needs {show_bytes(total)} of memory on {setup.device} ({parts}); {show_bytes(free)} are free.",
             hint=f"At most {most:,} rows fit." if most else "Not even one row fits.",
         )
     return "memory", f"{show_bytes(total)} of {show_bytes(free)}: {parts}; at most {most:,} rows fit"

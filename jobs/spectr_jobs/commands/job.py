@@ -66,6 +66,7 @@ class Job:
             limit=self.limit,
             shard_size=self.shard_size,
             compress=self.compress,
+            call_shape=self.setup.call_shape,
         )
 
     def defaults(self, bundle: Bundle) -> SamplingParams:

@@ -103,7 +103,7 @@ def setups(run: RunDirectory) -> list[Setup]:
 
 
 def _alone(setup: Setup, record: Record | BadRecord, kept: Row, *, drafting: bool) -> Setup:
-    """Return the setup with which the record of a row is decoded again, alone.
+    """Return the setup with which the record of a row is decoded again, alone: in calls of one row, or of one shape.
 
     Unless its drafts are of interest, plain decoding replaces the automatic plan and what drafts from a corpus, since
     what either drafts is not drafted again. Both are races, and a race writes the text of plain decoding, whatever it
@@ -112,7 +112,7 @@ def _alone(setup: Setup, record: Record | BadRecord, kept: Row, *, drafting: boo
     """
     again = _drafts_again(setup.plan, record)
     plan = setup.plan if again or drafting or rows.is_failure(kept) else UNDRAFTED
-    return dataclasses.replace(setup, batch_size=1, plan=plan)
+    return dataclasses.replace(setup, batch_size=1 if setup.call_tokens is None else setup.rows, plan=plan)
 
 
 def _decode(run: RunDirectory, bundle: Bundle, setup: Setup, record: Record | BadRecord) -> Replayed:

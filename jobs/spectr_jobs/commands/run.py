@@ -38,7 +38,8 @@ from spectr_jobs.work.stop import Stop
 from spectr_runtime.bundle import Bundle
 from spectr_runtime.drafting.corpus import read_corpus
 from spectr_runtime.errors import UsageError
-from spectr_runtime.speculation.plan import AUTO, check_plan
+from spectr_runtime.planning.planner import menu_of
+from spectr_runtime.speculation.plan import AUTO, check_call_tokens
 
 ALL_DONE, SOME_FAILED = 0, 3
 SHOWN_FILES = 10  # more files are told in one line
@@ -88,9 +89,10 @@ def check_setup(setup: Setup, bundle: Bundle) -> None:
     """Check that what the plan drafts from is there, and tell the user what is done without a draft.
 
     Raises:
-        UsageError: The plan needs the draft model, and the bundle has none; or the corpus cannot be read.
+        UsageError: The plan needs the draft model, and the bundle has none; its trees do not fit into calls of one
+            shape; or the corpus cannot be read.
     """
-    check_plan(setup.plan, bundle.manifest)
+    check_call_tokens(setup.call_tokens, menu_of(setup.plan, bundle.manifest))
     if setup.corpus is not None:
         collections.deque(read_corpus(setup.corpus, str.encode), maxlen=0)  # it is read, and nothing is kept
     if setup.plan == AUTO and not bundle.manifest.has_draft:

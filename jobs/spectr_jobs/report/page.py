@@ -60,6 +60,7 @@ def _head(run: RunDirectory, figures: Figures) -> str:
         state,
         figures["plan"] or "not started",
         f"seed {figures['seed']}",
+        *([] if figures["call_shape"] is None else [f"call shape {figures['call_shape']}"]),
         f"bundle {figures['bundle']['path']}",
         f"started {_moment(run.manifest.created)}",
     ]

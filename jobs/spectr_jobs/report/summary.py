@@ -57,6 +57,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "bundle": {"path": manifest.bundle, "sha256": manifest.terms.bundle_sha256},
         "seed": manifest.terms.seed,
         "date": str(manifest.date),
+        "call_shape": manifest.terms.call_shape,
         "sampling": manifest.terms.defaults,
         "versions": dict(manifest.versions),
         "started": show_date(manifest.created),

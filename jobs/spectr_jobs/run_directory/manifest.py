@@ -1,7 +1,8 @@
 """The manifest of a run: everything that fixes its rows, written once when the run starts.
 
 Plan, batch size, backend and device are not in it: they do not change the law of the rows, and may differ from session
-to session.
+to session. The shape of all calls is, where the user has asked for one: rows that do not depend on their neighbours to
+the last bit do not depend on a change of it either.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Terms:
         limit: Number of records to decode, from the first on; None for all.
         shard_size: Records per shard.
         compress: ``zst`` if sealed shards and merged files are compressed.
+        call_shape: The one shape of all calls, ``ROWSxTOKENS``; None if calls differ. A run may have been begun by a
+            release that did not know it.
     """
 
     bundle_sha256: str
@@ -45,6 +48,7 @@ class Terms:
     limit: int | None
     shard_size: int
     compress: str | None = None
+    call_shape: str | None = None
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -61,6 +65,7 @@ class Terms:
             "--limit": self.limit,
             "--shard-size": self.shard_size,
             "--compress": self.compress,
+            "--call-shape": self.call_shape,
         }
 
 

@@ -76,6 +76,7 @@ def open_decoder(bundle: Bundle, setup: Setup, *, seed: int, date: datetime.date
         date=date,
         longest=setup.longest,
         corpus=setup.corpus,
+        call_tokens=setup.call_tokens,
     )
 
 
@@ -129,7 +130,7 @@ def footprint(bundle: Bundle, setup: Setup, longest: int) -> Footprint:
 
     if setup.backend in FLAVOURS:
         _, longest = compiled_sizes(bundle, setup.plan, setup.backend, setup.device, longest, setup.rows)
-    return Footprint.of(bundle, setup.plan, setup.backend, longest, setup.device)
+    return Footprint.of(bundle, setup.plan, setup.backend, longest, setup.device, setup.call_tokens)
 
 
 def free_memory(device: str) -> int | None:

@@ -26,6 +26,8 @@ class Setup:
         longest: How many tokens texts have at most, as far as the process knows; its compiled engines are opened for
             these.
         corpus: A file of texts to draft from, beside the rows that were finished before; None for no file.
+        call_tokens: If it is not None, all calls have one shape, and rounds feed the target so many tokens a row; see
+            ``Decoder``. It is the one part of a setup that must not differ between sessions.
     """
 
     plan: PlanChoice
@@ -34,9 +36,16 @@ class Setup:
     device: str
     longest: int = 1
     corpus: Path | None = None
+    call_tokens: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.plan}, batch {self.batch_size}, {self.backend} on {self.device}"
+        batch = f"batch {self.batch_size}" if self.call_shape is None else f"call shape {self.call_shape}"
+        return f"{self.plan}, {batch}, {self.backend} on {self.device}"
+
+    @property
+    def call_shape(self) -> str | None:
+        """The one shape of all calls as ``--call-shape`` takes it; None if calls differ."""
+        return None if self.call_tokens is None else f"{self.batch_size}x{self.call_tokens}"
 
     @property
     def rows(self) -> int:
@@ -57,6 +66,7 @@ class Setup:
             "backend": self.backend,
             "device": self.device,
             **({} if self.corpus is None else {"corpus": str(self.corpus)}),
+            **({} if self.call_tokens is None else {"call_tokens": self.call_tokens}),
         }
 
     @staticmethod
@@ -64,4 +74,5 @@ class Setup:
         """Return the setup that ``to_json`` turned into JSON values."""
         fields = {name: value[name] for name in ("rule", "drafts", "length", "source") if name in value}
         plan: PlanChoice = AUTO if value["plan"] == AUTO else Plan(**fields)
-        return Setup(plan, value["batch_size"], value["backend"], value["device"])
+        tokens = value.get("call_tokens")
+        return Setup(plan, value["batch_size"], value["backend"], value["device"], call_tokens=tokens)

@@ -41,7 +41,12 @@ class Footprint:
 
     @staticmethod
     def of(
-        bundle: Bundle, plan: PlanChoice, backend: Backend, longest: int | None = None, device: str = "cpu"
+        bundle: Bundle,
+        plan: PlanChoice,
+        backend: Backend,
+        longest: int | None = None,
+        device: str = "cpu",
+        call_tokens: int | None = None,
     ) -> Footprint:
         """Return what decoding a bundle with a plan needs; with ``auto``, what the largest plan needs.
 
@@ -55,12 +60,13 @@ class Footprint:
             longest: Tokens of the longest text; with compiled engines, of the longest that they have room for. None for
                 the bundle's capacity.
             device: The device that the models run on, as torch names it.
+            call_tokens: How many tokens every round feeds the target for a row; None for those of the plan's trees.
 
         Raises:
             UsageError: The plan drafts, and the bundle has no draft.
         """
         plans = menu_of(plan, bundle.manifest)
-        nodes = max(one.tree.size for one in plans)
+        nodes = max(*(one.tree.size for one in plans), call_tokens or 0)
         slots = aligned(bundle.manifest.limits.capacity + nodes)
         if longest is not None:
             needed = aligned(longest + nodes)
