@@ -1,6 +1,7 @@
 # make demo   environment, export of the demo pair with a padded target, decoding of prompts with three plans
 # make head   trains an EAGLE-3 head for the demo's padded target, and builds both
 # make test   environment, tests
+# make test-all   those too of which few cases stand for many; four minutes more
 # make lint   ruff, mypy strict, import directions
 # make peers  other tools beside spectr, in an environment of their own; ARGS go to benchmarks/peers.py; long
 # make real   builds and decodes two published models from the package index, and compares them with transformers; long
@@ -16,7 +17,7 @@ PEERS := build/peers
 RUN := --batch-size 2 --limit 16
 NOTE := The target is padded with zeros to 126 M parameters: the same law, the cost of a small real model.
 
-.PHONY: demo head test lint peers real lower-bounds clean
+.PHONY: demo head test test-all lint peers real lower-bounds clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,8 +46,13 @@ $(DEMO)/headed/spectr.json: $(DEMO)/target/model.safetensors $(DEMO)/head/model.
 
 head: $(DEMO)/headed/spectr.json
 
+TESTS := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest $(TESTS) -m 'not thorough'
+
+test-all: $(READY)
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

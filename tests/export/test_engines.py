@@ -110,14 +110,23 @@ def summary(graph: onnx.ModelProto) -> list[Any]:
     return operators + [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in graph.graph.initializer]
 
 
+COMBINATIONS = [
+    (architecture, quantisation)
+    for architecture in ARCHITECTURES
+    for quantisation in QUANTISATIONS
+    if quantisation != "int4-asymmetric" or architecture in WITH_MINIMA
+]
+# Each quantisation, each architecture with attention of another kind, and all kinds of layers are among these.
+QUICK = {
+    *(("llama", quantisation) for quantisation in QUANTISATIONS),
+    *(("mixtral", "none"), ("mixtral", "fp8"), ("gpt_oss", "int8"), ("gemma3_text", "int4"), ("gemma2", "none")),
+    *(("gpt2", "fp8"), ("opt", "int8"), ("bloom", "none"), ("falcon", "int4"), ("phi", "none")),
+}
+
+
 @pytest.mark.parametrize(
     ("architecture", "quantisation"),
-    [
-        (architecture, quantisation)
-        for architecture in ARCHITECTURES
-        for quantisation in QUANTISATIONS
-        if quantisation != "int4-asymmetric" or architecture in WITH_MINIMA
-    ],
+    [pytest.param(*one, marks=() if one in QUICK else pytest.mark.thorough) for one in COMBINATIONS],
 )
 def test_every_architecture_compiles_in_both_half_precisions(
     halves: Halves, architecture: str, quantisation: str
