@@ -103,5 +103,5 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> TapeRecorder:
 
     for engines in ("torch", "tensorrt"):  # on the CPU they look at the slots that are written, and nowhere else
         monkeypatch.setattr(f"spectr_runtime.engines.{engines}.check_call", lambda *_: None)
-    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", open_recorder)
+    monkeypatch.setattr("spectr_runtime.speculation.turn.open_recorder", open_recorder)
     return recorder

@@ -21,12 +21,11 @@ from spectr_runtime.rows.admission import outcome_of, row_or_outcome
 from spectr_runtime.rows.request import Outcome, Request
 from spectr_runtime.rows.row import Row
 from spectr_runtime.rows.text.tokenizer import Tokenizer
-from spectr_runtime.speculation.batching import Batching, Sizes
-from spectr_runtime.speculation.launch import Launcher, open_recorder
+from spectr_runtime.speculation.batching import Sizes
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import PlanChoice, check_call_tokens, refusal_of
 from spectr_runtime.speculation.timing import Timing
-from spectr_runtime.speculation.turn import Turns
+from spectr_runtime.speculation.turn import open_turns
 
 
 class Decoder:
@@ -105,26 +104,17 @@ class Decoder:
         texts = open_texts(plan, menu, open_corpus(corpus, self._tokenizer))
         one_shape, vocabulary = call_tokens is not None, bundle.manifest.vocabulary.size
         capacity = bundle.manifest.limits.capacity
-        open_pair = functools.partial(
-            Pair,
-            bundle,
-            menu,
-            backend=backend,
-            device=device,
-            prefix_tokens=prefix_tokens,
-            call_tokens=call_tokens,
-        )
+        open_engines = functools.partial(Pair, bundle, menu, backend=backend, device=device)
+        open_pair = functools.partial(open_engines, prefix_tokens=prefix_tokens, call_tokens=call_tokens)
         longest = capacity if one_shape else longest
         self._shrinking = ShrinkingPair(open_pair, batch_size, longest, device, shrinks=not one_shape)
         self.reading, pair = self._shrinking.reading, self._shrinking.pair
-        rounds, headed = f"calls of {call_tokens} tokens" if one_shape else "", pair.head is not None
+        rounds = f"calls of {call_tokens} tokens" if one_shape else ""
         planner = open_planner(plan, bundle, backend, pair.device, rounds)
-        chooser = Chooser(planner, texts, self.timing, headed=headed)
+        chooser = Chooser(planner, texts, self.timing, headed=pair.head is not None)
         self.plain = chooser.plain
-        recorder = open_recorder(pair.device, pair, replays)
-        launcher = Launcher(self.batch_size, vocabulary, pair.device, recorder)
-        turns = Turns(launcher, Batching(vocabulary, headed=headed), self.timing, ahead=recorder is not None)
-        sizes = Sizes(self.batch_size, capacity, padded=recorder is not None, call_tokens=call_tokens)
+        turns = open_turns(pair, self.batch_size, vocabulary, self.timing, replays)
+        sizes = Sizes(self.batch_size, capacity, padded=turns.ahead, call_tokens=call_tokens)
         learn = functools.partial(keep_costs, bundle, backend, pair.device, rounds=rounds)
         self._loop = Loop(self._shrinking, chooser, turns, sizes, self.timing, learn)
         self.rounds = self._loop.rounds

@@ -155,7 +155,7 @@ def test_what_cannot_be_recorded_is_done_without(
     expected = sound(open_decoder(PLANS[1], batch_size=5), requests)
     broken = Broken()
     broken.error = error
-    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda *_: broken)
+    monkeypatch.setattr("spectr_runtime.speculation.turn.open_recorder", lambda *_: broken)
     decoder = open_decoder(PLANS[1], batch_size=5)
     if rows > 1:
         assert sound(decoder, requests) == expected

@@ -217,7 +217,7 @@ def test_the_recording_of_another_shape_is_noticed(
     open_decoder: OpenDecoder, monkeypatch: pytest.MonkeyPatch, kind: type[TapeRecorder]
 ) -> None:
     expected = texts(open_decoder(Plan("race", 1, 2), batch_size=1))
-    monkeypatch.setattr("spectr_runtime.decoder.open_recorder", lambda *_: kind())
+    monkeypatch.setattr("spectr_runtime.speculation.turn.open_recorder", lambda *_: kind())
     assert (texts(open_decoder(Plan("race", 1, 2), batch_size=1)) == expected) == (kind is TapeRecorder)
 
 

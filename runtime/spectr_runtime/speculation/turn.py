@@ -15,7 +15,7 @@ from typing import NamedTuple
 from spectr_runtime.reading.counts import Reading
 from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.batching import Batching, Carried, Sizes
-from spectr_runtime.speculation.launch import Flight, Landed, Launcher
+from spectr_runtime.speculation.launch import Flight, Landed, Launcher, open_recorder
 from spectr_runtime.speculation.offers import Offers
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.plan import Plan
@@ -115,11 +115,14 @@ class Turns:
         batching: Makes what these are told.
         timing: Takes the seconds of the phases.
         ahead: Whether a turn is issued before the one before it is read.
+
+    Attributes:
+        ahead: The same.
     """
 
     def __init__(self, launcher: Launcher, batching: Batching, timing: Timing, *, ahead: bool) -> None:
         self._launcher, self._batching, self._timing = launcher, batching, timing
-        self._ahead = ahead
+        self.ahead = ahead
         self._issued: Issued | None = None
         self._done = 0.0  # when the last turn was read
         self._waits = False  # whether the next one has to wait for that
@@ -174,7 +177,7 @@ class Turns:
         # The time of a round that runs while the host goes on holds that of what was read before it.
         telling = not self._launcher.records or (flight.replayed and not read.calls)
         issued = Issued(plan, offers, [*batch], behind, flight, read, begun, launched, telling)
-        if not self._ahead:
+        if not self.ahead:
             return self._read(issued, pair)
         last, self._issued = self._issued, issued
         return None if last is None else self._read(last, pair)
@@ -205,3 +208,21 @@ class Turns:
         """Give up what is not read, and what the device knows of rows: the caches are empty."""
         self._issued, self._waits = None, False
         self._launcher.forget()
+
+
+def open_turns(pair: Pair, rows: int, vocabulary: int, timing: Timing, replays: bool | None) -> Turns:
+    """Return what takes turns: recorded and ahead of the host where that is possible.
+
+    Args:
+        pair: The models.
+        rows: Number of rows of the batch.
+        vocabulary: Number of tokens of the vocabulary.
+        timing: Takes the seconds of the phases.
+        replays: As for ``open_recorder``.
+
+    Raises:
+        UsageError: As for ``open_recorder``.
+    """
+    recorder = open_recorder(pair.device, pair, replays)
+    launcher = Launcher(rows, vocabulary, pair.device, recorder)
+    return Turns(launcher, Batching(vocabulary, headed=pair.head is not None), timing, ahead=recorder is not None)
