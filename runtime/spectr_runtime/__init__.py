@@ -6,7 +6,7 @@ The way of the data through the decoder:
 
 ``spectr_jobs`` reads records, makes one or more ``Request``s of each, and hands them to ``Decoder.generate``. The
 decoder has each request tokenised and put into a free ``Row`` of the batch. Then it runs rounds. In each, a planner
-chooses the plan, the pair of engines reads what its caches lack, and ``speculate`` drafts a tree of tokens for every
+chooses the plan, a ``Reader`` reads what the caches lack, and ``speculate`` drafts a tree of tokens for every
 row, verifies it with the target, selects what is kept and commits it. A row that ends leaves the batch as a
 ``Completion``, and the next request gets the row.
 
@@ -21,8 +21,11 @@ each open one.
 The wings, each importing only those below it:
 
     decoder, scorer    the two entrances: decode requests, score completions that were written
+    loop               rows are admitted, turns are taken, rows that end are handed on
     planning           which plan a round takes, what rounds cost, how much memory a batch needs
     speculation        the round itself, and the pair of engines that it runs on
+    reading            what brings the texts of rows into the caches
+    drafting           where the drafts of a round come from
     engines            the backends that run a model
     laws               from a model's logits to the laws that tokens are drawn from
     adapter            a transformers model in the shape that the engine contract asks for
@@ -30,6 +33,7 @@ The wings, each importing only those below it:
     contract           what the decoder asks of a model
     bundle             the bundle's format, and the weights in it
     backends, errors, files    what every wing may use
+    replay                     what rounds need to be recorded once and replayed
     telemetry                  libraries that report their use are told not to, when this package is imported
 
 Public names are imported when they are first used, so that a command's ``--help`` and its checks of records load no

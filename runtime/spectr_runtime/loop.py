@@ -173,7 +173,10 @@ class Loop:
             batch = self._scheduler.batch
         self.pair.forget(len(batch))
         choice = self._chooser.choose(batch, self._sizes.rows(len(batch)), current=not turns.unread)
-        if choice is None or turns.must_land(choice.plan, choice.offers, self.pair):
+        if choice is None:
+            return turns.land(self.pair)
+        if turns.must_land(choice.plan, choice.offers, self.pair):
+            self._chooser.put_off()
             return turns.land(self.pair)
         return turns.issue(*choice, self.pair, batch, self._sizes)
 
@@ -205,7 +208,8 @@ class Loop:
     def _advance(self, turn: Turn) -> Iterator[Row | Outcome]:
         """Give each row that took part its tokens, release the rows that end, and yield them."""
         wrote, ended = turn.wrote, 0
-        self.rounds[turn.plan] += 1
+        served = any(row is not None and self._scheduler.at(index) is row for index, row in enumerate(turn.rows))
+        self.rounds[turn.plan] += served
         for index, row in enumerate(turn.rows):
             if row is None:
                 continue

@@ -176,7 +176,7 @@ def decoded(
     """The rows, and the shapes of the calls of target and draft: rows, tokens, attention length."""
     decoder = Decoder(bundle, plan=plan, backend="torch", batch_size=4, **shape)  # type: ignore[arg-type]
     seen: list[Shapes] = []
-    for engine in (decoder._pair.target, decoder._pair.draft):
+    for engine in (decoder._loop.pair.target, decoder._loop.pair.draft):
         seen.append(shapes := set())
 
         def run(call: Call, shapes: Shapes = shapes, run: Any = engine.run) -> Output:

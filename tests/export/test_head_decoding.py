@@ -136,6 +136,8 @@ class Turning:
         self._turn += 1
         return self._plans[self._turn % len(self._plans)]
 
+    def put_off(self) -> None: ...
+
     def prefers(self, plan: Plan, proposal: object) -> bool:
         return self._turn % 3 == 0
 

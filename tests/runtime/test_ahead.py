@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -135,11 +137,11 @@ class Broken(TapeRecorder):
 
 
 @pytest.mark.parametrize(
-    ("error", "rows"),
+    "error",
     [
-        (EngineError("PyTorch failed in a call: operation not permitted when stream is capturing"), 5),
-        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), 5),
-        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB."), 1),
+        EngineError("PyTorch failed in a call: operation not permitted when stream is capturing"),
+        RuntimeError("CUDA error: operation not permitted when stream is capturing"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     ],
     ids=["engine", "pytorch", "memory"],
 )
@@ -148,24 +150,30 @@ def test_what_cannot_be_recorded_is_done_without(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
-    rows: int,
 ) -> None:
-    """A lack of memory for a recording is one like any other."""
+    """Nor is the batch halved where there is memory for rounds, and none for a recording."""
     requests = mixed(30)
     expected = sound(open_decoder(PLANS[1], batch_size=5), requests)
     broken = Broken()
     broken.error = error
     monkeypatch.setattr("spectr_runtime.speculation.turn.open_recorder", lambda *_: broken)
     decoder = open_decoder(PLANS[1], batch_size=5)
-    if rows > 1:
-        assert sound(decoder, requests) == expected
-        assert [record.message for record in caplog.records] == [
-            f"Rounds cannot be recorded, and take longer than they need to: {error}"
-        ]
-    else:
-        with pytest.raises(RuntimeError, match="out of memory"):
-            sound(decoder, requests)
-    assert decoder.batch_size == rows
+    assert sound(decoder, requests) == expected
+    assert [record.message for record in caplog.records] == [
+        f"Rounds cannot be recorded, and take longer than they need to: {error}"
+    ]
+    assert decoder.batch_size == 5
+
+
+def test_phases_share_the_time_that_nothing_else_took(open_decoder: OpenDecoder, recorder: TapeRecorder) -> None:
+    requests = [Request(f"{row}", (1, 3, 2), SamplingParams(max_tokens=21, ignore_eos=True)) for row in range(12)]
+    decoder = open_decoder(PLANS[1], batch_size=3)
+    assert len(sound(decoder, requests)) == 12
+    before, recorded, started = dataclasses.asdict(decoder.timing), recorder.recorded, time.perf_counter()
+    assert len(sound(decoder, requests)) == 12
+    spent, after = time.perf_counter() - started, dataclasses.asdict(decoder.timing)
+    assert recorder.recorded <= recorded + 1, "nearly all rounds of the second call are replayed"
+    assert 0 < sum(after.values()) - sum(before.values()) <= spent
 
 
 @pytest.mark.parametrize("plan", PLANS[1:], ids=str)

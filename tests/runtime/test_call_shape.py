@@ -173,6 +173,7 @@ def test_rows_stay_where_they_are(open_decoder: OpenDecoder, monkeypatch: pytest
     ("plan", "tokens", "words"),
     [
         (Plan("kseq", 4, 4), 2, "Calls of 2 tokens are too small for the plan kseq K=4 L=4: its tree has 17, "),
+        (Plan.plain(), 257, "Calls of 257 tokens are too large: a round feeds at most 256."),
         (Plan.plain(), 0, "Calls of 0 tokens are too small for the plan plain: its tree has 1, "),
         ("auto", 16, "Calls of 16 tokens are too small for the plan race K=4 L=4: its tree has 17, "),
     ],
@@ -182,7 +183,7 @@ def test_calls_that_the_trees_do_not_fit_into_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(words)) as refused:
         open_decoder(plan, call_tokens=tokens)
-    needed = 1 if plan == Plan.plain() else 17
+    needed = 256 if tokens > 256 else 1 if plan == Plan.plain() else 17
     assert refused.value.hint == f"Use --call-shape ROWSx{needed}, or call_tokens={needed} in Python."
 
 

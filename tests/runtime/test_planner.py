@@ -164,6 +164,19 @@ def test_a_pair_that_never_agrees_is_drafted_for_once_in_a_while() -> None:
     assert taken[NONE] + taken[PROBE] >= 0.99 * sum(taken.values())
 
 
+def test_what_is_put_off_is_chosen_again() -> None:
+    """Rounds that are issued ahead cannot take a draft at once that was not fed in the round before."""
+    seconds = {NONE: 1.0, PROBE: 1.5}
+    at_once, later = (AutoPlanner(costs_of(seconds)) for _ in range(2))
+    for _ in range(3 * PROBE_EVERY):
+        plan = at_once.choose(1)
+        if later.choose(1).drafts:
+            later.put_off()
+            assert later.choose(1) == plan
+        for planner in (at_once, later):
+            planner.observe(plan, 1, [0], spent(seconds.get(plan, 100.0), plan))
+
+
 def test_a_cost_that_was_learnt_in_a_slow_moment_is_learnt_again() -> None:
     """The best plan seemed to take one and a half times what it takes, which is found out within some rounds."""
     best, other = Plan("race", 1, 8), Plan("race", 1, 4)
@@ -217,6 +230,8 @@ class Fickle:
     def choose(self, rows: int, *found: object) -> Plan:
         self.turn += 1
         return NONE if self.turn % 16 < 9 else RACES[self.turn % len(RACES)]
+
+    def put_off(self) -> None: ...
 
     def prefers(self, plan: Plan, proposal: object) -> bool:
         return False

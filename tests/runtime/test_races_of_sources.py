@@ -65,6 +65,8 @@ class Fickle:
     def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: object = None) -> Plan:
         return self._shuffler.choice(self._menu)
 
+    def put_off(self) -> None: ...
+
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
         return proposal.forced or self._shuffler.random() < 0.5
 

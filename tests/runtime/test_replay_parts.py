@@ -18,6 +18,7 @@ from spectr_runtime.replay import transfer
 from spectr_runtime.replay.sizes import padded_count, padded_length, padded_rows
 from spectr_runtime.replay.transfer import Download, Parcel, Upload, joined, numbers, split
 from spectr_runtime.speculation import launch
+from spectr_runtime.speculation.batching import Sizes
 from spectr_runtime.speculation.pair import Pair
 from spectr_runtime.speculation.state import BatchState
 
@@ -102,8 +103,8 @@ def test_the_host_does_not_write_what_the_device_has_yet_to_read(monkeypatch: py
 def test_rows_are_padded_to_few_sizes(most: int) -> None:
     sizes = [padded_rows(rows, most) for rows in range(1, most + 1)]
     assert sizes == sorted(sizes)
-    assert all(rows <= size <= min(most, 4 * rows // 3 + 7) for rows, size in enumerate(sizes, start=1))
-    assert len({*sizes}) <= 5 + -(-most // 8)
+    assert all(rows <= size <= min(most, max(rows / 0.66, rows)) for rows, size in enumerate(sizes, start=1))
+    assert len({*sizes}) <= 6 + -(-most // 8)
     counts = [padded_count(rows, most) for rows in range(most + 1)]
     assert counts == sorted(counts)
     assert all(rows <= count <= 2 * rows for rows, count in enumerate(counts))
@@ -236,3 +237,10 @@ def test_a_state_that_does_not_keep_what_was_written_is_noticed(
 
     monkeypatch.setattr(BatchState, "keep", forgetful)
     assert texts(open_decoder(Plan("race", 1, 2), batch_size=2)) != expected
+
+
+def test_how_many_probable_tokens_are_looked_for_does_not_depend_on_other_rows() -> None:
+    """Of equal ones ``topk`` finds others for another number."""
+    assert [Sizes(4, 64).most_scored(wanted) for wanted in ([], [None], [0, None], [3, 5])] == [0, 0, 0, 5]
+    for sizes in (Sizes(4, 64, padded=True), Sizes(4, 64, call_tokens=5)):
+        assert [sizes.most_scored(wanted) for wanted in ([None], [0], [3, None], [20])] == [0, 20, 20, 20]

@@ -1,4 +1,7 @@
-"""The setup of a session: how rows are decoded. It may differ between the sessions of a run; the manifest may not."""
+"""The setup of a session: how rows are decoded.
+
+But for the shape of calls it may differ between the sessions of a run; the manifest may not.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class Setup:
             these.
         corpus: A file of texts to draft from, beside the rows that were finished before; None for no file.
         call_tokens: If it is not None, all calls have one shape, and rounds feed the target so many tokens a row; see
-            ``Decoder``. It is the one part of a setup that must not differ between sessions.
+            ``Decoder``. It must not differ between the sessions of a run, nor must the batch size then.
     """
 
     plan: PlanChoice

@@ -104,6 +104,10 @@ class Chooser:
             plan = self.planner.choose(rows, proposals, lag)
             return Choice(plan, [self._offer(plan, proposal) for proposal in proposals])
 
+    def put_off(self) -> None:
+        """Take note that what was chosen last is not taken now."""
+        self.planner.put_off()
+
     def _offer(self, plan: Plan, proposal: Proposal | None) -> Proposal | None:
         if proposal is None or not proposal.paths or not plan.feeds_draft:
             return proposal

@@ -84,6 +84,9 @@ class Planner(Protocol):
             lag: What the draft model has to read before it can draft.
         """
 
+    def put_off(self) -> None:
+        """Take note that the plan that was chosen last is not taken now: the next choice is made in its place."""
+
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
         """Return whether a row takes what was looked up for it rather than what the draft model would draft."""
 
@@ -114,6 +117,9 @@ class FixedPlanner:
     def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: Lag = NO_LAG) -> Plan:
         """See ``Planner``."""
         return self._plan
+
+    def put_off(self) -> None:
+        """See ``Planner``."""
 
     def prefers(self, plan: Plan, proposal: Proposal) -> bool:
         """See ``Planner``."""
@@ -146,9 +152,11 @@ class AutoPlanner:
         self._acceptance = Acceptance(measured)
         self._current = RACES[0]
         self._draftless = self._turn = 0
+        self._before = 0, 0  # both, before the last choice
 
     def choose(self, rows: int, proposals: Sequence[Proposal | None] = (), lag: Lag = NO_LAG) -> Plan:
         """See ``Planner``."""
+        self._before = self._draftless, self._turn
         found = [one for one in proposals if one is not None]
         menu = allowed(self._menu, found)
 
@@ -172,6 +180,10 @@ class AutoPlanner:
             self._draftless = 0
             return PROBE
         return self._current
+
+    def put_off(self) -> None:
+        """See ``Planner``."""
+        self._draftless, self._turn = self._before
 
     def _again(self, menu: Sequence[Plan], rows: int, speed: Callable[[Plan], float]) -> Plan:
         """Return the most promising plan that was not taken for a while; the present one if none promises enough."""

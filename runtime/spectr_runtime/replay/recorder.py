@@ -13,6 +13,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
+from weakref import WeakSet
 
 import torch
 
@@ -47,14 +48,21 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        # Of this device, whichever is the current one.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         """See ``Recorder``."""
+        if not self._graphs:  # a pool whose graphs are all gone cannot be opened again
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
-        with torch.cuda.device(self._device), _uncollected(), capture:
+        kept = torch.cuda.stream(torch.cuda.current_stream(self._device))  # also behind a recording that failed
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self._device), kept, _uncollected(), capture:
             output = work()
+        self._graphs.add(graph)
 
         def replay() -> torch.Tensor:
             graph.replay()

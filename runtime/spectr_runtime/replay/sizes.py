@@ -6,7 +6,7 @@ rows are free, and a fifth of the slots that attention looks at hold nothing.
 
 from __future__ import annotations
 
-ROWS = (1, 2, 3, 4, 6)  # and above those multiples of eight, which is what tiles of products are made of
+ROWS = (1, 2, 3, 4, 6, 8, 12)  # and above those multiples of eight, which is what tiles of products are made of
 LEAST = 64  # attention over shorter texts costs nothing that one would notice
 PER_OCTAVE = 4  # lengths from one power of two to the next
 

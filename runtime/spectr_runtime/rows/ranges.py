@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+MOST_LOGPROBS = 20  # most probable tokens that are reported with each token; as many as the OpenAI API allows
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Range:
@@ -48,7 +50,7 @@ RANGES: Mapping[str, Range] = {
     "presence_penalty": Range(-2, 2),
     "frequency_penalty": Range(-2, 2),
     "repetition_penalty": Range(0.01, 100),
-    "logprobs": Range(0, 20, also=(None,), phrase="0 to 20, or nothing"),
+    "logprobs": Range(0, MOST_LOGPROBS, also=(None,), phrase="0 to 20, or nothing"),
     "seed": Range(0, 2**63 - 1, also=(None,), phrase="from 0 to 2**63 - 1"),
 }
 LOGIT_BIAS = Range(-100, 100)  # the bias of each token

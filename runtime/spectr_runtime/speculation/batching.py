@@ -10,6 +10,7 @@ from spectr_runtime.laws.sampling import RowSampling
 from spectr_runtime.laws.written import penalties
 from spectr_runtime.replay.sizes import padded_count, padded_length, padded_rows
 from spectr_runtime.replay.transfer import Parcel
+from spectr_runtime.rows.ranges import MOST_LOGPROBS
 from spectr_runtime.rows.request import SamplingParams
 from spectr_runtime.rows.row import Row
 from spectr_runtime.speculation.offers import Offers, gives, limit_of, nodes_of
@@ -68,6 +69,17 @@ class Sizes:
             return found
         most = padded_count(len(found), count) if self.call_tokens is None else count
         return found + [found[0]] * (most - len(found))
+
+    def most_scored(self, wanted: Iterable[int | None]) -> int:
+        """Return how many of the most probable tokens are looked for: equal ones are told apart by how many that are.
+
+        Args:
+            wanted: How many each row wants; None if it wants no log-probabilities.
+        """
+        most = max((one for one in wanted if one is not None), default=None)
+        if most is None or not (self.padded or self.call_tokens is not None):
+            return most or 0
+        return MOST_LOGPROBS
 
 
 class Batching:
@@ -167,7 +179,7 @@ class Batching:
         for name, found in indices.items():
             parcel.integers(name, found)
         sampled = {name: len(found) for name, found in indices.items()}
-        sampled["most_scored"] = max((one.logprobs or 0 for one in params), default=0) if sampled["scored"] else 0
+        sampled["most_scored"] = sizes.most_scored(one.logprobs for one in params)
         return parcel, {**sampled, "greedy": "all" if all(greedy) else "some" if any(greedy) else "none"}
 
     def _add_fresh(self, parcel: Parcel, lengths: Sequence[int], least: int) -> int:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from spectr_runtime.drafting.source import Source
-from spectr_runtime.errors import EngineError, UsageError, first_line, is_out_of_memory
+from spectr_runtime.errors import EngineError, UsageError, first_line
 from spectr_runtime.laws.logprobs import Logprobs
 from spectr_runtime.replay.recorder import CudaGraphs, Recorder
 from spectr_runtime.replay.transfer import Download, Layout, Parcel, Upload, joined
@@ -28,7 +28,7 @@ from spectr_runtime.speculation.timing import DeviceTiming, Timing
 from spectr_select import holding
 
 LOG = logging.getLogger(__name__)
-# Shapes whose rounds are kept ready. A recording keeps no memory for tensors of its own, but the driver keeps some
+# Shapes whose rounds are kept ready. A recording keeps little memory for tensors of its own, but the driver keeps some
 # kilobytes for each of its operations.
 MOST_SHAPES = 64
 
@@ -133,7 +133,7 @@ class Launcher:
         """
         carried = self.carried(batch)
         for index, row in enumerate(batch):
-            if row is not None and index not in carried:
+            if row is not None and index not in carried and index not in behind:
                 self._state.load(index, row)
         self._taken = [None if index in behind else row for index, row in enumerate(batch)]
         moves = pair.hold(shape.rows, shape.slots)
@@ -163,6 +163,7 @@ class Launcher:
         if shape in self._ready:
             self._record(recorder, shape, ready, pair)
         self._ready[shape] = ready
+        self._ready.move_to_end(shape)
         if len(self._ready) > MOST_SHAPES:
             self._ready.popitem(last=False)
 
@@ -189,10 +190,9 @@ class Launcher:
         try:
             with holding() as ready.constants:
                 ready.replay = recorder.record(lambda: self._work(shape, ready, source, pair, Timing()))
-        except (RuntimeError, EngineError) as error:
-            if is_out_of_memory(error):
-                raise
-            LOG.warning("Rounds cannot be recorded, and take longer than they need to: %s", first_line(error))
+        except (RuntimeError, EngineError) as error:  # what failed first is the context of what ending it raised
+            reason = first_line(error.__context__ or error)
+            LOG.warning("Rounds cannot be recorded, and take longer than they need to: %s", reason)
             self._recorder = None
 
     @property

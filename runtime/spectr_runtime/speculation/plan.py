@@ -135,8 +135,13 @@ def check_call_tokens(call_tokens: int | None, menu: Sequence[Plan]) -> None:
         menu: The plans.
 
     Raises:
-        UsageError: A tree has more tokens.
+        UsageError: A tree has more tokens, or there are more than the largest tree can have.
     """
+    if call_tokens is not None and call_tokens > MAX_NODES:
+        raise UsageError(
+            f"Calls of {call_tokens} tokens are too large: a round feeds at most {MAX_NODES}.",
+            hint=f"Use --call-shape ROWSx{MAX_NODES}, or call_tokens={MAX_NODES} in Python.",
+        )
     largest = max(menu, key=lambda plan: plan.tree.size)
     if call_tokens is not None and call_tokens < largest.tree.size:
         raise UsageError(

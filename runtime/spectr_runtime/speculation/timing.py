@@ -16,7 +16,7 @@ class Timing:
     """Seconds spent so far in each phase of decoding.
 
     A GPU works on while the host goes on to the next phase, so a phase counts the time that the host spent in it,
-    waiting included.
+    waiting included. The phases of rounds that are replayed share the time that nothing else took.
     """
 
     prefill: float = 0.0
@@ -39,6 +39,11 @@ class Timing:
     def add(self, phase: str, seconds: float) -> None:
         """Add some seconds to the phase of this name."""
         setattr(self, phase, getattr(self, phase) + seconds)
+
+    @property
+    def beside(self) -> float:
+        """The seconds of all that is not a phase of a round."""
+        return self.prefill + self.lookup + self.host
 
     def shares(self) -> Timing:
         """Return the shares that the phases of a round have in its time."""

@@ -51,6 +51,23 @@ class Turn(NamedTuple):
     telling: bool
 
 
+class Mark(NamedTuple):
+    """A moment.
+
+    Attributes:
+        seconds: Its time, by ``time.perf_counter``.
+        beside: What had been spent by then on all that is not a phase of a round.
+    """
+
+    seconds: float
+    beside: float
+
+    @staticmethod
+    def now(timing: Timing) -> Mark:
+        """Return the present moment."""
+        return Mark(time.perf_counter(), timing.beside)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Issued:
     """A turn that was issued.
@@ -62,7 +79,7 @@ class Issued:
         behind: The indices of rows that take no part.
         flight: The round.
         read: What was read before it.
-        begun: When reading began, by ``time.perf_counter``.
+        begun: When reading began.
         launched: When the round was issued; of one that had to wait for the turn before it, when that was read, so
             that it costs what the host did meanwhile.
         telling: Whether it takes what later rounds of its shape will.
@@ -74,11 +91,11 @@ class Issued:
     behind: Collection[int]
     flight: Flight
     read: Reading
-    begun: float
-    launched: float
+    begun: Mark
+    launched: Mark
     telling: bool
 
-    def land(self, waits: Callable[[], AbstractContextManager[None]], timing: Timing, before: float) -> Turn:
+    def land(self, waits: Callable[[], AbstractContextManager[None]], timing: Timing, before: Mark) -> Turn:
         """Wait for the round, and return what the turn did.
 
         Args:
@@ -88,9 +105,10 @@ class Issued:
         """
         with waits():
             wrote = self.flight.land()
-        now = time.perf_counter()
-        total, phases = now - max(self.launched, before), self.flight.phases
-        scale = total if self.flight.replayed else 1.0
+        now, start, phases = Mark.now(timing), max(self.launched, before), self.flight.phases
+        total = now.seconds - start.seconds
+        # What the host did meanwhile has been counted.
+        scale = max(total - (now.beside - start.beside), 0.0) if self.flight.replayed else 1.0
         for phase in ROUND:
             timing.add(phase, scale * getattr(phases, phase))
         return Turn(
@@ -102,7 +120,7 @@ class Issued:
             wrote=wrote,
             spent=Spent(total, scale * phases.draft, scale * phases.verify),
             read=self.read,
-            seconds=now - max(self.begun, before),
+            seconds=now.seconds - max(self.begun, before).seconds,
             telling=self.telling,
         )
 
@@ -124,7 +142,7 @@ class Turns:
         self._launcher, self._batching, self._timing = launcher, batching, timing
         self.ahead = ahead
         self._issued: Issued | None = None
-        self._done = 0.0  # when the last turn was read
+        self._done = Mark(0.0, 0.0)  # when the last turn was read
         self._waits = False  # whether the next one has to wait for that
 
     @property
@@ -163,14 +181,14 @@ class Turns:
         Returns:
             The turn that is read now: this one, or if turns are issued ahead, the one before it if it is not read.
         """
-        begun, before = time.perf_counter(), dataclasses.replace(pair.reader.counts)
+        begun, before = Mark.now(self._timing), dataclasses.replace(pair.reader.counts)
         with self._timing.measure("prefill"):
             self._clear(pair, batch)
             behind = pair.reader.catch_up(plan.feeds_draft, batch)
         with self._timing.measure("host"):
             carried = Carried(self._launcher.carried(batch), self.growth)
             shape, parcel = self._batching.pack(batch, behind, plan, offers, sizes, carried)
-        launched = self._done if self._waits else time.perf_counter()
+        launched = self._done if self._waits else Mark.now(self._timing)
         self._waits = False
         flight = self._launcher.launch(shape, parcel, batch, behind, pair)
         read = pair.reader.counts.since(before)
@@ -201,7 +219,7 @@ class Turns:
 
     def _read(self, issued: Issued, pair: Pair) -> Turn:
         turn = issued.land(pair.waits, self._timing, self._done)
-        self._done = time.perf_counter()
+        self._done = Mark.now(self._timing)
         return turn
 
     def forget(self) -> None:
