@@ -21,7 +21,7 @@ from spectr_runtime.replay.recorder import CudaGraphs, Recorder
 from spectr_runtime.replay.transfer import Download, Layout, Parcel, Upload, joined
 from spectr_runtime.rows.row import Row, Scored
 from spectr_runtime.speculation.pair import Pair
-from spectr_runtime.speculation.round import speculate
+from spectr_runtime.speculation.round import Emitted, speculate
 from spectr_runtime.speculation.shape import Shape
 from spectr_runtime.speculation.state import BatchState
 from spectr_runtime.speculation.timing import DeviceTiming, Timing
@@ -170,19 +170,14 @@ class Launcher:
     def _work(self, shape: Shape, ready: _Ready, source: Source, pair: Pair, timing: Timing) -> torch.Tensor:
         """Issue the operations of a round, and return all that it writes for the host as one vector."""
         told, (_, target) = ready.upload.tensors, pair.engines
-        rows = self._state.rows(shape, told)
+        with timing.measure("draft"):
+            rows = self._state.rows(shape, told)
         emitted = speculate(shape.plan, source, target, rows, timing, shape.tokens)
-        self._state.keep(shape, told, rows, emitted)
-        written = {
-            "tokens": emitted.tokens_BD1,
-            "accepted": emitted.accepted_B,
-            "sound": emitted.sound_B,
-            "nodes": emitted.nodes_BN,
-        }
-        if emitted.logprobs is not None:
-            written |= {"logprob_tokens": emitted.logprobs.tokens_RDP, "logprobs": emitted.logprobs.logprobs_RDP}
-        ready.layout = {name: tuple(tensor.shape) for name, tensor in written.items()}
-        return joined(written)
+        with timing.measure("commit"):
+            self._state.keep(shape, told, rows, emitted)
+            written = written_by(emitted)
+            ready.layout = {name: tuple(tensor.shape) for name, tensor in written.items()}
+            return joined(written)
 
     def _record(self, recorder: Recorder, shape: Shape, ready: _Ready, pair: Pair) -> None:
         """Record the rounds of a shape."""
@@ -210,6 +205,19 @@ class Launcher:
         if self._recorder is not None and self._ready:
             self._recorder.settle()  # the device may be at work on one of them
         self._ready.clear()
+
+
+def written_by(emitted: Emitted) -> dict[str, torch.Tensor]:
+    """Return what a round writes for the host, by the names that ``Flight.land`` knows."""
+    written = {
+        "tokens": emitted.tokens_BD1,
+        "accepted": emitted.accepted_B,
+        "sound": emitted.sound_B,
+        "nodes": emitted.nodes_BN,
+    }
+    if emitted.logprobs is not None:
+        written |= {"logprob_tokens": emitted.logprobs.tokens_RDP, "logprobs": emitted.logprobs.logprobs_RDP}
+    return written
 
 
 def open_recorder(device: torch.device, pair: Pair, replays: bool | None) -> Recorder | None:
