@@ -81,16 +81,22 @@ class Flight(NamedTuple):
         )
 
 
+class _Recording(NamedTuple):
+    """A round that was recorded: what drafts in it, what replays it, and the constants whose memory it reads."""
+
+    source: Source
+    replay: Callable[[], torch.Tensor]
+    constants: list[object]
+
+
 @dataclasses.dataclass(slots=True)
 class _Ready:
     """A shape that was run: where its rounds are told things, what they write, and their recording if there is one."""
 
     upload: Upload
-    source: Source | None = None
     layout: Layout = dataclasses.field(default_factory=dict)
     shares: Timing = dataclasses.field(default_factory=Timing)
-    replay: Callable[[], torch.Tensor] | None = None
-    constants: list[object] = dataclasses.field(default_factory=list)  # whose memory the recording reads
+    recording: _Recording | None = None
 
 
 class Launcher:
@@ -143,9 +149,10 @@ class Launcher:
         scored = [index for index, row in enumerate(batch) if row is not None and _wants_logprobs(row)]
         ready = self._ready.get(shape) or _Ready(Upload(parcel.layout, self._device))
         ready.upload.send(parcel)
-        if ready.replay is not None and ready.source is not None:
+        if ready.recording is not None:
             self._ready.move_to_end(shape)
-            return Flight(ready.source, ready.shares, True, scored, Download(ready.replay(), ready.layout))
+            words = ready.recording.replay()
+            return Flight(ready.recording.source, ready.shares, True, scored, Download(words, ready.layout))
         source = pair.source(shape.plan)
         timing = Timing() if self._recorder is None else DeviceTiming(self._recorder.settle)
         words = self._work(shape, ready, source, pair, timing)
@@ -181,10 +188,11 @@ class Launcher:
 
     def _record(self, recorder: Recorder, shape: Shape, ready: _Ready, pair: Pair) -> None:
         """Record the rounds of a shape."""
-        ready.source = source = pair.source(shape.plan)
+        source = pair.source(shape.plan)
         try:
-            with holding() as ready.constants:
-                ready.replay = recorder.record(lambda: self._work(shape, ready, source, pair, Timing()))
+            with holding() as constants:
+                replay = recorder.record(lambda: self._work(shape, ready, source, pair, Timing()))
+            ready.recording = _Recording(source, replay, constants)
         except (RuntimeError, EngineError) as error:  # what failed first is the context of what ending it raised
             reason = first_line(error.__context__ or error)
             LOG.warning("Rounds cannot be recorded, and take longer than they need to: %s", reason)
