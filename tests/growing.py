@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from support import TableEngine
 
-from spectr_runtime import EngineError
+from spectr_runtime import EngineError, Request, SamplingParams
 from spectr_runtime.contract import Call, KVCache
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB"
@@ -41,3 +41,15 @@ class CrampedEngine(GrowingEngine):
     """A table engine whose cache grows as long as there is memory."""
 
     kind = SmallCache
+
+
+def long_texts(count: int) -> list[Request]:
+    """Requests of many lengths, for texts that are longer and longer."""
+    return [
+        Request(
+            str(row),
+            (1 + row % 3, 3, 2, 4) * (5 + 9 * (row % 4)),
+            SamplingParams(max_tokens=20 + 15 * row, ignore_eos=True),
+        )
+        for row in range(count)
+    ]

@@ -1,14 +1,15 @@
-"""What several test folders share: a model whose law is known, and a chi-square test."""
+"""What several test folders share: a model whose law is known, a chi-square test, and what was completed."""
 
 # B rows, T tokens fed, L attention length, V vocabulary.
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import torch
 
-from spectr_runtime import Call, ModelSpec
+from spectr_runtime import Call, Completion, ModelSpec, Outcome
 from spectr_runtime.contract import KVCache, Output
 
 STATES = 211
@@ -97,6 +98,15 @@ def fill(cache: KVCache, seed: int = 0) -> torch.Tensor:
     for piece in cache.pieces:
         piece.copy_(torch.randn(piece.shape, generator=generator))
     return whole(cache)
+
+
+def completions(outcomes: Iterable[Outcome]) -> dict[str, Completion]:
+    """What was completed, by id; a failure fails the test."""
+    found = {}
+    for outcome in outcomes:
+        assert isinstance(outcome, Completion), outcome
+        found[outcome.id] = outcome
+    return found
 
 
 def chi_square_p_value(counts: torch.Tensor, law: torch.Tensor) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from growing import CrampedEngine, GrowingEngine
+from growing import CrampedEngine, GrowingEngine, long_texts
 from replayed import TapeRecorder, recorder
 from support import TableEngine
 
@@ -84,14 +84,7 @@ def test_a_row_at_the_capacity_writes_within_its_slots(
     assert sound(open_decoder(plan, batch_size=4), requests) == expected
 
 
-LONG = [
-    Request(
-        str(row),
-        (1 + row % 3, 3, 2, 4) * (5 + 9 * (row % 4)),
-        SamplingParams(max_tokens=20 + 15 * row, ignore_eos=True),
-    )
-    for row in range(9)
-]
+LONG = long_texts(9)
 
 
 @pytest.mark.parametrize("plan", [Plan("kseq", 2, 3)], ids=str)

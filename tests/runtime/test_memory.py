@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from eager_pair import eager_bundle
-from growing import OUT_OF_MEMORY, CrampedEngine, GrowingEngine, SmallCache
+from growing import OUT_OF_MEMORY, CrampedEngine, GrowingEngine, SmallCache, long_texts
 from support import TableEngine
 
 from spectr_runtime import Completion, Decoder, EngineError, Plan, Request, SamplingParams
@@ -54,14 +54,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     ]
 
 
-LONG = [
-    Request(
-        str(row),
-        (1 + row % 3, 3, 2, 4) * (5 + 9 * (row % 4)),
-        SamplingParams(max_tokens=20 + 15 * row, ignore_eos=True),
-    )
-    for row in range(14)
-]
+LONG = long_texts(14)
 
 
 @pytest.mark.parametrize("plan", [Plan.plain(), Plan("kseq", 2, 3), "auto"], ids=str)

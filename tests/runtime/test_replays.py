@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from replayed import TapeRecorder, recorder
+from support import completions
 
-from spectr_runtime import Completion, Decoder, Outcome, Plan, Request, SamplingParams
+from spectr_runtime import Decoder, Plan, Request, SamplingParams
 
 __all__ = ["recorder"]
 OpenDecoder = Callable[..., Decoder]
@@ -38,19 +39,11 @@ def requests(count: int = 32) -> list[Request]:
     return found
 
 
-def by_id(outcomes: list[Outcome]) -> dict[str, Completion]:
-    found = {}
-    for outcome in outcomes:
-        assert isinstance(outcome, Completion), outcome
-        found[outcome.id] = outcome
-    return found
-
-
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_rows_are_the_same_whether_rounds_are_replayed_or_not(
     open_decoder: OpenDecoder, recorder: TapeRecorder, plan: Plan
 ) -> None:
-    replayed = by_id([*open_decoder(plan, batch_size=4).generate(requests())])
+    replayed = completions(open_decoder(plan, batch_size=4).generate(requests()))
     assert recorder.recorded > 3
     assert recorder.replayed > 3
-    assert replayed == by_id([*open_decoder(plan, batch_size=4, replays=False).generate(requests())])
+    assert replayed == completions(open_decoder(plan, batch_size=4, replays=False).generate(requests()))

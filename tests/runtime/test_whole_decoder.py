@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support import chi_square_p_value
+from support import chi_square_p_value, completions
 from tiny_models import save_checkpoint, save_pair, tiny_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -24,7 +23,6 @@ from spectr_runtime import (
     Decoder,
     EngineError,
     Failure,
-    Outcome,
     Plan,
     Request,
     SamplingParams,
@@ -71,14 +69,6 @@ def byte_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     target, draft = save_pair(folder)
     build(BuildOptions(str(target), str(draft)), folder / "bundle", say=str)
     return Bundle.open(folder / "bundle"), target
-
-
-def completions(outcomes: Iterable[Outcome]) -> dict[str, Completion]:
-    found = {}
-    for outcome in outcomes:
-        assert isinstance(outcome, Completion), outcome
-        found[outcome.id] = outcome
-    return found
 
 
 @torch.inference_mode()
