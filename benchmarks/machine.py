@@ -1,9 +1,10 @@
-"""Which machine and which versions a result was made with."""
+"""Which machine, which versions and which state of the code a result was made with."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +15,15 @@ PACKAGES = (
 )
 # Instructions on which the speed of products depends most.
 VECTORS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+MADE = ("benchmarks/results", "docs", "*.md")  # from results: they differ once something has been measured
 
 
 def machine() -> dict[str, object]:
-    """Processor, its vector instructions, cores, memory, versions and date, as the head of every result file."""
+    """Processor, its instructions, cores, memory, load, versions, date and revision: the head of every result file."""
     return {
         "date": time.strftime("%Y-%m-%d"),
+        "revision": revision(),
+        "load": round(os.getloadavg()[1], 1),
         "processor": _value("model name") or platform.processor(),
         "vectors": [name for name in VECTORS if name in _value("flags").split()],
         "cores": os.cpu_count(),
@@ -27,6 +31,21 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def revision() -> str:
+    """The commit of the code that is measured, with a plus sign where code under version control differs from it."""
+    try:
+        commit = _git("rev-parse", "--short=10", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in MADE))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}+" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    told = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
+    return subprocess.run(told, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _value(field: str) -> str:

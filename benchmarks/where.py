@@ -19,12 +19,13 @@ PREDICTED = "gpu_predicted"
 SHOWN = ("spectr", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx")
 BEGINNING = """# What has run where
 
-Every result file under [`benchmarks/results/`](../benchmarks/results) names its machine. This page is made of them by
+Every result file under [`benchmarks/results/`](../benchmarks/results) names its machine, and the state of the code that
+was measured, as a commit; a plus sign says that there were changes beside it. This page is made of these files by
 [`where.py`](../benchmarks/where.py), and a test holds it equal to them. {gpus}
 What each script found is in [what was measured](benchmarks.md).
 
-| machine | date | result | what | versions |
-|---|---|---|---|---|"""
+| machine | date | state | result | what | versions |
+|---|---|---|---|---|---|"""
 NO_GPU = """**Nothing has run on a GPU yet**; what one should
 give is foretold in [a page of its own](../benchmarks/results/gpu_predicted.md), and
 [`gpu.py`](../benchmarks/gpu.py) measures it in a quarter of an hour ([how](benchmarks.md#a-day-on-a-gpu))."""
@@ -49,7 +50,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         versions = [f"{name} {head['versions'][name]}" for name in SHOWN if name in head["versions"]]
         found = f"Python {head['python']}, {', '.join(versions)}"
         name = f"[`{path.name}`](../benchmarks/results/{path.name})"
-        yield 0 if gpu else 1, f"| {machine} | {head['date']} | {name} | {told} | {found} |"
+        when = f"{head['date']} | {head.get('revision', 'not recorded')}"
+        yield 0 if gpu else 1, f"| {machine} | {when} | {name} | {told} | {found} |"
 
 
 def heads(result: Any) -> Iterator[Mapping[str, Any]]:
