@@ -143,11 +143,11 @@ def sampled_race(laws: Laws) -> dict[int, torch.Tensor]:
     return {k: (rank_BS < k).double().mean(1) for k in DRAFTS}
 
 
-def tokens_per_round(rule: str, laws: Laws, paths: int) -> tuple[float, float]:
+def tokens_per_round(rule: str, laws: Laws, paths: int, rounds: int) -> tuple[float, float]:
     """Mean tokens of a round of so many paths, and its standard error; a pair of laws holds for the whole round."""
     tree, counts = DraftTree.paths(paths, LENGTH), []
     pairs = len(laws.target_BV)
-    for turn, first in enumerate(range(0, ROUNDS, LAWS_AT_ONCE)):
+    for turn, first in enumerate(range(0, rounds, LAWS_AT_ONCE)):
         row_B = torch.arange(first, first + LAWS_AT_ONCE) % pairs
         target_BNV = laws.target_BV[row_B].float()[:, None].expand(-1, tree.size, -1)
         draft_BPV = laws.draft_BV[row_B].float()[:, None].expand(-1, tree.inner, -1)
@@ -158,14 +158,14 @@ def tokens_per_round(rule: str, laws: Laws, paths: int) -> tuple[float, float]:
     return float(count_S.mean()), float(count_S.std()) / len(count_S) ** 0.5
 
 
-def block_curves(laws: Laws) -> dict[str, Any]:
+def block_curves(laws: Laws, rounds: int) -> dict[str, Any]:
     """Tokens per round of every rule, by number of paths."""
     curves: dict[str, Any] = {}
     for name, rule in RULES.items():
         distinct = rule.drawing != "iid"
         most = 1 if rule.trees == "chain" else laws.target_BV.shape[1] if distinct else PATH_DRAFTS[-1]
         drafts = [k for k in PATH_DRAFTS if k <= most]
-        found = [tokens_per_round(name, laws, k) for k in drafts]
+        found = [tokens_per_round(name, laws, k, rounds) for k in drafts]
         curves[name] = {
             "k": drafts,
             "tokens": [round(mean, 4) for mean, _ in found],
@@ -208,7 +208,7 @@ def lowest_of_two_tokens(k: int) -> float:
     return float(acceptance("kseq", target_BV, draft_BV, k).min())
 
 
-def measure(laws: Laws) -> tuple[dict[str, Any], dict[int, float]]:
+def measure(laws: Laws, rounds: int) -> tuple[dict[str, Any], dict[int, float]]:
     """The panel's curves for the result file, and the lowest kseq / optimal of its laws by number of drafts."""
     by_rule = {rule: curve(rule, laws) for rule in ACCEPTANCE}
     curves: dict[str, Any] = {
@@ -221,7 +221,7 @@ def measure(laws: Laws) -> tuple[dict[str, Any], dict[int, float]]:
         curves["race"] |= {"draws_per_pair": laws.race_draws, "standard_error_at_1": round(error, 6)}
     lowest = {k: float((by_rule["kseq"][k] / by_rule["optimal"][k]).min()) for k in DRAFTS}
     shape = {"title": laws.title, "pairs": len(laws.target_BV), "vocabulary": laws.target_BV.shape[1]}
-    return shape | {"curves": curves, "tokens_per_round": block_curves(laws)}, lowest
+    return shape | {"curves": curves, "tokens_per_round": block_curves(laws, rounds)}, lowest
 
 
 def bounds(lowest: dict[str, dict[int, float]]) -> list[dict[str, Any]]:
@@ -294,13 +294,14 @@ def draw_panel(panel: Any, title: str, curves: dict[str, Any], styles: dict[str,
     help="Texts that the pair reads.",
 )
 @click.option("--positions", type=click.IntRange(1), default=2, show_default=True, help="Positions taken of a prompt.")
+@click.option("--rounds", type=click.IntRange(2), default=ROUNDS, show_default=True, help="Sampled for every rule.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path(__file__).parent / "results" / "acceptance.json",
     help="Result file; the figure is put beside it as .png and .svg.",
 )
-def main(pair: Path, prompts: Path, positions: int, output: Path) -> None:
+def main(pair: Path, prompts: Path, positions: int, rounds: int, output: Path) -> None:
     """Compute how often each rule accepts, write the result file and draw the figure."""
     torch.set_num_threads(1)
     families = [
@@ -312,7 +313,7 @@ def main(pair: Path, prompts: Path, positions: int, output: Path) -> None:
     families.append(demo(pair, prompts, positions, race_draws=256))
     measured, lowest = [], {}
     for laws in families:
-        panel, lowest[laws.title] = measure(laws)
+        panel, lowest[laws.title] = measure(laws, rounds)
         measured.append(panel)
         click.echo(f"{laws.title}\n{table(panel)}\n")
     gap = transport_gap()

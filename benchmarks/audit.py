@@ -95,9 +95,9 @@ def audit(scores: Sequence[Score], tokens: int, seed: int) -> Evidence:
     return evidence
 
 
-def line(rule: str, claim: str, scores: Sequence[Score], tokens: int) -> dict[str, Any]:
+def line(rule: str, claim: str, scores: Sequence[Score], tokens: int, audits: int) -> dict[str, Any]:
     """How many of the audits of so many tokens fail, and by which statistic."""
-    found = [audit(scores, tokens, seed) for seed in range(AUDITS)]
+    found = [audit(scores, tokens, seed) for seed in range(audits)]
     names = found[0].statistics
     return {
         "rows": rule,
@@ -117,8 +117,9 @@ def line(rule: str, claim: str, scores: Sequence[Score], tokens: int) -> dict[st
 @click.option("--choices", default=6, help="Completions of every prompt.")
 @click.option("--max-tokens", default=64, help="Tokens of a completion.")
 @click.option("--tokens", "sizes", multiple=True, type=int, default=(1_000, 2_000, 4_000, 8_000), help="Of an audit.")
+@click.option("--audits", default=AUDITS, show_default=True, help="Of each size.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "audit.json")
-def main(bundle: Path, choices: int, max_tokens: int, sizes: tuple[int, ...], output: Path) -> None:
+def main(bundle: Path, choices: int, max_tokens: int, sizes: tuple[int, ...], audits: int, output: Path) -> None:
     """Measure and write the result file."""
     opened, requests = Bundle.open(bundle), read_requests(choices, max_tokens)
     scorer = Scorer(opened, backend="onnxruntime", device="cpu", batch_size=BATCH, plan=PLAN)
@@ -129,9 +130,9 @@ def main(bundle: Path, choices: int, max_tokens: int, sizes: tuple[int, ...], ou
         for claim, changes in CLAIMS.items() if name == "exact" else [("what they are", {})]:
             scores = list(scorer.score(claiming(rows, changes)))
             for tokens in sizes:
-                lines.append(line(name, claim, scores, tokens))
+                lines.append(line(name, claim, scores, tokens, audits))
                 click.echo(json.dumps(lines[-1]))
-    how = {"plan": str(PLAN), "lenience": LENIENCE, "completions": len(requests), "audits": AUDITS}
+    how = {"plan": str(PLAN), "lenience": LENIENCE, "completions": len(requests), "audits": audits}
     result = machine() | how | {"false_alarm_rate": FALSE_ALARMS, "lines": lines}
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

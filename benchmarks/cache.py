@@ -205,12 +205,14 @@ def _call(feed: Feed) -> Call:
 
 
 @click.command()
+@click.option("--capacity", "capacities", multiple=True, type=int, default=CAPACITIES, show_default=True)
+@click.option("--records", default=TIMED_RECORDS, show_default=True, help="Of the mixture, that PyTorch decodes.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "cache.json")
-def main(output: Path) -> None:
+def main(capacities: tuple[int, ...], records: int, output: Path) -> None:
     """Measure, and write the result file."""
     inputs = {"examples": examples(), "short": made_up(0.0), "mixture": made_up(0.1)}
-    rows = [rows_in_a_gigabyte(*one, capacity) for one in inputs.items() for capacity in CAPACITIES]
-    growing = timed(inputs["mixture"][:TIMED_RECORDS])
+    rows = [rows_in_a_gigabyte(*one, capacity) for one in inputs.items() for capacity in capacities]
+    growing = timed(inputs["mixture"][:records])
     click.echo(f"{growing}", err=True)
     output.write_text(json.dumps(machine() | {"rows_in_a_gigabyte": rows, "growing": growing}, indent=1) + "\n")
 
