@@ -51,9 +51,9 @@ class Step:
     reason: str = ""
 
 
-def usual(name: str, *needs: str) -> Step:
-    """A script with `--small` and `--output`."""
-    return Step(name, (f"{name}.py --small --output {{out}}",), (f"{name}.py",), needs)
+def usual(name: str, small: str = "", full: str = "") -> Step:
+    """A script with `--small` and `--output`, and its arguments for either kind of run."""
+    return Step(name, (f"{name}.py {small} --small --output {{out}}",), (f"{name}.py {full}",))
 
 
 # In the order in which they are run: documents are written from results.
@@ -152,7 +152,7 @@ STEPS = (
     Step("building", ("building.py --case demo --output {out}",), ("building.py --checkpoint {checkpoint}",)),
     Step("streaming", (), ("streaming.py",), reason="writes 6 GB of shards and builds for an hour"),
     Step("architectures", ("architectures.py llama --output {out}",), ("architectures.py",), ("bench",)),
-    Step("gpu", (), ("gpu.py --out {folder}/gpu",), ("GPU",), reason="needs a GPU"),
+    Step("gpu", (), ("gpu.py",), ("GPU",), reason="needs a GPU; its tests run it on a CPU"),
     Step("real", (), ("real.py",), reason="downloads models and builds them: `make real`"),
     Step("peers", reason="has an environment of its own: `make peers`"),
     Step("prompts", reason="has the environment of `make peers`"),
