@@ -25,6 +25,7 @@ from spectr_jobs.cli import main as cli
 from spectr_jobs.work import models
 from spectr_runtime import Completion, Plan, Reading, Request, SpeculationStats, Timing, Usage
 from spectr_runtime.overlap import Overlap
+from spectr_runtime.speculation.timing import PlainTime
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PHASES = ("survey", "decoding", "merge")
@@ -40,8 +41,13 @@ class NoModel:
     def __init__(self, rows: Any) -> None:
         self.timing = Timing()
         self.reading = Reading()
+        self.plain = PlainTime()
         self.rounds: dict[Plan, int] = {}
         self._rows = rows
+
+    def piece(self, token: int) -> tuple[str, bytes]:
+        """The text of a token, and its bytes."""
+        return chr(token), bytes([token])
 
     def run(self, requests: Iterable[Request], take: Callable[[Completion], None], stopped: Callable[[], bool]) -> None:
         """The same beside a thread for the host."""

@@ -149,7 +149,9 @@ STEPS = (
         ("precision.py --model examples/demo_pair/draft --prompts 1 --repeats 1 --output {out}",),
         ("precision.py --part losses {checkpoint}",),
     ),
-    Step("building", ("building.py --case demo --output {out}",), ("building.py --checkpoint {checkpoint}",)),
+    Step(
+        "building", ("building.py --case demo --output {out}",), ("building.py --checkpoint {checkpoint} --case all",)
+    ),
     Step("streaming", (), ("streaming.py",), reason="writes 6 GB of shards and builds for an hour"),
     Step("architectures", ("architectures.py llama --output {out}",), ("architectures.py",), ("bench",)),
     Step("gpu", (), ("gpu.py",), ("GPU",), reason="needs a GPU; its tests run it on a CPU"),
