@@ -120,13 +120,13 @@ STEPS = (
     Step("host", ("host.py {pair} --rows 8 --written 1024 --output {out}",), ("host.py {demo}",)),
     Step(
         "cache",
-        ("cache.py --capacity 2048 --records 2 --output {out}",),
+        ("cache.py --input short --capacity 2048 --records 1 --output {out}",),
         ("cache.py",),
     ),
     Step("memory", ("memory.py {pair} --records 1000 --output {out}",), ("memory.py {pair}",), ("bench",)),
     Step(
         "audit",
-        ("audit.py {pair} --choices 1 --max-tokens 4 --tokens 100 --audits 5 --output {out}",),
+        ("audit.py {pair} --prompts 4 --choices 1 --max-tokens 16 --tokens 50 --audits 5 --output {out}",),
         ("audit.py {pair}",),
     ),
     Step(
