@@ -11,6 +11,7 @@ with nothing beside them.
 
 from __future__ import annotations
 
+import resource
 import shlex
 import shutil
 import subprocess
@@ -173,18 +174,20 @@ NEEDS: Mapping[str, Callable[[], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a step ended: with an exit code after some seconds, or skipped for a reason."""
+    """How a step ended: with an exit code after some seconds, and some of the processor's, or skipped for a reason."""
 
     name: str
     code: int | None = None
     seconds: float = 0.0
+    processor: float = 0.0
     reason: str = ""
 
     @property
     def line(self) -> str:
         """A line of the table at the end."""
-        told = f"{self.seconds:>7.1f} s  exit {self.code}" if self.code is not None else f"  skipped  {self.reason}"
-        return f"{self.name:<14}{told}"
+        if self.code is None:
+            return f"{self.name:<14}  skipped: {self.reason}"
+        return f"{self.name:<14}{self.seconds:>7.1f} s {self.processor:>7.1f} s of processors  exit {self.code}"
 
 
 def missing(step: Step, commands: tuple[str, ...], places: Mapping[str, Path | None]) -> str:
@@ -212,18 +215,24 @@ def words_of(command: str, places: Mapping[str, Path | None]) -> list[str]:
 
 def run(step: Step, commands: tuple[str, ...], places: Mapping[str, Path | None], folder: Path) -> Ended:
     """Run the commands of a step until one fails; what they print goes to a file, and its end is shown if one does."""
-    log, started, code = folder / f"{step.name}.log", time.perf_counter(), 0
+    log, started, before, code = folder / f"{step.name}.log", time.perf_counter(), processor_seconds(), 0
     places = {**places, "folder": folder, "out": folder / f"{step.name}.json"}
     with log.open("w", encoding="utf-8") as file:
         for command in commands:
             done = subprocess.run(words_of(command, places), cwd=ROOT, stdout=file, stderr=file, check=False)
             if code := done.returncode:
                 break
-    ended = Ended(step.name, code, time.perf_counter() - started)
+    ended = Ended(step.name, code, time.perf_counter() - started, processor_seconds() - before)
     click.echo(ended.line)
     if code:
         click.echo("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TOLD:]), err=True)
     return ended
+
+
+def processor_seconds() -> float:
+    """Return what all processes that were started and have ended took so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def few_prompts(folder: Path) -> Path:
@@ -254,7 +263,7 @@ def main(full: bool, names: tuple[str, ...], **places: Path | None) -> None:
             reason = missing(step, commands, places)
             ended.append(Ended(step.name, reason=reason) if reason else run(step, commands, places, folder))
     click.echo("\n" + "\n".join(one.line for one in ended))
-    click.echo(f"{sum(one.seconds for one in ended):.0f} seconds in all")
+    click.echo(f"{sum(one.seconds for one in ended):.0f} seconds, {processor_seconds():.0f} of processors")
     sys.exit(any(one.code for one in ended))
 
 
