@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quoting.words import measured, table
+from quoting.words import measured, numeral, table
 
 TITLE = "Zipf, V = 200, noise 1"
 RULES = ("kseq", "otm", "greedy", "race", "gls", "optimal", "optimal-swor")
@@ -22,7 +22,7 @@ def zipf(result: dict[str, Any]) -> str:
     return (
         "For a Zipf law of 200 tokens, with a disturbed copy as draft "
         f"([benchmarks/acceptance.py](../benchmarks/acceptance.py), {measured(result)}):\n\n{table(HEADS, rows)}\n\n"
-        f"Over the {len(result['laws'])} families of laws of the figure and up to 16 drafts, `otm` stays at most "
+        f"Over the {numeral(len(result['laws']))} families of laws of the figure and up to 16 drafts, `otm` stays at most "
         f"{behind(result, 'otm'):.4f} below the optimum for independent drafts and `kseq` {behind(result, 'kseq'):.4f}."
     )
 

@@ -53,7 +53,7 @@ def cache(result: dict[str, Any]) -> str:
 def grown(result: dict[str, Any]) -> str:
     """How many times as many rows fit on the example's prompts."""
     times = [
-        f"{line['rows_after'] / line['rows_before']:.0f} times as many rows as a reserved capacity of "
+        f"{numeral(round(line['rows_after'] / line['rows_before']))} times as many rows as a reserved capacity of "
         f"{line['capacity']:,}"
         for line in result["rows_in_a_gigabyte"]
         if line["input"] == "examples"
