@@ -22,8 +22,9 @@ def zipf(result: dict[str, Any]) -> str:
     return (
         "For a Zipf law of 200 tokens, with a disturbed copy as draft "
         f"([benchmarks/acceptance.py](../benchmarks/acceptance.py), {measured(result)}):\n\n{table(HEADS, rows)}\n\n"
-        f"Over the {numeral(len(result['laws']))} families of laws of the figure and up to 16 drafts, `otm` stays at most "
-        f"{behind(result, 'otm'):.4f} below the optimum for independent drafts and `kseq` {behind(result, 'kseq'):.4f}."
+        f"Over the {numeral(len(result['laws']))} families of laws of the figure and up to 16 drafts, `otm` stays at "
+        f"most {behind(result, 'otm'):.4f} below the optimum for independent drafts and `kseq` "
+        f"{behind(result, 'kseq'):.4f}."
     )
 
 
