@@ -7,7 +7,7 @@ from typing import Any
 from quoting.words import measured, numeral, table
 
 TITLE = "Zipf, V = 200, noise 1"
-RULES = ("kseq", "otm", "greedy", "race", "gls", "optimal", "optimal-swor")
+RULES = ("kseq", "otm", "greedy", "rrsw", "race", "gls", "optimal", "optimal-swor")
 HEADS = ("drafts k", *(f"`{rule}`" for rule in RULES[:-2]), "optimum, independent", "optimum, distinct")
 DRAFTS = (1, 2, 4, 8)
 
@@ -17,8 +17,7 @@ def zipf(result: dict[str, Any]) -> str:
     (curves,) = (laws["curves"] for laws in result["laws"] if laws["title"] == TITLE)
     rows = []
     for drafts in DRAFTS:
-        found = [dict(zip(curves[rule]["k"], curves[rule]["alpha"], strict=True))[drafts] for rule in RULES]
-        rows.append([str(drafts), *(f"{alpha:.5f}".removeprefix("0") for alpha in found)])
+        rows.append([str(drafts), *(shown(curves[rule], drafts) for rule in RULES)])
     return (
         "For a Zipf law of 200 tokens, with a disturbed copy as draft "
         f"([benchmarks/acceptance.py](../benchmarks/acceptance.py), {measured(result)}):\n\n{table(HEADS, rows)}\n\n"
@@ -26,6 +25,16 @@ def zipf(result: dict[str, Any]) -> str:
         f"most {behind(result, 'otm'):.4f} below the optimum for independent drafts and `kseq` "
         f"{behind(result, 'kseq'):.4f}."
     )
+
+
+def shown(curve: dict[str, Any], drafts: int) -> str:
+    """The acceptance at a number of drafts: to five digits, or to three between two bounds, or nothing if not known."""
+    if drafts not in curve["k"]:
+        return ""
+    place = curve["k"].index(drafts)
+    least, most = (curve.get(bound, curve["alpha"])[place] for bound in ("lower", "upper"))
+    alphas = [f"{least:.5f}"] if most - least < 1e-5 else [f"{least:.3f}", f"{most:.3f}"]
+    return " to ".join(alpha.removeprefix("0") for alpha in alphas)
 
 
 def behind(result: dict[str, Any], rule: str) -> float:
