@@ -51,7 +51,7 @@ def acceptance_bounds(
     """Return bounds on the probability that the emitted token is one of the k drafts.
 
     They are proven, and apart only for ``rrsw`` with too many sequences of rejected tokens for a sum. Such a pair of
-    laws takes about a second.
+    laws takes a second or a few.
 
     Args:
         rule: A name of ``ACCEPTANCE``.
