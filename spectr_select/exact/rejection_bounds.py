@@ -1,13 +1,16 @@
 """Bounds on the probability that recursive rejection sampling without replacement rejects all its drafts.
 
 That probability is the mean of ``F(c_k)`` over sequences of rejected tokens (see ``rejections``), of which there may be
-too many to sum up. Here tokens of about the same d form a group, and sequences form a case if they took as many tokens
-of every group, and c is now in the same cell of a grid.
+too many to sum up. Here tokens of about the same d form a group. Sequences form a case if they took as many tokens of
+every group, and c is now in the same cell of a grid. The value of a sequence is the mean of ``F(c_k)`` over what may
+follow it; a case has an upper and a lower bound on the values of its sequences.
 
-A case bounds m, and so the next c. For ``c + F(c) / m`` falls with m; and it grows with c where m is at least D(c), the
-weight of d on the tokens with ``t > c d``, which it always is, because no such token was rejected. F falls. So the
-value of a case is at most that of the case of the least next c, if values are made to fall with c by taking the largest
-at any greater c, and at least that of the case of the greatest next c, if the smallest at any lesser c is taken.
+The next c is ``c + F(c) / m``. It falls with m, whose bounds are the least and the most that such counts leave. Let D(c)
+be the weight of d on the tokens with ``t > c d``, by which F falls. None of these was rejected, so m is at least D(c),
+and the next c is ``c + F(c) / max(m, D(c))``. This grows with c: where D(c) is the larger, it is where the tangent of
+the convex F at c meets zero. Hence the next c has bounds too, and after the last draft so has the value, for F falls.
+Before, an upper bound is the largest of the cells from that of the least next c on, a lower bound the smallest of the
+cells up to that of the greatest.
 
 The next rejected token is of group g with probability ``(H_g(c') - H_g(c) - (c' - c) d(S_g)) / F(c')``, where c' is the
 next c, ``H_g(c)`` the sum of ``(c d - t)+`` over the group, and S_g its rejected tokens. Each of these has a lower
