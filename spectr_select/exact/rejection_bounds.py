@@ -5,12 +5,12 @@ too many to sum up. Here tokens of about the same d form a group. Sequences form
 every group, and c is now in the same cell of a grid. The value of a sequence is the mean of ``F(c_k)`` over what may
 follow it; a case has an upper and a lower bound on the values of its sequences.
 
-The next c is ``c + F(c) / m``. It falls with m, whose bounds are the least and the most that such counts leave. Let D(c)
-be the weight of d on the tokens with ``t > c d``, by which F falls. None of these was rejected, so m is at least D(c),
-and the next c is ``c + F(c) / max(m, D(c))``. This grows with c: where D(c) is the larger, it is where the tangent of
-the convex F at c meets zero. Hence the next c has bounds too, and after the last draft so has the value, for F falls.
-Before, an upper bound is the largest of the cells from that of the least next c on, a lower bound the smallest of the
-cells up to that of the greatest.
+The next c is ``c + F(c) / m``. It falls with m, which is between the least and the most that such counts leave. Let
+D(c) be the weight of d on the tokens with ``t > c d``, by which F falls. None of these was rejected, so m is at least
+D(c), and the next c is ``c + F(c) / max(m, D(c))``. This grows with c: where D(c) is the larger, it is where the
+tangent of the convex F at c meets zero. Hence the next c has bounds too, and after the last draft so has the value,
+for F falls. Before, an upper bound is the largest of the cells from that of the least next c on, a lower bound the
+smallest of the cells up to that of the greatest.
 
 The next rejected token is of group g with probability ``(H_g(c') - H_g(c) - (c' - c) d(S_g)) / F(c')``, where c' is the
 next c, ``H_g(c)`` the sum of ``(c d - t)+`` over the group, and S_g its rejected tokens. Each of these has a lower
