@@ -15,9 +15,7 @@ DRAFTS = (1, 2, 4, 8)
 def zipf(result: dict[str, Any]) -> str:
     """A table of one family of laws, and how far rules of independent drafts stay behind the optimum in all."""
     (curves,) = (laws["curves"] for laws in result["laws"] if laws["title"] == TITLE)
-    rows = []
-    for drafts in DRAFTS:
-        rows.append([str(drafts), *(shown(curves[rule], drafts) for rule in RULES)])
+    rows = [(str(drafts), *(shown(curves[rule], drafts) for rule in RULES)) for drafts in DRAFTS]
     return (
         "For a Zipf law of 200 tokens, with a disturbed copy as draft "
         f"([benchmarks/acceptance.py](../benchmarks/acceptance.py), {measured(result)}):\n\n{table(HEADS, rows)}\n\n"
