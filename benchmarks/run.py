@@ -61,7 +61,7 @@ def usual(name: str, small: str = "", full: str = "") -> Step:
 STEPS = (
     Step(
         "acceptance",
-        ("acceptance.py --positions 1 --prompts {prompts} --rounds 32 --output {out}",),
+        ("acceptance.py --positions 1 --prompts {prompts} --rounds 32 --drafts 2 --output {out}",),
         ("acceptance.py",),
         ("bench",),
     ),
