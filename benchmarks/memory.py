@@ -25,6 +25,7 @@ from spectr_jobs.cli import main as cli
 from spectr_jobs.work import models
 from spectr_runtime import Completion, Plan, Reading, Request, SpeculationStats, Timing, Usage
 from spectr_runtime.overlap import Overlap
+from spectr_runtime.speculation.timing import PlainTime
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -41,8 +42,13 @@ class NoModel:
     def __init__(self, rows: Any) -> None:
         self.timing = Timing()
         self.reading = Reading()
+        self.plain = PlainTime()
         self.rounds: dict[Plan, int] = {}
         self._rows = rows
+
+    def piece(self, token: int) -> tuple[str, bytes]:
+        """What a token adds to a text."""
+        return "a", b"a"
 
     def run(self, requests: Iterable[Request], take: Callable[[Completion], None], stopped: Callable[[], bool]) -> None:
         """The same beside a thread for the host."""
