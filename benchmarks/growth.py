@@ -74,7 +74,7 @@ class Sizes:
     rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     length: tuple[int, ...] = (1, 2, 4, 8, 16)
     drafts: tuple[int, ...] = (1, 2, 4, 8)
-    repeats: int = 3
+    repeats: int = 5
 
 
 SMALL = Sizes((64, 128), (512, 1024), (1, 2), (1, 2), (1, 2), repeats=2)

@@ -25,9 +25,11 @@ PANELS: Mapping[str, tuple[str, str, str, Mapping[str, tuple[str, str, str]]]] =
     }),
     "vocabulary": ("Wider vocabularies, 8 rows, K = 4, L = 4", "tokens of the vocabulary", "ms", {
         "round": ("round, kseq", BLUE, "o"), "pass": ("pass of the round", GREEN, "o"),
-        "with drawing, otm": ("drawing and selection, otm", PURPLE, "s"), "with drawing, race": ("race", SKY, "s"),
-        "with drawing, rrsw": ("rrsw", ORANGE, "s"), "with drawing, kseq": ("kseq", RED, "s"),
-        "with drawing, single": ("single, K = 1", "#777777", "s"),
+        "with drawing, otm": ("draw and select, otm", PURPLE, "s"),
+        "with drawing, race": ("draw and select, race", SKY, "s"),
+        "with drawing, rrsw": ("draw and select, rrsw", ORANGE, "s"),
+        "with drawing, kseq": ("draw and select, kseq", RED, "s"),
+        "with drawing, single": ("draw and select, single", "#777777", "s"),
     }),
     "rows": ("More rows", "rows", "ms", {
         "round, kseq K=2 L=4": ("round, kseq K=2 L=4", RED, "o"),
