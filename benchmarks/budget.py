@@ -3,18 +3,19 @@
     OMP_NUM_THREADS=1 python benchmarks/budget.py            # some ten minutes
     OMP_NUM_THREADS=1 python benchmarks/budget.py --small --output /tmp/budget.json
 
-Rounds of the demo's small pair (``simulated.py``), over paths of many shapes, at several temperatures of the draft as it
-is, and at temperature 1 with a better and a worse draft. All rules see the same contexts, those that draw alike the same
-drafts, and differences are paired by context. Three questions, for every setting:
+Rounds of the demo's small pair (``simulated.py``), over paths of many shapes, at several temperatures of the draft as
+it is, and at temperature 1 with a better and a worse draft. All rules see the same contexts, those that draw alike the
+same drafts, and differences are paired by context. Three questions, for every setting:
 
 - one token, k drafts: the exact acceptance where it is known, else the share of rounds that accept a draft, beside the
   optimum for independent and for distinct drafts;
 - tokens per round at the same shape, and at the same number of drafted tokens with the best shape of each rule;
 - tokens per round over the cost of a round on a CPU and on a GPU that is bound by its memory (``budget_costs.py``).
 
-The ceiling of tokens per round: the first i emitted tokens follow the target's law of i tokens, so for any set H of such
-texts the chance that i drafts are accepted is at most 1 + t(H) - Pr(all paths in H). H are the texts whose ratio t / d
-is at most c, with c chosen on one half of the rounds for the other half; t(H) is the mean of the ratio over drafts in H.
+The ceiling of tokens per round: the first i emitted tokens follow the target's law of i tokens, so for any set H of
+such texts the chance that i drafts are accepted is at most 1 + t(H) - Pr(all paths in H). H are the texts whose ratio
+t / d is at most c, with c chosen on one half of the rounds for the other half, and t(H) is the mean of that ratio over
+drafts in H.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ COLOURS = {
     "race": "#0072b2", "gls": "#cc79a7", "block": "#444444", "gbv": "#999999", "traversal": "#8b4513", "otm": "#4b0082",
 }  # fmt: skip
 
+AS_IS = Blend()
 # Tokens of every round, by rule, paths and length.
 Counts = dict[tuple[str, int, int], torch.Tensor]
 
@@ -61,7 +63,7 @@ class Setting:
 
     temperature: float
     draft: str
-    blend: Blend = Blend()
+    blend: Blend = AS_IS
 
 
 SETTINGS = (
@@ -78,7 +80,7 @@ def lengths_of(paths: int, longest: int) -> list[int]:
 
 
 def count(pair: SimulatedPair, setting: Setting, paths: int, longest: int) -> tuple[Counts, dict[str, torch.Tensor]]:
-    """Return the tokens of each round, float64 [S], and by drawing the ratios t / d of every path, float64 [S, K, L]."""
+    """Return the tokens of rounds, float64 [S], and by drawing the ratios t / d of all paths, float64 [S, K, L]."""
     tree, counts, ratios = DraftTree.paths(paths, longest), dict[tuple[str, int, int], list[torch.Tensor]](), {}
     rules = [rule for rule in RULES if (rule not in ALONE if paths == 1 else RULES[rule].trees != "chain")]
     for _, alike in itertools.groupby(sorted(rules, key=drawing), key=drawing):
@@ -167,7 +169,7 @@ def budgets(counts: Counts, longest: Mapping[int, int]) -> dict[str, Any]:
 
 
 def speeds(counts: Counts) -> dict[str, Any]:
-    """Tokens per second in multiples of plain decoding, on every machine: of each rule with its best shape, and of all."""
+    """Tokens per second in multiples of plain decoding, by machine: of each rule with its best shape, and of all."""
     shapes, found = sorted({(paths, length) for _, paths, length in counts}), {}
     for name, cost in machines().items():
         worth = {}

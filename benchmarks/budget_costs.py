@@ -38,7 +38,7 @@ def machines() -> dict[str, Cost]:
 
 
 def own_seconds(lines: list[Mapping[str, Any]], rows: int) -> Callable[[str, DraftTree], float]:
-    """Return what gives a rule's seconds of drawing and selecting: between and beyond recorded sizes a straight line."""
+    """Return what gives a rule's seconds of drawing and selecting, on straight lines between and beyond those known."""
     kept = [line for line in lines if (line["V"], line["B"]) == (LAWS, rows)]
 
     def at(rule: str, paths: int, length: int) -> float:
@@ -60,5 +60,5 @@ def on_cpu(recorded: Mapping[str, Any], rows: int, own: Callable[[str, DraftTree
 
 
 def on_gpu(level: Mapping[str, float], call: float) -> Cost:
-    """Return the cost where a pass takes as long for any number of tokens: a draft call and a selection for each level."""
+    """Return the cost where a pass takes as long for any number of tokens; a level, a draft call and a selection."""
     return lambda rule, tree: 1 + tree.depth * (call + level[rule]) if rule in level else None
