@@ -36,10 +36,11 @@ from simulated import Blend, Drawn, SimulatedPair, mean_and_error
 
 from spectr_select import RULES, DraftTree, acceptance
 
-# C thresholds, I contexts, K paths, L depths, S rounds, V vocabulary.
+# B rows, C thresholds, I contexts, K paths, L depths, S rounds, V vocabulary.
 RESULT = Path(__file__).parent / "results" / "budget.json"
 PATHS, LENGTHS, DRAFTS = (1, 2, 4, 8), (2, 4, 8), (4, 8, 16, 32)
 LONGEST = {1: 32, 2: 16, 4: 8, 8: 8, 16: 2, 32: 1}
+TURNS = {1: 4}  # of each context: a single path is drawn more often, since it costs little and varies most
 BLOCKS = ("block", "gbv", "traversal")
 # With one path these rules are other rules; gls is in law.
 ALONE = {rule: "single" for rule in ("kseq", "rrs", "rrsw", "greedy", "otm")} | {"gbv": "block", "traversal": "block"}
@@ -49,11 +50,11 @@ EVERY = 4  # of the contexts, those for which the optimum of distinct drafts is 
 AT_ONCE = 32
 COLOURS = {
     "single": "#888888", "kseq": "#d55e00", "rrs": "#009e73", "rrsw": "#56b4e9", "greedy": "#e69f00",
-    "race": "#0072b2", "gls": "#cc79a7", "block": "#444444", "gbv": "#999999", "traversal": "#8b4513", "otm": "#4b0082",
+    "race": "#0072b2", "gls": "#cc79a7", "block": "#444444", "gbv": "#bcbd22", "traversal": "#8b4513", "otm": "#4b0082",
 }  # fmt: skip
 
 AS_IS = Blend()
-# Tokens of every round, by rule, paths and length.
+# Tokens per round behind every context, by rule, paths and length.
 Counts = dict[tuple[str, int, int], torch.Tensor]
 
 
@@ -80,18 +81,24 @@ def lengths_of(paths: int, longest: int) -> list[int]:
 
 
 def count(pair: SimulatedPair, setting: Setting, paths: int, longest: int) -> tuple[Counts, dict[str, torch.Tensor]]:
-    """Return the tokens of rounds, float64 [S], and by drawing the ratios t / d of all paths, float64 [S, K, L]."""
-    tree, counts, ratios = DraftTree.paths(paths, longest), dict[tuple[str, int, int], list[torch.Tensor]](), {}
+    """Return the tokens of a round behind each context, and by drawing the ratios t / d of all rounds' paths.
+
+    Returns:
+        The mean over the rounds of a context, float64 [I] for each rule and shape, and float64 [S, K, L] for each kind
+        of drawing, one turn of all contexts after the other.
+    """
+    tree, turns = DraftTree.paths(paths, longest), TURNS.get(paths, 1)
+    counts, ratios = dict[tuple[str, int, int], list[torch.Tensor]](), dict[str, torch.Tensor]()
     rules = [rule for rule in RULES if (rule not in ALONE if paths == 1 else RULES[rule].trees != "chain")]
     for _, alike in itertools.groupby(sorted(rules, key=drawing), key=drawing):
         some, found = list(alike), []
-        for drawn in pair.rounds(tree, some[0], setting.temperature, setting.blend):
+        for drawn in pair.rounds(tree, some[0], setting.temperature, setting.blend, turns):
             found.append(drawn.ratios().view(-1, longest, paths).cumprod(1).transpose(1, 2))
             for rule in some:
-                for length, tokens_S in tokens(drawn, rule, lengths_of(paths, longest)):
-                    counts.setdefault((rule, paths, length), []).append(tokens_S)
+                for length, tokens_B in tokens(drawn, rule, lengths_of(paths, longest)):
+                    counts.setdefault((rule, paths, length), []).append(tokens_B)
         ratios.setdefault(RULES[some[0]].drawing, torch.cat(found))
-    return {key: torch.cat(parts) for key, parts in counts.items()}, ratios
+    return {key: torch.cat(parts).view(turns, -1).mean(0) for key, parts in counts.items()}, ratios
 
 
 def drawing(rule: str) -> str:
@@ -116,11 +123,8 @@ def ceiling(fair_SKL: torch.Tensor, ratio_SKL: torch.Tensor) -> torch.Tensor:
     """
     most_SL = ratio_SKL.amax(1)
     limit_C = torch.cat([torch.zeros(1), torch.logspace(-2, 2, 81)]).double()
-    within = [
-        (fair_SKL * (fair_SKL <= limit)).mean(1) - (most_SL <= limit).double()  # t(H) - [all in H]
-        for limit in limit_C
-    ]
-    cut_CSL = torch.stack(within)
+    # t(H) - [all in H]
+    cut_CSL = torch.stack([(fair_SKL * (fair_SKL <= c)).mean(1) - (most_SL <= c).double() for c in limit_C])
     even_S = torch.arange(cut_CSL.shape[1]) % 2 == 0
     bound_SL = torch.empty_like(cut_CSL[0])
     for half_S in (even_S, ~even_S):
@@ -130,19 +134,19 @@ def ceiling(fair_SKL: torch.Tensor, ratio_SKL: torch.Tensor) -> torch.Tensor:
 
 
 def ranked(found: Mapping[str, torch.Tensor], shapes: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The best of some values of the same rounds, and for each its mean and how far it is behind, with errors."""
+    """The best of some values behind the same contexts, and for each its mean and how far it is behind, with errors."""
     best = max(found, key=lambda name: float(found[name].mean()))
     rules: dict[str, Any] = {}
-    for name, one_S in found.items():
-        rules[name] = {"mean": mean_and_error(one_S), "behind": mean_and_error(found[best] - one_S)}
+    for name, one_I in found.items():
+        rules[name] = {"mean": mean_and_error(one_I), "behind": mean_and_error(found[best] - one_I)}
         if shapes:
             rules[name]["shape"] = shapes[name]
     return {"best": best, "rules": rules}
 
 
-def of_rule(counts: Counts, rule: str, paths: int, length: int) -> torch.Tensor | None:
-    """Tokens of a rule's rounds; with one path those of the rule that it then is."""
-    return counts.get((ALONE.get(rule, rule) if paths == 1 else rule, paths, length))
+def with_paths(rule: str, paths: int) -> str:
+    """The rule that a rule is with so many paths."""
+    return ALONE.get(rule, rule) if paths == 1 else rule
 
 
 def best_shapes(counts: Counts, worth: Mapping[tuple[int, int], Mapping[str, float]]) -> dict[str, Any]:
@@ -150,12 +154,12 @@ def best_shapes(counts: Counts, worth: Mapping[tuple[int, int], Mapping[str, flo
     found, shapes = dict[str, torch.Tensor](), dict[str, str]()
     for rule in RULES:
         for (paths, length), factors in worth.items():
-            one_S = of_rule(counts, rule, paths, length)
-            if one_S is None or rule not in factors:
+            one_I = counts.get((with_paths(rule, paths), paths, length))
+            if one_I is None or rule not in factors:
                 continue
-            one_S = one_S * factors[rule]
-            if rule not in found or one_S.mean() > found[rule].mean():
-                found[rule], shapes[rule] = one_S, f"{paths}x{length}"
+            one_I = one_I * factors[rule]
+            if rule not in found or one_I.mean() > found[rule].mean():
+                found[rule], shapes[rule] = one_I, f"{paths}x{length}"
     return ranked(found, shapes)
 
 
@@ -175,12 +179,12 @@ def speeds(counts: Counts) -> dict[str, Any]:
         worth = {}
         for paths, length in shapes:
             tree = DraftTree.paths(paths, length)
-            costs = {rule: cost(ALONE.get(rule, rule) if paths == 1 else rule, tree) for rule in RULES}
+            costs = {rule: cost(with_paths(rule, paths), tree) for rule in RULES}
             worth[paths, length] = {rule: 1 / one for rule, one in costs.items() if one is not None}
         gains: dict[str, dict[str, float]] = {}
-        for (rule, paths, length), one_S in counts.items():
+        for (rule, paths, length), one_I in counts.items():
             if factor := worth[paths, length].get(rule):
-                gains.setdefault(rule, {})[f"{paths}x{length}"] = round(float(one_S.mean()) * factor, 4)
+                gains.setdefault(rule, {})[f"{paths}x{length}"] = round(float(one_I.mean()) * factor, 4)
         found[name] = best_shapes(counts, worth) | {"gains": gains}
     return found
 
@@ -195,7 +199,9 @@ def one_token(pair: SimulatedPair, setting: Setting, counts: Counts) -> dict[str
         exact |= {rule: each(acceptance, rule, target_IV, draft_IV, k) for rule, most in EXACT.items() if 1 < k <= most}
         some_I = each(acceptance, "optimal-swor", target_IV[::EVERY], draft_IV[::EVERY], k)
         gain, error = mean_and_error(some_I - exact["optimal"][::EVERY])
-        sampled = {rule: counts[rule, k, 1] - 1 for rule in RULES if (rule, k, 1) in counts and rule not in exact}
+        # For one token traversal is rrsw.
+        names = [rule for rule in RULES if (rule, k, 1) in counts and rule not in (*exact, "traversal")]
+        sampled = {rule: counts[rule, k, 1] - 1 for rule in names}
         found[str(k)] = {name: mean_and_error(one_I) for name, one_I in (exact | sampled).items()}
         found[str(k)]["optimal-swor"] = round(float(exact["optimal"].mean()) + gain, 4), error
         found[str(k)]["exact"] = [*exact]
@@ -215,14 +221,15 @@ def measure(pair: SimulatedPair, setting: Setting, longest: Mapping[int, int]) -
         own, ratios = count(pair, setting, paths, most)
         counts |= own
         for length in lengths_of(paths, most):
-            some = {rule: one_S for (rule, _, of), one_S in own.items() if of == length}
+            some = {rule: one_I for (rule, _, of), one_I in own.items() if of == length}
             shapes[f"{paths}x{length}"] = ranked(some)
             bounds = {name: ratios[name] for name in ("iid", "without-replacement") if name in ratios}
             for name, ratio_SKL in bounds.items():
                 bound_S = 1 + ceiling(ratios["iid"], ratio_SKL)[:, :length].sum(1)
-                ceilings.setdefault(f"{paths}x{length}", {})[name] = bound_S
+                bound_I = bound_S.view(-1, len(pair.context_IC)).mean(0)
+                ceilings.setdefault(f"{paths}x{length}", {})[name] = bound_I
     for shape, bounds in ceilings.items():
-        shapes[shape]["ceiling"] = {name: mean_and_error(bound_S) for name, bound_S in bounds.items()}
+        shapes[shape]["ceiling"] = {name: mean_and_error(bound_I) for name, bound_I in bounds.items()}
     return {"temperature": setting.temperature, "draft": setting.draft} | {
         "overlap": mean_and_error(counts["single", 1, 1] - 1),
         "one_token": one_token(pair, setting, counts),
@@ -242,10 +249,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         panels = figure.subplots(2, 3, sharex=True).flatten()
         for panel, found in zip(panels, result["settings"], strict=False):
             draw_panel(panel, found)
-        for panel in panels[::3]:
-            panel.set_ylabel("tokens per round, best shape")
-        for panel in panels[3:]:
-            panel.set_xlabel("drafted tokens n")
+        figure.supylabel("tokens per round, best shape", fontsize=9)
+        figure.supxlabel("drafted tokens", fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
@@ -282,8 +287,7 @@ def main(small: bool, contexts: int, output: Path) -> None:
     for setting in SETTINGS[2:3] if small else SETTINGS:
         found.append(measure(pair, setting, longest))
         for drafts, budget in found[-1]["budgets"].items():
-            best = budget["rules"][budget["best"]]
-            line = f"n = {drafts}: {budget['best']} {best['shape']} {best['mean']}"
+            line = f"n = {drafts}: {budget['best']} {budget['rules'][budget['best']]}"
             click.echo(f"temperature {setting.temperature}, draft {setting.draft}, {line}")
     result = machine() | {"contexts": len(pair.context_IC), "settings": found}
     pairs = re.sub(r"\[\s+([-.\d]+),\s+([-.\d]+)\s+\]", r"[\1, \2]", json.dumps(result, indent=1))
