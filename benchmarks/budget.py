@@ -195,9 +195,9 @@ def one_token(pair: SimulatedPair, setting: Setting, counts: Counts) -> dict[str
     target_IV, draft_IV = (torch.cat(one).double() for one in zip(*laws, strict=True))
     found = {}
     for k in PATHS:
-        exact = {"optimal": each(acceptance, "optimal", target_IV, draft_IV, k)}
-        exact |= {rule: each(acceptance, rule, target_IV, draft_IV, k) for rule, most in EXACT.items() if 1 < k <= most}
-        some_I = each(acceptance, "optimal-swor", target_IV[::EVERY], draft_IV[::EVERY], k)
+        exact = {"optimal": each("optimal", target_IV, draft_IV, k)}
+        exact |= {rule: each(rule, target_IV, draft_IV, k) for rule, most in EXACT.items() if 1 < k <= most}
+        some_I = each("optimal-swor", target_IV[::EVERY], draft_IV[::EVERY], k)
         gain, error = mean_and_error(some_I - exact["optimal"][::EVERY])
         # For one token traversal is rrsw.
         names = [rule for rule in RULES if (rule, k, 1) in counts and rule not in (*exact, "traversal")]
@@ -208,10 +208,10 @@ def one_token(pair: SimulatedPair, setting: Setting, counts: Counts) -> dict[str
     return found
 
 
-def each(work: Any, rule: str, target_IV: torch.Tensor, draft_IV: torch.Tensor, k: int) -> torch.Tensor:
+def each(rule: str, target_IV: torch.Tensor, draft_IV: torch.Tensor, k: int) -> torch.Tensor:
     """The acceptance of some contexts at a time."""
     parts = zip(target_IV.split(AT_ONCE), draft_IV.split(AT_ONCE), strict=True)
-    return torch.cat([work(rule, target_BV, draft_BV, k) for target_BV, draft_BV in parts])
+    return torch.cat([acceptance(rule, target_BV, draft_BV, k) for target_BV, draft_BV in parts])
 
 
 def measure(pair: SimulatedPair, setting: Setting, longest: Mapping[int, int]) -> dict[str, Any]:
@@ -249,8 +249,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         panels = figure.subplots(2, 3, sharex=True).flatten()
         for panel, found in zip(panels, result["settings"], strict=False):
             draw_panel(panel, found)
-        figure.supylabel("tokens per round, best shape", fontsize=9)
-        figure.supxlabel("drafted tokens", fontsize=9)
+        figure.suptitle("tokens per round of each rule's best shape, over the number of drafted tokens", fontsize=10)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 

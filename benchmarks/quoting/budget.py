@@ -97,14 +97,16 @@ def advice(result: dict[str, Any]) -> str:
     lacks = {name: f"{percent(behind(name, shapes), '.1f')}" for name in (first, second, third, "kseq", "race")}
     kept = []
     for name in result["settings"][0]["speeds"]:
-        plans = [f"`{rule}` {shape} ({percent(mean)})" for mean, _, rule, shape in shares(result, name)[:2]]
-        kept.append(f"{name}: {listed(plans)}")
+        found = shares(result, name)
+        plans = [f"`{rule}` {shape} ({percent(mean)})" for mean, _, rule, shape in found[:2]]
+        default = next(mean for mean, _, *plan in found if tuple(plan) == DEFAULT)
+        kept.append(f"{name}: {listed(plans)}, where `kseq` 4x4 keeps {percent(default)}")
     return (
         "By simulated rounds of the demo pair ([all rules at equal budget](benchmarks.md#all-rules-at-equal-budget)) "
         f"and several paths of one shape, `{first}` is {lacks[first]} behind the best of each case in the mean, "
-        f"`{second}` {lacks[second]}, `{third}` {lacks[third]}, `kseq` {lacks['kseq']} and `race` {lacks['race']}. The "
-        "fixed plans, rule and paths times length, that keep most of the best of each case by modelled tokens per "
-        f"second, in the mean: {'; '.join(kept)}."
+        f"`{second}` {lacks[second]}, `{third}` {lacks[third]}, `kseq` {lacks['kseq']} and `race` {lacks['race']}.\n\n"
+        "The fixed plans, rule and paths times length, that keep most of the best of each case by modelled tokens per "
+        f"second, in the mean: on a {'; on a '.join(kept)}."
     )
 
 
