@@ -93,8 +93,8 @@ def verdict(result: dict[str, Any]) -> str:
 def advice(result: dict[str, Any]) -> str:
     """What follows for the choice of a rule."""
     shapes = next(found for _, found in cells(result))
-    first, second, third, *_ = sorted(shapes[0]["rules"], key=lambda name: behind(name, shapes))
-    lacks = {name: f"{percent(behind(name, shapes), '.1f')}" for name in (first, second, third, "kseq", "race")}
+    most = sorted(shapes[0]["rules"], key=lambda name: behind(name, shapes))
+    told = [f"`{name}` {percent(behind(name, shapes), '.1f')}" for name in dict.fromkeys([*most[:3], "kseq", "race"])]
     kept = []
     for name in result["settings"][0]["speeds"]:
         found = shares(result, name)
@@ -103,8 +103,8 @@ def advice(result: dict[str, Any]) -> str:
         kept.append(f"{name}: {listed(plans)}, where `kseq` 4x4 keeps {percent(default)}")
     return (
         "By simulated rounds of the demo pair ([all rules at equal budget](benchmarks.md#all-rules-at-equal-budget)) "
-        f"and several paths of one shape, `{first}` is {lacks[first]} behind the best of each case in the mean, "
-        f"`{second}` {lacks[second]}, `{third}` {lacks[third]}, `kseq` {lacks['kseq']} and `race` {lacks['race']}.\n\n"
+        "and several paths of one shape, a rule has so many fewer tokens per round than the best one of each case, in "
+        f"the mean: {listed(told)}.\n\n"
         "The fixed plans, rule and paths times length, that keep most of the best of each case by modelled tokens per "
         f"second, in the mean: on a {'; on a '.join(kept)}."
     )
