@@ -74,6 +74,8 @@ STEPS = (
         ("selection.py",),
         ("bench",),
     ),
+    usual("budget"),
+    usual("growth", "{pair}", "{demo}"),
     Step("draw", ("draw.py --repeats 3 --output {out}",), ("draw.py",)),
     Step("fused", ("fused.py --vocabulary 4096 --rows 1 --repeats 3 --output {out}",), ("fused.py",), ("compiler",)),
     Step(

@@ -130,7 +130,7 @@ def canonical(cell: Mapping[str, Any], rule: str) -> str:
 def ties(cell: Mapping[str, Any]) -> dict[str, str]:
     """The best and the rules within two standard errors of it, with their shapes; the best first."""
     near = [rule for rule, one in cell["rules"].items() if one["behind"][0] <= 2 * one["behind"][1]]
-    near = sorted({cell["best"], *near}, key=lambda rule: cell["rules"][rule]["behind"][0])
+    near = sorted({cell["best"], *near}, key=lambda rule: (cell["rules"][rule]["behind"][0], rule))
     return {canonical(cell, rule): cell["rules"][rule].get("shape", "") for rule in near}
 
 
