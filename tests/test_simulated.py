@@ -1,0 +1,56 @@
+"""``benchmarks/simulated.py``: the laws along a tree are the models', and a draft that is the target loses nothing."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from scripts import ROOT, load_script
+
+from spectr_select import DraftTree
+
+TREE = DraftTree.branching((2, 2, 1))
+
+
+@pytest.fixture(scope="module")
+def simulated() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return load_script("benchmarks/simulated.py")
+
+
+@pytest.fixture(scope="module")
+def pair(simulated: ModuleType) -> object:
+    return simulated.SimulatedPair(contexts=4)
+
+
+def test_the_laws_after_a_node_are_those_after_its_path(pair) -> None:
+    drawn = next(pair.rounds(TREE, "kseq"))
+    for node in range(TREE.size):
+        text_BT = torch.cat([pair.context_IC, drawn.tokens_BN[:, list(TREE.path(node))]], 1)
+        with torch.inference_mode():
+            expected_BV = pair._target(text_BT).logits[:, -1].softmax(1)
+        assert (drawn.target_BNV[:, node] - expected_BV).abs().max() < 1e-5
+
+
+def test_a_draft_that_is_blended_to_the_target_is_accepted(simulated: ModuleType, pair) -> None:
+    blend = simulated.Blend(1.0, "target")
+    for count_S in simulated.tokens_per_round(pair, TREE, ["kseq", "race", "rrsw"], blend=blend).values():
+        assert (count_S == TREE.depth + 1).all()
+
+
+def test_a_draft_that_knows_nothing_is_accepted_less(simulated: ModuleType, pair) -> None:
+    blends = [simulated.Blend(), simulated.Blend(1.0, "unigram")]
+    near, far = (simulated.tokens_per_round(pair, TREE, ["kseq"], blend=blend, turns=4)["kseq"] for blend in blends)
+    assert far.mean() < near.mean() - 1
+
+
+def test_a_rule_that_does_not_take_the_tree_is_left_out(simulated: ModuleType, pair) -> None:
+    assert list(simulated.tokens_per_round(pair, TREE, ["single", "gbv", "rrs"])) == ["rrs"]
+
+
+@pytest.mark.parametrize(("weight", "toward"), [(1.1, "target"), (0.5, "nothing")])
+def test_a_blend_says_what_it_may_be(simulated: ModuleType, weight: float, toward: str) -> None:
+    with pytest.raises(ValueError, match="0 to 1"):
+        simulated.Blend(weight, toward)
