@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,14 @@ def holds(predicted_speeds: Sequence[float], measured: Sequence[float]) -> bool:
     """Return whether predictions are right: within 15 % in the median of ratios, or within what was measured."""
     ratio = statistics.median(one / other for one, other in zip(predicted_speeds, measured, strict=True))
     return abs(ratio - 1) <= 0.15 or min(measured) <= statistics.median(predicted_speeds) <= max(measured)
+
+
+def bisected(over: Callable[[float], float], low: float, high: float, steps: int) -> float:
+    """Return about where a function that falls passes through zero, between two places."""
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if over(middle) > 0 else (low, middle)
+    return (low + high) / 2
 
 
 def on_gpu(accepted: Mapping[str, float], folder: Path, rows: Sequence[int]) -> list[dict[str, Any]]:

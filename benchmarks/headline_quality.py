@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from headline_model import bisected
 from simulated import Blend, SimulatedPair, mean_and_error, tokens_per_round
 
 from spectr_select import DraftTree
@@ -45,7 +46,7 @@ def at_quality(pair: SimulatedPair, name: str, turns: int) -> dict[str, Any]:
         tree = DraftTree.paths(drafts, LENGTH)
         return mean_and_error(tokens_per_round(pair, tree, [rule], temperature, blend, turns)[rule])
 
-    place = bisect(lambda place: tokens("single", 1, place)[0] - SINGLE, low, high)
+    place = bisected(lambda place: tokens("single", 1, place)[0] - SINGLE, low, high, STEPS)
     single, error = tokens("single", 1, place)
     click.echo(f"{name}: {place:.4f}, single {single}", err=True)
     lines = []
@@ -61,11 +62,3 @@ def at_quality(pair: SimulatedPair, name: str, turns: int) -> dict[str, Any]:
         )  # fmt: skip
         click.echo(f"{name}: {lines[-1]}", err=True)
     return {"at": round(place, 4), "single": single, "standard_error": error, "kseq": lines}
-
-
-def bisect(over: Callable[[float], float], low: float, high: float) -> float:
-    """Return about where a function that falls passes through zero, between two places."""
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if over(middle) > 0 else (low, middle)
-    return (low + high) / 2
