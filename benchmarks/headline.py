@@ -10,8 +10,8 @@ of the engines are timed, and rounds for what is no call, which is all that ``he
 from, but for the number of passes. Block efficiencies that all plans of as many drafts tell together then say what the
 plans would do on a GPU, as foretold by ``gpu_day/predict.py``.
 
-With ``--part like-quality`` the draft of the small pair is blended with a law that knows nothing of the text, until a
-single draft has the block efficiency that the paper reports for it; that of K-SEQ can then be set beside the paper's.
+With ``--part like-quality`` the draft of the small pair is made worse, until a single draft has the block efficiency that
+the paper reports for it; that of K-SEQ can then be set beside the paper's.
 
 All plans decode with the same engines and caches, one after the other. The figure needs matplotlib.
 """

@@ -89,29 +89,40 @@ def _speed(one: dict[str, Any]) -> float:
 
 
 def like_quality(result: dict[str, Any]) -> str:
-    """K-SEQ's block efficiencies where a single draft has the paper's."""
+    """K-SEQ's block efficiencies where a single draft has the paper's, for two ways to a worse draft."""
     facts = result["like-quality"]
-    way = facts["ways"]["blended"]
-    lines = [
-        (
-            str(one["drafts"]),
-            f"{one['block_efficiency']:.2f} ± {one['standard_error']:.2f}",
-            f"{one['to_single']:.2f} ± {one['to_single_standard_error']:.2f}",
-            {1: f"{PAPER_SINGLE}", 8: f"{PAPER_MULTIPLE}, {PAPER_MULTIPLE / PAPER_SINGLE:.2f} of single"}.get(
-                one["drafts"], ""
-            ),
-        )
-        for one in way["kseq"]
-    ]
+    ways = facts["ways"]
+    heads = ("K", *(f"{name}, {what}" for name in ways for what in ("block efficiency", "to single")), "the paper")
+    paper = {1: f"{PAPER_SINGLE}", 8: f"{PAPER_MULTIPLE}, {PAPER_MULTIPLE / PAPER_SINGLE:.2f} of single"}
+    lines = []
+    for alike in zip(*(way["kseq"] for way in ways.values()), strict=True):
+        cells = [
+            text
+            for one in alike
+            for text in (
+                f"{one['block_efficiency']:.2f} ± {one['standard_error']:.2f}",
+                f"{one['to_single']:.2f} ± {one['to_single_standard_error']:.2f}",
+            )
+        ]
+        lines.append((str(alike[0]["drafts"]), *cells, paper.get(alike[0]["drafts"], "")))
+    return (
+        f"With {percent(ways['blended']['at'])} of the other law in the draft's, and with a draft at a temperature of "
+        f"{ways['flattened']['at']:.2f}, a single draft of {facts['length']} tokens writes "
+        f"{listed(_mean(way['single'], way) for way in ways.values())} tokens in a pass, over "
+        f"{counted(facts['contexts'] * facts['turns'], 'round')} behind {facts['contexts']} contexts "
+        f"{measured(facts)}. Eight drafts then write {listed(_apart(way) for way in ways.values())} standard errors "
+        "from the paper's ratio:\n\n" + table(heads, lines)
+    )
+
+
+def _mean(mean: float, way: dict[str, Any]) -> str:
+    return f"{mean:.2f} ± {way['standard_error']:.2f}"
+
+
+def _apart(way: dict[str, Any]) -> str:
     (best,) = (one for one in way["kseq"] if one["drafts"] == 8)
     apart = abs(best["to_single"] - PAPER_MULTIPLE / PAPER_SINGLE) / best["to_single_standard_error"]
-    return (
-        f"With {percent(way['at'])} of the other law in the draft's, a single draft of {facts['length']} tokens writes "
-        f"{way['single']:.2f} ± {way['standard_error']:.2f} tokens in a pass, over "
-        f"{counted(facts['contexts'] * facts['turns'], 'round')} behind {facts['contexts']} contexts "
-        f"{measured(facts)}. Eight drafts then write {best['to_single']:.2f} times as many, {apart:.1f} standard "
-        "errors from the paper's ratio:\n\n" + table(("K", "block efficiency", "to single", "the paper"), lines)
-    )
+    return f"{best['to_single']:.2f} times as many, {apart:.1f}"
 
 
 def gpu(result: dict[str, Any]) -> str:
