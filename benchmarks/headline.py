@@ -1,8 +1,8 @@
 """SpecTr's headline experiment, measured with the product, and a model that predicts the speed of every cell.
 
-    python benchmarks/headline.py build/demo/bundle --name padded           # some 15 minutes
+    python benchmarks/headline.py build/demo/bundle --name padded        # some 15 minutes
     python benchmarks/headline.py build/demo/bundle --name padded --small --output build/headline.json
-    python benchmarks/headline.py --part like-quality                                 # no bundle
+    python benchmarks/headline.py --part like-quality                      # some 5 minutes, no bundle
 
 Plain decoding, single drafts and K-SEQ decode the same prompts at temperature 1; every repeat has other noise, and the
 order turns. Block efficiency is one plus the accepted drafts per pass of the target. Beside every decoding, bare calls
@@ -10,8 +10,8 @@ of the engines are timed, and rounds for what is no call, which is all that ``he
 from, but for the number of passes. Block efficiencies that all plans of as many drafts tell together then say what the
 plans would do on a GPU, as foretold by ``gpu_day/predict.py``.
 
-With ``--part like-quality`` the draft of the small pair is made worse, until a single draft has the block efficiency that
-the paper reports for it; that of K-SEQ can then be set beside the paper's.
+With ``--part like-quality`` the draft of the small pair is made worse, until a single draft has the block efficiency
+that the paper reports for it; that of K-SEQ can then be set beside the paper's.
 
 All plans decode with the same engines and caches, one after the other. The figure needs matplotlib.
 """
@@ -40,6 +40,7 @@ from spectr_runtime import Bundle, Plan, Request
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "headline.json"
+GPU_ROWS = (1, 8)
 
 
 def measure(bundle: Bundle, rows: int, requests: Sequence[Request], repeats: int) -> dict[str, Any]:
@@ -100,13 +101,11 @@ def milliseconds(parts: Sequence[Parts]) -> dict[str, float]:
     return {name: round(1e3 * statistics.median(column), 3) for name, column in zip(names, columns, strict=True)}
 
 
-def foretold(cells: Sequence[dict[str, Any]], rows: Sequence[int]) -> list[dict[str, Any]]:
-    """What a GPU would make of the block efficiencies that were measured here."""
+def on_gpu_at(accepted: dict[Plan, float]) -> list[dict[str, Any]]:
+    """What a GPU would make of tokens per pass that were measured here."""
     sys.path.append(str(ROOT / "examples"))  # which predicting imports from
-    plans = [plan for plan in PLANS if plan.rule != "single"]
-    accepted = {name_on_gpu(plan): cells[PLANS.index(plan)]["pooled_block_efficiency"] for plan in plans}
     with tempfile.TemporaryDirectory() as folder:
-        return on_gpu(accepted, Path(folder), rows)
+        return on_gpu({name_on_gpu(plan): tokens for plan, tokens in accepted.items()}, Path(folder), GPU_ROWS)
 
 
 def name_on_gpu(plan: Plan) -> str:
@@ -159,7 +158,9 @@ def main(
     kept: dict[str, Any] = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     if part == "like-quality":
         kept[part] = machine() | (like_quality(32, 1) if small else like_quality(256, 4))
-        click.echo(json.dumps(kept[part], indent=1))
+        for way in kept[part]["ways"].values():
+            found = {Plan("kseq", one["drafts"], one["length"]): one["block_efficiency"] for one in way["kseq"]}
+            way["on_gpu"] = on_gpu_at({PLAIN: 1.0} | found)
     elif bundle is None or name is None:
         raise click.UsageError("Give a bundle and --name, or --part like-quality.")
     else:
@@ -183,7 +184,9 @@ def compare(bundle: Bundle, row_counts: Sequence[int], prompts: int, repeats: in
             by_rows[str(rows)] = measure(bundle, rows, requests, repeats)
             show(str(rows), by_rows[str(rows)])
         # The law does not depend on the rows, but the fewer there are, the more cells were measured with it.
-        gpu = foretold(next(iter(by_rows.values()))["cells"], (1, 8))
+        cells = next(iter(by_rows.values()))["cells"]
+        pooled_of = {plan: one["pooled_block_efficiency"] for plan, one in zip(PLANS, cells, strict=True)}
+        gpu = on_gpu_at({plan: tokens for plan, tokens in pooled_of.items() if plan.rule != "single"})
     return {
         "prompt_tokens": PROMPT, "tokens_per_prompt": tokens, "repeats": repeats, "rows": by_rows, "on_gpu": gpu
     }  # fmt: skip

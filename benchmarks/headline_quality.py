@@ -74,7 +74,7 @@ def at_quality(
         ratio_error = ratio * ((own_error / own) ** 2 + (error / single) ** 2) ** 0.5
         lines.append(
             {
-                "drafts": drafts, "block_efficiency": own, "standard_error": own_error,
+                "drafts": drafts, "length": LENGTH, "block_efficiency": own, "standard_error": own_error,
                 "to_single": round(ratio, 3), "to_single_standard_error": round(ratio_error, 3),
             }
         )  # fmt: skip

@@ -67,7 +67,7 @@ def test_the_texts_take_their_figures_from_the_result(monkeypatch: pytest.Monkey
     assert "it misses `kseq K=2 L=8`" in findings
     assert "| `kseq K=8 L=8` | 4.00 ± 0.10 | 40 | 0.70 (0.63 to 0.77) |" in quoting.cells(result)
     assert "| 1 | 8 | 2.50 (1.50) |" in quoting.gpu(result)
-    assert "1.40 times as many, 0.2 and 1.40 times as many, 0.2 standard errors" in quoting.like_quality(result)
+    assert "1.40 times as many blended (0.2 standard errors" in quoting.like_quality(result)
 
 
 def made_up(model: ModuleType) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def made_up(model: ModuleType) -> dict[str, Any]:
         "to_single": 1.4,
         "to_single_standard_error": 0.1,
     }
-    way = {"at": 0.4, "single": 2.9, "standard_error": 0.1, "kseq": [better]}
+    way = {"at": 0.4, "single": 2.9, "standard_error": 0.1, "kseq": [better], "on_gpu": gpu}
     like = head | {"contexts": 4, "turns": 2, "length": 8, "ways": {"blended": way, "flattened": way}}
     told: dict[str, Any] = json.loads(json.dumps({"pairs": {"padded": head | facts}, "like-quality": like}))
     return told
