@@ -43,7 +43,6 @@ class Run:
         tokens: Tokens written.
         depths: For every row its rounds, and how many of them accepted at least 1, 2, ... drafts.
         predicted: The seconds that the model predicts, from what was timed just before and after.
-        one: What was timed with a single row.
         full: What was timed with a full batch.
     """
 
@@ -52,7 +51,6 @@ class Run:
     tokens: int
     depths: tuple[tuple[int, tuple[int, ...]], ...]
     predicted: float
-    one: Parts
     full: Parts
 
     @property
@@ -115,21 +113,20 @@ class Cell:
         seconds = time.perf_counter() - started
         timed.append(self._timed())
         phases = {name: getattr(self._decoder.timing, phase) - getattr(before, phase) for name, phase in PHASES.items()}
-        one, full = (mean(parts) for parts in zip(*timed, strict=True))
+        parts = {rows: mean([found[rows] for found in timed]) for rows in timed[0]}
         rounds = [row.speculation.rounds for row in ended]
         return Run(
             seconds=seconds,
             phases=phases | {"rest": seconds - sum(phases.values())},
             tokens=sum(row.usage.completion_tokens for row in ended),
             depths=tuple((row.speculation.rounds, row.speculation.accepted_at_depth) for row in ended),
-            predicted=predicted(self.plan, one, full, self._rows, rounds),
-            one=one,
-            full=full,
+            predicted=predicted(self.plan, parts, rounds),
+            full=parts[self._rows],
         )
 
-    def _timed(self) -> tuple[Parts, Parts]:
-        one = self._parts(1)
-        return one, one if self._rows == 1 else self._parts(self._rows)
+    def _timed(self) -> dict[int, Parts]:
+        """Time what a round is made of, by the number of rows."""
+        return {rows: self._parts(rows) for rows in sorted({1, (self._rows + 1) // 2, self._rows})}
 
     @torch.inference_mode()
     def _parts(self, rows: int) -> Parts:

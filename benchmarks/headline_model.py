@@ -2,9 +2,9 @@
 
 A round of K drafts of L tokens takes one call of the draft that feeds each row's last two tokens, L - 1 calls that feed
 it K tokens each, for leaves are not fed, one call of the target that feeds K L + 1 tokens, and the rest: laws, draws,
-selection, and the host. All of it is measured for a single row and for a full batch; between the two a round costs what
-a straight line says. A decoding takes the reading of the prompts and, for every pass, a round of the rows that still
-write. Calls are measured behind texts of the middle length, for a call takes longer the longer the text is.
+selection, and the host. All of it is measured for a single row, for half a batch and for a full one; between them a
+round costs what straight lines say. A decoding takes the reading of the prompts and, for every pass, a round of the
+rows that still write. Calls are measured behind texts of the middle length: the longer a text, the longer a call takes.
 
 How many tokens a pass writes is no part of the time; it follows from how often the d-th draft of a path is accepted
 after d - 1, which does not depend on L, so that all plans of K drafts tell it together.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spectr_runtime import Plan
+from spectr_runtime.planning.costs import Curve
 
 LENGTHS, DRAFTS = (2, 4, 8), (1, 2, 4, 8)
 PLAIN = Plan.plain()
@@ -55,21 +56,20 @@ class Parts:
         return drafting + self.target + self.rest
 
 
-def predicted(plan: Plan, one: Parts, full: Parts, rows: int, passes: Sequence[int]) -> float:
+def predicted(plan: Plan, parts: Mapping[int, Parts], passes: Sequence[int]) -> float:
     """Return the seconds in which texts are decoded that take so many passes of the target each.
 
     Args:
         plan: What rounds draft.
-        one: What is measured with a single row.
-        full: What is measured with a full batch.
-        rows: The rows of a batch; texts of later batches begin once all of the one before have ended.
-        passes: For every text, how many passes it takes.
+        parts: What was measured, by the number of rows: one, those of a batch, and some between.
+        passes: For every text, how many passes it takes; those of later batches begin once the one before has ended.
     """
-    seconds, more = 0.0, (full.round(plan) - one.round(plan)) / max(rows - 1, 1)
+    rounds, rows = Curve({count: one.round(plan) for count, one in parts.items()}), max(parts)
+    seconds = 0.0
     for first in range(0, len(passes), rows):
         batch = passes[first : first + rows]
         alive = [sum(count > turn for count in batch) for turn in range(max(batch))]
-        seconds += full.reading + sum(one.round(plan) + (count - 1) * more for count in alive)
+        seconds += parts[rows].reading + sum(rounds.at(count) for count in alive)
     return seconds
 
 

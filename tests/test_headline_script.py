@@ -25,11 +25,13 @@ def test_a_round_has_a_call_for_every_level_but_the_leaves(model: ModuleType) ->
 
 
 def test_rows_that_end_make_rounds_cheaper(model: ModuleType) -> None:
-    """Three rows end after 1, 2 and 3 passes: rounds of three, two and one row, and the prompts of a batch."""
-    one = model.Parts(root=0.0, level=0.0, target=1.0, rest=0.0, reading=10.0)
-    full = model.Parts(root=0.0, level=0.0, target=5.0, rest=0.0, reading=20.0)
-    assert model.predicted(Plan.plain(), one, full, 3, [3, 1, 2]) == 20.0 + 5.0 + 3.0 + 1.0
-    assert model.predicted(Plan.plain(), one, one, 1, [3, 1, 2]) == 3 * 10.0 + 6.0
+    """Texts end after 1, 1, 2 and 3 passes: rounds of four, two and one row, and the prompts of a batch."""
+    parts = {
+        rows: model.Parts(root=0.0, level=0.0, target=target, rest=0.0, reading=10.0 * rows)
+        for rows, target in ((1, 1.0), (3, 5.0), (4, 6.0))
+    }
+    assert model.predicted(Plan.plain(), parts, [3, 1, 2, 1]) == 40.0 + 6.0 + 3.0 + 1.0
+    assert model.predicted(Plan.plain(), {1: parts[1]}, [3, 1, 2]) == 3 * 10.0 + 6.0
 
 
 def test_the_standard_error_is_that_of_texts(model: ModuleType) -> None:
