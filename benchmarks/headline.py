@@ -2,7 +2,7 @@
 
     python benchmarks/headline.py build/demo/bundle --name padded        # some 15 minutes
     python benchmarks/headline.py build/demo/bundle --name padded --small --output build/headline.json
-    python benchmarks/headline.py --part like-quality                      # some 5 minutes, no bundle
+    python benchmarks/headline.py --part like-quality                      # some 8 minutes, no bundle
 
 Plain decoding, single drafts and K-SEQ decode the same prompts at temperature 1; every repeat has other noise, and the
 order turns. Block efficiency is one plus the accepted drafts per pass of the target. Beside every decoding, bare calls
