@@ -5,7 +5,7 @@
     python benchmarks/headline.py --part like-quality                      # some 8 minutes, no bundle
 
 Plain decoding, single drafts and K-SEQ decode the same prompts at temperature 1; every repeat has other noise, and the
-order turns. Block efficiency is one plus the accepted drafts per pass of the target. Beside every decoding, bare calls
+order turns. Block efficiency is one plus the accepted drafts per pass of the target. Between the batches, bare calls
 of the engines are timed, and rounds for what is no call, which is all that ``headline_model.py`` predicts its speed
 from, but for the number of passes. Block efficiencies that all plans of as many drafts tell together then say what the
 plans would do on a GPU, as foretold by ``gpu_day/predict.py``.

@@ -16,7 +16,7 @@ from decoding import Clock
 from headline_model import Parts, predicted
 
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
-from spectr_runtime.contract import Engine
+from spectr_runtime.contract import Call, Engine
 from spectr_runtime.drafting.batch import Rows, tree_call
 from spectr_runtime.drafting.model import root_call
 from spectr_runtime.engines import open_engine
@@ -28,7 +28,6 @@ from spectr_runtime.speculation import pair
 from spectr_runtime.speculation.round import score_call
 
 PROMPT, TOKENS = 64, 48
-TIMES = 3  # of a call or a round that is timed, of which the first does not count
 PHASES = {"reading": "prefill", "drafting": "draft", "verification": "verify", "selection": "select"}
 CPU = torch.device("cpu")
 
@@ -42,7 +41,7 @@ class Run:
         phases: Its seconds by phase, those of ``PHASES`` and the rest.
         tokens: Tokens written.
         depths: For every row its rounds, and how many of them accepted at least 1, 2, ... drafts.
-        predicted: The seconds that the model predicts, from what was timed just before and after.
+        predicted: The seconds that the model predicts, from what was timed between batches.
         full: What was timed with a full batch.
     """
 
@@ -107,21 +106,25 @@ class Cell:
         return ended
 
     def run(self, requests: Sequence[Request]) -> Run:
-        """Decode requests, with what the model needs timed before and after."""
-        timed, before, started = [self._timed()], dataclasses.replace(self._decoder.timing), time.perf_counter()
-        ended = self.decode(requests)
-        seconds = time.perf_counter() - started
-        timed.append(self._timed())
+        """Decode requests a batch at a time, with what the model needs timed before and after each."""
+        before, timed, ended = dataclasses.replace(self._decoder.timing), [self._timed()], list[Completion]()
+        seconds = guessed = 0.0
+        for first in range(0, len(requests), self._rows):
+            started = time.perf_counter()
+            batch = self.decode(requests[first : first + self._rows])
+            seconds += time.perf_counter() - started
+            timed.append(self._timed())
+            parts = {rows: mean([found[rows] for found in timed[-2:]]) for rows in timed[0]}
+            guessed += predicted(self.plan, parts, [row.speculation.rounds for row in batch])
+            ended += batch
         phases = {name: getattr(self._decoder.timing, phase) - getattr(before, phase) for name, phase in PHASES.items()}
-        parts = {rows: mean([found[rows] for found in timed]) for rows in timed[0]}
-        rounds = [row.speculation.rounds for row in ended]
         return Run(
             seconds=seconds,
             phases=phases | {"rest": seconds - sum(phases.values())},
             tokens=sum(row.usage.completion_tokens for row in ended),
             depths=tuple((row.speculation.rounds, row.speculation.accepted_at_depth) for row in ended),
-            predicted=predicted(self.plan, parts, rounds),
-            full=parts[self._rows],
+            predicted=guessed,
+            full=mean([found[self._rows] for found in timed]),
         )
 
     def _timed(self) -> dict[int, Parts]:
@@ -130,13 +133,13 @@ class Cell:
 
     @torch.inference_mode()
     def _parts(self, rows: int) -> Parts:
-        """Time calls and rounds behind texts of middle length; the caches are overwritten."""
+        """Time calls and rounds behind texts of middle length, each at its second time; caches are overwritten."""
         tree, vocabulary = self.plan.tree, self._manifest.vocabulary.size
         state, models = state_of(rows, PROMPT + TOKENS // 2, vocabulary), self._decoder._loop.pair
         draft, target = models.draft if self.plan.drafts else None, models.target
         tokens_BN = torch.zeros((rows, tree.size), dtype=torch.int64)
         rests = Rests([*self._engines.values()])
-        add_rounds(rests, models, [self.plan] * TIMES, vocabulary, rows, state.longest)
+        add_rounds(rests, models, [self.plan] * 2, vocabulary, rows, state.longest)
         root = level = 0.0
         if draft is not None:
             root, paths = timed(draft, root_call(draft, state)), tree.levels[1]
@@ -147,7 +150,7 @@ class Cell:
             root=root,
             level=level,
             target=timed(target, score_call(tree, target, state, tokens_BN, tree.size)),
-            rest=statistics.median(rests.kept[1:]),
+            rest=rests.kept[-1],
             reading=self._reading([target] if draft is None else [target, draft], rows),
         )
 
@@ -166,14 +169,12 @@ def state_of(rows: int, length: int, vocabulary: int) -> Rows:
     return Rows(none_B + length, torch.zeros((rows, 2), dtype=torch.int64), none_B, sampling, None, None, length)
 
 
-def timed(engine: Engine, call: Any) -> float:
-    """Return the median seconds of a call."""
-    taken = []
-    for _ in range(TIMES):
-        started = time.perf_counter()
-        engine.run(call)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[1:])
+def timed(engine: Engine, call: Call) -> float:
+    """Return the seconds of a call that was run once before."""
+    engine.run(call)
+    started = time.perf_counter()
+    engine.run(call)
+    return time.perf_counter() - started
 
 
 def mean(parts: Sequence[Parts]) -> Parts:

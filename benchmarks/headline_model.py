@@ -57,20 +57,16 @@ class Parts:
 
 
 def predicted(plan: Plan, parts: Mapping[int, Parts], passes: Sequence[int]) -> float:
-    """Return the seconds in which texts are decoded that take so many passes of the target each.
+    """Return the seconds in which the texts of a batch are decoded.
 
     Args:
         plan: What rounds draft.
-        parts: What was measured, by the number of rows: one, those of a batch, and some between.
-        passes: For every text, how many passes it takes; those of later batches begin once the one before has ended.
+        parts: What was measured, by the number of rows: one, those of the batch, and some between.
+        passes: For every text, how many passes of the target it takes.
     """
-    rounds, rows = Curve({count: one.round(plan) for count, one in parts.items()}), max(parts)
-    seconds = 0.0
-    for first in range(0, len(passes), rows):
-        batch = passes[first : first + rows]
-        alive = [sum(count > turn for count in batch) for turn in range(max(batch))]
-        seconds += parts[rows].reading + sum(rounds.at(count) for count in alive)
-    return seconds
+    rounds = Curve({rows: one.round(plan) for rows, one in parts.items()})
+    alive = [sum(count > turn for count in passes) for turn in range(max(passes))]
+    return parts[len(passes)].reading + sum(rounds.at(rows) for rows in alive)
 
 
 def efficiency(rounds: Sequence[int], accepted: Sequence[int]) -> tuple[float, float]:
