@@ -1,6 +1,6 @@
 """SpecTr's headline experiment, measured with the product, and a model that predicts the speed of every cell.
 
-    python benchmarks/headline.py build/demo/bundle --name padded        # some 15 minutes
+    python benchmarks/headline.py build/demo/bundle --name padded        # some 20 minutes; --rows 1 takes 8
     python benchmarks/headline.py build/demo/bundle --name padded --small --output build/headline.json
     python benchmarks/headline.py --part like-quality                      # some 8 minutes, no bundle
 

@@ -151,14 +151,14 @@ class Cell:
             level=level,
             target=timed(target, score_call(tree, target, state, tokens_BN, tree.size)),
             rest=rests.kept[-1],
-            reading=self._reading([target] if draft is None else [target, draft], rows),
+            reading=self._reading([target] if draft is None else [target, draft]) if rows == self._rows else 0.0,
         )
 
-    def _reading(self, models: Sequence[Engine], rows: int) -> float:
+    def _reading(self, models: Sequence[Engine]) -> float:
         """Return the seconds of reading a prompt into every row."""
-        texts, chunk, started = [[0] * PROMPT] * rows, self._manifest.limits.tokens_per_call, time.perf_counter()
+        rows, chunk, started = self._rows, self._manifest.limits.tokens_per_call, time.perf_counter()
         for engine in models:
-            prefill(engine, texts, [0] * rows, 0, chunk, CPU)
+            prefill(engine, [[0] * PROMPT] * rows, [0] * rows, 0, chunk, CPU)
         return time.perf_counter() - started
 
 

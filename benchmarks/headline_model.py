@@ -34,14 +34,14 @@ GPU_DRAFT = {"layers": 24, "parameters": 350_000_000}  # a twentieth of the targ
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parts:
-    """Seconds of what a round is made of, with so many rows, and of reading their prompts before the first one.
+    """Seconds of what a round is made of, with so many rows, and of reading prompts before the first one.
 
     Attributes:
         root: The draft's call that feeds the last two tokens of every row; 0 without drafts.
         level: The draft's call that feeds a token of each path.
         target: The target's call.
         rest: What is no call.
-        reading: Reading the prompts of all rows, with the models that the plan needs.
+        reading: Reading the prompts of a full batch, with the models that the plan needs; 0 with fewer rows.
     """
 
     root: float
