@@ -74,6 +74,20 @@ STEPS = (
         ("selection.py",),
         ("bench",),
     ),
+    Step(
+        "headline",
+        (
+            "headline.py {pair} --name small --small --output {out}",
+            "headline.py --part like-quality --small --output {out}",
+        ),
+        (
+            "headline.py {demo} --name padded",
+            "spectr-export build {checkpoint} --draft int8 --capacity 1024 -o {folder}/chat",
+            "headline.py {folder}/chat --name SmolLM2-135M --rows 1 --repeats 2",
+            "headline.py --part like-quality",
+        ),
+        ("bench",),
+    ),
     usual("budget"),
     usual("growth", "{pair}", "{demo}"),
     Step("draw", ("draw.py --repeats 3 --output {out}",), ("draw.py",)),
