@@ -25,8 +25,8 @@ WORDS = {
 def target_law() -> torch.Tensor:
     """A Zipf law of the last tokens, float64 [V].
 
-    Where a draft has fewer tokens than siblings are drawn without replacement, the rest are tokens of no probability,
-    those of the least ids first. Here these are such as the target never writes, so that none is accepted by luck.
+    Where a draft has fewer tokens than distinct siblings are drawn, the rest are tokens of no probability, in a race
+    those of the least ids. Here these are such as the target never writes, so that a race accepts none by luck.
     """
     law_V = torch.zeros(VOCABULARY, dtype=torch.float64)
     law_V[-SUPPORT:] = 1 / torch.arange(1, SUPPORT + 1, dtype=torch.float64)
