@@ -2,7 +2,7 @@
 
     python benchmarks/readers.py build/demo/bundle            # all parts, some twelve minutes
     python benchmarks/readers.py --part odd --part blocks     # some of them; what others measured is kept
-    python benchmarks/readers.py build/demo/bundle --small --drafts build/small --output build/readers.json
+    python benchmarks/readers.py build/demo/bundle --small --output build/readers.json
 
     bernoulli   exact acceptance against the number of drafts, for laws of two tokens
     blocks      tokens per round of the small pair against the number of paths, for every rule that takes paths
@@ -11,7 +11,8 @@
     selection   time of a selection up to a vocabulary of 256,000, and the power of the vocabulary with which it grows
     odd         drafts that are as wrong as can be: what is accepted, and whether the text keeps the target's law
 
-Drafts of other sizes are trained when they are absent, which takes most of the time. The figure needs matplotlib.
+Drafts of other sizes are trained into build/readers when they are absent, which takes half of the time. The figure needs
+matplotlib.
 """
 
 # B rows, S rounds, V vocabulary.
@@ -142,9 +143,9 @@ def facts(pair: SimulatedPair, scale: Scale, blend: Blend = ALONE) -> dict[str, 
     return {"total_variation": distance, "error": error, "tokens_per_round": found}
 
 
-def measure_sizes(scale: Scale, bundle: Path, folder: Path) -> dict[str, Any]:
+def measure_sizes(scale: Scale, bundle: Path) -> dict[str, Any]:
     """Tokens per round and modelled speed of drafts of other sizes."""
-    drafts = trained(folder, scale.lessons)
+    drafts = trained(ROOT / "build" / "readers", scale.lessons)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         cost = costs(bundle, drafts, scale.prompts, scale.repeats)
@@ -189,12 +190,12 @@ def power(sizes: list[int], times: list[float]) -> dict[str, float]:
     return {"fitted": round(float(fitted), 3), "last": round(float(last), 3)}
 
 
-def measure(part: str, scale: Scale, bundle: Path | None, drafts: Path) -> dict[str, Any]:
+def measure(part: str, scale: Scale, bundle: Path | None) -> dict[str, Any]:
     """Measure a part."""
     if part == "sizes":
         if bundle is None:
             raise click.UsageError("Part sizes times calls of a bundle: give one, or name other parts with --part.")
-        return measure_sizes(scale, bundle, drafts)
+        return measure_sizes(scale, bundle)
     parts = {
         "bernoulli": measure_bernoulli,
         "blocks": lambda: measure_blocks(scale),
@@ -213,24 +214,18 @@ PARTS = ("bernoulli", "blocks", "quality", "sizes", "selection", "odd")
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="What is measured.")
 @click.option("--small", is_flag=True, help="Tiny sizes: whether it all runs.")
 @click.option(
-    "--drafts",
-    type=click.Path(path_type=Path),
-    default=ROOT / "build" / "readers",
-    help="Folder of the drafts that are trained.",
-)
-@click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=ROOT / "benchmarks" / "results" / "readers.json",
     help="Result file; the figure is put beside it.",
 )
-def main(bundle: Path | None, parts: tuple[str, ...], small: bool, drafts: Path, output: Path) -> None:
+def main(bundle: Path | None, parts: tuple[str, ...], small: bool, output: Path) -> None:
     """Measure the parts, write the result file and draw the figure."""
     torch.set_num_threads(1)
     kept: dict[str, Any] = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     for part in parts:
         started = time.monotonic()
-        found = measure(part, FEW if small else Scale(), bundle, drafts)
+        found = measure(part, FEW if small else Scale(), bundle)
         kept[part] = machine() | {"seconds": round(time.monotonic() - started), **found}
         click.echo(f"{part}: {kept[part]['seconds']} s")
         output.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
