@@ -11,8 +11,8 @@
     selection   time of a selection up to a vocabulary of 256,000, and the power of the vocabulary with which it grows
     odd         drafts that are as wrong as can be: what is accepted, and whether the text keeps the target's law
 
-Drafts of other sizes are trained into build/readers when they are absent, which takes half of the time. The figure needs
-matplotlib.
+Drafts of other sizes are trained into build/readers when they are absent, which takes a third of the time. The figure
+needs matplotlib.
 """
 
 # B rows, S rounds, V vocabulary.
@@ -63,7 +63,7 @@ class Scale:
 
     Attributes:
         contexts: Of the small pair.
-        turns: How often every context is drawn from.
+        turns: How often every context is drawn from for part blocks; for others it is once.
         paths: Numbers of paths.
         blends: Qualities of the draft.
         lessons: How drafts of other sizes are trained.
@@ -115,30 +115,30 @@ def measure_blocks(scale: Scale) -> dict[str, Any]:
     """Tokens per round of every rule, with standard errors, by number of paths."""
     pair, by_paths = SimulatedPair(contexts=scale.contexts), {}
     for paths in scale.paths:
-        by_paths[paths] = tokens(pair, DraftTree.paths(paths, LENGTH), tuple(RULES), scale)
+        by_paths[paths] = tokens(pair, DraftTree.paths(paths, LENGTH), tuple(RULES), ALONE, scale.turns)
     return {"contexts": len(pair.context_IC), "turns": scale.turns, "length": LENGTH, "by_paths": by_paths}
 
 
 def tokens(
-    pair: SimulatedPair, tree: DraftTree, rules: tuple[str, ...], scale: Scale, blend: Blend = ALONE
+    pair: SimulatedPair, tree: DraftTree, rules: tuple[str, ...], blend: Blend, turns: int = 1
 ) -> dict[str, tuple[float, float]]:
     """Tokens per round with their standard error, which is that of the contexts' means: their rounds are alike."""
-    found = tokens_per_round(pair, tree, rules, blend=blend, turns=scale.turns)
-    return {rule: mean_and_error(count_S.view(scale.turns, -1).mean(0)) for rule, count_S in found.items()}
+    found = tokens_per_round(pair, tree, rules, blend=blend, turns=turns)
+    return {rule: mean_and_error(count_S.view(turns, -1).mean(0)) for rule, count_S in found.items()}
 
 
 def measure_quality(scale: Scale) -> dict[str, Any]:
     """Tokens per round by the quality of the draft."""
     pair = SimulatedPair(contexts=scale.contexts)
-    lines = [dataclasses.asdict(blend) | facts(pair, scale, blend) for blend in scale.blends]
-    return {"contexts": len(pair.context_IC), "turns": scale.turns, "length": LENGTH, "lines": lines}
+    lines = [dataclasses.asdict(blend) | facts(pair, blend) for blend in scale.blends]
+    return {"contexts": len(pair.context_IC), "turns": 1, "length": LENGTH, "lines": lines}
 
 
-def facts(pair: SimulatedPair, scale: Scale, blend: Blend = ALONE) -> dict[str, Any]:
+def facts(pair: SimulatedPair, blend: Blend = ALONE) -> dict[str, Any]:
     """How far a draft is from the target behind the contexts, and what rules make of it."""
     rounds = pair.rounds(DraftTree.chain(1), "single", blend=blend)
     apart = [(drawn.target_BNV[:, 0] - drawn.draft_BPV[:, 0]).abs().sum(1) / 2 for drawn in rounds]
-    found = tokens(pair, SINGLE, ("single",), scale, blend) | tokens(pair, FOUR, QUALITY, scale, blend)
+    found = tokens(pair, SINGLE, ("single",), blend) | tokens(pair, FOUR, QUALITY, blend)
     distance, error = mean_and_error(torch.cat(apart))
     return {"total_variation": distance, "error": error, "tokens_per_round": found}
 
@@ -153,14 +153,14 @@ def measure_sizes(scale: Scale, bundle: Path) -> dict[str, Any]:
     lines = []
     for name, path in {**drafts, OWN: EXAMPLES / "demo_pair" / "draft"}.items():
         pair = SimulatedPair(draft=path, contexts=scale.contexts)
-        found = facts(pair, scale)
+        found = facts(pair)
         shares = {"timed": cost[name]["timed"][0], "weights": cost[name]["weights"]}
         speeds = {
             kind: {rule: round(speed(mean, share), 4) for rule, (mean, _) in found["tokens_per_round"].items()}
             for kind, share in shares.items()
         }
         lines.append({"draft": name, **found, "cost": cost[name], "speed": speeds})
-    head = {"contexts": len(pair.context_IC), "turns": scale.turns, "length": LENGTH}
+    head = {"contexts": len(pair.context_IC), "turns": 1, "length": LENGTH}
     return head | {"lessons": dataclasses.asdict(scale.lessons), "target": cost["target"], "lines": lines}
 
 

@@ -86,7 +86,7 @@ class Lessons:
     rows: int
 
 
-FULL = Lessons(Schedule(steps=150, batch=8, learning_rate=4e-3), rows=256)
+FULL = Lessons(Schedule(steps=120, batch=8, learning_rate=4e-3), rows=256)
 SMALL = Lessons(Schedule(steps=2, batch=2, learning_rate=4e-3), rows=4)
 PROMPT = 64  # tokens of a prompt behind which calls are timed
 
