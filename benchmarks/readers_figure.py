@@ -44,6 +44,7 @@ def draw_family(panel: Any, drafts: list[int], family: dict[str, Any]) -> None:
     for rule, alphas in family["curves"].items():
         kept = {"linewidth": 2.2} if rule == "optimal" else {"marker": MARKERS[rule], "markersize": 4}
         panel.plot(drafts, alphas, color=COLOURS[rule], label="optimum" if rule == "optimal" else rule, **kept)
+    panel.set_xticks(drafts[::3])
     panel.set(title=f"two tokens, a = {family['a']}, b = {family['b']}", xlabel="drafts k")
     panel.legend(frameon=False, fontsize=8, loc="lower right")
 
@@ -87,5 +88,7 @@ def draw_sizes(panel: Any, lines: list[dict[str, Any]]) -> None:
         panel.plot(sizes, [one["speed"]["timed"][rule] for one in trained], linestyle=":", **line)
     panel.plot([], [], color="#444444", linestyle=":", label="by a target's call, modelled")
     panel.set_xscale("log")
+    panel.set_xticks(sizes, labels=[f"{size:.2g}" for size in sizes])
+    panel.minorticks_off()
     panel.set(title="size of the draft, alike trained", xlabel="millions of parameters")
     panel.legend(frameon=False, fontsize=7)

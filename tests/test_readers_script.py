@@ -35,6 +35,38 @@ def test_the_optimum_of_two_tokens_is_its_closed_form(scripts: dict[str, ModuleT
     assert text.endswith("`kseq` is above `rrs` for every k from 2 to 16.")
 
 
+def test_rules_that_lose_by_more_paths_are_named(scripts: dict[str, ModuleType]) -> None:
+    by_paths = {"1": {"gbv": [4.0, 0.1], "kseq": [4.0, 0.1]}, "8": {"gbv": [3.0, 0.1], "kseq": [3.9, 0.1]}}
+    assert scripts["quoting/readers"].falling({"by_paths": by_paths}) == " More paths cost `gbv` tokens."
+
+
+def test_the_fastest_size_is_named_for_every_cost(scripts: dict[str, ModuleType]) -> None:
+    def line(draft: str, distance: float, size: int, timed: float, weights: float) -> dict:
+        speeds = {"timed": {"single": timed, "kseq": timed}, "weights": {"single": weights, "kseq": weights}}
+        return {"draft": draft, "total_variation": distance, "cost": {"parameters": size}, "speed": speeds}
+
+    own, small, large = line("own", 0.1, 2, 9.0, 9.0), line("a", 0.5, 1, 2.0, 2.0), line("b", 0.4, 2, 1.0, 3.0)
+    tell = scripts["quoting/readers"].best_sizes
+    assert tell({"lines": [small, large, own]}) == (
+        "Of those trained alike, b is nearest to the target; a is fastest with `single` by timed calls and `kseq` by "
+        "timed calls; b is fastest with `single` by the weights and `kseq` by the weights. The best may be larger than "
+        "any that was trained."
+    )
+    assert tell({"lines": [small, line("b", 0.4, 2, 1.0, 1.0), own]}).endswith("with either rule by either cost.")
+
+
+def test_wall_clock_is_quoted_of_the_headline(scripts: dict[str, ModuleType]) -> None:
+    cell = {
+        "plan": "kseq K=2 L=4", "drafts": 2, "length": 4, "tokens_per_second": 58.9, "block_efficiency": 4.13,
+        "to_plain": {"median": 2.0, "least": 1.92, "most": 2.1}, "shares": {"verification": 0.7, "rest": 0.3},
+    }  # fmt: skip
+    other = cell | {"plan": "single K=1 L=4"}
+    models = HEAD | {"prompt_tokens": 64, "tokens_per_prompt": 48, "rows": {"1": {"cells": [other, cell]}}}
+    *_, heads, _, only = scripts["quoting/readers"].wall_clock({"padded": models}).splitlines()
+    assert heads.endswith("| verification | rest |")
+    assert only == "| 2 | 59 | 4.13 | 2.00 (1.92 to 2.10) | 70 % | 30 % |"
+
+
 def test_a_power_and_a_speed(scripts: dict[str, ModuleType]) -> None:
     sizes = [10, 20, 40]
     assert scripts["readers"].power(sizes, [size**1.5 for size in sizes]) == {"fitted": 1.5, "last": 1.5}

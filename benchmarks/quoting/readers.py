@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import hypot
 from typing import Any
 
 from quoting.words import counted, listed, measured, percent, ratio, span, table
@@ -65,8 +66,15 @@ def paths(result: dict[str, Any]) -> str:
         f"The small pair at temperature 1, L = {found['length']}, {rounds(found)}, {measured(found)}. In brackets the "
         f"standard error of the mean over contexts:\n\n{table(('rule', *(f'K = {count}' for count in counts)), rows)}"
         f"\n\nFrom K = {counts[0]} to {counts[-1]}, `kseq` goes from {with_error(first)} to {with_error(last)}, of "
-        f"{found['length'] + 1} tokens at most, which is {last[0] / first[0]:.2f} times as many."
+        f"{found['length'] + 1} tokens at most, which is {last[0] / first[0]:.2f} times as many.{falling(found)}"
     )
+
+
+def falling(found: dict[str, Any]) -> str:
+    """Which rules lose by more paths, by more than three standard errors of the difference."""
+    first, *_, last = found["by_paths"].values()
+    lost = [rule for rule, (mean, error) in last.items() if first[rule][0] - mean > 3 * hypot(error, first[rule][1])]
+    return f" More paths cost {listed(map(named, lost))} tokens." if lost else ""
 
 
 def with_error(found: Iterable[float] | None) -> str:
@@ -152,14 +160,19 @@ def sizes(result: dict[str, Any]) -> str:
 def best_sizes(found: dict[str, Any]) -> str:
     """Which of the drafts that were trained alike is best by each of the costs, and which accepts most."""
     alike = found["lines"][:-1]
-    nearest = min(alike, key=lambda one: one["total_variation"])
-    said = []
+    nearest, largest = (
+        choose(alike, key=key)["draft"]
+        for choose, key in ((min, lambda one: one["total_variation"]), (max, lambda one: one["cost"]["parameters"]))
+    )
+    best: dict[str, list[str]] = {}
     for kind, words in MEANS.items():
-        best = {rule: max(alike, key=lambda one: one["speed"][kind][rule])["draft"] for rule in ("single", "kseq")}
-        same = len(set(best.values())) == 1
-        names = best["single"] if same else listed(f"{draft} with `{rule}`" for rule, draft in best.items())
-        said.append(f"{names} by {words}")
-    return f"Of those trained alike, {nearest['draft']} is nearest to the target; fastest is {listed(said)}."
+        for rule in ("single", "kseq"):
+            fastest = max(alike, key=lambda one: one["speed"][kind][rule])["draft"]
+            best.setdefault(fastest, []).append(f"`{rule}` by {words}")
+    cases = {draft: "either rule by either cost" if len(best) == 1 else listed(some) for draft, some in best.items()}
+    said = "; ".join(f"{draft} is fastest with {some}" for draft, some in cases.items())
+    edge = " The best may be larger than any that was trained." if largest in best else ""
+    return f"Of those trained alike, {nearest} is nearest to the target; {said}.{edge}"
 
 
 def vocabularies(result: dict[str, Any]) -> str:
