@@ -213,9 +213,9 @@ def wrong_drafts(result: dict[str, Any]) -> str:
         f"{found['paths']} paths (one for `single` and `block`) of {found['length']} drafts for each cell, the share "
         f"of rounds that accept a draft:\n\n{table(('draft', *map(named, rules)), rows)}\n\n"
         f"The least of the {len(lines)} p-values is {least['p_value']:.2g} (`{least['rule']}`, "
-        f"{found['words'][least['draft']]}); of so many independent ones the least would be as small with probability {chance:.2f}. "
-        f"The total variation between the texts of two tokens and their law is at most {far:.2f} times what chance "
-        f"makes of it on average. The control, `kseq` that is told a wrong law of its draft, has a total variation of "
+        f"{found['words'][least['draft']]}); of so many independent ones the least would be as small with probability "
+        f"{chance:.2f}. The total variation between the texts of two tokens and their law is at most {far:.2f} times "
+        f"what chance makes of it on average. The control, `kseq` that is told a wrong law of its draft, has a total variation of "
         f"{control['total_variation']:.3f} and a p-value of {control['p_value']:.2g}."
     )
 
