@@ -215,8 +215,8 @@ def wrong_drafts(result: dict[str, Any]) -> str:
         f"The least of the {len(lines)} p-values is {least['p_value']:.2g} (`{least['rule']}`, "
         f"{found['words'][least['draft']]}); of so many independent ones the least would be as small with probability "
         f"{chance:.2f}. The total variation between the texts of two tokens and their law is at most {far:.2f} times "
-        f"what chance makes of it on average. The control, `kseq` that is told a wrong law of its draft, has a total variation of "
-        f"{control['total_variation']:.3f} and a p-value of {control['p_value']:.2g}."
+        "what chance makes of it on average. The control, `kseq` that is told a wrong law of its draft, has a total "
+        f"variation of {control['total_variation']:.3f} and a p-value of {control['p_value']:.2g}."
     )
 
 
