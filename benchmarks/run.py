@@ -88,6 +88,7 @@ STEPS = (
         ),
         ("bench",),
     ),
+    usual("readers", "{pair}", "{demo}"),
     usual("budget"),
     usual("growth", "{pair}", "{demo}"),
     Step("draw", ("draw.py --repeats 3 --output {out}",), ("draw.py",)),
