@@ -33,7 +33,7 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
             ``single``, 2 for ``rrsw`` and V for ``greedy``), or the laws differ in shape.
     """
     check_pair(target_BV, draft_BV)
-    if rule in ("block", "gbv", "traversal"):
+    if rule in ("block", "gbv", "traversal", "otm-block"):
         raise ValueError(
             f"Rule {rule!r} accepts several tokens together, so no token has an acceptance of its own. "
             "Count the accepted drafts of select, or enumerate them for a small vocabulary."
