@@ -55,6 +55,7 @@ BLOCK_STYLES = {
     "rrsw": ("rrsw", {"color": "#56b4e9", "marker": "<"}),
     "gbv": ("gbv", {"color": "#999999", "marker": "P"}),
     "traversal": ("traversal", {"color": "#8b4513", "marker": "X"}),
+    "otm-block": ("otm-block", {"color": "#f0c000", "marker": "h"}),
     "block": ("block (one path)", {"color": "#888888", "linestyle": "--"}),
 }
 
