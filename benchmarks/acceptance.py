@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/acceptance.py
 
-Exact acceptance of one token on made-up laws and on those of the demo pair; only the races of the demo pair are
-sampled, whose integral takes time V^2. Tokens per round of paths of four drafts are sampled, a pair of laws holding for
-all of them. The optimum's closed form is set against the linear program of optimal transport where that is small
-enough. The figure needs matplotlib: `pip install '.[bench]'`.
+Exact acceptance of one token on made-up laws and on those of the demo pair. Only the races of the demo pair are
+sampled, whose integral takes time V^2, and the acceptance of `rrsw` is bounded where the sum over its rejected tokens
+has too many terms: the result file has both bounds, and their middle as its acceptance. Tokens per round of paths of
+four drafts are sampled, a pair of laws holding for all of them. The optimum's closed form is set against the linear
+program of optimal transport where that is small enough. The figure needs matplotlib: `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from selection import drawn, noise_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spectr_select import RULES, DraftTree, select
-from spectr_select.exact.acceptance import ACCEPTANCE, acceptance
+from spectr_select.exact.acceptance import ACCEPTANCE, acceptance, acceptance_bounds
 
 # B laws of a family, S draws of a race, T tokens of a prompt, P positions taken of it, V vocabulary.
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DRAFTS = tuple(range(1, 17))
-FEWER_DRAFTS = (1, 2, 3, 4, 6, 8, 16)  # of the integrals, which take longer
+FEWER_DRAFTS = (1, 2, 3, 4, 6, 8, 16)  # of the integrals and bounds, which take longer
 SHOWN_DRAFTS = (1, 2, 4, 8, 16)
 INTEGRALS = ("race", "gls", "optimal-swor")
 LAWS_AT_ONCE = 32  # what an integral over all tokens keeps in the cache
@@ -47,12 +48,12 @@ STYLES = {
     "greedy": ("greedy", {"color": "#e69f00", "marker": "D", "markersize": 6}),
     "kseq": ("kseq", {"color": "#d55e00", "marker": "s"}),
     "rrs": ("rrs", {"color": "#009e73", "marker": "^"}),
+    "rrsw": ("rrsw", {"color": "#56b4e9", "marker": "<"}),
     "gls": ("gls", {"color": "#cc79a7", "marker": "v"}),
     "single": ("single (one draft)", {"color": "#888888", "linestyle": ":"}),
 }
 BLOCK_STYLES = {
     **{rule: style for rule, style in STYLES.items() if rule in RULES},
-    "rrsw": ("rrsw", {"color": "#56b4e9", "marker": "<"}),
     "gbv": ("gbv", {"color": "#999999", "marker": "P"}),
     "traversal": ("traversal", {"color": "#8b4513", "marker": "X"}),
     "otm-block": ("otm-block", {"color": "#f0c000", "marker": "h"}),
@@ -126,10 +127,15 @@ def curve(rule: str, laws: Laws) -> dict[int, torch.Tensor]:
     """The rule's acceptance on every pair of laws, by number of drafts."""
     if rule == "race" and laws.race_draws:
         return sampled_race(laws)
-    most = {"single": 1, "rrsw": 2, "greedy": laws.target_BV.shape[1]}.get(rule, DRAFTS[-1])
+    most = {"single": 1, "greedy": laws.target_BV.shape[1]}.get(rule, DRAFTS[-1])
     drafts = [k for k in (FEWER_DRAFTS if rule in INTEGRALS else DRAFTS) if k <= most]
     parts = list(zip(laws.target_BV.split(LAWS_AT_ONCE), laws.draft_BV.split(LAWS_AT_ONCE), strict=True))
     return {k: torch.cat([acceptance(rule, target_BV, draft_BV, k) for target_BV, draft_BV in parts]) for k in drafts}
+
+
+def between(laws: Laws) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """The bounds on what rrsw accepts on every pair of laws, by number of drafts."""
+    return {k: acceptance_bounds("rrsw", laws.target_BV, laws.draft_BV, k) for k in FEWER_DRAFTS}
 
 
 def sampled_race(laws: Laws) -> dict[int, torch.Tensor]:
@@ -211,11 +217,15 @@ def lowest_of_two_tokens(k: int) -> float:
 
 def measure(laws: Laws) -> tuple[dict[str, Any], dict[int, float]]:
     """The panel's curves for the result file, and the lowest kseq / optimal of its laws by number of drafts."""
-    by_rule = {rule: curve(rule, laws) for rule in ACCEPTANCE}
+    bounds_by_k = between(laws)
+    by_rule = {rule: curve(rule, laws) for rule in ACCEPTANCE if rule != "rrsw"}
+    by_rule["rrsw"] = {k: (lower_B + upper_B) / 2 for k, (lower_B, upper_B) in bounds_by_k.items()}
     curves: dict[str, Any] = {
         rule: {"k": list(by_k), "alpha": [round(float(one_B.mean()), 6) for one_B in by_k.values()]}
         for rule, by_k in by_rule.items()
     }
+    for name, place in (("lower", 0), ("upper", 1)):
+        curves["rrsw"][name] = [round(float(both[place].mean()), 6) for both in bounds_by_k.values()]
     if laws.race_draws:
         share_B = by_rule["race"][1]
         error = float((share_B * (1 - share_B) / laws.race_draws).sum().sqrt()) / len(share_B)
@@ -272,6 +282,9 @@ def draw_panel(panel: Any, title: str, curves: dict[str, Any], styles: dict[str,
         marked = [place for place, k in enumerate(drafts) if k in SHOWN_DRAFTS]
         kept = {"linewidth": 1.3, "markersize": 4, "markevery": marked, "zorder": 9 - depth}
         panel.plot(drafts, height, label=label, **(kept | style))
+        if "lower" in curves[rule]:
+            shade = {"color": style["color"], "alpha": 0.3, "linewidth": 0}
+            panel.fill_between(drafts, curves[rule]["lower"], curves[rule]["upper"], **shade)
     panel.set_xscale("log", base=2)
     panel.set_xticks(SHOWN_DRAFTS, labels=[str(k) for k in SHOWN_DRAFTS])
     panel.locator_params(axis="y", nbins=6, steps=[1, 2, 5, 10])

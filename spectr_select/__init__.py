@@ -37,7 +37,7 @@ from __future__ import annotations
 from spectr_select.chance import Role
 from spectr_select.constants import holding
 from spectr_select.division import division_factor
-from spectr_select.exact.acceptance import acceptance
+from spectr_select.exact.acceptance import acceptance, acceptance_bounds
 from spectr_select.exact.enumeration import output_law, sequence_law
 from spectr_select.law import check_laws, sample
 from spectr_select.noise import Noise, seed_of, seed_of_prompt
@@ -56,6 +56,7 @@ __all__ = [
     "Rule",
     "Selection",
     "acceptance",
+    "acceptance_bounds",
     "best_tree",
     "check_laws",
     "division_factor",

@@ -1,4 +1,4 @@
-"""The exact probability that a rule for one token accepts a draft."""
+"""The exact probability that a rule for one token accepts a draft, or bounds on it."""
 
 # B rows, J and V vocabulary, Q nodes of a quadrature.
 from __future__ import annotations
@@ -9,8 +9,12 @@ import torch
 
 from spectr_select.division import division_factor, some_of
 from spectr_select.exact.quadrature import add_coin, times
+from spectr_select.exact.rejection_bounds import bounds
+from spectr_select.exact.rejections import Rejections, sequences
 from spectr_select.law import check_pair, excess, normalised, outside
 from spectr_select.rules.otm import propose
+
+MOST_SEQUENCES = 1 << 24
 
 
 def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
@@ -26,12 +30,55 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
 
     Returns:
         alpha, float64 [B]. For ``race``, ``gls`` and ``optimal-swor`` it is an integral, that of ``race`` in time V^2;
-        for the others it is a sum.
+        for the others it is a sum, that of ``rrsw`` over all sequences of k - 1 rejected tokens.
 
     Raises:
         ValueError: The acceptance of the rule is not known, k is not in the range for which it is (at most 1 for
-            ``single``, 2 for ``rrsw`` and V for ``greedy``), or the laws differ in shape.
+            ``single`` and V for ``greedy``), ``rrsw`` has more than 2^24 sequences, or the laws differ in shape.
     """
+    _check(rule, target_BV, draft_BV, k)
+    if rule == "rrsw" and not _countable(target_BV.shape[1], k):
+        raise ValueError(
+            f"The acceptance of rule 'rrsw' is a sum over the sequences of {k - 1} rejected tokens, and of "
+            f"{target_BV.shape[1]} tokens there are more than {MOST_SEQUENCES} of them. Use acceptance_bounds."
+        )
+    return ACCEPTANCE[rule](normalised(target_BV), normalised(draft_BV), k)
+
+
+def acceptance_bounds(
+    rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return bounds on the probability that the emitted token is one of the k drafts.
+
+    They are proven, and apart only for ``rrsw`` with too many sequences of rejected tokens for a sum. Such a pair of
+    laws takes a second or a few.
+
+    Args:
+        rule: A name of ``ACCEPTANCE``.
+        target_BV: The target's laws t; weights of any float dtype.
+        draft_BV: The draft's laws d.
+        k: The number of drafts, as for ``acceptance``.
+
+    Returns:
+        The lower and the upper bound, float64 [B]. Both are ``acceptance`` where that is known.
+
+    Raises:
+        ValueError: As for ``acceptance``, but for any number of sequences.
+    """
+    _check(rule, target_BV, draft_BV, k)
+    if rule != "rrsw" or _countable(target_BV.shape[1], k):
+        alpha_B = acceptance(rule, target_BV, draft_BV, k)
+        return alpha_B, alpha_B
+    found = [bounds(*pair, k) for pair in zip(normalised(target_BV), normalised(draft_BV), strict=True)]
+    least_B, most_B = (torch.stack(missed) for missed in zip(*found, strict=True))
+    return 1 - most_B, 1 - least_B
+
+
+def _countable(vocabulary: int, k: int) -> bool:
+    return sequences(vocabulary, k) <= MOST_SEQUENCES
+
+
+def _check(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> None:
     check_pair(target_BV, draft_BV)
     if rule in ("block", "gbv", "traversal", "otm-block"):
         raise ValueError(
@@ -40,13 +87,11 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
         )
     if rule not in ACCEPTANCE:
         raise ValueError(f"The acceptance of {rule!r} is not known; it is known of {', '.join(ACCEPTANCE)}.")
-    # After two rejections the residual of rrsw depends on which tokens were rejected, so k > 2 is no simple sum.
-    most = {"single": 1, "rrsw": 2, "greedy": target_BV.shape[1]}.get(rule)
+    most = {"single": 1, "greedy": target_BV.shape[1]}.get(rule)
     if k < 1 or (most is not None and k > most):
         raise ValueError(
             f"k = {k} drafts for rule {rule!r}, which takes {'1 or more' if most is None else f'1 to {most}'}."
         )
-    return ACCEPTANCE[rule](normalised(target_BV), normalised(draft_BV), k)
 
 
 def _single(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
@@ -70,23 +115,8 @@ def _rrs(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tenso
 
 
 def _rrsw(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:
-    """Return ``1 - sum_x (d - t)+ (1 - sum_y min(r, d / (1 - d(x))))``, with r the normalised ``(t - d)+``; k <= 2.
-
-    The first draft x is rejected with ``(d - t)+``, and the second, y, is then drawn from d without x. For k = 1 the
-    inner sum falls away.
-    """
-    missed_BV = (draft_BV - target_BV).clamp(min=0)
-    if k == 1:
-        return 1 - missed_BV.sum(1)
-    left_BV = normalised(excess(target_BV, draft_BV))
-    order_BV = _by_ratio(left_BV, draft_BV)
-    ratio_BV = (left_BV / draft_BV).nan_to_num(torch.inf, posinf=torch.inf).gather(1, order_BV)
-    scale_BV = 1 / (1 - draft_BV).clamp(min=torch.finfo(draft_BV.dtype).tiny)
-    # The minimum is r for tokens whose ratio r / d is below 1 / (1 - d(x)), and d / (1 - d(x)) for the others.
-    below_BV = torch.searchsorted(ratio_BV, scale_BV)
-    sums = (torch.nn.functional.pad(law_BV.gather(1, order_BV).cumsum(1), (1, 0)) for law_BV in (left_BV, draft_BV))
-    whole_BV, replaced_BV = (sum_BV.gather(1, below_BV) for sum_BV in sums)
-    return 1 - (missed_BV * (1 - whole_BV - scale_BV * (1 - replaced_BV).clamp(min=0)).clamp(min=0)).sum(1)
+    pairs = zip(target_BV, draft_BV, strict=True)
+    return 1 - torch.stack([Rejections(target_V, draft_V, k).chance() for target_V, draft_V in pairs])
 
 
 def _otm(target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> torch.Tensor:

@@ -79,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def proposed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let transport be solved for each pair of laws once: under enumeration most rows repeat the laws of another row."""
+    """Let transport be solved once for each pair of laws: under enumeration most rows repeat those of another row."""
     propose = otm.propose
 
     def once(

@@ -90,6 +90,7 @@ def test_bernoulli_instance(rule: str, k: int, alpha: float) -> None:
         (DISTANT, "race", 4, 0.83472),
         (DISTANT, "greedy", 4, 0.71489),
         (DISTANT, "optimal-swor", 4, 0.90793),
+        (DISTANT, "rrsw", 4, 0.76290),
         (DISTANT, "optimal", 8, 0.99008),
         (DISTANT, "kseq", 8, 0.88505),
         (DISTANT, "rrs", 8, 0.82169),
