@@ -3,6 +3,8 @@
 # make test   environment, tests
 # make test-all   those too of which few cases stand for many; four minutes more
 # make lint   ruff, mypy strict, import directions
+# make benchmarks        every benchmark in small, to see that all work; ARGS go to benchmarks/run.py; six minutes
+# make benchmarks-full   every benchmark, into the result files and the documents; a day
 # make peers  other tools beside spectr, in an environment of their own; ARGS go to benchmarks/peers.py; long
 # make real   builds and decodes two published models from the package index, and compares them with transformers; long
 # make lower-bounds   the tests with every dependency at the lower bound of pyproject.toml; takes long, gates nothing
@@ -17,7 +19,7 @@ PEERS := build/peers
 RUN := --batch-size 2 --limit 16
 NOTE := The target is padded with zeros to 126 M parameters: the same law, the cost of a small real model.
 
-.PHONY: demo head test test-all lint peers real lower-bounds clean
+.PHONY: demo head test test-all lint benchmarks benchmarks-full peers real lower-bounds clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +61,19 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(VENV)/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+build/pair/spectr.json: $(READY) $(wildcard examples/demo_pair/target/* examples/demo_pair/draft/*)
+	$(BIN)/spectr-export build examples/demo_pair/target --draft examples/demo_pair/draft -o build/pair --overwrite
+
+benchmarks: $(VENV)/.bench build/pair/spectr.json
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+benchmarks-full: $(VENV)/.bench build/pair/spectr.json $(DEMO)/bundle/spectr.json $(DEMO)/headed/spectr.json
+	$(BIN)/python benchmarks/run.py --full $(ARGS)
 
 # Each on its own, so that a tool that cannot be installed keeps no other away; the results say which are absent.
 $(PEERS)/.ready: pyproject.toml constraints.txt $(wildcard benchmarks/peer_tools/*.txt)

@@ -123,19 +123,19 @@ def demo(pair: Path, prompts: Path, positions: int, race_draws: int) -> Laws:
     return Laws(f"Demo pair, V = {target_BV.shape[1]}, {len(target_BV)} positions", target_BV, draft_BV, race_draws)
 
 
-def curve(rule: str, laws: Laws) -> dict[int, torch.Tensor]:
+def curve(rule: str, laws: Laws, most: int) -> dict[int, torch.Tensor]:
     """The rule's acceptance on every pair of laws, by number of drafts."""
     if rule == "race" and laws.race_draws:
-        return sampled_race(laws)
-    most = {"single": 1, "greedy": laws.target_BV.shape[1]}.get(rule, DRAFTS[-1])
+        return {k: alpha_B for k, alpha_B in sampled_race(laws).items() if k <= most}
+    most = min(most, {"single": 1, "greedy": laws.target_BV.shape[1]}.get(rule, most))
     drafts = [k for k in (FEWER_DRAFTS if rule in INTEGRALS else DRAFTS) if k <= most]
     parts = list(zip(laws.target_BV.split(LAWS_AT_ONCE), laws.draft_BV.split(LAWS_AT_ONCE), strict=True))
     return {k: torch.cat([acceptance(rule, target_BV, draft_BV, k) for target_BV, draft_BV in parts]) for k in drafts}
 
 
-def between(laws: Laws) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+def between(laws: Laws, most: int = DRAFTS[-1]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """The bounds on what rrsw accepts on every pair of laws, by number of drafts."""
-    return {k: acceptance_bounds("rrsw", laws.target_BV, laws.draft_BV, k) for k in FEWER_DRAFTS}
+    return {k: acceptance_bounds("rrsw", laws.target_BV, laws.draft_BV, k) for k in FEWER_DRAFTS if k <= most}
 
 
 def sampled_race(laws: Laws) -> dict[int, torch.Tensor]:
@@ -150,11 +150,11 @@ def sampled_race(laws: Laws) -> dict[int, torch.Tensor]:
     return {k: (rank_BS < k).double().mean(1) for k in DRAFTS}
 
 
-def tokens_per_round(rule: str, laws: Laws, paths: int) -> tuple[float, float]:
+def tokens_per_round(rule: str, laws: Laws, paths: int, rounds: int) -> tuple[float, float]:
     """Mean tokens of a round of so many paths, and its standard error; a pair of laws holds for the whole round."""
     tree, counts = DraftTree.paths(paths, LENGTH), []
     pairs = len(laws.target_BV)
-    for turn, first in enumerate(range(0, ROUNDS, LAWS_AT_ONCE)):
+    for turn, first in enumerate(range(0, rounds, LAWS_AT_ONCE)):
         row_B = torch.arange(first, first + LAWS_AT_ONCE) % pairs
         target_BNV = laws.target_BV[row_B].float()[:, None].expand(-1, tree.size, -1)
         draft_BPV = laws.draft_BV[row_B].float()[:, None].expand(-1, tree.inner, -1)
@@ -165,14 +165,14 @@ def tokens_per_round(rule: str, laws: Laws, paths: int) -> tuple[float, float]:
     return float(count_S.mean()), float(count_S.std()) / len(count_S) ** 0.5
 
 
-def block_curves(laws: Laws) -> dict[str, Any]:
+def block_curves(laws: Laws, rounds: int) -> dict[str, Any]:
     """Tokens per round of every rule, by number of paths."""
     curves: dict[str, Any] = {}
     for name, rule in RULES.items():
         distinct = rule.drawing != "iid"
         most = 1 if rule.trees == "chain" else laws.target_BV.shape[1] if distinct else PATH_DRAFTS[-1]
         drafts = [k for k in PATH_DRAFTS if k <= most]
-        found = [tokens_per_round(name, laws, k) for k in drafts]
+        found = [tokens_per_round(name, laws, k, rounds) for k in drafts]
         curves[name] = {
             "k": drafts,
             "tokens": [round(mean, 4) for mean, _ in found],
@@ -215,10 +215,10 @@ def lowest_of_two_tokens(k: int) -> float:
     return float(acceptance("kseq", target_BV, draft_BV, k).min())
 
 
-def measure(laws: Laws) -> tuple[dict[str, Any], dict[int, float]]:
+def measure(laws: Laws, rounds: int, most: int) -> tuple[dict[str, Any], dict[int, float]]:
     """The panel's curves for the result file, and the lowest kseq / optimal of its laws by number of drafts."""
-    bounds_by_k = between(laws)
-    by_rule = {rule: curve(rule, laws) for rule in ACCEPTANCE if rule != "rrsw"}
+    bounds_by_k = between(laws, most)
+    by_rule = {rule: curve(rule, laws, most) for rule in ACCEPTANCE if rule != "rrsw"}
     by_rule["rrsw"] = {k: (lower_B + upper_B) / 2 for k, (lower_B, upper_B) in bounds_by_k.items()}
     curves: dict[str, Any] = {
         rule: {"k": list(by_k), "alpha": [round(float(one_B.mean()), 6) for one_B in by_k.values()]}
@@ -230,15 +230,15 @@ def measure(laws: Laws) -> tuple[dict[str, Any], dict[int, float]]:
         share_B = by_rule["race"][1]
         error = float((share_B * (1 - share_B) / laws.race_draws).sum().sqrt()) / len(share_B)
         curves["race"] |= {"draws_per_pair": laws.race_draws, "standard_error_at_1": round(error, 6)}
-    lowest = {k: float((by_rule["kseq"][k] / by_rule["optimal"][k]).min()) for k in DRAFTS}
+    lowest = {k: float((by_rule["kseq"][k] / by_rule["optimal"][k]).min()) for k in by_rule["kseq"]}
     shape = {"title": laws.title, "pairs": len(laws.target_BV), "vocabulary": laws.target_BV.shape[1]}
-    return shape | {"curves": curves, "tokens_per_round": block_curves(laws)}, lowest
+    return shape | {"curves": curves, "tokens_per_round": block_curves(laws, rounds)}, lowest
 
 
 def bounds(lowest: dict[str, dict[int, float]]) -> list[dict[str, Any]]:
     """For each k the lowest kseq / optimal met, where it was met, c_k, and the guarantee of the SpecTr paper."""
     lines: list[dict[str, Any]] = []
-    for k in DRAFTS:
+    for k in next(iter(lowest.values())):
         where = min(lowest, key=lambda title: lowest[title][k])
         met, bound, paper = lowest[where][k], lowest_of_two_tokens(k), 1 - (1 - 1 / k) ** k
         if met < bound - 1e-9:
@@ -308,13 +308,15 @@ def draw_panel(panel: Any, title: str, curves: dict[str, Any], styles: dict[str,
     help="Texts that the pair reads.",
 )
 @click.option("--positions", type=click.IntRange(1), default=2, show_default=True, help="Positions taken of a prompt.")
+@click.option("--rounds", type=click.IntRange(2), default=ROUNDS, show_default=True, help="Sampled for every rule.")
+@click.option("--drafts", type=click.IntRange(2), default=DRAFTS[-1], show_default=True, help="Most, of one token.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path(__file__).parent / "results" / "acceptance.json",
     help="Result file; the figure is put beside it as .png and .svg.",
 )
-def main(pair: Path, prompts: Path, positions: int, output: Path) -> None:
+def main(pair: Path, prompts: Path, positions: int, rounds: int, drafts: int, output: Path) -> None:
     """Compute how often each rule accepts, write the result file and draw the figure."""
     torch.set_num_threads(1)
     families = [
@@ -326,7 +328,7 @@ def main(pair: Path, prompts: Path, positions: int, output: Path) -> None:
     families.append(demo(pair, prompts, positions, race_draws=256))
     measured, lowest = [], {}
     for laws in families:
-        panel, lowest[laws.title] = measure(laws)
+        panel, lowest[laws.title] = measure(laws, rounds, drafts)
         measured.append(panel)
         click.echo(f"{laws.title}\n{table(panel)}\n")
     gap = transport_gap()

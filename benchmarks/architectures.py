@@ -4,7 +4,7 @@
 
 Runs the checks of ``tests/export/test_architectures.py`` on the same tiny random models and builds their engines for
 compute capabilities 8.0, 8.9 and 12.0 (in fp8, for the latter two), which needs no GPU. Writes the result file and
-prints the table of ``docs/exporting.md``, which a test compares with the file.
+prints its table.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import click
 import torch
 from machine import machine
+from quoting.architectures import checked
 
 from spectr_export.checks.parity import check_parity
 from spectr_export.graph.export import export_graph
@@ -32,7 +33,7 @@ from spectr_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import rtx
-from architectures import ARCHITECTURES, PROMPT, generated, greedy, largest_inputs, table
+from architectures import ARCHITECTURES, PROMPT, generated, greedy, largest_inputs
 from tiny_models import POSITIONS, tiny_model
 
 RESULT = Path(__file__).parent / "results" / "architectures.json"
@@ -86,8 +87,9 @@ def main(architectures: tuple[str, ...], output: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     lines = [check(architecture) for architecture in architectures or ARCHITECTURES]
-    output.write_text(json.dumps(machine() | {"lines": lines}, indent=1) + "\n", encoding="utf-8")
-    click.echo(table(lines))
+    result = machine() | {"lines": lines}
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    click.echo(checked(result))
 
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ def lenient(drawn: Round, chance: Chance) -> Selection:
     return Selection(torch.where(accepted_B, 1, -1)[:, None], accepted_B.long(), chance.pick(Role.EMIT, 0, law_BV))
 
 
-def read_requests(choices: int, tokens: int) -> list[Request]:
-    """The demo prompts, each several times, at temperature 1 with nothing else asked."""
+def read_requests(prompts: int | None, choices: int, tokens: int) -> list[Request]:
+    """The first demo prompts, each several times, at temperature 1 with nothing else asked."""
     inputs, params = resolve([str(PROMPTS)], {}), SamplingParams(max_tokens=tokens)
     records = (item.record for item in Reader(inputs, [shape_of(one) for one in inputs], params).read(START, None))
-    prompts = [(record.origin.key, record.prompts[0]) for record in records if isinstance(record, Record)]
-    return [Request(key, prompt, params, choice) for key, prompt in prompts for choice in range(choices)]
+    found = [(record.origin.key, record.prompts[0]) for record in records if isinstance(record, Record)]
+    return [Request(key, prompt, params, choice) for key, prompt in found[:prompts] for choice in range(choices)]
 
 
 def decode(bundle: Bundle, rule: Rule, requests: Sequence[Request]) -> list[Written]:
@@ -95,9 +95,9 @@ def audit(scores: Sequence[Score], tokens: int, seed: int) -> Evidence:
     return evidence
 
 
-def line(rule: str, claim: str, scores: Sequence[Score], tokens: int) -> dict[str, Any]:
+def line(rule: str, claim: str, scores: Sequence[Score], tokens: int, audits: int) -> dict[str, Any]:
     """How many of the audits of so many tokens fail, and by which statistic."""
-    found = [audit(scores, tokens, seed) for seed in range(AUDITS)]
+    found = [audit(scores, tokens, seed) for seed in range(audits)]
     names = found[0].statistics
     return {
         "rows": rule,
@@ -114,13 +114,23 @@ def line(rule: str, claim: str, scores: Sequence[Score], tokens: int) -> dict[st
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
+@click.option("--prompts", type=int, help="How many demo prompts; all by default.")
 @click.option("--choices", default=6, help="Completions of every prompt.")
 @click.option("--max-tokens", default=64, help="Tokens of a completion.")
 @click.option("--tokens", "sizes", multiple=True, type=int, default=(1_000, 2_000, 4_000, 8_000), help="Of an audit.")
+@click.option("--audits", default=AUDITS, show_default=True, help="Of each size.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "audit.json")
-def main(bundle: Path, choices: int, max_tokens: int, sizes: tuple[int, ...], output: Path) -> None:
+def main(
+    bundle: Path,
+    prompts: int | None,
+    choices: int,
+    max_tokens: int,
+    sizes: tuple[int, ...],
+    audits: int,
+    output: Path,
+) -> None:
     """Measure and write the result file."""
-    opened, requests = Bundle.open(bundle), read_requests(choices, max_tokens)
+    opened, requests = Bundle.open(bundle), read_requests(prompts, choices, max_tokens)
     scorer = Scorer(opened, backend="onnxruntime", device="cpu", batch_size=BATCH, plan=PLAN)
     lines = []
     exact = RULES[PLAN.rule]
@@ -129,9 +139,9 @@ def main(bundle: Path, choices: int, max_tokens: int, sizes: tuple[int, ...], ou
         for claim, changes in CLAIMS.items() if name == "exact" else [("what they are", {})]:
             scores = list(scorer.score(claiming(rows, changes)))
             for tokens in sizes:
-                lines.append(line(name, claim, scores, tokens))
+                lines.append(line(name, claim, scores, tokens, audits))
                 click.echo(json.dumps(lines[-1]))
-    how = {"plan": str(PLAN), "lenience": LENIENCE, "completions": len(requests), "audits": AUDITS}
+    how = {"plan": str(PLAN), "lenience": LENIENCE, "completions": len(requests), "audits": audits}
     result = machine() | how | {"false_alarm_rate": FALSE_ALARMS, "lines": lines}
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

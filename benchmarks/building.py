@@ -155,7 +155,7 @@ def measure(name: str, pair: list[str], trees: Mapping[str, Path], repeats: int,
 
 
 @click.command()
-@click.option("--case", "cases", multiple=True, type=click.Choice(CASES), help="Default: all but billion.")
+@click.option("--case", "cases", multiple=True, type=click.Choice([*CASES, "all"]), help="Default: all but billion.")
 @click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), help="Folder of the case checkpoint.")
 @click.option("--before", metavar="REVISION", help="An earlier revision to build with too.")
 @click.option("--repeats", default=1, show_default=True, help="Builds of each case and revision.")
@@ -165,7 +165,8 @@ def main(
     cases: tuple[str, ...], checkpoint: Path | None, before: str | None, repeats: int, folder: Path | None, output: Path
 ) -> None:
     """Measure the cases and write the result file after each; a case that was measured before is replaced."""
-    wanted = cases or [name for name in CASES if name != "billion" and (name != "checkpoint" or checkpoint)]
+    usual = [name for name in CASES if name != "billion" and (name != "checkpoint" or checkpoint)]
+    wanted = CASES if "all" in cases else cases or usual
     builds = {line["case"]: line for line in json.loads(output.read_text())["builds"]} if output.exists() else {}
     with contextlib.ExitStack() as stack:
         trees = {"before": stack.enter_context(checked_out(before))} if before else {}

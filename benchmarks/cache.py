@@ -39,6 +39,7 @@ from spectr_runtime.engines.torch import TorchEngine
 
 GIGABYTE = 10**9
 CAPACITIES = (2048, 8192)
+INPUTS = ("examples", "short", "mixture")
 RECORDS = 2000  # of the inputs that are made up; another input is repeated
 TIMED_ROWS, TIMED_RECORDS = 8, 20
 SPEC = ModelSpec("llama", 30, 3, 64, 49_152, 8192)
@@ -205,12 +206,15 @@ def _call(feed: Feed) -> Call:
 
 
 @click.command()
+@click.option("--input", "names", multiple=True, type=click.Choice(INPUTS), default=INPUTS, show_default=True)
+@click.option("--capacity", "capacities", multiple=True, type=int, default=CAPACITIES, show_default=True)
+@click.option("--records", default=TIMED_RECORDS, show_default=True, help="Of the mixture, that PyTorch decodes.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "cache.json")
-def main(output: Path) -> None:
+def main(names: tuple[str, ...], capacities: tuple[int, ...], records: int, output: Path) -> None:
     """Measure, and write the result file."""
     inputs = {"examples": examples(), "short": made_up(0.0), "mixture": made_up(0.1)}
-    rows = [rows_in_a_gigabyte(*one, capacity) for one in inputs.items() for capacity in CAPACITIES]
-    growing = timed(inputs["mixture"][:TIMED_RECORDS])
+    rows = [rows_in_a_gigabyte(name, inputs[name], capacity) for name in names for capacity in capacities]
+    growing = timed(inputs["mixture"][:records])
     click.echo(f"{growing}", err=True)
     output.write_text(json.dumps(machine() | {"rows_in_a_gigabyte": rows, "growing": growing}, indent=1) + "\n")
 

@@ -2,7 +2,6 @@
 
     python benchmarks/drafts.py build/smollm2 --name smollm2 --chat
     python benchmarks/drafts.py build/demo/bundle --name padded
-    python benchmarks/drafts.py --table          # the results as the tables of docs/benchmarks.md
 
 The works are rewriting and extraction of a given text, an edit of code, answers by a template over many records, and
 free prose; ``drafts_works.py`` makes their prompts. Every repeat decodes all prompts with every plan, in turns.
@@ -134,36 +133,9 @@ def keep(output: Path, name: str, facts: dict[str, Any], cell: dict[str, Any]) -
     output.write_text(json.dumps(kept | {name: facts}, indent=1) + "\n", encoding="utf-8")
 
 
-def tables(results: dict[str, Any]) -> str:
-    """The results as markdown: a table for each pair of models."""
-    return "\n\n".join(_table(name, facts) for name, facts in results.items())
-
-
-def _table(name: str, facts: dict[str, Any]) -> str:
-    plans = [plan for plan in PLANS if plan != "none" and any(plan in cell["plans"] for cell in facts["cells"])]
-    lines = [f"| **{name}** | {' | '.join(plans)} |", f"|---|{'---|' * len(plans)}"]
-    for cell in facts["cells"]:
-        rows = "one row" if cell["rows"] == 1 else f"{cell['rows']} rows"
-        shown = [_shown(cell["plans"][plan]) if plan in cell["plans"] else "-" for plan in plans]
-        lines.append(f"| {cell['work']}, {rows}, temperature {cell['temperature']:g} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def _shown(one: dict[str, Any]) -> str:
-    """The ratio to plain decoding with its range, and the tokens that a pass writes."""
-    median, least, most = one["to_plain"]
-    return f"{median:.2f} ({least:.2f} to {most:.2f}), {one['tokens_per_pass']:.1f}"
-
-
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path, exists=True), required=False)
-@click.option("--table", is_flag=True, help="Print the results as tables, and measure nothing.")
-@click.option(
-    "--name",
-    default="bundle",
-    show_default=True,
-    help="Of the models, in the result file.",
-)
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True))
+@click.option("--name", default="bundle", show_default=True, help="Of the models, in the result file.")
 @click.option("--chat", is_flag=True, help="Ask by conversations.")
 @click.option("--work", "works", multiple=True, type=click.Choice(WORKS), default=WORKS, help="Kind of work.")
 @click.option("--rows", "sizes", multiple=True, type=int, default=(1, 8), help="Rows decoded together.")
@@ -178,8 +150,7 @@ def _shown(one: dict[str, Any]) -> str:
 @click.option("--tokens", default=64, help="The most tokens of a completion.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "drafts.json")
 def main(
-    bundle: Path | None,
-    table: bool,
+    bundle: Path,
     name: str,
     chat: bool,
     works: tuple[str, ...],
@@ -191,9 +162,6 @@ def main(
     output: Path,
 ) -> None:
     """Measure, and write every cell into the result file at once."""
-    if table or bundle is None:
-        click.echo(tables(json.loads(output.read_text(encoding="utf-8"))))
-        return
     opened = Bundle.open(bundle)
     facts = machine() | {"prompts": count, "tokens": tokens, "repeats": repeats}
     with tempfile.TemporaryDirectory() as cache:

@@ -1,6 +1,6 @@
 """What it costs to draw a token without drafts: by the race of plain decoding, and by inverting the cumulative law.
 
-    OMP_NUM_THREADS=1 python benchmarks/draw.py
+    python benchmarks/draw.py
 
 Both draw from the same laws, in turns. Inverting the law takes one uniform number a row, a race one exponential number
 for every token of the vocabulary; in exchange, every race writes the same text, whatever was drafted.
@@ -61,6 +61,7 @@ def measure(vocabulary: int, rows: int, repeats: int) -> dict[str, Any]:
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "draw.json")
 def main(repeats: int, output: Path) -> None:
     """Measure and write the result file."""
+    torch.set_num_threads(1)
     lines = [measure(vocabulary, rows, repeats) for vocabulary in VOCABULARIES for rows in ROWS]
     facts = {"threads": torch.get_num_threads(), "repeats": repeats, "lines": lines}
     output.write_text(json.dumps(machine() | facts, indent=1) + "\n", encoding="utf-8")

@@ -88,11 +88,13 @@ def measure_apart(vocabulary: int, rows: int, repeats: int) -> dict[str, Any]:
 
 
 @click.command()
+@click.option("--vocabulary", "vocabularies", multiple=True, type=int, default=VOCABULARIES, show_default=True)
+@click.option("--rows", "sizes", multiple=True, type=int, default=ROWS, show_default=True)
 @click.option("--repeats", default=100, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "fused.json")
-def main(repeats: int, output: Path) -> None:
+def main(vocabularies: tuple[int, ...], sizes: tuple[int, ...], repeats: int, output: Path) -> None:
     """Measure and write the result file."""
-    lines = [measure_apart(vocabulary, rows, repeats) for vocabulary in VOCABULARIES for rows in ROWS]
+    lines = [measure_apart(vocabulary, rows, repeats) for vocabulary in vocabularies for rows in sizes]
     output.write_text(json.dumps(machine() | {"repeats": repeats, "lines": lines}, indent=1) + "\n", encoding="utf-8")
     for line in lines:
         click.echo("  ".join(f"{name} {value}" for name, value in line.items()))

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -212,9 +212,9 @@ def measure_attention(repeats: int, threads: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def measure_tracing(repeats: int, _threads: int) -> Iterator[dict[str, Any]]:
+def measure_tracing(repeats: int, depths: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Processor time of writing a graph, by layers; a repeat takes minutes, so there are ``EXPORTS`` at most."""
-    for layers in DEPTHS:
+    for layers in depths:
         with tempfile.TemporaryDirectory() as name:
             model, folder = tiny_model("llama", num_hidden_layers=layers), Path(name)
             save_model(model, folder)
@@ -249,16 +249,23 @@ def tracing_whole() -> Iterator[None]:
 @click.command()
 @click.option("--repeats", default=30, show_default=True)
 @click.option("--threads", default=1, show_default=True)
+@click.option(
+    "--layers", "depths", multiple=True, type=int, default=DEPTHS, show_default=True, help="Of what is traced."
+)
 @click.option("--output", default=RESULT, type=click.Path(path_type=Path, dir_okay=False), show_default=True)
-def main(repeats: int, threads: int, output: Path) -> None:
+def main(repeats: int, threads: int, depths: tuple[int, ...], output: Path) -> None:
     """Measure and write the result file."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     result: dict[str, Any] = machine() | {"repeats": repeats, "threads": threads, "sizes": SIZES}
-    parts = {"steps": measure_steps, "attention": measure_attention, "tracing": measure_tracing}
-    for part, measured in parts.items():
+    parts = {
+        "steps": measure_steps(repeats, threads),
+        "attention": measure_attention(repeats, threads),
+        "tracing": measure_tracing(repeats, depths),
+    }
+    for part, lines in parts.items():
         result[part] = []
-        for line in measured(repeats, threads):
+        for line in lines:
             result[part].append(line)
             click.echo(f"{part} {line}")
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

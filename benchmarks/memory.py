@@ -1,4 +1,4 @@
-"""Memory of ``spectr-batch run`` over inputs of a thousand to a million records, with a decoder that has no models.
+"""Memory of ``spectr-batch run`` over inputs of a hundred to a million records, with a decoder that has no models.
 
     python benchmarks/memory.py build/pair
 
@@ -25,8 +25,10 @@ from spectr_jobs.cli import main as cli
 from spectr_jobs.work import models
 from spectr_runtime import Completion, Plan, Reading, Request, SpeculationStats, Timing, Usage
 from spectr_runtime.overlap import Overlap
+from spectr_runtime.speculation.timing import PlainTime
 
-SIZES = (1_000, 10_000, 100_000, 1_000_000)
+RESULT = Path(__file__).parent / "results" / "memory.json"
+SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
 PHASES = ("survey", "decoding", "merge")
 SAMPLE_SECONDS = 0.01
 SHOWN_SAMPLES = 300
@@ -40,8 +42,13 @@ class NoModel:
     def __init__(self, rows: Any) -> None:
         self.timing = Timing()
         self.reading = Reading()
+        self.plain = PlainTime()
         self.rounds: dict[Plan, int] = {}
         self._rows = rows
+
+    def piece(self, token: int) -> tuple[str, bytes]:
+        """The text of a token, and its bytes."""
+        return chr(token), bytes([token])
 
     def run(self, requests: Iterable[Request], take: Callable[[Completion], None], stopped: Callable[[], bool]) -> None:
         """The same beside a thread for the host."""
@@ -164,7 +171,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 @click.option("--records", "sizes", multiple=True, type=int, default=SIZES, help="Sizes of the inputs, ascending.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "memory.json")
+@click.option("--output", type=click.Path(path_type=Path), default=RESULT)
 def main(bundle: Path, sizes: tuple[int, ...], output: Path) -> None:
     """Measure, write the result file and draw it."""
     runs = []

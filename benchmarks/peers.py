@@ -3,7 +3,6 @@
     make peers                                                                # the padded demo pair, every cell
     make peers ARGS="--pair both --checkpoint path/to/model"                  # a checkpoint as well
     make peers ARGS="--precision fp32 --rows 1 --rounds 4"                    # one cell
-    python benchmarks/peers.py --table                                        # the result file as markdown
 
 A cell is a pair, a precision of the target's matrices and a number of rows that are decoded together. The padded pair
 is the demo's with the target of ``examples/pad_target.py``. A checkpoint's draft is a copy of it in a lower precision,
@@ -35,7 +34,7 @@ from typing import Any
 import click
 from machine import machine
 from peer_tools.process import Worker
-from peer_tools.table import tables
+from quoting.peers import tables
 from tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -248,7 +247,6 @@ def pairs_of(wanted: str, checkpoint: Path | None, folder: Path) -> Iterator[Pai
 @click.option("--rounds", default=8, show_default=True, help="Rounds of a cell, two or more.")
 @click.option("--folder", default=Path("build/peers"), type=click.Path(path_type=Path), help="Where models are made.")
 @click.option("-o", "--output", default=RESULT, type=click.Path(path_type=Path), help="Result file; cells are merged.")
-@click.option("--table", is_flag=True, help="Print the result file as markdown, and end.")
 def main(
     pair: str,
     checkpoint: Path | None,
@@ -257,12 +255,8 @@ def main(
     rounds: int,
     folder: Path,
     output: Path,
-    table: bool,
 ) -> None:
     """Measure the cells that are asked for, and write each into the result file when it is done."""
-    if table:
-        click.echo(tables(read_cells(output)))
-        return
     if pair != "padded" and checkpoint is None:
         raise click.UsageError(f"--pair {pair} needs --checkpoint FOLDER.")
     for one in pairs_of(pair, checkpoint, folder):
@@ -273,7 +267,7 @@ def main(
             for rows in sizes:
                 cells = merge(read_cells(output), measure(one, precision, rows, rounds, reference))
                 output.write_text(json.dumps({"cells": cells}, indent=1) + "\n", encoding="utf-8")
-    click.echo(tables(read_cells(output)))
+    click.echo(tables({"cells": read_cells(output)}))
 
 
 if __name__ == "__main__":

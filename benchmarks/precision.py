@@ -12,14 +12,14 @@ target (1 - TV, on the demo prompts), and tokens per second with it as draft. ``
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
-from decoding import decode, read_requests
+from decoding import decode, line, open_decoder, read_requests
 from machine import machine
 from rounding import measure_losses
 from transformers import AutoTokenizer
@@ -27,7 +27,7 @@ from transformers import AutoTokenizer
 from spectr_export.build import build
 from spectr_export.preparation import BuildOptions
 from spectr_export.text import WINDOW, Texts
-from spectr_runtime import Bundle, Decoder, Plan, open_engine
+from spectr_runtime import Bundle, Plan, Request, open_engine
 from spectr_runtime.bundle import Role
 from spectr_runtime.contract import Call, Engine
 from spectr_runtime.contract.mask import block_mask, triangle
@@ -35,6 +35,7 @@ from spectr_runtime.contract.mask import block_mask, triangle
 PAIR = Path(__file__).parent.parent / "examples" / "demo_pair"
 COPIES = ("int8", "int4")
 PARTS = ("losses", "copies")
+PROMPT_TOKENS = 64
 PLANS = (Plan.plain(), Plan("single", 1, 4), Plan("kseq", 4, 4))
 
 
@@ -65,15 +66,15 @@ def agreement(target: Engine, draft: Engine, texts: Sequence[Sequence[int]]) -> 
     return float(torch.cat(overlaps).mean())
 
 
-def measure_copy(copy: str, folder: Path, prompts: int, repeats: int) -> dict[str, object]:
-    """The demo target with its quantised copy as draft."""
-    build(BuildOptions(str(PAIR / "target"), copy), folder, say=lambda line: None)
+def measure_copy(model: Path, copy: str, folder: Path, prompts: int, repeats: int) -> dict[str, object]:
+    """A model with its quantised copy as draft."""
+    build(BuildOptions(str(model), copy), folder, say=lambda line: None)
     bundle = Bundle.open(folder)
     tokenizer = AutoTokenizer.from_pretrained(bundle.tokenizer)
     engines = {role: _open(bundle, role, 1, WINDOW) for role in ("target", "draft")}
     ids = Texts.of(None, tokenizer, bundle.manifest.vocabulary.size).measured
-    requests = read_requests(prompts)
-    texts = [tokenizer(str(request.prompt))["input_ids"][:WINDOW] for request in requests]
+    requests = read_requests(bundle, prompts, PROMPT_TOKENS, 1.0)
+    texts = [request.prompt for request in requests]
     quality = bundle.manifest.quality["draft"]
     target_nats, draft_nats = nats(engines["target"], ids), nats(engines["draft"], ids)
     return {
@@ -88,23 +89,12 @@ def measure_copy(copy: str, folder: Path, prompts: int, repeats: int) -> dict[st
     }
 
 
-def measure_plans(bundle: Bundle, requests: list, repeats: int) -> list[dict[str, object]]:  # type: ignore[type-arg]
-    """Tokens per second of each plan at one row, interleaved, and its ratio to plain decoding in the same repeat."""
-    decoders = [Decoder(bundle, plan=plan, batch_size=1) for plan in PLANS]
-    runs = [[decode(decoder, requests) for decoder in decoders] for _ in range(repeats + 1)][1:]
-    lines = []
-    for place, plan in enumerate(PLANS):
-        ratios = sorted(run[place]["tokens_per_second"] / run[0]["tokens_per_second"] for run in runs)
-        lines.append(
-            {
-                "plan": str(plan),
-                "tokens_per_second": round(statistics.median(run[place]["tokens_per_second"] for run in runs), 1),
-                "block_efficiency": round(runs[0][place]["block_efficiency"], 3),
-                "ratio_to_plain": round(statistics.median(ratios), 3),
-                "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
-            }
-        )
-    return lines
+def measure_plans(bundle: Bundle, requests: list[Request], repeats: int) -> list[dict[str, Any]]:
+    """A line for each plan at one row, as ``decoding.py`` has it; the first of the interleaved repeats is left out."""
+    opened = [open_decoder(bundle, plan, 1, "onnxruntime") for plan in PLANS]
+    runs = [[decode(*one, requests) for one in opened] for _ in range(repeats + 1)][1:]
+    by_plan = [list(taken) for taken in zip(*runs, strict=True)]
+    return [line(plan, 1, taken, by_plan[0]) for plan, taken in zip(PLANS, by_plan, strict=True)]
 
 
 def _open(bundle: Bundle, role: Role, rows: int, capacity: int) -> Engine:
@@ -113,19 +103,27 @@ def _open(bundle: Bundle, role: Role, rows: int, capacity: int) -> Engine:
 
 @click.command()
 @click.argument("checkpoints", type=click.Path(path_type=Path, exists=True), nargs=-1)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path, exists=True),
+    default=PAIR / "target",
+    help="Another than the demo target.",
+)
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="What to measure.")
 @click.option("--prompts", default=24, help="Demo prompts to decode.")
 @click.option("--repeats", default=5, help="Interleaved repeats of decoding.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "precision.json")
-def main(checkpoints: tuple[Path, ...], parts: tuple[str, ...], prompts: int, repeats: int, output: Path) -> None:
+def main(
+    checkpoints: tuple[Path, ...], model: Path, parts: tuple[str, ...], prompts: int, repeats: int, output: Path
+) -> None:
     """Measure and write the result file; CHECKPOINTS are models whose losses are measured beside the demo target's."""
     result: dict[str, object] = dict(machine())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "losses" in parts:
-            result["losses"] = {path.name: measure_losses(path) for path in (PAIR / "target", *checkpoints)}
+            result["losses"] = {path.name: measure_losses(path) for path in (model, *checkpoints)}
         if "copies" in parts:
-            copies = [measure_copy(copy, folder / copy, prompts, repeats) for copy in COPIES]
+            copies = [measure_copy(model, copy, folder / copy, prompts, repeats) for copy in COPIES]
             result |= {"prompts": prompts, "repeats": repeats, "copies": copies}
     text = json.dumps(result, indent=1)
     output.write_text(text + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,20 @@ class Keeper(Costs):
 
 
 def record(bundle: Bundle, rows: int) -> dict[Plan, Spent]:
-    """Measure a round of every race; medians, without the first of each."""
-    pair, keeper = Pair(bundle, RACES, backend="onnxruntime", device="cpu", rows=rows), Keeper()
-    add_rounds(keeper, pair, [*RACES] * TURNS, bundle.manifest.vocabulary.size, rows, LENGTH)
+    """Measure a round of every race; medians."""
+    pair = Pair(bundle, RACES, backend="onnxruntime", device="cpu", rows=rows)
+    measured = run_rounds(pair, [*RACES] * TURNS, bundle.manifest.vocabulary.size, rows, LENGTH)
     return {
-        plan: Spent(*(statistics.median(column) for column in zip(*rounds[1:], strict=True)))
-        for plan, rounds in keeper.kept.items()
+        plan: Spent(*(statistics.median(column) for column in zip(*rounds, strict=True)))
+        for plan, rounds in measured.items()
     }
+
+
+def run_rounds(pair: Pair, plans: Sequence[Plan], vocabulary: int, rows: int, length: int) -> dict[Plan, list[Spent]]:
+    """Run a round of each of some plans in their order, behind texts of some length; all but the first of each plan."""
+    keeper = Keeper()
+    add_rounds(keeper, pair, plans, vocabulary, rows, length)
+    return {plan: rounds[1:] for plan, rounds in keeper.kept.items()}
 
 
 def first_rate(plan: Plan, rate: float) -> float:

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 import click
 import torch
 from machine import machine
+from quoting.selection import SHOWN, table, verdict
 
 from spectr_select import RULES, DraftTree, Noise, draw, select
 from spectr_select.portion import portions
@@ -36,7 +36,6 @@ VOCABULARIES = (4096, 32_768, 131_072, 262_144)
 ROWS = (1, 8, 64)
 DRAFTS = (1, 2, 4, 8)
 LENGTHS = (4, 8)
-SHOWN = {"rows": 8, "drafts": 4, "length": 4}
 MOST_BYTES = 12 * 2**30
 COPY_BYTES = 2**30
 PAIRS = 16
@@ -200,70 +199,6 @@ def peak(rule: str, tree: DraftTree, target_BNV: torch.Tensor, draft_BPV: torch.
     events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     return max(itertools.accumulate((change for _, change in changes), initial=0))
-
-
-def table(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """Markdown: all rules over the vocabulary and over rows and lengths, then kseq at every size."""
-    shown = [one for one in lines if one["K"] in (1, SHOWN["drafts"])]
-    yield f"Ratio to the copy of the laws; {SHOWN}, one path for single and block. MiB at the largest V.\n"
-    at = [one for one in shown if (one["B"], one["L"]) == (SHOWN["rows"], SHOWN["length"])]
-    yield from rules_table({f"V = {size}": [one for one in at if one["V"] == size] for size in VOCABULARIES}, True)
-    largest = max(one["V"] for one in lines)
-    yield f"\nThe same over rows B and length L, at V = {largest}.\n"
-    at = [one for one in shown if one["V"] == largest]
-    sizes = itertools.product(LENGTHS, ROWS)
-    some = {f"B = {B}, L = {L}": [one for one in at if (one["B"], one["L"]) == (B, L)] for L, B in sizes}
-    yield from rules_table(some, False)
-    yield "\n`kseq` (`single` for one path): ratio to the copy, its range, milliseconds, of these without V.\n"
-    yield "| V | B | K | L | repeats | ratio | range | select | overhead | copy |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for one in lines:
-        if one["rule"] in ("kseq", "single"):
-            size = " | ".join(str(one[name]) for name in ("V", "B", "K", "L", "repeats"))
-            low, high = one["ratio_range"]
-            times = " | ".join(f"{one[name]:.2f}" for name in ("select_ms", "overhead_ms", "copy_ms"))
-            yield f"| {size} | {one['ratio']:.2f} | {low:.2f} to {high:.2f} | {times} |"
-
-
-def rules_table(columns: dict[str, list[dict[str, Any]]], memory: bool) -> Iterator[str]:
-    """A row of ratios for every rule, a column for every size that was measured; its memory in the last one."""
-    columns = {name: some for name, some in columns.items() if some}
-    if not columns:
-        return
-    heads = [*columns, *(["memory", "laws"] if memory else [])]
-    yield f"| rule | {' | '.join(heads)} |"
-    yield "|---|" + "---|" * len(heads)
-    for rule in RULES:
-        mine = [next((one for one in some if one["rule"] == rule), None) for some in columns.values()]
-        if any(mine):
-            cells = ["" if one is None else f"{one['ratio']:.2f}" for one in mine]
-            if memory and mine[-1]:
-                cells += [f"{mine[-1]['peak_mib']:.0f}", f"{mine[-1]['laws_mib']:.0f}"]
-            yield f"| `{rule}` | {' | '.join(cells)} |"
-
-
-def verdict(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """Where kseq is against the aim of three copies, why, and how the rules grow with the vocabulary."""
-    large = [one for one in lines if one["rule"] in ("kseq", "single") and one["V"] >= 32_768]
-    within = [one for one in large if one["ratio"] <= 3]
-    yield f"kseq selects within 3 copies in {len(within)} of {len(large)} sizes with V >= 32768."
-    for one in large:
-        if one["ratio"] > 3:
-            passes = (one["select_ms"] - one["overhead_ms"]) / one["copy_ms"]
-            yield (
-                "  V={V} B={B} K={K} L={L}: {ratio:.2f} copies, ".format(**one)
-                + f"{one['overhead_ms'] / one['copy_ms']:.2f} of them to issue operations, {passes:.2f} over V"
-            )
-    for rule in COLOURS:
-        mine = {
-            one["V"]: one["select_ms"]
-            for one in lines
-            if one["rule"] == rule and [one["B"], one["K"], one["L"]] == list(SHOWN.values())
-        }
-        if len(mine) > 1 and max(mine) > 32_768:
-            low, high = (32_768 if 32_768 in mine else min(mine)), max(mine)
-            power = math.log(mine[high] / mine[low]) / math.log(high / low)
-            yield f"{rule}: time grows with V^{power:.2f} from {low} to {high}"
 
 
 def plot(lines: list[dict[str, Any]], path: Path) -> None:

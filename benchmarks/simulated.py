@@ -69,6 +69,18 @@ class Drawn:
         fresh = self.noise if RULES[rule].drawing == "race" else Noise(self.noise.seed_B, self.noise.position_B)
         return select(rule, self.tree, self.tokens_BN, self.target_BNV, self.draft_BPV, fresh)
 
+    def shorter(self, depth: int) -> Drawn:
+        """Return these rounds without what is below a depth, as they are drawn with the shorter tree."""
+        tree = DraftTree(self.tree.parents[: self.tree.levels[depth].stop])
+        laws = self.target_BNV[:, : tree.size], self.draft_BPV[:, : tree.inner]
+        return Drawn(tree, self.tokens_BN[:, : tree.size], *laws, self.noise)
+
+    def ratios(self) -> torch.Tensor:
+        """Return for every draft the target's probability over the draft's, behind its parent; float64 [B, N - 1]."""
+        row_B1, parents = torch.arange(len(self.tokens_BN))[:, None], list(self.tree.parents[1:])
+        place = row_B1, parents, self.tokens_BN[:, 1:]
+        return self.target_BNV[place].double() / self.draft_BPV[place].double()
+
 
 class Reader:
     """A model that has read some contexts, but for their last tokens, which are the roots of trees."""
@@ -79,20 +91,26 @@ class Reader:
         with torch.inference_mode():
             model(input_ids=context_BC[:, :-1], past_key_values=self._cache, use_cache=True, logits_to_keep=1)
 
-    def logits(self, tree: DraftTree, tokens_BN: torch.Tensor) -> torch.Tensor:
-        """Return the logits after the leading nodes of a tree, as many as tokens are given; float32 [B, N, V]."""
+    def logits(self, tree: DraftTree, tokens_BN: torch.Tensor, held: int = 0) -> torch.Tensor:
+        """Return the logits after some leading nodes of a tree, as many as tokens are given; float32 [B, N - held, V].
+
+        Args:
+            tree: The topology.
+            tokens_BN: The tokens of the leading nodes.
+            held: How many of them the call before has read, in the same tree; these are not read again.
+        """
         nodes = tokens_BN.shape[1]
-        seen_NN = tree.ancestors("cpu")[:nodes, :nodes]
-        seen_NT = torch.cat([torch.ones((nodes, self._read), dtype=torch.bool), seen_NN], 1)
+        if left := self._cache.get_seq_length() - self._read - held:
+            self._cache.crop(-left)
+        seen_NN = tree.ancestors("cpu")[held:nodes, :nodes]
+        seen_NT = torch.cat([torch.ones((nodes - held, self._read), dtype=torch.bool), seen_NN], 1)
         mask_B1NT = torch.where(seen_NT, 0.0, torch.finfo(torch.float32).min).expand(len(tokens_BN), 1, -1, -1)
-        places_1N = self._read + torch.tensor([tree.depths[:nodes]])
+        places_1N = self._read + torch.tensor([tree.depths[held:nodes]])
         with torch.inference_mode():
-            logits_BNV = self._model(
-                input_ids=tokens_BN, attention_mask=mask_B1NT, position_ids=places_1N,
+            return self._model(  # type: ignore[no-any-return]
+                input_ids=tokens_BN[:, held:], attention_mask=mask_B1NT, position_ids=places_1N,
                 past_key_values=self._cache, use_cache=True,
             ).logits  # fmt: skip
-        self._cache.crop(-nodes)
-        return logits_BNV  # type: ignore[no-any-return]
 
 
 class SimulatedPair:
@@ -120,6 +138,11 @@ class SimulatedPair:
     def vocabulary(self) -> int:
         """The number of tokens."""
         return int(self._target.config.vocab_size)
+
+    @property
+    def parts(self) -> int:
+        """The number of parts that contexts are worked on in."""
+        return len(self._parts)
 
     @cache  # noqa: B019 - as long as the pair lives
     def unigram(self, temperature: float) -> torch.Tensor:
@@ -153,18 +176,15 @@ class SimulatedPair:
     def _round(self, tree: DraftTree, rule: str, temperature: float, blend: Blend, turn: int, part: int) -> Drawn:
         rows = len(self._parts[part])
         noise = Noise(part * ROWS + torch.arange(rows), torch.full((rows,), 1000 * turn))
-        tokens_BN, laws = self._parts[part][:, -1:], []
-        for depth, level in enumerate(tree.levels[1:], start=1):
-            above = tree.levels[depth - 1]
-            draft_BMV = _laws(self._drafts[part].logits(tree, tokens_BN)[:, above.start :], temperature)
-            target_BMV = draft_BMV
-            if blend.weight and blend.toward == "target":
-                target_BMV = _laws(self._targets[part].logits(tree, tokens_BN)[:, above.start :], temperature)
-            laws.append(self._blended(draft_BMV, target_BMV, blend, temperature))
-            assert level.start == tokens_BN.shape[1]
-            tokens_BN = torch.cat([tokens_BN, draw(rule, tree, depth, laws[-1], noise)], 1)
-        target_BNV = _laws(self._targets[part].logits(tree, tokens_BN), temperature)
-        return Drawn(tree, tokens_BN, target_BNV, torch.cat([*laws, target_BNV[:, :0]], 1)[:, : tree.inner], noise)
+        tokens_BN, targets, drafts = self._parts[part][:, -1:], list[torch.Tensor](), list[torch.Tensor]()
+        for depth, level in enumerate(tree.levels):
+            targets.append(_laws(self._targets[part].logits(tree, tokens_BN, level.start), temperature))
+            if depth < tree.depth:
+                draft_BMV = _laws(self._drafts[part].logits(tree, tokens_BN, level.start), temperature)
+                drafts.append(self._blended(draft_BMV, targets[-1], blend, temperature))
+                tokens_BN = torch.cat([tokens_BN, draw(rule, tree, depth + 1, drafts[-1], noise)], 1)
+        draft_BPV = torch.cat([*drafts, targets[0][:, :0]], 1)[:, : tree.inner]
+        return Drawn(tree, tokens_BN, torch.cat(targets, 1), draft_BPV, noise)
 
     def _blended(
         self, draft_XV: torch.Tensor, target_XV: torch.Tensor, blend: Blend, temperature: float

@@ -28,7 +28,7 @@ What each script found is in [what was measured](benchmarks.md).
 |---|---|---|---|---|---|"""
 NO_GPU = """**Nothing has run on a GPU yet**; what one should
 give is foretold in [a page of its own](../benchmarks/results/gpu_predicted.md), and
-[`gpu.py`](../benchmarks/gpu.py) measures it in a quarter of an hour ([how](benchmarks.md#a-day-on-a-gpu))."""
+[`gpu.py`](../benchmarks/gpu.py) measures it in a quarter of an hour ([how](speed.md#a-day-on-a-gpu))."""
 GPUS = """On a GPU ran what stands first."""
 
 

@@ -1,9 +1,9 @@
-"""What is asked of every architecture, and the table of the answers."""
+"""What is asked of every architecture."""
 
 # B rows, T tokens fed, L attention length, M wanted columns.
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,30 +16,6 @@ from spectr_runtime import Call
 from spectr_runtime.contract import Engine
 from spectr_runtime.contract.mask import aligned, block_mask, triangle
 
-# What of each is at work in its test.
-NOTES = {
-    "llama": "grouped queries",
-    "mistral": "sliding window",
-    "qwen2": "biases, windows in some layers",
-    "qwen3": "norms of queries and keys",
-    "gemma": "scaled embedding, norms around one",
-    "gemma2": "soft caps, windows in some layers",
-    "gemma3_text": "windows in some layers, two rotary bases",
-    "phi": "partial rotation",
-    "phi3": "sliding window, one weight for queries, keys and values",
-    "gpt2": "learned positions, tied embedding",
-    "opt": "learned positions",
-    "gpt_neox": "partial rotation, parallel layers",
-    "stablelm": "partial rotation",
-    "olmo2": "norms behind the layers",
-    "granite": "multipliers of embedding, attention, residual and logits",
-    "smollm3": "layers without rotation",
-    "falcon": "one key/value head",
-    "bloom": "linear biases (ALiBi)",
-    "qwen3_moe": "mixture of experts",
-    "mixtral": "mixture of experts",
-    "gpt_oss": "mixture of experts, attention sinks, windows in some layers, YaRN",
-}
 ARCHITECTURES = tuple(SIZES)
 MIXTURES = {"qwen3_moe", "mixtral", "gpt_oss"}
 PROMPT = tuple((7 * n * n + 3) % 256 for n in range(40))
@@ -84,15 +60,3 @@ def largest_inputs(model: Any, precision: Precision) -> dict[str, torch.Tensor]:
     """What ``save_model`` has to know for fp8 and int8, from the prompt; nothing for other precisions."""
     plan = StoragePlan.of(model, precision)
     return measure_inputs(model, plan.matrices if precision.quantisation == "fp8" else plan.divided, PROMPT)
-
-
-def table(lines: Iterable[Mapping[str, Any]]) -> str:
-    """The lines of the result file of ``benchmarks/architectures.py`` in markdown."""
-    head = "| architecture | logits within | greedy text of `generate` | TensorRT-RTX engines | at work in the test |"
-    return "\n".join([head, "|---|---|---|---|---|", *map(_row, lines)])
-
-
-def _row(line: Mapping[str, Any]) -> str:
-    name, within, equal = line["architecture"], max(line["parity"].values()), "yes" if line["equal_texts"] else "no"
-    engines = ", ".join(name for name, outcome in line["engines"].items() if not outcome.startswith("refused"))
-    return f"| {name} | {within:.1e} | {equal} | {engines} | {NOTES[name]} |"

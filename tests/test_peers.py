@@ -1,8 +1,7 @@
-"""``benchmarks/peers.py``: what is absent is told, cells are merged, and the document shows the result file."""
+"""``benchmarks/peers.py``: what is absent is told, ratios are taken round by round, and cells are merged."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,8 +56,13 @@ def test_a_cell_replaces_the_older_one_of_its_kind(peers: ModuleType) -> None:
     assert [(cell["rows"], cell["rounds"]) for cell in cells] == [(1, 2), (8, 3)]
 
 
-def test_the_document_shows_the_result_file(peers: ModuleType) -> None:
-    cells = json.loads(peers.RESULT.read_text(encoding="utf-8"))["cells"]
-    shown = peers.tables(cells)
-    assert len(shown.splitlines()) > len(peers.TOOLS) - 3
-    assert shown in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+def test_cells_that_fail_for_one_reason_are_told_together(peers: ModuleType) -> None:
+    line = {"tool": "llama.cpp", "plan": "plain", "absent": "RuntimeError: none at /build/x.cpp:1"}
+    own = {"tool": "spectr", "tokens_per_second": 9.6, "ratio": 1.5, "quartiles": [1.25, 2.0], "failed_rounds": 0}
+    others = [{"tool": tool, "plan": plan, "absent": "no"} for tool, plan in peers.TOOLS[7:-1]]
+    lines = [own | {"plan": plan} for plan in ("plain", "auto", "race 1 2", "kseq 2 2")] + others + [line]
+    cells = [{**KEY, "rows": rows, "rounds": 2, "lines": lines} for rows in (1, 8)]
+    shown = peers.tables({"cells": cells})
+    assert "| spectr, plain | 1 (10 tokens/s) | 1 (10 tokens/s) |" in shown
+    assert "| spectr, auto | 1.50 (1.25 to 2.00) | 1.50 (1.25 to 2.00) |" in shown
+    assert "- llama.cpp, plain: absent, RuntimeError: none (fp32, one row; fp32, 8 rows)" in shown

@@ -34,6 +34,27 @@ def test_the_laws_after_a_node_are_those_after_its_path(pair) -> None:
         assert (drawn.target_BNV[:, node] - expected_BV).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("rule", ["kseq", "gls", "traversal"])
+def test_shorter_rounds_are_those_of_the_shorter_tree(pair, rule: str) -> None:
+    long, own = (next(pair.rounds(DraftTree.paths(2, length), rule)) for length in (3, 2))
+    short = long.shorter(2)
+    assert short.tree == own.tree
+    assert torch.equal(short.tokens_BN, own.tokens_BN)
+    assert (short.target_BNV - own.target_BNV).abs().max() < 1e-5
+    assert torch.equal(short.select(rule).count_B, own.select(rule).count_B)
+
+
+def test_ratios_are_of_the_laws_behind_each_parent(pair) -> None:
+    drawn = next(pair.rounds(TREE, "kseq"))
+    ratio_BN = drawn.ratios()
+    for node in range(1, TREE.size):
+        token_B1, parent = drawn.tokens_BN[:, node : node + 1], TREE.parents[node]
+        target_B1, draft_B1 = (
+            law_BNV[:, parent].gather(1, token_B1) for law_BNV in (drawn.target_BNV, drawn.draft_BPV)
+        )
+        assert torch.allclose(ratio_BN[:, node - 1 : node], (target_B1 / draft_B1).double())
+
+
 def test_a_draft_that_is_blended_to_the_target_is_accepted(simulated: ModuleType, pair) -> None:
     blend = simulated.Blend(1.0, "target")
     for count_S in simulated.tokens_per_round(pair, TREE, ["kseq", "race", "rrsw"], blend=blend).values():

@@ -14,7 +14,7 @@ import itertools
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,12 +88,13 @@ def measure(day: Day, record: Record) -> None:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         accepted = _accepted(Path(folder))
         record.note("b", bandwidth=BANDWIDTH, tokens_per_pass=accepted)
-        counted = _operators(Path(folder))
+        counted = operators_of(Path(folder), [plan for plan in dict.fromkeys(PLANS) if plan != "auto"])
         for name in ("7b", "1b"):
             size = SIZES[name]
             operators = {plan: one.of(size.layers) for plan, one in counted.items()}
             for rows in sorted(ROWS):
-                for plan, figures in _rounds(size, rows, operators, accepted).items():
+                figures_of = rounds_of(size, rows, operators, accepted)
+                for plan, figures in ((plan, figures_of[plan]) for plan in CELLS):
                     cell = {"size": name, "rows": rows, "plan": plan}
                     record.cell("b", name_of(name, rows, plan), cell | figures)
     record.note("d", bandwidth=BANDWIDTH)
@@ -129,15 +130,19 @@ class Counted(NamedTuple):
         return self.all + (layers - SIZES["toy"].layers) * self.of_a_layer
 
 
-def _operators(folder: Path) -> dict[str, Counted]:
-    """Return the operators of a round, by plan; every round has one pass of the target."""
+def operators_of(folder: Path, plans: Sequence[str]) -> dict[str, Counted]:
+    """Return the operators of a round, by plan; every round has one pass of the target.
+
+    Args:
+        folder: Where models without weights of their own go.
+        plans: The plans, as ``plan_of`` reads them.
+    """
     toy = SIZES["toy"]
     pairs = [
         Padded(folder / f"{layers}-layers", toy._replace(layers=layers), "float32", "cpu")
         for layers in (toy.layers, toy.layers + 1)
     ]
     of_a_layer = _counted(pairs[1], "plain") - _counted(pairs[0], "plain")
-    plans = [plan for plan in dict.fromkeys(PLANS) if plan != "auto"]
     return {plan: Counted(_counted(pairs[0], plan), of_a_layer) for plan in plans}
 
 
@@ -165,10 +170,17 @@ def _sizes_of(size: Size) -> tuple[int, int, int]:
     return sum(one.numel() for one in model.parameters()), 7 * config.num_hidden_layers + 1, slot
 
 
-def _rounds(
+def rounds_of(
     size: Size, rows: int, operators: Mapping[str, int], accepted: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of every plan; auto takes the fastest race."""
+    """Return the figures of every plan; auto takes the fastest race.
+
+    Args:
+        size: Of the target.
+        rows: Rows that are decoded together.
+        operators: Operators of a round, by plan.
+        accepted: Tokens that a pass writes for a row, by plan.
+    """
     parameters, products, slot = _sizes_of(size)
     found: dict[str, dict[str, Any]] = {}
     for plan, count in operators.items():
@@ -190,7 +202,7 @@ def _rounds(
     plain = found["plain"]["tokens_per_second"]["median"]
     for figures in found.values():
         figures["to_plain"] = {"median": round(figures["tokens_per_second"]["median"] / plain, 3)}
-    return {plan: found[plan] for plan in CELLS}
+    return found
 
 
 def _selections() -> Iterator[tuple[str, dict[str, Any]]]:

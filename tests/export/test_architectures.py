@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from architectures import ARCHITECTURES, NOTES, PROMPT, generated, greedy
+from architectures import ARCHITECTURES, PROMPT, generated, greedy
 from tiny_models import WINDOW, Exported, tiny_model
 
 from spectr_export.checks.parity import check_parity
@@ -50,7 +50,3 @@ def test_greedy_text_is_that_of_generate(exported: Callable[[str], Exported], ar
     folder, model, spec = exported(architecture)
     engine = OnnxRuntimeEngine(folder, spec, rows=1, capacity=64, threads=1)
     assert greedy(engine, PROMPT, 12) == generated(model, PROMPT, 12)
-
-
-def test_every_architecture_has_its_note() -> None:
-    assert tuple(NOTES) == ARCHITECTURES

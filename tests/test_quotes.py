@@ -1,0 +1,78 @@
+"""``benchmarks/quote.py``: the documents say of measurements what the result files say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+from scripts import ROOT, load_script
+
+TEXT = "Before.\n\n<!-- quoted: speed -->\nold\n<!-- end -->\n\nBetween.\n\n<!-- quoted: size -->\n<!-- end -->\n"
+QUOTES = {
+    "speed": ("speed.json", lambda result: f"{result['words']}\n\n| {result['words']} |\n\n- {result['words']}"),
+    "size": ("speed.json", lambda result: f"{result['size']} of them."),
+}
+
+
+@pytest.fixture
+def quote(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return load_script("benchmarks/quote.py")
+
+
+@pytest.fixture
+def small(quote: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    (tmp_path / "speed.json").write_text(json.dumps({"words": " ".join(["123456789"] * 13), "size": 3}))
+    monkeypatch.setattr(quote, "RESULTS", tmp_path)
+    monkeypatch.setattr(quote, "ROOT", tmp_path)
+    return quote
+
+
+def test_every_document_says_what_the_results_say_and_every_quote_stands_in_one(quote: ModuleType) -> None:
+    texts = quote.compare(quote.documents(), quote.QUOTES)
+    assert texts
+    differing = [path.name for path, (text, new) in texts.items() if text != new]
+    assert differing == [], "run benchmarks/quote.py"
+
+
+def test_writing_quotes_loads_nothing_heavy() -> None:
+    code = "import sys, quote; print({'torch', 'numpy', 'transformers', 'scipy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_blocks_are_replaced_and_paragraphs_wrapped(small: ModuleType) -> None:
+    first, rest = "123456789 " * 12, "123456789"
+    text, names = small.renewed("it.md", TEXT, QUOTES)
+    assert names == ["speed", "size"]
+    assert text == TEXT.replace(
+        "old\n", f"{first[:-1]}\n{rest}\n\n| {first}{rest} |\n\n- {first[:-11]}\n  {rest} {rest}\n"
+    ).replace("size -->\n", "size -->\n3 of them.\n")
+    assert small.renewed("it.md", text, QUOTES)[0] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- quoted: sped -->\n<!-- end -->\n", "it.md: nothing is called sped in benchmarks/quoting, but speed"),
+        ("\n<!-- quoted: speed -->\nold\n", "it.md:2: the block of speed has no end"),
+        ("<!-- quoted: speed -->\n<!-- quoted: size -->\n<!-- end -->\n", "it.md:1: the block of speed has no end"),
+        ("a\n<!-- end -->\n", "it.md:2: an end without a block that begins"),
+        (TEXT + TEXT, "speed is quoted twice: in it.md and in it.md"),
+        ("<!-- quoted: speed -->\n<!-- end -->\n", "no document quotes size"),
+    ],
+)
+def test_what_is_wrong_with_blocks_is_told(small: ModuleType, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "it.md").write_text(text)
+    with pytest.raises(click.ClickException, match=message):
+        small.compare([tmp_path / "it.md"], QUOTES)
+
+
+def test_a_result_that_is_not_there_is_told(small: ModuleType) -> None:
+    with pytest.raises(click.ClickException, match=r"benchmarks/results/gone\.json is not there"):
+        small.renewed("it.md", TEXT, {"speed": ("gone.json", str), "size": ("gone.json", str)})
