@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
+import torch
 from scripts import ROOT, load_script
 
 from spectr_select import DraftTree
@@ -57,6 +58,24 @@ def test_no_rule_is_above_the_most_of_its_drafts(newest) -> None:
 def test_univer_is_lossless(tree: DraftTree, newest) -> None:
     targets, drafts = newest.random_models(2, tree.depth)
     assert newest.distance("univer", tree, targets, drafts) <= EXACT
+
+
+@pytest.mark.parametrize("kind", ["equal", "tied", "disjoint", "one-hot target", "one-hot draft"])
+def test_univer_is_lossless_on_laws_without_much_in_them(kind: str, newest) -> None:
+    targets, drafts = newest.random_models(2, 2)
+    left_V, one_V = torch.tensor([1.0, 1, 0, 0]).double(), torch.tensor([0.0, 0, 1, 0]).double()
+    ties_V = torch.tensor([1.0, 2, 1, 2]).double()
+
+    def having(tables: list[torch.Tensor], only_V: torch.Tensor) -> list[torch.Tensor]:
+        return [table * only_V / (table * only_V).sum(2, keepdim=True) for table in tables]
+
+    if kind in ("equal", "tied"):
+        drafts = having(targets[:2], ties_V if kind == "tied" else torch.ones(4).double())
+    if kind == "disjoint":
+        targets, drafts = having(targets, left_V), having(drafts, 1 - left_V)
+    if kind.startswith("one-hot"):
+        targets, drafts = (having(targets, one_V), drafts) if "target" in kind else (targets, having(drafts, one_V))
+    assert newest.distance("univer", newest.EXACT_TREE, targets, drafts) <= EXACT
 
 
 def test_univer_without_its_condition_is_found(newest, monkeypatch) -> None:
