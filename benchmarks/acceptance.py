@@ -56,6 +56,7 @@ BLOCK_STYLES = {
     **{rule: style for rule, style in STYLES.items() if rule in RULES},
     "gbv": ("gbv", {"color": "#999999", "marker": "P"}),
     "traversal": ("traversal", {"color": "#8b4513", "marker": "X"}),
+    "otm-block": ("otm-block", {"color": "#f0c000", "marker": "h"}),
     "block": ("block (one path)", {"color": "#888888", "linestyle": "--"}),
 }
 

@@ -41,16 +41,17 @@ RESULT = Path(__file__).parent / "results" / "budget.json"
 PATHS, LENGTHS, DRAFTS = (1, 2, 4, 8), (2, 4, 8), (4, 8, 16, 32)
 LONGEST = {1: 32, 2: 16, 4: 8, 8: 8, 16: 2, 32: 1}
 TURNS = {1: 4}  # of each context: a single path is drawn more often, since it costs little and varies most
-BLOCKS = ("block", "gbv", "traversal")
+BLOCKS = ("block", "gbv", "traversal", "otm-block")
 # With one path these rules are other rules; gls is in law.
 ALONE = {rule: "single" for rule in ("kseq", "rrs", "rrsw", "greedy", "otm")} | {"gbv": "block", "traversal": "block"}
-ALONE |= {"gls": "race"}
+ALONE |= {"otm-block": "block", "gls": "race"}
 EXACT = {"kseq": 8, "rrs": 8, "rrsw": 2, "greedy": 8, "otm": 8}  # up to so many drafts
 EVERY = 4  # of the contexts, those for which the optimum of distinct drafts is integrated
 AT_ONCE = 32
 COLOURS = {
     "single": "#888888", "kseq": "#d55e00", "rrs": "#009e73", "rrsw": "#56b4e9", "greedy": "#e69f00",
     "race": "#0072b2", "gls": "#cc79a7", "block": "#444444", "gbv": "#bcbd22", "traversal": "#8b4513", "otm": "#4b0082",
+    "otm-block": "#f0c000",
 }  # fmt: skip
 
 AS_IS = Blend()
@@ -199,8 +200,8 @@ def one_token(pair: SimulatedPair, setting: Setting, counts: Counts) -> dict[str
         exact |= {rule: each(rule, target_IV, draft_IV, k) for rule, most in EXACT.items() if 1 < k <= most}
         some_I = each("optimal-swor", target_IV[::EVERY], draft_IV[::EVERY], k)
         gain, error = mean_and_error(some_I - exact["optimal"][::EVERY])
-        # For one token traversal is rrsw.
-        names = [rule for rule in RULES if (rule, k, 1) in counts and rule not in (*exact, "traversal")]
+        # For one token traversal is rrsw, and otm-block is otm.
+        names = [rule for rule in RULES if (rule, k, 1) in counts and rule not in (*exact, "traversal", "otm-block")]
         sampled = {rule: counts[rule, k, 1] - 1 for rule in names}
         found[str(k)] = {name: mean_and_error(one_I) for name, one_I in (exact | sampled).items()}
         found[str(k)]["optimal-swor"] = round(float(exact["optimal"].mean()) + gain, 4), error

@@ -90,6 +90,7 @@ STEPS = (
     ),
     usual("readers", "{pair}", "{demo}"),
     usual("budget"),
+    usual("newest"),
     usual("growth", "{pair}", "{demo}"),
     Step("draw", ("draw.py --repeats 3 --output {out}",), ("draw.py",)),
     Step("fused", ("fused.py --vocabulary 4096 --rows 1 --repeats 3 --output {out}",), ("fused.py",), ("compiler",)),

@@ -42,7 +42,7 @@ PAIRS = 16
 TINY = 64
 COLOURS = {
     "kseq": "#d55e00", "rrs": "#009e73", "rrsw": "#56b4e9", "greedy": "#e69f00", "race": "#0072b2", "gls": "#cc79a7",
-    "gbv": "#999999", "traversal": "#444444", "otm": "#8b4513",
+    "gbv": "#999999", "traversal": "#444444", "otm": "#8b4513", "otm-block": "#4b0082",
 }  # fmt: skip
 
 

@@ -8,7 +8,11 @@ from typing import Any
 
 from quoting.words import listed, measured, percent, span, table
 
-ALONE = {"single": ("kseq", "rrs", "rrsw", "greedy", "otm"), "block": ("gbv", "traversal"), "race": ("gls",)}
+ALONE = {
+    "single": ("kseq", "rrs", "rrsw", "greedy", "otm"),
+    "block": ("gbv", "traversal", "otm-block"),
+    "race": ("gls",),
+}
 ONE_TOKEN = ((0.3, "4"), (0.6, "4"), (1.0, "2"), (1.0, "4"), (1.0, "8"), (1.5, "4"))
 LIMITS = {"optimal": "optimum, independent drafts", "optimal-swor": "optimum, distinct drafts"}
 DEFAULT = ("kseq", "4x4")

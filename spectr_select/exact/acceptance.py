@@ -80,7 +80,7 @@ def _countable(vocabulary: int, k: int) -> bool:
 
 def _check(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> None:
     check_pair(target_BV, draft_BV)
-    if rule in ("block", "gbv", "traversal"):
+    if rule in ("block", "gbv", "traversal", "otm-block"):
         raise ValueError(
             f"Rule {rule!r} accepts several tokens together, so no token has an acceptance of its own. "
             "Count the accepted drafts of select, or enumerate them for a small vocabulary."

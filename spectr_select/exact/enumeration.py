@@ -9,6 +9,7 @@ target's law of such texts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -65,7 +66,7 @@ def sequence_law(rule: str, tree: DraftTree, target: TextLaw, draft: TextLaw) ->
     Raises:
         ValueError: The rule is unknown, does not take the tree, or is a race, whose outcomes cannot be enumerated.
     """
-    return sequence_laws(rule, tree, _tables(target, tree.depth + 1), _tables(draft, tree.depth))[0]
+    return sequence_laws(rule, tree, text_tables(target, tree.depth + 1), text_tables(draft, tree.depth))[0]
 
 
 def sequence_laws(rule: str, tree: DraftTree, targets: list[torch.Tensor], drafts: list[torch.Tensor]) -> torch.Tensor:
@@ -84,28 +85,22 @@ def sequence_laws(rule: str, tree: DraftTree, targets: list[torch.Tensor], draft
     Raises:
         ValueError: As ``sequence_law``.
     """
-    found = rule_named(rule)
-    found.check_tree(tree)
-    vocabulary = targets[0].shape[2]
-    tokens_RN, weight_R, pair_R = _drawn(found, tree, drafts, len(targets[0]))
-    code_RN = _codes(tree, tokens_RN, vocabulary)
-    laws_RNV = _laws(targets, tree, pair_R, code_RN, tree.size)
-    drafts_RPV = _laws(drafts, tree, pair_R, code_RN, tree.inner)
+    outcomes = _outcomes(rule_named(rule), tree, targets, drafts)
+    return _completed(targets, outcomes.pair_R, outcomes.code_R, outcomes.length_R, outcomes.weight_R)
 
-    def select(chance: Branches) -> Selection:
-        row_R = chance.row_R
-        return found.select(Round(tree, tokens_RN[row_R], laws_RNV[row_R], drafts_RPV[row_R]), chance)
 
-    chosen, branches = every_branch(len(weight_R), select)
-    node_R = torch.cat([torch.zeros_like(chosen.count_B[:, None]), chosen.accepted_BD], 1).amax(1)
-    row_R = branches.row_R
-    code_R = code_RN[row_R, node_R] * vocabulary + chosen.token_B
-    return _completed(targets, pair_R[row_R], code_R, chosen.count_B + 1, weight_R[row_R] * branches.weight_R)
+def expected_lengths(
+    rule: str, tree: DraftTree, targets: list[torch.Tensor], drafts: list[torch.Tensor]
+) -> torch.Tensor:
+    """Return the expected tokens of a round, float64 [I]; the arguments and errors are those of ``sequence_laws``."""
+    outcomes = _outcomes(rule_named(rule), tree, targets, drafts)
+    nothing_I = torch.zeros(len(targets[0]), dtype=torch.float64)
+    return nothing_I.index_add(0, outcomes.pair_R, outcomes.weight_R * outcomes.length_R)
 
 
 def text_law(law: TextLaw, length: int) -> torch.Tensor:
     """Return the law of the first ``length`` tokens of a model; float64 with one dimension of V for each token."""
-    return text_laws(_tables(law, length))[0]
+    return text_laws(text_tables(law, length))[0]
 
 
 def text_laws(tables: list[torch.Tensor]) -> torch.Tensor:
@@ -115,14 +110,50 @@ def text_laws(tables: list[torch.Tensor]) -> torch.Tensor:
     return _completed(tables, torch.arange(pairs), nothing, nothing, torch.ones(pairs, dtype=torch.float64))
 
 
-def _tables(law: TextLaw, length: int) -> list[torch.Tensor]:
+def text_tables(law: TextLaw, length: int) -> list[torch.Tensor]:
     """Return a model's laws after texts of 0 to ``length - 1`` tokens, in the form of ``sequence_laws``; [1, S, V]."""
     vocabulary = len(law(()))
     texts = (product(range(vocabulary), repeat=depth) for depth in range(max(length, 1)))
     return [normalised(torch.stack([torch.as_tensor(law(text)) for text in some]))[None] for some in texts]
 
 
-def _drawn(
+@dataclass(frozen=True, slots=True)
+class _Outcomes:
+    """Everything that can come of a round.
+
+    Attributes:
+        pair_R: The pair of models.
+        code_R: The number that the emitted text spells.
+        length_R: The number of its tokens.
+        weight_R: The probability.
+    """
+
+    pair_R: torch.Tensor
+    code_R: torch.Tensor
+    length_R: torch.Tensor
+    weight_R: torch.Tensor
+
+
+def _outcomes(rule: Rule, tree: DraftTree, targets: list[torch.Tensor], drafts: list[torch.Tensor]) -> _Outcomes:
+    rule.check_tree(tree)
+    vocabulary = targets[0].shape[2]
+    tokens_RN, weight_R, pair_R = drawn_trees(rule, tree, drafts, len(targets[0]))
+    code_RN = text_codes(tree, tokens_RN, vocabulary)
+    laws_RNV = _laws(targets, tree, pair_R, code_RN, tree.size)
+    drafts_RPV = _laws(drafts, tree, pair_R, code_RN, tree.inner)
+
+    def select(chance: Branches) -> Selection:
+        row_R = chance.row_R
+        return rule.select(Round(tree, tokens_RN[row_R], laws_RNV[row_R], drafts_RPV[row_R]), chance)
+
+    chosen, branches = every_branch(len(weight_R), select)
+    node_R = torch.cat([torch.zeros_like(chosen.count_B[:, None]), chosen.accepted_BD], 1).amax(1)
+    row_R = branches.row_R
+    code_R = code_RN[row_R, node_R] * vocabulary + chosen.token_B
+    return _Outcomes(pair_R[row_R], code_R, chosen.count_B + 1, weight_R[row_R] * branches.weight_R)
+
+
+def drawn_trees(
     rule: Rule, tree: DraftTree, drafts: list[torch.Tensor], pairs: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return all trees that can be drawn, their probabilities, and the pair of models that each belongs to."""
@@ -130,7 +161,7 @@ def _drawn(
     pair_R = torch.arange(pairs)
     for depth in range(1, tree.depth + 1):
         above = tree.levels[depth - 1]
-        code_RM = _codes(tree, tokens_RN, drafts[0].shape[2])[:, above.start :]
+        code_RM = text_codes(tree, tokens_RN, drafts[0].shape[2])[:, above.start :]
         laws_RMV = drafts[depth - 1][pair_R[:, None], code_RM]
         tokens_RW, branches = every_branch(len(weight_R), partial(_draw, rule, tree, depth, laws_RMV))
         tokens_RN = torch.cat([tokens_RN[branches.row_R], tokens_RW], 1)
@@ -142,7 +173,7 @@ def _draw(rule: Rule, tree: DraftTree, depth: int, laws_RMV: torch.Tensor, chanc
     return draw_level(rule, tree, depth, laws_RMV[chance.row_R], chance)
 
 
-def _codes(tree: DraftTree, tokens_RN: torch.Tensor, vocabulary: int) -> torch.Tensor:
+def text_codes(tree: DraftTree, tokens_RN: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """Return the number, in base V, of the text that ends at each drawn node; 0 for the empty text of the root."""
     codes = [torch.zeros_like(tokens_RN[:, 0])]
     for node in range(1, tokens_RN.shape[1]):

@@ -24,6 +24,7 @@ A round emits the accepted drafts and one more token, a correction or a bonus. T
     traversal   a tree of distinct siblings, tested from its leaves to its root (arXiv 2505.12398)
     otm         independent drafts, one of them proposed by weights close to the optimal transport (the OTM of SpecTr,
                 arXiv 2310.15141)
+    otm-block   as ``otm``, with the drafts of all depths decided about together (block verification of a tree)
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from spectr_select.rules.gls import GLS
 from spectr_select.rules.greedy import GREEDY
 from spectr_select.rules.kseq import KSEQ
 from spectr_select.rules.otm import OTM
+from spectr_select.rules.otm_block import OTM_BLOCK
 from spectr_select.rules.race import RACE
 from spectr_select.rules.rrs import RRS
 from spectr_select.rules.rrsw import RRSW
@@ -42,7 +44,7 @@ from spectr_select.rules.single import SINGLE
 from spectr_select.rules.traversal import TRAVERSAL
 
 RULES: dict[str, Rule] = {
-    rule.name: rule for rule in (SINGLE, KSEQ, RRS, RRSW, GREEDY, RACE, GLS, BLOCK, GBV, TRAVERSAL, OTM)
+    rule.name: rule for rule in (SINGLE, KSEQ, RRS, RRSW, GREEDY, RACE, GLS, BLOCK, GBV, TRAVERSAL, OTM, OTM_BLOCK)
 }
 
 

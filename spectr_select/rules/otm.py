@@ -53,9 +53,12 @@ class Proposal:
     chance_BM: torch.Tensor
 
 
-def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> Proposal:
-    """Return weights close to the optimal ones and the exact chances that follow from them, for normalised laws."""
-    bin_BV, wanted_BM, offered_BM = _binned(target_BV, draft_BV)
+def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor, bins: int | None = None) -> Proposal:
+    """Return weights close to the optimal ones and the exact chances that follow from them, for normalised laws.
+
+    With fewer bins than the rule's own, the weights are less close and cost less.
+    """
+    bin_BV, wanted_BM, offered_BM = _binned(target_BV, draft_BV, bins or _BINS)
     wish_BM = (wanted_BM / offered_BM).clamp(1e-9, 1e9).log().nan_to_num(0)
     log_BM = best_BM = wish_BM - wish_BM.amax(1, keepdim=True)
     most_B1 = torch.zeros_like(log_BM[:, :1])
@@ -70,14 +73,16 @@ def propose(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) 
     return Proposal(bin_BV, weight_BM, _chances(weight_BM, offered_BM, k_B, _FINE))
 
 
-def _binned(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _binned(
+    target_BV: torch.Tensor, draft_BV: torch.Tensor, bins: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the bin of each token [B, V], and the mass of target and draft in each bin [B, M] each."""
     vocabulary = target_BV.shape[1]
-    if vocabulary <= _BINS:  # every token has a bin of its own
+    if vocabulary <= bins:  # every token has a bin of its own
         return as_index(range(vocabulary), target_BV.device).expand(target_BV.shape), target_BV, draft_BV
     ratio_BV = (target_BV / draft_BV).float().log_().nan_to_num_(0, posinf=_WIDEST, neginf=-_WIDEST)
-    bin_BV = ratio_BV.div_(2 * _WIDEST).add_(0.5).mul_(_BINS).clamp_(0, _BINS - 1).long()
-    nothing_BM = target_BV.new_zeros((len(target_BV), _BINS))
+    bin_BV = ratio_BV.div_(2 * _WIDEST).add_(0.5).mul_(bins).clamp_(0, bins - 1).long()
+    nothing_BM = target_BV.new_zeros((len(target_BV), bins))
     return bin_BV, nothing_BM.scatter_add(1, bin_BV, target_BV), nothing_BM.scatter_add(1, bin_BV, draft_BV)
 
 

@@ -73,7 +73,7 @@ CASES: dict[str, tuple[Arrange, list[str], int, str]] = {
         [*RUN, "--rule", "magic"],
         2,
         "spectr-batch: error: Rule 'magic' is unknown; it must be one of single, kseq, rrs, rrsw, greedy, race, gls, "
-        "block, gbv, traversal, otm, plain.",
+        "block, gbv, traversal, otm, otm-block, plain.",
     ),
     "a rule that takes one path": (
         nothing,

@@ -13,7 +13,7 @@ from spectr_select import RULES, DraftTree
 from spectr_select.exact.branches import every_branch
 from spectr_select.round import draw_level
 from spectr_select.rule import Round
-from spectr_select.rules import otm
+from spectr_select.rules import otm, otm_block
 
 Laws = tuple[torch.Tensor, torch.Tensor]
 TextLaw = Callable[[tuple[int, ...]], torch.Tensor]
@@ -79,17 +79,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def proposed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``otm`` solve for each pair of laws once: under enumeration most rows repeat the laws of another row."""
+    """Let transport be solved once for each pair of laws: under enumeration most rows repeat those of another row."""
     propose = otm.propose
 
-    def once(target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor) -> otm.Proposal:
+    def once(
+        target_BV: torch.Tensor, draft_BV: torch.Tensor, k_B: torch.Tensor, bins: int | None = None
+    ) -> otm.Proposal:
         cases_BX = torch.cat([target_BV, draft_BV, k_B[:, None]], 1)
         _, case_B = cases_BX.unique(dim=0, return_inverse=True)
         row_C = torch.zeros(int(case_B.max()) + 1, dtype=torch.int64).scatter(0, case_B, torch.arange(len(case_B)))
-        found = propose(target_BV[row_C], draft_BV[row_C], k_B[row_C])
+        found = propose(target_BV[row_C], draft_BV[row_C], k_B[row_C], bins)
         return otm.Proposal(found.bin_BV[case_B], found.weight_BM[case_B], found.chance_BM[case_B])
 
     monkeypatch.setattr(otm, "propose", once)
+    monkeypatch.setattr(otm_block, "propose", once)
 
 
 @pytest.fixture

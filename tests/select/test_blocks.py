@@ -13,7 +13,7 @@ from spectr_select.exact.enumeration import text_law
 from spectr_select.law import normalised
 from spectr_select.round import draw_level
 from spectr_select.rule import Round
-from spectr_select.rules import block, gbv, traversal
+from spectr_select.rules import block, gbv, otm_block, traversal
 
 
 def constant(*weights: float):
@@ -68,14 +68,14 @@ def test_one_path_leaves_no_choice_among_block_rules(length: int, models, distan
     target, draft = models("random", 3)
     tree = DraftTree.chain(length)
     expected = tokens_per_round("block", tree, target, draft)
-    for rule in ("gbv", "traversal"):
+    for rule in ("gbv", "traversal", "otm-block"):
         assert tokens_per_round(rule, tree, target, draft) == pytest.approx(expected, abs=1e-12)
     assert expected >= tokens_per_round("single", tree, target, draft) - 1e-12
 
 
 def test_equal_models_accept_everything(models) -> None:
     target, _ = models("random", 3)
-    for rule in ("block", "gbv", "traversal"):
+    for rule in ("block", "gbv", "traversal", "otm-block"):
         tree = DraftTree.chain(2) if rule == "block" else DraftTree.paths(2, 2)
         assert tokens_per_round(rule, tree, target, target) == pytest.approx(3, abs=1e-12)
 
@@ -108,6 +108,36 @@ def test_traversal_with_another_parent_weight_is_found(monkeypatch, models, dist
     assert distance(sequence_law("traversal", tree, target, draft), text_law(target, 3)) <= 1e-12
     monkeypatch.setattr(traversal, "pass_chance", weight)
     assert distance(sequence_law("traversal", tree, target, draft), text_law(target, 3)) > 1e-3
+
+
+def test_a_tree_accepted_as_a_block_keeps_more_than_token_by_token(models, proposed_once) -> None:
+    found = {rule: 0.0 for rule in ("kseq", "otm", "gbv", "otm-block")}
+    for seed in range(4):
+        target, draft = models("random", 3, seed)
+        for rule in found:
+            found[rule] += tokens_per_round(rule, DraftTree.paths(2, 2), target, draft) / 4
+        token = tokens_per_round("otm", DraftTree.branching((1, 2)), target, draft)
+        assert tokens_per_round("otm-block", DraftTree.branching((1, 2)), target, draft) >= token - 1e-3
+    assert found["otm-block"] > max(found["kseq"], found["otm"], found["gbv"]) + 0.01
+
+
+@pytest.mark.parametrize("wrong", ["weights are not conditional", "texts that are spelt twice stay apart"])
+def test_wrong_weights_of_a_tree_are_found(wrong: str, monkeypatch, models, distance, proposed_once) -> None:
+    right = otm_block._merged
+
+    def merged(text_BK, tokens_BK, share_BK):
+        level = right(text_BK, tokens_BK, share_BK)
+        place_BK = torch.arange(text_BK.shape[1]).expand_as(text_BK)
+        if wrong == "texts that are spelt twice stay apart":
+            return otm_block.Level(place_BK, share_BK)
+        taken_BK = share_BK * (level.first_BK == place_BK)
+        return otm_block.Level(level.first_BK, taken_BK)
+
+    target, draft = models("random", 3)
+    tree = DraftTree.paths(2, 2)
+    assert distance(sequence_law("otm-block", tree, target, draft), text_law(target, 3)) <= 1e-12
+    monkeypatch.setattr(otm_block, "_merged", merged)
+    assert distance(sequence_law("otm-block", tree, target, draft), text_law(target, 3)) > 1e-3
 
 
 def test_ties_without_a_rank_in_common_are_found(monkeypatch, models, distance) -> None:

@@ -62,7 +62,7 @@ def chances(text_B2: torch.Tensor, chains: Chains) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "otm"])  # otm is sampled over large vocabularies
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "otm" not in rule])  # sampled over large ones
 def test_rows_follow_the_law_of_their_temperature(rule: str) -> None:
     chains = Chains()
     tree = DraftTree.chain(3) if RULES[rule].trees == "chain" else DraftTree.paths(3, 2)

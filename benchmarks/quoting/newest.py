@@ -1,0 +1,93 @@
+"""The newest rules: from `newest.json` to Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Result = dict[str, Any]
+DRAWINGS = {"iid": "independent", "without-replacement": "distinct", "top": "most probable, one drawn"}
+PUBLIC = ("spectr-gbv", "spectr-gbv-residual")
+
+
+def exact(result: Result) -> str:
+    """Every rule beside the most that its drafts allow."""
+    found = result["exact"]
+    lines = ["| rule | siblings | tokens per round | of the most possible | distance from the target's law |"]
+    lines.append("|---|---|---|---|---|")
+    for rule, one in found["rules"].items():
+        most = found["ceilings"][one["drawing"]]
+        lossless = one["distance"] < 1e-9
+        share = f"{100 * one['tokens'] / most:.1f} %" if lossless else "biased"
+        apart = "none" if lossless else f"{one['distance']:.3f}"
+        lines.append(f"| `{rule}` | {DRAWINGS[one['drawing']]} | {one['tokens']:.3f} | {share} | {apart} |")
+    ceilings = ", ".join(f"{found['ceilings'][name]:.3f} ({words})" for name, words in DRAWINGS.items())
+    largest = max(one["distance"] for rule, one in found["rules"].items() if rule not in PUBLIC)
+    lines += ["", f"The most possible is {ceilings}, as the mean over {found['models']} pairs of random models."]
+    lines += [f"The largest distance of a rule that is said to be lossless is {largest:.1e}."]
+    return "\n".join(lines)
+
+
+def public(result: Result) -> str:
+    """How far the formulas of public code are from the target's law."""
+    found, paired = (result["exact"]["rules"][rule] for rule in PUBLIC)
+    return (
+        f"As found, the text is up to {found['distance']:.3f} from the target's law in total variation, and "
+        f"{found['one_token']:.3f} for rounds of one token. With the correction that the acceptance would need it is "
+        f"{paired['distance']:.3f} and {paired['one_token']:.3f}. The drafts that this accepts, {found['tokens']:.3f} "
+        f"tokens per round, are fewer than those of `otm-block`, {result['exact']['rules']['otm-block']['tokens']:.3f}."
+    )
+
+
+def pair(result: Result) -> str:
+    """Tokens per round of the demo pair, by situation and number of paths."""
+    cells = result["pair"]
+    rules = list(cells[0]["rules"])
+    lines = [f"| models, paths of {result['length']} | " + " | ".join(f"`{rule}`" for rule in rules) + " |"]
+    lines.append("|---|" + "---|" * len(rules))
+    for cell in cells:
+        most = max(one["tokens"] for one in cell["rules"].values())
+        shown = (f"{cell['rules'][rule]['tokens']:.2f}" for rule in rules)
+        bold = (f"**{one}**" if float(one) >= round(most, 2) else one for one in shown)
+        lines.append(f"| {cell['situation']}, {cell['paths']} | " + " | ".join(bold) + " |")
+    errors = [one["error"] for cell in cells for one in cell["rules"].values()]
+    lines += ["", f"{result['rounds']} rounds for a cell; standard errors are at most {max(errors):.2f}. "]
+    lines[-1] += "On the very same drafts `otm-block` accepts more by:"
+    lines += ["", "| models, paths | than `kseq` | than `otm` | than `gbv` |", "|---|---|---|---|"]
+    for cell in cells:
+        less = (cell["rules"][rule] for rule in ("kseq", "otm", "gbv"))
+        shown = (f"{one['less']:.2f} ± {one['less_error']:.2f}" for one in less)
+        lines.append(f"| {cell['situation']}, {cell['paths']} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def times(result: Result) -> str:
+    """Milliseconds of selection for each row."""
+    rules = ("kseq", "traversal", "gbv", "otm", "otm-block")
+    cells = [cell for cell in result["pair"] if cell["situation"] == result["pair"][0]["situation"]]
+    lines = ["| milliseconds for a row | " + " | ".join(f"`{rule}`" for rule in rules) + " |", "|---|" + "---|" * 5]
+    for cell in cells:
+        shown = " | ".join(f"{cell['rules'][rule]['ms']:.1f}" for rule in rules)
+        lines.append(f"| {cell['paths']} paths of {result['length']} | {shown} |")
+    return "\n".join(lines)
+
+
+def delayed(result: Result) -> str:
+    """Trees with a stem, at equal drafts and at equal depth."""
+    rules = list(result["delayed"][0]["rules"])
+    head = " | ".join(f"`{rule}`" for rule in rules)
+    lines = [f"| models | equal | stem | depth | drafts | {head} |", "|---|---|---|---|---|" + "---|" * len(rules)]
+    for line in result["delayed"]:
+        place = " | ".join(str(line[name]) for name in ("situation", "equal", "stem", "depth", "drafts"))
+        lines.append(f"| {place} | " + " | ".join(f"{line['rules'][rule]['tokens']:.2f}" for rule in rules) + " |")
+    errors = [one["error"] for line in result["delayed"] for one in line["rules"].values()]
+    return "\n".join([*lines, "", f"Standard errors are at most {max(errors):.2f}."])
+
+
+QUOTES: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "newest-exact": ("newest.json", exact),
+    "newest-public": ("newest.json", public),
+    "newest-pair": ("newest.json", pair),
+    "newest-times": ("newest.json", times),
+    "newest-delayed": ("newest.json", delayed),
+}
