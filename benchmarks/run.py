@@ -11,6 +11,7 @@ with nothing beside them.
 
 from __future__ import annotations
 
+import os
 import resource
 import shlex
 import shutil
@@ -28,6 +29,7 @@ import click
 ROOT = Path(__file__).parent.parent
 TOLD = 15  # lines of what a step that failed said last
 FEW = 4  # prompts of a small run
+SMALL = {"OMP_NUM_THREADS": "1"}  # so small sizes are not worth a second thread, which would wait for the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +233,16 @@ def words_of(command: str, places: Mapping[str, Path | None]) -> list[str]:
     return [str(Path(sys.executable).with_name(program)), *arguments]
 
 
-def run(step: Step, commands: tuple[str, ...], places: Mapping[str, Path | None], folder: Path) -> Ended:
+def run(
+    step: Step, commands: tuple[str, ...], places: Mapping[str, Path | None], folder: Path, variables: Mapping[str, str]
+) -> Ended:
     """Run the commands of a step until one fails; what they print goes to a file, and its end is shown if one does."""
     log, started, before, code = folder / f"{step.name}.log", time.perf_counter(), processor_seconds(), 0
     places = {**places, "folder": folder, "out": folder / f"{step.name}.json"}
     with log.open("w", encoding="utf-8") as file:
         for command in commands:
-            done = subprocess.run(words_of(command, places), cwd=ROOT, stdout=file, stderr=file, check=False)
+            words, surroundings = words_of(command, places), os.environ | variables
+            done = subprocess.run(words, cwd=ROOT, env=surroundings, stdout=file, stderr=file, check=False)
             if code := done.returncode:
                 break
     ended = Ended(step.name, code, time.perf_counter() - started, processor_seconds() - before)
@@ -279,7 +284,11 @@ def main(full: bool, names: tuple[str, ...], **places: Path | None) -> None:
                 continue
             commands = step.full if full else step.small
             reason = missing(step, commands, places)
-            ended.append(Ended(step.name, reason=reason) if reason else run(step, commands, places, folder))
+            ended.append(
+                Ended(step.name, reason=reason)
+                if reason
+                else run(step, commands, places, folder, {} if full else SMALL)
+            )
     click.echo("\n" + "\n".join(one.line for one in ended))
     click.echo(f"{sum(one.seconds for one in ended):.0f} seconds, {processor_seconds():.0f} of processors")
     sys.exit(any(one.code for one in ended))
