@@ -50,7 +50,7 @@ def test_it_excludes_a_batch_size(batch, command, given: tuple[object, ...]):
             ("--drafts", 4, "--length", 4),
             "8x2",
             "--call-shape 8x2 has 2 tokens a row; allowed are 17 or more, for K=4 drafts of length L=4 and the last "
-            "token of the text. Use --call-shape 8x17.",
+            "token of the text. Use --call-shape 8x33.",
         ),
         (
             ("--rule", "race", "--drafts", 1, "--length", 5),
@@ -195,7 +195,7 @@ def test_it_can_be_given_in_a_file_or_a_variable_and_shown(batch, command, tmp_p
 def test_a_job_of_a_queue_is_refused_as_the_run_would_be(batch, tmp_path: Path):
     job = ("submit", "slurm", "--ranks", 2, "--time", "1h", "--to", tmp_path / "job.sbatch", "--")
     run = ("bundle", "in.jsonl", "-o", "run", "--drafts", 4)
-    assert "Use --call-shape 8x17." in batch(*job, *run, "--call-shape", "8x9").err
+    assert "Use --call-shape 8x33." in batch(*job, *run, "--call-shape", "8x9").err
     assert not (tmp_path / "job.sbatch").exists()
     assert batch(*job, *run, "--call-shape", "8x17").code == 0
     assert "--call-shape 8x17" in (tmp_path / "job.sbatch").read_text(encoding="utf-8")

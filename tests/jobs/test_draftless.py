@@ -49,7 +49,7 @@ def test_the_automatic_plan_looks_drafts_up_and_says_so_in_one_line(
 def test_a_plan_that_looks_drafts_up_needs_no_draft(batch, plain: Path, prompts: Path, tmp_path: Path, source: str):
     result = batch("run", plain, prompts, "-o", tmp_path / "run", "--source", source)
     assert (result.code, NO_DRAFT in result.err) == (0, False)
-    assert plans(tmp_path / "run") == [f"race K=4 L=4 {source}"]
+    assert plans(tmp_path / "run") == [f"race K=1 L=8 {source}"]
 
 
 @pytest.mark.usefixtures("undrafted")
@@ -78,7 +78,7 @@ def test_a_plan_that_drafts_is_refused_and_leaves_nothing(
     result = batch("run", plain, prompts, "-o", where, "--rule", "kseq", *more)
     assert (result.code, result.out, result.decoder) == (2, "", None)
     assert result.err == (
-        "spectr-batch: error: The plan is kseq K=4 L=4, and the bundle has no draft. Use --plan auto or plain, "
+        "spectr-batch: error: The plan is kseq K=2 L=8, and the bundle has no draft. Use --plan auto or plain, "
         "--source lookup, or build a bundle with a draft: `spectr-export build TARGET --draft DRAFT`.\n"
     )
     assert sorted(tmp_path.iterdir()) == before

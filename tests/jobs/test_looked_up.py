@@ -151,8 +151,8 @@ def test_a_record_that_the_plan_cannot_honour_is_a_failed_row(start, tmp_path: P
         ("longer", "draft", "unsupported_parameter"),
     ]
     assert failed[0]["error"]["message"].startswith(
-        "in.jsonl:3: draft has the source lookup; the text of the plan kseq K=4 L=4 depends on what is drafted, so it "
-        "must be false, or draft with the length 4 or none."
+        "in.jsonl:3: draft has the source lookup; the text of the plan kseq K=2 L=8 depends on what is drafted, so it "
+        "must be false, or draft with the length 8 or none."
     )
     assert code_of(start(inputs, tmp_path / "auto")) == 0
     assert len(rows_of(tmp_path / "auto")) == len(asked)

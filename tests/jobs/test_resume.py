@@ -115,9 +115,9 @@ def test_the_plan_and_the_batch_may_change(run, break_after, tmp_path: Path):
     run("--rule", "kseq", "--batch-size", 2)
     result = run("--plan", "plain", "--batch-size", 5)
     assert result.code == 0
-    assert "earlier rows were decoded with kseq K=4 L=4; they stay, since every plan has the same law" in result.err
+    assert "earlier rows were decoded with kseq K=2 L=8; they stay, since every plan has the same law" in result.err
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["plan"], summary["rows"]) == ("kseq K=4 L=4, plain", 20)
+    assert (summary["plan"], summary["rows"]) == ("kseq K=2 L=8, plain", 20)
     assert [session["batch_size"] for session in summary["sessions"]] == [2, 5]
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from jobs_stub import read_lines, write_lines
 
+from spectr_jobs.cli.options import ONE_PATH
 from spectr_jobs.report import page as module
 from spectr_jobs.run_directory.directory import RunDirectory
 from spectr_jobs.work import models as seam
 from spectr_jobs.work.setup import Setup
 from spectr_runtime import Plan, SpeculationStats
 from spectr_runtime.rows.drafting import SourceStats
+from spectr_select import RULES
 
 
 @pytest.fixture
@@ -30,12 +32,16 @@ def facts(run: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "plan"),
     [
-        (("--source", "lookup"), "race K=4 L=4 lookup"),
+        (("--source", "lookup"), "race K=1 L=8 lookup"),
         (("--source", "corpus", "--drafts", 1, "--length", 16), "race K=1 L=16 corpus"),
-        (("--source", "texts", "--rule", "race"), "race K=4 L=4 texts"),
-        (("--source", "lookup", "--rule", "block", "--drafts", 1), "block K=1 L=4 lookup"),
-        (("--source", "draft"), "kseq K=4 L=4"),
-        (("--source", "draft", "--rule", "race"), "race K=4 L=4"),
+        (("--source", "texts", "--rule", "race"), "race K=1 L=8 texts"),
+        (("--source", "lookup", "--rule", "block"), "block K=1 L=8 lookup"),
+        (("--source", "draft"), "block K=1 L=8"),
+        (("--length", 4), "block K=1 L=4"),
+        (("--drafts", 4), "kseq K=4 L=8"),
+        (("--rule", "kseq"), "kseq K=2 L=8"),
+        (("--rule", "single", "--length", 2), "single K=1 L=2"),
+        (("--source", "draft", "--rule", "race"), "race K=1 L=8"),
     ],
 )
 def test_a_source_makes_a_fixed_plan(
@@ -43,7 +49,8 @@ def test_a_source_makes_a_fixed_plan(
 ):
     assert batch("run", bundle, prompts, "-o", tmp_path / "run", *options).code == 0
     found = facts(tmp_path / "run")
-    assert (found["plan"], found["source"]) == (plan, options[1])
+    assert found["plan"] == plan
+    assert found["source"] == (options[1] if "--source" in options else "draft")
     assert "corpus" not in found
     assert str(Setup.from_json(found).plan) == plan
 
@@ -59,7 +66,7 @@ def test_a_source_makes_a_fixed_plan(
             ("--source", "lookup", "--plan", "auto"),
             "--plan auto and --source exclude each other. Leave one of them out.",
         ),
-        (("--source", "lookup", "--rule", "kseq"), "Rule kseq with K=4 takes no drafts from lookup;"),
+        (("--source", "lookup", "--rule", "kseq"), "Rule kseq with K=2 takes no drafts from lookup;"),
         (("--source", "texts", "--rule", "single", "--drafts", 1), "Rule single takes no drafts from texts:"),
         (
             ("--corpus", "x", "--plan", "plain"),
@@ -202,3 +209,7 @@ def test_the_seconds_of_a_source_are_those_of_its_stage(
     write_lines(session, events)
     drafted_by = module.summary.summarize(RunDirectory.open(run))["sources"]
     assert drafted_by == {"draft": {"rounds": 40, "proposed": 160, "accepted": 60, "seconds": 1.5}}
+
+
+def test_a_rule_that_takes_one_path_is_given_one():
+    assert {name for name, rule in RULES.items() if rule.trees == "chain"} < set(ONE_PATH)

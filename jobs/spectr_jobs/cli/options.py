@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from spectr_runtime.rows.drafting import SourceName
     from spectr_runtime.speculation.plan import PlanChoice
 
-RULE, DRAFTS, LENGTH = "kseq", 4, 4  # defaults of a fixed plan, if at least one of its options is given
-RACE = "race"  # the default rule of drafts that are looked up, which K-SEQ cannot take
+# Defaults of a fixed plan, if at least one of its options is given; docs/benchmarks.md compares plans at equal budget.
+PATHS_RULE, PATH_RULE, LOOKED_UP_RULE = "kseq", "block", "race"  # of several paths, of one, of what is looked up
+ONE_PATH = ("single", "block", "race")  # rules that are given one path
+PATHS, LENGTH = 2, 8  # paths of the other rules; tokens of a path
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class RunOptions:
                 "rows are decoded together.",
                 hint="Leave --batch-size out.",
             )
-        drafts, length = self.drafts or DRAFTS, self.length or LENGTH
+        _, drafts, length = self._fixed_sizes()
         if fixed and shape.tokens < (needed := drafts * length + 1):
             raise UsageError(
                 f"--call-shape {shape} has {shape.tokens} tokens a row; allowed are {needed} or more, for K={drafts} "
@@ -201,14 +203,18 @@ class RunOptions:
         from spectr_runtime.speculation.plan import AUTO, PLAIN, Plan
 
         if self._fixed_plan():
-            drafts, length = self.drafts or DRAFTS, self.length or LENGTH
-            source = self.source or DRAFT
-            return Plan(self.rule or (RULE if source == DRAFT else RACE), drafts, length, source)
+            return Plan(*self._fixed_sizes(), self.source or DRAFT)
         return Plan.plain() if self.plan == PLAIN else AUTO
 
     def _fixed_plan(self) -> list[str]:
         options = {"--rule": self.rule, "--drafts": self.drafts, "--length": self.length, "--source": self.source}
         return [name for name, value in options.items() if value is not None]
+
+    def _fixed_sizes(self) -> tuple[str, int, int]:
+        """Return the rule, the number of paths and the length of a path of a fixed plan."""
+        rule = self.rule or (LOOKED_UP_RULE if self.source not in (None, DRAFT) else None)
+        drafts = self.drafts or (1 if rule in (None, *ONE_PATH) else PATHS)
+        return rule or (PATH_RULE if drafts == 1 else PATHS_RULE), drafts, self.length or LENGTH
 
     def find_rank(self, environment: Mapping[str, str]) -> Rank:
         """Return the rank of this process, which the options or the variables of a scheduler set.

@@ -57,10 +57,17 @@ line overrides the variables, and the variables override the file.
     help="Run directory to create or to continue; - writes rows to stdout and keeps nothing.",
 )
 @click.option(
-    "--rule", metavar="NAME", help="Selection rule of a fixed plan.  [default: kseq; race if drafts are looked up]"
+    "--rule",
+    metavar="NAME",
+    help="Selection rule of a fixed plan.  [default: block for one path, kseq for several; race if looked up]",
 )
-@click.option("--drafts", metavar="K", type=click.IntRange(min=1), help="Draft paths of a fixed plan.  [default: 4]")
-@click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens per draft path.  [default: 4]")
+@click.option(
+    "--drafts",
+    metavar="K",
+    type=click.IntRange(min=1),
+    help="Draft paths of a fixed plan.  [default: 1 for block, single and race, else 2]",
+)
+@click.option("--length", metavar="L", type=click.IntRange(min=1), help="Tokens per draft path.  [default: 8]")
 @click.option(
     "--source",
     type=click.Choice(SOURCES),
