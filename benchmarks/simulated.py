@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from spectr_select import RULES, DraftTree, Noise, Selection, draw, select
 
-# B rows, C context tokens, I contexts, M nodes of a level, N nodes, P nodes with a draft law, S rounds, V vocabulary.
+# B rows, C context tokens, I contexts, L tokens of a text, M nodes of a level, N nodes, P nodes with a draft law,
+# S rounds, V vocabulary.
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = 32  # contexts at a time
 WINDOW, WRITTEN, STEP = 64, 64, 16  # tokens of a context, written behind a prompt, between two contexts
@@ -79,20 +80,39 @@ class Reader:
         with torch.inference_mode():
             model(input_ids=context_BC[:, :-1], past_key_values=self._cache, use_cache=True, logits_to_keep=1)
 
-    def logits(self, tree: DraftTree, tokens_BN: torch.Tensor) -> torch.Tensor:
-        """Return the logits after the leading nodes of a tree, as many as tokens are given; float32 [B, N, V]."""
+    def logits(self, tree: DraftTree, tokens_BN: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Return the logits after the leading nodes of a tree, as many as tokens are given; float32 [B, N, V].
+
+        With ``first``, those after the nodes from this one on; the calls before have read the nodes before it.
+        """
         nodes = tokens_BN.shape[1]
-        seen_NN = tree.ancestors("cpu")[:nodes, :nodes]
-        seen_NT = torch.cat([torch.ones((nodes, self._read), dtype=torch.bool), seen_NN], 1)
-        mask_B1NT = torch.where(seen_NT, 0.0, torch.finfo(torch.float32).min).expand(len(tokens_BN), 1, -1, -1)
-        places_1N = self._read + torch.tensor([tree.depths[:nodes]])
+        seen_1NN = tree.ancestors("cpu")[None, :nodes, :nodes]
+        return self.logits_seen(seen_1NN, torch.tensor([tree.depths[:nodes]]), tokens_BN, first)
+
+    def logits_seen(
+        self, seen_BNN: torch.Tensor, depth_BN: torch.Tensor, tokens_BN: torch.Tensor, first: int = 0
+    ) -> torch.Tensor:
+        """Return ``logits`` where every row has a tree of its own: what its nodes see, and their depths."""
+        if beyond := self._cache.get_seq_length() - self._read - first:
+            self._cache.crop(-beyond)
+        seen_BNN = seen_BNN[:, first:].expand(len(tokens_BN), -1, -1)
+        seen_BNT = torch.cat([seen_BNN.new_ones((*seen_BNN.shape[:2], self._read)), seen_BNN], 2)
+        mask_B1NT = torch.where(seen_BNT, 0.0, torch.finfo(torch.float32).min)[:, None]
         with torch.inference_mode():
-            logits_BNV = self._model(
-                input_ids=tokens_BN, attention_mask=mask_B1NT, position_ids=places_1N,
-                past_key_values=self._cache, use_cache=True,
+            return self._model(  # type: ignore[no-any-return]
+                input_ids=tokens_BN[:, first:], attention_mask=mask_B1NT,
+                position_ids=self._read + depth_BN[:, first:], past_key_values=self._cache, use_cache=True,
             ).logits  # fmt: skip
-        self._cache.crop(-nodes)
-        return logits_BNV  # type: ignore[no-any-return]
+
+    def written(
+        self, token_B1: torch.Tensor, length: int, choose: Callable[[int, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:  # fmt: skip
+        """Return a given token and so many behind it, each chosen by ``(depth, logits_BV) -> token_B``; [B, 1 + L]."""
+        chain, text_BL = DraftTree.chain(length), token_B1
+        for depth in range(1, length + 1):
+            chosen_B = choose(depth, self.logits(chain, text_BL, depth - 1)[:, -1])
+            text_BL = torch.cat([text_BL, chosen_B[:, None]], 1)
+        return text_BL
 
 
 class SimulatedPair:
@@ -102,19 +122,24 @@ class SimulatedPair:
         target: The folder of the target.
         draft: The folder of the draft.
         contexts: How many contexts are taken, evenly over all that there are.
+        texts: Which of the texts the contexts are windows of; half of them have nothing in common with the other half.
     """
 
     def __init__(
         self, target: Path = EXAMPLES / "demo_pair" / "target", draft: Path = EXAMPLES / "demo_pair" / "draft",
-        contexts: int = 256,
+        contexts: int = 256, texts: slice = slice(None),
     ) -> None:  # fmt: skip
-        self._target = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
-        self._draft = AutoModelForCausalLM.from_pretrained(draft, dtype=torch.float32).eval()
-        found_IC = _contexts(self._target, target)
+        self._target, self._draft = _model(target), _model(draft)
+        found_IC = _contexts(target)[:, texts].flatten(0, 1)
         self.context_IC = found_IC[torch.linspace(0, len(found_IC) - 1, min(contexts, len(found_IC))).long()]
         self._parts = self.context_IC.split(ROWS)
         self._targets = [Reader(self._target, part_BC) for part_BC in self._parts]
         self._drafts = [Reader(self._draft, part_BC) for part_BC in self._parts]
+
+    @property
+    def parts(self) -> range:
+        """The numbers of the parts that the contexts are worked on in."""
+        return range(len(self._parts))
 
     @property
     def vocabulary(self) -> int:
@@ -124,7 +149,7 @@ class SimulatedPair:
     @cache  # noqa: B019 - as long as the pair lives
     def unigram(self, temperature: float) -> torch.Tensor:
         """Return the mean of the target's laws behind all contexts, float32 [V]."""
-        laws = [self.root_laws(temperature, part)[0] for part in range(len(self._parts))]
+        laws = [self.root_laws(temperature, part)[0] for part in self.parts]
         return torch.cat(laws).mean(0)
 
     def root_laws(self, temperature: float, part: int, blend: Blend = Blend()) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,19 +172,27 @@ class SimulatedPair:
             turns: How often every context is drawn from, each time with other noise.
         """
         for turn in range(turns):
-            for part in range(len(self._parts)):
+            for part in self.parts:
                 yield self._round(tree, rule, temperature, blend, turn, part)
 
-    def _round(self, tree: DraftTree, rule: str, temperature: float, blend: Blend, turn: int, part: int) -> Drawn:
+    def noise(self, part: int, turn: int) -> Noise:
+        """Return the noise of the rounds behind the contexts of a part."""
         rows = len(self._parts[part])
-        noise = Noise(part * ROWS + torch.arange(rows), torch.full((rows,), 1000 * turn))
+        return Noise(part * ROWS + torch.arange(rows), torch.full((rows,), 1000 * turn))
+
+    def readers(self, part: int) -> tuple[Reader, Reader, torch.Tensor]:
+        """Return the target and the draft behind the contexts of a part, and the contexts' last tokens [B, 1]."""
+        return self._targets[part], self._drafts[part], self._parts[part][:, -1:]
+
+    def _round(self, tree: DraftTree, rule: str, temperature: float, blend: Blend, turn: int, part: int) -> Drawn:
+        noise = self.noise(part, turn)
         tokens_BN, laws = self._parts[part][:, -1:], []
         for depth, level in enumerate(tree.levels[1:], start=1):
-            above = tree.levels[depth - 1]
-            draft_BMV = _laws(self._drafts[part].logits(tree, tokens_BN)[:, above.start :], temperature)
+            above = tree.levels[depth - 1].start
+            draft_BMV = _laws(self._drafts[part].logits(tree, tokens_BN, above), temperature)
             target_BMV = draft_BMV
             if blend.weight and blend.toward == "target":
-                target_BMV = _laws(self._targets[part].logits(tree, tokens_BN)[:, above.start :], temperature)
+                target_BMV = _laws(self._targets[part].logits(tree, tokens_BN, above), temperature)
             laws.append(self._blended(draft_BMV, target_BMV, blend, temperature))
             assert level.start == tokens_BN.shape[1]
             tokens_BN = torch.cat([tokens_BN, draw(rule, tree, depth, laws[-1], noise)], 1)
@@ -212,8 +245,15 @@ def _laws(logits_BNV: torch.Tensor, temperature: float) -> torch.Tensor:
     return (logits_BNV / temperature).softmax(2)
 
 
-def _contexts(target: PreTrainedModel, folder: Path) -> torch.Tensor:
-    """Return windows of what the target writes after every demo prompt that is long enough, int64 [I, C]."""
+@cache
+def _model(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[no-any-return]
+
+
+@cache
+def _contexts(folder: Path) -> torch.Tensor:
+    """Return windows of what the target writes after every demo prompt that is long enough; int64, by text and C."""
+    target = _model(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     lines = (EXAMPLES / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
@@ -226,4 +266,4 @@ def _contexts(target: PreTrainedModel, folder: Path) -> torch.Tensor:
             logits_BV = target(input_ids=fed_BT, past_key_values=past, use_cache=True, logits_to_keep=1).logits[:, -1]
         fed_BT = torch.multinomial(logits_BV.softmax(1), 1, generator=generator)
         tokens_BT = torch.cat([tokens_BT, fed_BT], 1)
-    return torch.cat([tokens_BT[:, first : first + WINDOW] for first in range(0, WRITTEN + 1, STEP)])
+    return torch.stack([tokens_BT[:, first : first + WINDOW] for first in range(0, WRITTEN + 1, STEP)])
