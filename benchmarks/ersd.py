@@ -20,7 +20,18 @@ from typing import Any
 import click
 import torch
 from machine import machine
-from raced import Growing, LawsByEntropy, Texts, followed, grown, law_of_paths, law_of_ranks, tree_of_ranks, written
+from raced import (
+    Growing,
+    LawsByEntropy,
+    Setting,
+    Texts,
+    followed,
+    grown,
+    law_of_paths,
+    law_of_ranks,
+    tree_of_ranks,
+    written,
+)
 from simulated import SimulatedPair, mean_and_error, tokens_per_round
 
 from spectr_select import DraftTree, best_tree, expected_tokens, tokens_bound
@@ -40,17 +51,17 @@ ALSO = {"rrs": ("kseq",), "rrsw": ("traversal",)}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured: contexts of each half, temperatures, drafted tokens, and how often each context is used."""
+    """How much is measured: contexts of each half, settings, drafted tokens, and how often each context is used."""
 
     contexts: int = 180
-    temperatures: tuple[float, ...] = (1.0, 0.6, 1.5)
+    settings: tuple[Setting, ...] = (Setting(1.0), Setting(0.6), Setting(1.5), Setting(1.0, 0.5))
     drafts: tuple[int, ...] = (4, 8, 16, 32)
-    turns: int = 2
+    turns: int = 1
     text_turns: int = 3
     length: int = 48
 
 
-SMALL = Sizes(contexts=12, temperatures=(1.0,), drafts=(4, 8), turns=1, text_turns=1, length=16)
+SMALL = Sizes(contexts=12, settings=(Setting(1.0, 0.5),), drafts=(4, 8), turns=1, text_turns=1, length=16)
 
 
 def by_context(count_S: torch.Tensor, contexts: int) -> torch.Tensor:
@@ -68,15 +79,14 @@ def shapes(drafts: int, laws: dict[str, list[float]]) -> list[tuple[str, DraftTr
     ]
 
 
-def compare(
-    pair: SimulatedPair, laws: dict[str, list[float]], temperature: float, sizes: Sizes
-) -> list[dict[str, Any]]:
+def compare(pair: SimulatedPair, laws: dict[str, list[float]], setting: Setting, sizes: Sizes) -> list[dict[str, Any]]:
     """Tokens per round of every rule and shape, and what they differ from the race's on the same contexts."""
     lines: list[dict[str, Any]] = []
     for drafts in sizes.drafts:
         race_I = torch.zeros(0)
         for shape, tree, rules in shapes(drafts, laws):
-            for rule, count_S in tokens_per_round(pair, tree, rules, temperature, turns=sizes.turns).items():
+            found = tokens_per_round(pair, tree, rules, setting.temperature, setting.blend, sizes.turns)
+            for rule, count_S in found.items():
                 count_I = by_context(count_S, len(pair.context_IC))
                 race_I = count_I if rule == "race" else race_I  # it comes first; all trees stand beside its own
                 line = {"drafts": drafts, "shape": shape, "rule": rule, "depth": tree.depth}
@@ -87,11 +97,12 @@ def compare(
     return lines
 
 
-def rank_laws(pair: SimulatedPair, texts: Texts, temperature: float) -> dict[str, list[float]]:
+def rank_laws(pair: SimulatedPair, texts: Texts, setting: Setting) -> dict[str, list[float]]:
     """The rank law of every rule that takes trees: of a race along texts, of others over nodes that rounds reach."""
     laws = {"race": law_of_ranks(texts.rank_SL)}
     for rule in TREE_RULES[1:]:
-        accepted = [drawn.select(rule).accepted_BD for drawn in pair.rounds(WIDE, rule, temperature)]
+        rounds = pair.rounds(WIDE, rule, setting.temperature, setting.blend)
+        accepted = [drawn.select(rule).accepted_BD for drawn in rounds]
         laws[rule] = law_of_paths(WIDE, torch.cat(accepted))
     return laws
 
@@ -105,16 +116,16 @@ def bound(texts: Texts, vocabulary: int, sizes: Sizes) -> dict[str, Any]:
     return {"entropy": round(entropy, 4), "positions": texts.rank_SL.numel(), "tokens": tokens}
 
 
-def aware(pair: SimulatedPair, seen: Texts, texts: Texts, temperature: float, sizes: Sizes) -> dict[str, Any]:
+def aware(pair: SimulatedPair, seen: Texts, texts: Texts, setting: Setting, sizes: Sizes) -> dict[str, Any]:
     """Trees that depend on the draft's entropy beside trees that do not, for races, fitted to the texts seen."""
     laws = LawsByEntropy.of(seen, BINS)
-    lines = [aware_line(pair, laws, seen, texts, temperature, drafts) for drafts in sizes.drafts]
+    lines = [aware_line(pair, laws, seen, texts, setting, drafts) for drafts in sizes.drafts]
     edges = [round(edge, 4) for edge in laws.edge_Q.tolist()]
     return {"edges": edges, "laws": [[round(chance, 5) for chance in law] for law in laws.law_QR], "lines": lines}
 
 
 def aware_line(
-    pair: SimulatedPair, laws: LawsByEntropy, seen: Texts, texts: Texts, temperature: float, drafts: int
+    pair: SimulatedPair, laws: LawsByEntropy, seen: Texts, texts: Texts, setting: Setting, drafts: int
 ) -> dict[str, Any]:  # fmt: skip
     """Tokens per round of a race with each way to choose a tree of so many drafts, beside the stateless tree's."""
     rank_WL, entropy_W = seen.windows(min(drafts, seen.rank_SL.shape[1]))
@@ -125,7 +136,7 @@ def aware_line(
         "chain": DraftTree.chain(drafts),
     }
     by_bin = [tree_of_ranks(rank_WL[bin_W == number], drafts) for number in range(BINS)]
-    rows = grow(pair, laws, temperature, len(texts.token_SL) // len(pair.context_IC), drafts)
+    rows = grow(pair, laws, setting, len(texts.token_SL) // len(pair.context_IC), drafts)
     counts = {name: followed(tree, texts.rank_SL) for name, tree in fixed.items()}
     counts["root"] = by_root(by_bin, laws, texts)
     counts["node"] = torch.tensor(
@@ -153,10 +164,10 @@ def by_root(trees: list[DraftTree], laws: LawsByEntropy, texts: Texts) -> torch.
     return torch.stack([followed(tree, texts.rank_SL) for tree in trees])[bin_S, torch.arange(len(bin_S))]
 
 
-def grow(pair: SimulatedPair, laws: LawsByEntropy, temperature: float, turns: int, drafts: int) -> list[Growing]:
+def grow(pair: SimulatedPair, laws: LawsByEntropy, setting: Setting, turns: int, drafts: int) -> list[Growing]:
     """Trees that grow by the entropy at every node, behind all contexts and so often the whole."""
     parts = [(turn, part) for turn in range(turns) for part in pair.parts]
-    return [row for turn, part in parts for row in grown(pair, laws, temperature, turn, part, drafts)]
+    return [row for turn, part in parts for row in grown(pair, laws, setting, turn, part, drafts)]
 
 
 def shape_of(tree: DraftTree) -> dict[str, int]:
@@ -165,24 +176,24 @@ def shape_of(tree: DraftTree) -> dict[str, int]:
 
 
 def measure(sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """Measure everything at each temperature; yield what has been found after each."""
+    """Measure everything at each setting; yield what has been found after each."""
     seen_pair, pair = (SimulatedPair(contexts=sizes.contexts, texts=slice(half, None, 2)) for half in range(2))
     found: dict[str, Any] = {}
-    for temperature in sizes.temperatures:
-        seen, texts = (written(one, temperature, sizes.text_turns, sizes.length) for one in (seen_pair, pair))
-        laws = rank_laws(seen_pair, seen, temperature)
-        found[str(temperature)] = {
+    for setting in sizes.settings:
+        seen, texts = (written(one, setting, sizes.text_turns, sizes.length) for one in (seen_pair, pair))
+        laws = rank_laws(seen_pair, seen, setting)
+        found[setting.name] = {
             "rank_laws": {rule: [round(chance, 5) for chance in law] for rule, law in laws.items()},
             "bound": bound(texts, pair.vocabulary, sizes),
-            "compared": compare(pair, laws, temperature, sizes),
-            "aware": aware(pair, seen, texts, temperature, sizes),
+            "compared": compare(pair, laws, setting, sizes),
+            "aware": aware(pair, seen, texts, setting, sizes),
         }
-        yield {"sizes": dataclasses.asdict(sizes), "vocabulary": pair.vocabulary, "temperatures": found}
+        yield {"sizes": dataclasses.asdict(sizes), "vocabulary": pair.vocabulary, "settings": found}
 
 
-def table(temperature: str, found: dict[str, Any]) -> str:
-    """What was found at a temperature, for the eye."""
-    lines = [f"temperature {temperature}: bound {found['bound']['tokens']}"]
+def table(setting: str, found: dict[str, Any]) -> str:
+    """What was found at a setting, for the eye."""
+    lines = [f"temperature {setting}: bound {found['bound']['tokens']}"]
     for line in found["compared"]:
         (mean, error), (gap, gap_error) = line["tokens"], line["to_race"]
         named = f"  {line['drafts']:3} {line['shape']:18} {line['rule']:10} {mean:8.3f} +- {error:.3f}"
@@ -202,7 +213,7 @@ def main(small: bool, output: Path) -> None:
     head = machine()
     for found in measure(SMALL if small else Sizes()):
         output.write_text(json.dumps(head | found, indent=1) + "\n", encoding="utf-8")
-        click.echo(table(*list(found["temperatures"].items())[-1]))
+        click.echo(table(*list(found["settings"].items())[-1]))
 
 
 if __name__ == "__main__":

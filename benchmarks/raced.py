@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from simulated import SimulatedPair
+from simulated import Blend, SimulatedPair
 
 from spectr_select import DraftTree
 from spectr_select.chance import Role
@@ -25,6 +25,34 @@ from spectr_select.chance import Role
 # B rows, D depth, F nodes whose children are offered, L tokens of a text, N nodes, Q bins, R ranks, S texts,
 # V vocabulary, W windows of texts.
 RANKS = 16  # siblings that are looked at
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """The temperature of both models, and how much the draft's law is blended with one that knows nothing of the text.
+
+    Attributes:
+        temperature: Above 0.
+        unigram: The weight of the unigram law, 0 to 1.
+    """
+
+    temperature: float
+    unigram: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The setting in a result file."""
+        return f"{self.temperature}, weaker draft" if self.unigram else f"{self.temperature}"
+
+    @property
+    def blend(self) -> Blend:
+        """What the draft's law is blended with."""
+        return Blend(self.unigram, "unigram")
+
+    def draft_law(self, pair: SimulatedPair, logits_XV: torch.Tensor) -> torch.Tensor:
+        """Return the laws that siblings are drawn from, given the draft's logits."""
+        law_XV = (logits_XV / self.temperature).softmax(-1)
+        return pair.blended(law_XV, law_XV, self.blend, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,24 +75,24 @@ class Texts:
         return rank_WL, self.entropy_SL[:, : self.entropy_SL.shape[1] - length + 1].flatten()
 
 
-def written(pair: SimulatedPair, temperature: float, turns: int, length: int) -> Texts:
+def written(pair: SimulatedPair, setting: Setting, turns: int, length: int) -> Texts:
     """Write texts behind all contexts of a pair, with the noise of its rounds."""
-    parts = [_written(pair, temperature, turn, part, length) for turn in range(turns) for part in pair.parts]
+    parts = [_written(pair, setting, turn, part, length) for turn in range(turns) for part in pair.parts]
     return Texts(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def _written(
-    pair: SimulatedPair, temperature: float, turn: int, part: int, length: int
+    pair: SimulatedPair, setting: Setting, turn: int, part: int, length: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     target, draft, root_B1 = pair.readers(part)
     noise = pair.noise(part, turn)
 
     def winner(depth: int, logits_BV: torch.Tensor) -> torch.Tensor:
         time_BV = noise.exponential(Role.RACE, depth, pair.vocabulary)
-        return (time_BV / (logits_BV / temperature).softmax(1)).argmin(1)
+        return (time_BV / (logits_BV / setting.temperature).softmax(1)).argmin(1)
 
     text_BL = target.written(root_B1, length, winner)
-    law_BLV = (draft.logits(DraftTree.chain(length), text_BL)[:, :-1] / temperature).softmax(2)
+    law_BLV = setting.draft_law(pair, draft.logits(DraftTree.chain(length), text_BL)[:, :-1])
     ranks = []
     for depth in range(1, length + 1):
         arrival_BV = noise.exponential(Role.RACE, depth, pair.vocabulary) / law_BLV[:, depth - 1]
@@ -200,7 +228,7 @@ class Growing:
 
 
 def grown(
-    pair: SimulatedPair, laws: LawsByEntropy, temperature: float, turn: int, part: int, drafts: int
+    pair: SimulatedPair, laws: LawsByEntropy, setting: Setting, turn: int, part: int, drafts: int
 ) -> list[Growing]:  # fmt: skip
     """Return a tree of so many drafts for every context of a part, each grown by the draft's laws at its own nodes."""
     _, draft, root_B1 = pair.readers(part)
@@ -209,7 +237,7 @@ def grown(
         frontier = [row.level(depth) for row in rows]
         node_BF, depth_BN = _padded(frontier), _padded([row.depths for row in rows])
         logits_BNV = draft.logits_seen(_seen(rows), depth_BN, _padded([row.tokens for row in rows]))
-        law_BFV = (logits_BNV[torch.arange(len(rows))[:, None], node_BF] / temperature).softmax(2)
+        law_BFV = setting.draft_law(pair, logits_BNV[torch.arange(len(rows))[:, None], node_BF])
         time_B1V = noise.exponential(Role.RACE, depth + 1, pair.vocabulary)[:, None]
         children_BFR = (time_B1V / law_BFV).topk(min(RANKS, drafts), largest=False).indices.tolist()
         bin_BF = torch.bucketize(torch.special.entr(law_BFV).sum(2), laws.edge_Q).tolist()

@@ -157,7 +157,7 @@ class SimulatedPair:
         root, tokens_B1 = DraftTree.chain(0), self._parts[part][:, -1:]
         target_BV = _laws(self._targets[part].logits(root, tokens_B1), temperature)[:, 0]
         draft_BV = _laws(self._drafts[part].logits(root, tokens_B1), temperature)[:, 0]
-        return target_BV, self._blended(draft_BV, target_BV, blend, temperature)
+        return target_BV, self.blended(draft_BV, target_BV, blend, temperature)
 
     def rounds(
         self, tree: DraftTree, rule: str, temperature: float = 1.0, blend: Blend = Blend(), turns: int = 1
@@ -193,15 +193,16 @@ class SimulatedPair:
             target_BMV = draft_BMV
             if blend.weight and blend.toward == "target":
                 target_BMV = _laws(self._targets[part].logits(tree, tokens_BN, above), temperature)
-            laws.append(self._blended(draft_BMV, target_BMV, blend, temperature))
+            laws.append(self.blended(draft_BMV, target_BMV, blend, temperature))
             assert level.start == tokens_BN.shape[1]
             tokens_BN = torch.cat([tokens_BN, draw(rule, tree, depth, laws[-1], noise)], 1)
         target_BNV = _laws(self._targets[part].logits(tree, tokens_BN), temperature)
         return Drawn(tree, tokens_BN, target_BNV, torch.cat([*laws, target_BNV[:, :0]], 1)[:, : tree.inner], noise)
 
-    def _blended(
+    def blended(
         self, draft_XV: torch.Tensor, target_XV: torch.Tensor, blend: Blend, temperature: float
     ) -> torch.Tensor:
+        """Return laws of the draft as a blend has them, given the target's where it goes toward the target."""
         if not blend.weight:
             return draft_XV
         other_XV = target_XV if blend.toward == "target" else self.unigram(temperature).expand_as(draft_XV)
