@@ -116,46 +116,76 @@ def bound(texts: Texts, vocabulary: int, sizes: Sizes) -> dict[str, Any]:
     return {"entropy": round(entropy, 4), "positions": texts.rank_SL.numel(), "tokens": tokens}
 
 
-def aware(pair: SimulatedPair, seen: Texts, texts: Texts, setting: Setting, sizes: Sizes) -> dict[str, Any]:
-    """Trees that depend on the draft's entropy beside trees that do not, for races, fitted to the texts seen."""
-    laws = LawsByEntropy.of(seen, BINS)
-    lines = [aware_line(pair, laws, seen, texts, setting, drafts) for drafts in sizes.drafts]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Half:
+    """One half of the texts: what races write behind its contexts, and the trees that grow there by the entropy."""
+
+    contexts: int
+    texts: Texts
+    rows: list[Growing]
+
+    def mean_of(self, count_S: torch.Tensor) -> torch.Tensor:
+        """Return the means of each context's rounds, float64 [I]."""
+        return by_context(count_S, self.contexts)
+
+    def trees(self, drafts: int) -> list[Growing]:
+        """Return the trees with so many drafts each."""
+        return [row.kept(drafts) for row in self.rows]
+
+    def trees_above(self, value: float) -> list[Growing]:
+        """Return the trees of the nodes that are worth so much; their drafts differ in number."""
+        return [row.kept(sum(found >= value for found in row.values) - 1) for row in self.rows]
+
+    def follow(self, rows: list[Growing]) -> torch.Tensor:
+        """Return the tokens of each round, float64 [S]."""
+        counts = [row.follow(text) for row, text in zip(rows, self.texts.token_SL.tolist(), strict=True)]
+        return torch.tensor(counts, dtype=torch.float64)
+
+
+def aware(pairs: list[SimulatedPair], texts: list[Texts], setting: Setting, sizes: Sizes) -> dict[str, Any]:
+    """Trees that depend on the draft's entropy beside trees that do not, for races, fitted to the first half."""
+    laws = LawsByEntropy.of(texts[0], BINS)
+    seen, half = (
+        Half(len(pair.context_IC), some, grow(pair, laws, setting, sizes.text_turns, max(sizes.drafts)))
+        for pair, some in zip(pairs, texts, strict=True)
+    )
+    lines = [aware_line(laws, seen, half, drafts) for drafts in sizes.drafts]
     edges = [round(edge, 4) for edge in laws.edge_Q.tolist()]
     return {"edges": edges, "laws": [[round(chance, 5) for chance in law] for law in laws.law_QR], "lines": lines}
 
 
-def aware_line(
-    pair: SimulatedPair, laws: LawsByEntropy, seen: Texts, texts: Texts, setting: Setting, drafts: int
-) -> dict[str, Any]:  # fmt: skip
+def aware_line(laws: LawsByEntropy, seen: Half, half: Half, drafts: int) -> dict[str, Any]:
     """Tokens per round of a race with each way to choose a tree of so many drafts, beside the stateless tree's."""
-    rank_WL, entropy_W = seen.windows(min(drafts, seen.rank_SL.shape[1]))
+    rank_WL, entropy_W = seen.texts.windows(min(drafts, seen.texts.rank_SL.shape[1]))
     bin_W = torch.bucketize(entropy_W, laws.edge_Q)
     fixed = {
-        "stateless": best_tree(law_of_ranks(seen.rank_SL), drafts),
+        "stateless": best_tree(law_of_ranks(seen.texts.rank_SL), drafts),
         "frequent": tree_of_ranks(rank_WL, drafts),
         "chain": DraftTree.chain(drafts),
     }
     by_bin = [tree_of_ranks(rank_WL[bin_W == number], drafts) for number in range(BINS)]
-    rows = grow(pair, laws, setting, len(texts.token_SL) // len(pair.context_IC), drafts)
-    counts = {name: followed(tree, texts.rank_SL) for name, tree in fixed.items()}
-    counts["root"] = by_root(by_bin, laws, texts)
-    counts["node"] = torch.tensor(
-        [float(row.follow(text)) for row, text in zip(rows, texts.token_SL.tolist(), strict=True)], dtype=torch.float64
-    )
-    means = {name: by_context(count_S, len(pair.context_IC)) for name, count_S in counts.items()}
+    own, above = half.trees(drafts), half.trees_above(worth(seen.rows, drafts))
+    counts = {name: followed(tree, half.texts.rank_SL) for name, tree in fixed.items()}
+    counts |= {"root": by_root(by_bin, laws, half.texts), "node": half.follow(own), "above": half.follow(above)}
+    means = {name: half.mean_of(count_S) for name, count_S in counts.items()}
+    fitted = followed(fixed["stateless"], seen.texts.rank_SL), by_root(by_bin, laws, seen.texts)
     return {
         "drafts": drafts,
         "tokens": {name: mean_and_error(mean_I) for name, mean_I in means.items()},
         "to_stateless": {name: mean_and_error(mean_I - means["stateless"]) for name, mean_I in means.items()},
         "to_frequent": {name: mean_and_error(mean_I - means["frequent"]) for name, mean_I in means.items()},
-        "seen": {
-            "stateless": round(float(followed(fixed["stateless"], seen.rank_SL).mean()), 4),
-            "root": round(float(by_root(by_bin, laws, seen).mean()), 4),
-        },
+        "root_to_stateless_where_fitted": mean_and_error(seen.mean_of(fitted[1] - fitted[0])),
         "trees": {name: shape_of(tree) for name, tree in fixed.items()},
         "by_bin": [shape_of(tree) for tree in by_bin],
-        "node_depth": round(sum(row.depths[-1] for row in rows) / len(rows), 2),
+        "node_depth": round(sum(row.depths[-1] for row in own) / len(own), 2),
+        "above_drafts": round(sum(len(row.tokens) - 1 for row in above) / len(above), 2),
     }
+
+
+def worth(rows: list[Growing], drafts: int) -> float:
+    """Return what a node must be worth for rows to have so many drafts on average."""
+    values = sorted((value for row in rows for value in row.values[1:]), reverse=True)
+    return values[drafts * len(rows) - 1]
 
 
 def by_root(trees: list[DraftTree], laws: LawsByEntropy, texts: Texts) -> torch.Tensor:
@@ -177,18 +207,18 @@ def shape_of(tree: DraftTree) -> dict[str, int]:
 
 def measure(sizes: Sizes) -> Iterator[dict[str, Any]]:
     """Measure everything at each setting; yield what has been found after each."""
-    seen_pair, pair = (SimulatedPair(contexts=sizes.contexts, texts=slice(half, None, 2)) for half in range(2))
+    pairs = [SimulatedPair(contexts=sizes.contexts, texts=slice(half, None, 2)) for half in range(2)]
     found: dict[str, Any] = {}
     for setting in sizes.settings:
-        seen, texts = (written(one, setting, sizes.text_turns, sizes.length) for one in (seen_pair, pair))
-        laws = rank_laws(seen_pair, seen, setting)
+        texts = [written(pair, setting, sizes.text_turns, sizes.length) for pair in pairs]
+        laws = rank_laws(pairs[0], texts[0], setting)
         found[setting.name] = {
             "rank_laws": {rule: [round(chance, 5) for chance in law] for rule, law in laws.items()},
-            "bound": bound(texts, pair.vocabulary, sizes),
-            "compared": compare(pair, laws, setting, sizes),
-            "aware": aware(pair, seen, texts, setting, sizes),
+            "bound": bound(texts[1], pairs[1].vocabulary, sizes),
+            "compared": compare(pairs[1], laws, setting, sizes),
+            "aware": aware(pairs, texts, setting, sizes),
         }
-        yield {"sizes": dataclasses.asdict(sizes), "vocabulary": pair.vocabulary, "settings": found}
+        yield {"sizes": dataclasses.asdict(sizes), "vocabulary": pairs[1].vocabulary, "settings": found}
 
 
 def table(setting: str, found: dict[str, Any]) -> str:
@@ -210,10 +240,13 @@ def table(setting: str, found: dict[str, Any]) -> str:
 def main(small: bool, output: Path) -> None:
     """Measure, write the result file and draw the figure."""
     torch.set_num_threads(1)
+    from ersd_figure import draw  # needs matplotlib, as nothing else here does
+
     head = machine()
     for found in measure(SMALL if small else Sizes()):
         output.write_text(json.dumps(head | found, indent=1) + "\n", encoding="utf-8")
         click.echo(table(*list(found["settings"].items())[-1]))
+        draw(found, output.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

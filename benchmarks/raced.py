@@ -153,7 +153,10 @@ class LawsByEntropy:
 
 
 def tree_of_ranks(rank_WL: torch.Tensor, nodes: int) -> DraftTree:
-    """Return the tree of the paths that texts follow most often, without a model of how ranks depend on each other."""
+    """Return a tree of the paths that texts follow most often, without a model of how their ranks depend on each other.
+
+    As in ``best_tree``, a heap holds the first child and the next sibling of every node taken.
+    """
     everything_W = torch.ones(len(rank_WL), dtype=torch.bool)
     first_W = rank_WL[:, 0] == 0
     heap = [(-int(first_W.sum()), 0, 0, first_W)]  # texts that pass, negative; a node's number would settle ties
@@ -208,13 +211,13 @@ class Growing:
             self.depths.append(self.depths[node] + 1)
             self.values.append(self.values[node] * chance)
 
-    def keep(self, drafts: int) -> None:
-        """Keep the root and the best nodes; a node is worth no more than its parent, which is therefore kept too."""
-        best = sorted(range(len(self.values)), key=lambda node: -self.values[node])[: drafts + 1]
-        kept = sorted(best)
-        number = {node: place for place, node in enumerate(kept)} | {-1: -1}
-        self.tokens, self.depths = [self.tokens[node] for node in kept], [self.depths[node] for node in kept]
-        self.parents, self.values = [number[self.parents[node]] for node in kept], [self.values[node] for node in kept]
+    def kept(self, drafts: int) -> Growing:
+        """Return the root and the best nodes; none is worth more than its parent, which is therefore among them."""
+        best = sorted(sorted(range(len(self.values)), key=lambda node: -self.values[node])[: drafts + 1])
+        number = {node: place for place, node in enumerate(best)} | {-1: -1}
+        columns = ([column[node] for node in best] for column in (self.tokens, self.parents, self.depths, self.values))
+        tokens, parents, depths, values = columns
+        return Growing(tokens, [number[parent] for parent in parents], depths, values)
 
     def follow(self, text: Sequence[int]) -> int:
         """Return the tokens of a round whose text this is."""
@@ -244,8 +247,7 @@ def grown(
         for row, nodes, children_FR, bin_F in zip(rows, frontier, children_BFR, bin_BF, strict=True):
             for node, children, number in zip(nodes, children_FR, bin_F, strict=False):
                 row.offer(node, children, laws.law_QR[number])
-            row.keep(drafts)
-        depth += 1
+        rows, depth = [row.kept(drafts) for row in rows], depth + 1
     return rows
 
 
