@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from quoting.words import listed, measured, numeral, table
+from quoting.words import measured, numeral, table
 
 SHOWN = 16  # drafted tokens in the tables that have no room for all
 OTHERS = ("rrs", "rrsw", "kseq", "traversal", "block", "gbv", "otm")
@@ -50,8 +50,8 @@ def pair(value: list[float], form: str = ".2f") -> str:
 
 
 def best(result: dict[str, Any]) -> str:
-    """How often a rule is ahead of the race by more than two standard errors, and how often behind."""
-    said = []
+    """How often a rule is clearly ahead of the race, and how often behind."""
+    rows = []
     for rule in ("rrs", "rrsw", "kseq", "traversal"):
         lines = [
             line
@@ -59,12 +59,11 @@ def best(result: dict[str, Any]) -> str:
             for line in found["compared"]
             if line["rule"] == rule and (line["shape"] in ("siblings", "paths") or on_shape(line, "tree"))
         ]
-        ahead = sum(line["to_race"][0] > 2 * line["to_race"][1] for line in lines)
-        behind = sum(line["to_race"][0] < -2 * line["to_race"][1] for line in lines)
-        said.append(f"`{rule}` {numeral(ahead)} times ahead and {numeral(behind)} behind in {len(lines)}")
+        ahead, behind = (sum(sign * line["to_race"][0] > 2 * line["to_race"][1] for line in lines) for sign in (1, -1))
+        rows.append([f"`{rule}`", str(ahead), str(behind), str(len(lines))])
     return (
-        "Of all comparisons over siblings, paths and trees, at all settings and numbers of drafts, beside the race by "
-        f"more than two standard errors of the difference: {listed(said)}."
+        "Over siblings, paths and trees, at all settings and numbers of drafts, a rule is ahead of the race, or behind "
+        "it, by more than two standard errors so often:\n\n" + table(("rule", "ahead", "behind", "of"), rows)
     )
 
 
@@ -98,44 +97,42 @@ def bound(result: dict[str, Any]) -> str:
 
 def aware(result: dict[str, Any]) -> str:
     """Trees by the draft's entropy beside trees that do not depend on it."""
-    rows, gains = [], []
+    rows = []
     for temperature, found in sorted(result["settings"].items()):
         for line in found["aware"]["lines"]:
             base = line["tokens"]["stateless"]
-            shown = [share(line["to_stateless"][name], base[0]) for name in ("chain", "frequent", "root", "node")]
+            shown = [share(line["to_stateless"][name], base[0]) for name in ("frequent", "root", "node", "above")]
             depth = f"{line['trees']['stateless']['depth']} and {line['node_depth']:.1f}"
-            rows.append([temperature, str(line["drafts"]), pair(base), *shown, depth])
-            gains += [(name, *line["to_frequent"][name], base[0]) for name in ("root", "node")]
+            drafts = f"{line['above_drafts']:.1f}"
+            rows.append([temperature, str(line["drafts"]), pair(base), *shown, drafts, depth])
     heads = (
-        "temperature",
-        "drafts",
-        "stateless tree",
-        "chain",
-        "frequent paths",
-        "by the root",
-        "by every node",
-        "depths",
+        *("temperature", "drafts", "stateless tree", "frequent paths", "by the root", "by every node"),
+        *("as many on average", "which are", "depths"),
     )
     sizes = result["sizes"]
-    said = [gained([gain for gain in gains if gain[0] == name]) for name in ("root", "node")]
     return (
         f"Tokens per round of races with the stateless tree over {sizes['text_turns'] * sizes['contexts']} rounds, and "
-        "what other trees of as many drafts gain or lose, in per cent of it, with standard errors by context:\n\n"
-        f"{table(heads, rows)}\n\n"
-        f"Against the tree of frequent paths, trees by the root's entropy {said[0]}; trees by every node's "
-        f"{said[1]}.\n\n{trees(result)}"
+        "what other trees gain or lose, in per cent of it, with standard errors by context. The depths are those of "
+        f"the stateless tree, and of the trees by every node on average:\n\n{table(heads, rows)}\n\n"
+        f"The mean over the {numeral(len(result['settings']))} settings, and in how many of them a tree is ahead and "
+        f"behind by more than two standard errors:\n\n{gains(result)}\n\n{trees(result)}"
     )
 
 
-def gained(gains: list[tuple[str, float, float, float]]) -> str:
-    """The span of gains, and how many of them are beyond two standard errors."""
-    shares = [100 * gap / base for _, gap, _, base in gains]
-    clear = sum(gap > 2 * error for _, gap, error, _ in gains)
-    lost = sum(gap < -2 * error for _, gap, error, _ in gains)
-    return (
-        f"change the tokens by {min(shares):+.1f} to {max(shares):+.1f} %: of {numeral(len(gains))} cells, "
-        f"{numeral(clear)} gain by more than two standard errors and {numeral(lost)} lose by as much"
-    )
+def gains(result: dict[str, Any]) -> str:
+    """What each kind of tree gains over all settings, by number of drafts."""
+    rows = []
+    for drafts in result["sizes"]["drafts"]:
+        found = [line for one in result["settings"].values() for line in one["aware"]["lines"]]
+        lines = [line for line in found if line["drafts"] == drafts]
+        cells = []
+        for name in ("root", "node", "above"):
+            gaps = [line["to_stateless"][name] for line in lines]
+            mean = sum(gap / line["tokens"]["stateless"][0] for (gap, _), line in zip(gaps, lines, strict=True))
+            ahead, behind = (sum(sign * gap > 2 * error for gap, error in gaps) for sign in (1, -1))
+            cells.append(f"{100 * mean / len(lines):+.1f} % ({ahead}, {behind})")
+        rows.append([str(drafts), *cells])
+    return table(("drafts", "by the root", "by every node", "as many on average"), rows)
 
 
 def share(gap: list[float], base: float) -> str:
