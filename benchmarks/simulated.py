@@ -122,7 +122,7 @@ class SimulatedPair:
         target: The folder of the target.
         draft: The folder of the draft.
         contexts: How many contexts are taken, evenly over all that there are.
-        texts: Which of the texts the contexts are windows of; half of them have nothing in common with the other half.
+        texts: Which of the texts the contexts are windows of; other texts have no window in common with them.
     """
 
     def __init__(
@@ -149,8 +149,10 @@ class SimulatedPair:
     @cache  # noqa: B019 - as long as the pair lives
     def unigram(self, temperature: float) -> torch.Tensor:
         """Return the mean of the target's laws behind all contexts, float32 [V]."""
-        laws = [self.root_laws(temperature, part)[0] for part in self.parts]
-        return torch.cat(laws).mean(0)
+        # Not by the readers, which may be in the middle of a round.
+        with torch.inference_mode():
+            logits = [self._target(part_BC, logits_to_keep=1).logits for part_BC in self._parts]
+        return _laws(torch.cat(logits), temperature).mean((0, 1))
 
     def root_laws(self, temperature: float, part: int, blend: Blend = Blend()) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the laws of target and draft behind the contexts of a part, [B, V] each."""
