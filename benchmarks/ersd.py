@@ -164,7 +164,7 @@ def aware_line(laws: LawsByEntropy, seen: Half, half: Half, drafts: int) -> dict
         "chain": DraftTree.chain(drafts),
     }
     by_bin = [tree_of_ranks(rank_WL[bin_W == number], drafts) for number in range(BINS)]
-    own, above = half.trees(drafts), half.trees_above(worth(seen.rows, drafts))
+    own, above = half.trees(drafts), half.trees_above(worth(seen.rows, drafts))  # as many as were grown, at most
     counts = {name: followed(tree, half.texts.rank_SL) for name, tree in fixed.items()}
     counts |= {"root": by_root(by_bin, laws, half.texts), "node": half.follow(own), "above": half.follow(above)}
     means = {name: half.mean_of(count_S) for name, count_S in counts.items()}

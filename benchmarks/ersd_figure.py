@@ -102,12 +102,13 @@ def gains(panel: Axes, found: dict[str, Any]) -> None:
         "above": ("as many drafts on average", {"color": "#009e73", "marker": "D"}),
     }
     for place, (name, (label, style)) in enumerate(styles.items()):
-        base = [line["tokens"]["stateless"][0] for line in lines]
+        # No row has grown more drafts than the most, so that all have as many there.
+        shown = lines[: -1 if name == "above" else None]
         shares, errors = (
-            [100 * line["to_stateless"][name][part] / most for line, most in zip(lines, base, strict=True)]
+            [100 * line["to_stateless"][name][part] / line["tokens"]["stateless"][0] for line in shown]
             for part in range(2)
         )
-        moved = [number * 1.04 ** (place - 1) for number in drafts]
+        moved = [line["drafts"] * 1.04 ** (place - 1) for line in shown]
         panel.errorbar(moved, shares, errors, label=label, markersize=4, linewidth=1.2, capsize=2, **style)
     panel.axhline(0, color="black", linewidth=0.8)
     over_drafts(panel, drafts)

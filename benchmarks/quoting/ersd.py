@@ -104,6 +104,8 @@ def aware(result: dict[str, Any]) -> str:
             shown = [share(line["to_stateless"][name], base[0]) for name in ("frequent", "root", "node", "above")]
             depth = f"{line['trees']['stateless']['depth']} and {line['node_depth']:.1f}"
             drafts = f"{line['above_drafts']:.1f}"
+            if line["drafts"] == max(result["sizes"]["drafts"]):  # no row has grown more drafts than these
+                shown[-1] = drafts = ""
             rows.append([temperature, str(line["drafts"]), pair(base), *shown, drafts, depth])
     heads = (
         *("temperature", "drafts", "stateless tree", "frequent paths", "by the root", "by every node"),
@@ -127,6 +129,9 @@ def gains(result: dict[str, Any]) -> str:
         lines = [line for line in found if line["drafts"] == drafts]
         cells = []
         for name in ("root", "node", "above"):
+            if name == "above" and drafts == max(result["sizes"]["drafts"]):
+                cells.append("")
+                continue
             gaps = [line["to_stateless"][name] for line in lines]
             mean = sum(gap / line["tokens"]["stateless"][0] for (gap, _), line in zip(gaps, lines, strict=True))
             ahead, behind = (sum(sign * gap > 2 * error for gap, error in gaps) for sign in (1, -1))
