@@ -11,6 +11,8 @@ SHOWN = 16  # drafted tokens in the tables that have no room for all
 OTHERS = ("rrs", "rrsw", "kseq", "traversal", "block", "gbv", "otm")
 ALONE = ("rrs", "rrsw", "kseq")  # which a chain makes the rule single
 
+KINDS = {"root": "by the root", "node": "by every node", "above": "as many on average"}
+
 
 def shapes(result: dict[str, Any]) -> str:
     """How it was measured, and races beside the other rules on every shape."""
@@ -122,22 +124,24 @@ def aware(result: dict[str, Any]) -> str:
 
 
 def gains(result: dict[str, Any]) -> str:
-    """What each kind of tree gains over all settings, by number of drafts."""
-    rows = []
+    """What each kind of tree gains over all settings, by number of drafts, and the most of it."""
+    most = max(result["sizes"]["drafts"])
+    rows, means = [], []
     for drafts in result["sizes"]["drafts"]:
         found = [line for one in result["settings"].values() for line in one["aware"]["lines"]]
         lines = [line for line in found if line["drafts"] == drafts]
         cells = []
-        for name in ("root", "node", "above"):
-            if name == "above" and drafts == max(result["sizes"]["drafts"]):
+        for name, title in KINDS.items():
+            if name == "above" and drafts == most:  # no row has grown more drafts than these
                 cells.append("")
                 continue
-            gaps = [line["to_stateless"][name] for line in lines]
-            mean = sum(gap / line["tokens"]["stateless"][0] for (gap, _), line in zip(gaps, lines, strict=True))
-            ahead, behind = (sum(sign * gap > 2 * error for gap, error in gaps) for sign in (1, -1))
-            cells.append(f"{100 * mean / len(lines):+.1f} % ({ahead}, {behind})")
+            gaps = [(*line["to_stateless"][name], line["tokens"]["stateless"][0]) for line in lines]
+            means.append((100 * sum(gap / base for gap, _, base in gaps) / len(gaps), drafts, title))
+            ahead, behind = (sum(sign * gap > 2 * error for gap, error, _ in gaps) for sign in (1, -1))
+            cells.append(f"{means[-1][0]:+.1f} % ({ahead}, {behind})")
         rows.append([str(drafts), *cells])
-    return table(("drafts", "by the root", "by every node", "as many on average"), rows)
+    gain, drafts, title = max(means)
+    return f"{table(('drafts', *KINDS.values()), rows)}\n\nThe most is {gain:+.1f} %, {title} with {drafts} drafts."
 
 
 def share(gap: list[float], base: float) -> str:
