@@ -20,7 +20,7 @@ RULES = {
     ("tree of rrs", "rrs"): ("rrs", {"color": "#009e73", "marker": "^"}),
     ("tree of rrs", "kseq"): ("kseq, tree of rrs", {"color": "#d55e00", "marker": "s"}),
     ("tree of rrsw", "rrsw"): ("rrsw", {"color": "#56b4e9", "marker": "<"}),
-    ("tree of rrsw", "traversal"): ("traversal, tree of rrsw", {"color": "#8b4513", "marker": "X"}),
+    ("tree of traversal", "traversal"): ("traversal", {"color": "#8b4513", "marker": "X"}),
 }
 BINS = ("#08306b", "#2171b5", "#e69f00", "#d55e00")
 RANKS = 8

@@ -22,7 +22,7 @@ def shapes(result: dict[str, Any]) -> str:
         f"Tokens per round of {drafts} drafted tokens on the demo pair as it is, {measured(result, 'torch')}: "
         f"{sizes['turns'] * sizes['contexts']} rounds behind {sizes['contexts']} contexts, with standard errors by "
         "context, and what other rules accept more or less than the race on the same contexts. In the rows of trees "
-        "every rule has the tree of its own rank law, but `kseq` that of `rrs` and `traversal` that of `rrsw`.\n\n"
+        "every rule has the tree of its own rank law, but `kseq` that of `rrs`.\n\n"
         + table(("temperature", "shape", "race", *(f"`{rule}`" for rule in OTHERS)), shape_rows(result, drafts))
         + f"\n\n{best(result)}"
     )
@@ -42,7 +42,7 @@ def shape_rows(result: dict[str, Any], drafts: int) -> Iterator[list[str]]:
 
 def on_shape(line: dict[str, Any], shape: str) -> bool:
     """Whether a line is of this shape; of trees, the one that is shown of each rule."""
-    own = {"kseq": "rrs", "traversal": "rrsw"}.get(line["rule"], line["rule"])
+    own = {"kseq": "rrs"}.get(line["rule"], line["rule"])
     return bool(line["shape"] == (f"tree of {own}" if shape == "tree" else shape))
 
 
