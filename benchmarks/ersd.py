@@ -44,8 +44,8 @@ CHAIN_RULES = ("race", "single", "block")  # on a chain, the other rules are one
 SIBLING_RULES = ("race", "rrs", "rrsw", "kseq", "otm")
 PATH_RULES = ("race", "rrs", "rrsw", "kseq", "traversal", "gbv")
 TREE_RULES = ("race", "rrs", "rrsw", "kseq", "traversal")
-# Whose tree a rule is measured on besides: how often kseq accepts a first sibling depends on how many there are, so that
-# rounds of a wide tree do not show its rank law in another. The two draw alike.
+# Whose tree a rule is measured on besides: how often kseq accepts a first sibling depends on how many there are, so
+# that rounds of a wide tree do not show its rank law in another. The two draw alike.
 ALSO = {"rrs": ("kseq",)}
 
 
