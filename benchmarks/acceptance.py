@@ -123,7 +123,7 @@ def demo(pair: Path, prompts: Path, positions: int, race_draws: int) -> Laws:
     return Laws(f"Demo pair, V = {target_BV.shape[1]}, {len(target_BV)} positions", target_BV, draft_BV, race_draws)
 
 
-def curve(rule: str, laws: Laws, most: int) -> dict[int, torch.Tensor]:
+def curve(rule: str, laws: Laws, most: int = DRAFTS[-1]) -> dict[int, torch.Tensor]:
     """The rule's acceptance on every pair of laws, by number of drafts."""
     if rule == "race" and laws.race_draws:
         return {k: alpha_B for k, alpha_B in sampled_race(laws).items() if k <= most}

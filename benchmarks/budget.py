@@ -192,7 +192,7 @@ def speeds(counts: Counts) -> dict[str, Any]:
 
 def one_token(pair: SimulatedPair, setting: Setting, counts: Counts) -> dict[str, Any]:
     """Acceptance of one token by the number of drafts: exact, or the share of rounds that accept a draft."""
-    laws = [pair.root_laws(setting.temperature, part, setting.blend) for part in range(pair.parts)]
+    laws = [pair.root_laws(setting.temperature, part, setting.blend) for part in pair.parts]
     target_IV, draft_IV = (torch.cat(one).double() for one in zip(*laws, strict=True))
     found = {}
     for k in PATHS:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import torch
 from headline_model import bisected
 from simulated import Blend, SimulatedPair, mean_and_error, tokens_per_round
 
@@ -32,16 +31,12 @@ def like_quality(contexts: int, turns: int) -> dict[str, Any]:
         turns: How often each is drawn from.
     """
     pair = SimulatedPair(contexts=contexts)
-    scale_H = pair._draft.model.norm.weight
-    sharp_H = scale_H.detach().clone()
 
     def blended(weight: float) -> Blend:
         return Blend(weight, "unigram")
 
     def flattened(temperature: float) -> Blend:
-        with torch.no_grad():
-            scale_H.copy_(sharp_H / temperature)  # of the last norm, so that it divides the logits
-        return Blend()
+        return Blend(flatter=temperature)
 
     ways = {
         "blended": at_quality(pair, blended, (0.0, 1.0), turns),

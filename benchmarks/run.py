@@ -92,6 +92,7 @@ STEPS = (
     ),
     usual("readers", "{pair}", "{demo}"),
     usual("budget"),
+    usual("ersd"),
     usual("newest"),
     usual("growth", "{pair}", "{demo}"),
     Step("draw", ("draw.py --repeats 3 --output {out}",), ("draw.py",)),

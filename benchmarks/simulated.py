@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from spectr_select import RULES, DraftTree, Noise, Selection, draw, select
 
-# B rows, C context tokens, I contexts, M nodes of a level, N nodes, P nodes with a draft law, S rounds, V vocabulary.
+# B rows, C context tokens, I contexts, L tokens of a text, M nodes of a level, N nodes, P nodes with a draft law,
+# S rounds, V vocabulary.
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = 32  # contexts at a time
 WINDOW, WRITTEN, STEP = 64, 64, 16  # tokens of a context, written behind a prompt, between two contexts
@@ -30,20 +31,24 @@ WINDOW, WRITTEN, STEP = 64, 64, 16  # tokens of a context, written behind a prom
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Blend:
-    """Another law for the draft: ``(1 - weight) draft + weight other``.
+    """Another law for the draft: ``(1 - weight) draft + weight other``, of a draft at another temperature.
 
     Attributes:
         weight: 0 to 1.
         toward: The other law: ``target``, the target's own after the same text, or ``unigram``, the mean of the
             target's laws behind all contexts, which knows nothing of the text.
+        flatter: The draft's temperature as a multiple of the target's.
     """
 
     weight: float = 0.0
     toward: str = "target"
+    flatter: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or self.toward not in ("target", "unigram"):
-            raise ValueError(f"{self} is no blend; the weight is 0 to 1, and toward is target or unigram.")
+        if not 0 <= self.weight <= 1 or self.toward not in ("target", "unigram") or not self.flatter > 0:
+            raise ValueError(
+                f"{self} is no blend; the weight is 0 to 1, toward is target or unigram, and flatter is above 0."
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,26 +96,39 @@ class Reader:
         with torch.inference_mode():
             model(input_ids=context_BC[:, :-1], past_key_values=self._cache, use_cache=True, logits_to_keep=1)
 
-    def logits(self, tree: DraftTree, tokens_BN: torch.Tensor, held: int = 0) -> torch.Tensor:
-        """Return the logits after some leading nodes of a tree, as many as tokens are given; float32 [B, N - held, V].
+    def logits(self, tree: DraftTree, tokens_BN: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Return the logits after the leading nodes of a tree, as many as tokens are given; float32 [B, N, V].
 
-        Args:
-            tree: The topology.
-            tokens_BN: The tokens of the leading nodes.
-            held: How many of them the call before has read, in the same tree; these are not read again.
+        With ``first``, those after the nodes from this one on; the calls before have read the nodes before it.
         """
         nodes = tokens_BN.shape[1]
-        if left := self._cache.get_seq_length() - self._read - held:
-            self._cache.crop(-left)
-        seen_NN = tree.ancestors("cpu")[held:nodes, :nodes]
-        seen_NT = torch.cat([torch.ones((nodes - held, self._read), dtype=torch.bool), seen_NN], 1)
-        mask_B1NT = torch.where(seen_NT, 0.0, torch.finfo(torch.float32).min).expand(len(tokens_BN), 1, -1, -1)
-        places_1N = self._read + torch.tensor([tree.depths[held:nodes]])
+        seen_1NN = tree.ancestors("cpu")[None, :nodes, :nodes]
+        return self.logits_seen(seen_1NN, torch.tensor([tree.depths[:nodes]]), tokens_BN, first)
+
+    def logits_seen(
+        self, seen_BNN: torch.Tensor, depth_BN: torch.Tensor, tokens_BN: torch.Tensor, first: int = 0
+    ) -> torch.Tensor:
+        """Return ``logits`` where every row has a tree of its own: what its nodes see, and their depths."""
+        if beyond := self._cache.get_seq_length() - self._read - first:
+            self._cache.crop(-beyond)
+        seen_BNN = seen_BNN[:, first:].expand(len(tokens_BN), -1, -1)
+        seen_BNT = torch.cat([seen_BNN.new_ones((*seen_BNN.shape[:2], self._read)), seen_BNN], 2)
+        mask_B1NT = torch.where(seen_BNT, 0.0, torch.finfo(torch.float32).min)[:, None]
         with torch.inference_mode():
             return self._model(  # type: ignore[no-any-return]
-                input_ids=tokens_BN[:, held:], attention_mask=mask_B1NT, position_ids=places_1N,
-                past_key_values=self._cache, use_cache=True,
+                input_ids=tokens_BN[:, first:], attention_mask=mask_B1NT,
+                position_ids=self._read + depth_BN[:, first:], past_key_values=self._cache, use_cache=True,
             ).logits  # fmt: skip
+
+    def written(
+        self, token_B1: torch.Tensor, length: int, choose: Callable[[int, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:  # fmt: skip
+        """Return a given token and so many behind it, each chosen by ``(depth, logits_BV) -> token_B``; [B, 1 + L]."""
+        chain, text_BL = DraftTree.chain(length), token_B1
+        for depth in range(1, length + 1):
+            chosen_B = choose(depth, self.logits(chain, text_BL, depth - 1)[:, -1])
+            text_BL = torch.cat([text_BL, chosen_B[:, None]], 1)
+        return text_BL
 
 
 class SimulatedPair:
@@ -120,42 +138,44 @@ class SimulatedPair:
         target: The folder of the target.
         draft: The folder of the draft.
         contexts: How many contexts are taken, evenly over all that there are.
+        texts: Which of the texts the contexts are windows of; other texts have no window in common with them.
     """
 
     def __init__(
         self, target: Path = EXAMPLES / "demo_pair" / "target", draft: Path = EXAMPLES / "demo_pair" / "draft",
-        contexts: int = 256,
+        contexts: int = 256, texts: slice = slice(None),
     ) -> None:  # fmt: skip
-        self._target = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
-        self._draft = AutoModelForCausalLM.from_pretrained(draft, dtype=torch.float32).eval()
-        found_IC = _contexts(self._target, target)
+        self._target, self._draft = _model(target), _model(draft)
+        found_IC = _contexts(target)[:, texts].flatten(0, 1)
         self.context_IC = found_IC[torch.linspace(0, len(found_IC) - 1, min(contexts, len(found_IC))).long()]
         self._parts = self.context_IC.split(ROWS)
         self._targets = [Reader(self._target, part_BC) for part_BC in self._parts]
         self._drafts = [Reader(self._draft, part_BC) for part_BC in self._parts]
 
     @property
+    def parts(self) -> range:
+        """The numbers of the parts that the contexts are worked on in."""
+        return range(len(self._parts))
+
+    @property
     def vocabulary(self) -> int:
         """The number of tokens."""
         return int(self._target.config.vocab_size)
 
-    @property
-    def parts(self) -> int:
-        """The number of parts that contexts are worked on in."""
-        return len(self._parts)
-
     @cache  # noqa: B019 - as long as the pair lives
     def unigram(self, temperature: float) -> torch.Tensor:
         """Return the mean of the target's laws behind all contexts, float32 [V]."""
-        laws = [self.root_laws(temperature, part)[0] for part in range(len(self._parts))]
-        return torch.cat(laws).mean(0)
+        # Not by the readers, which may be in the middle of a round.
+        with torch.inference_mode():
+            logits = [self._target(part_BC, logits_to_keep=1).logits for part_BC in self._parts]
+        return _laws(torch.cat(logits), temperature).mean((0, 1))
 
     def root_laws(self, temperature: float, part: int, blend: Blend = Blend()) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the laws of target and draft behind the contexts of a part, [B, V] each."""
         root, tokens_B1 = DraftTree.chain(0), self._parts[part][:, -1:]
         target_BV = _laws(self._targets[part].logits(root, tokens_B1), temperature)[:, 0]
         draft_BV = _laws(self._drafts[part].logits(root, tokens_B1), temperature)[:, 0]
-        return target_BV, self._blended(draft_BV, target_BV, blend, temperature)
+        return target_BV, self.blended(draft_BV, target_BV, blend, temperature)
 
     def rounds(
         self, tree: DraftTree, rule: str, temperature: float = 1.0, blend: Blend = Blend(), turns: int = 1
@@ -170,25 +190,36 @@ class SimulatedPair:
             turns: How often every context is drawn from, each time with other noise.
         """
         for turn in range(turns):
-            for part in range(len(self._parts)):
+            for part in self.parts:
                 yield self._round(tree, rule, temperature, blend, turn, part)
 
-    def _round(self, tree: DraftTree, rule: str, temperature: float, blend: Blend, turn: int, part: int) -> Drawn:
+    def noise(self, part: int, turn: int) -> Noise:
+        """Return the noise of the rounds behind the contexts of a part."""
         rows = len(self._parts[part])
-        noise = Noise(part * ROWS + torch.arange(rows), torch.full((rows,), 1000 * turn))
+        return Noise(part * ROWS + torch.arange(rows), torch.full((rows,), 1000 * turn))
+
+    def readers(self, part: int) -> tuple[Reader, Reader, torch.Tensor]:
+        """Return the target and the draft behind the contexts of a part, and the contexts' last tokens [B, 1]."""
+        return self._targets[part], self._drafts[part], self._parts[part][:, -1:]
+
+    def _round(self, tree: DraftTree, rule: str, temperature: float, blend: Blend, turn: int, part: int) -> Drawn:
+        noise = self.noise(part, turn)
         tokens_BN, targets, drafts = self._parts[part][:, -1:], list[torch.Tensor](), list[torch.Tensor]()
         for depth, level in enumerate(tree.levels):
             targets.append(_laws(self._targets[part].logits(tree, tokens_BN, level.start), temperature))
             if depth < tree.depth:
                 draft_BMV = _laws(self._drafts[part].logits(tree, tokens_BN, level.start), temperature)
-                drafts.append(self._blended(draft_BMV, targets[-1], blend, temperature))
+                drafts.append(self.blended(draft_BMV, targets[-1], blend, temperature))
                 tokens_BN = torch.cat([tokens_BN, draw(rule, tree, depth + 1, drafts[-1], noise)], 1)
         draft_BPV = torch.cat([*drafts, targets[0][:, :0]], 1)[:, : tree.inner]
         return Drawn(tree, tokens_BN, torch.cat(targets, 1), draft_BPV, noise)
 
-    def _blended(
+    def blended(
         self, draft_XV: torch.Tensor, target_XV: torch.Tensor, blend: Blend, temperature: float
     ) -> torch.Tensor:
+        """Return laws of the draft as a blend has them, given the target's where it goes toward the target."""
+        if blend.flatter != 1:
+            draft_XV = (draft_XV.log() / blend.flatter).softmax(-1)
         if not blend.weight:
             return draft_XV
         other_XV = target_XV if blend.toward == "target" else self.unigram(temperature).expand_as(draft_XV)
@@ -232,8 +263,15 @@ def _laws(logits_BNV: torch.Tensor, temperature: float) -> torch.Tensor:
     return (logits_BNV / temperature).softmax(2)
 
 
-def _contexts(target: PreTrainedModel, folder: Path) -> torch.Tensor:
-    """Return windows of what the target writes after every demo prompt that is long enough, int64 [I, C]."""
+@cache
+def _model(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[no-any-return]
+
+
+@cache
+def _contexts(folder: Path) -> torch.Tensor:
+    """Return windows of what the target writes after every demo prompt that is long enough; int64, by text and C."""
+    target = _model(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     lines = (EXAMPLES / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
@@ -246,4 +284,4 @@ def _contexts(target: PreTrainedModel, folder: Path) -> torch.Tensor:
             logits_BV = target(input_ids=fed_BT, past_key_values=past, use_cache=True, logits_to_keep=1).logits[:, -1]
         fed_BT = torch.multinomial(logits_BV.softmax(1), 1, generator=generator)
         tokens_BT = torch.cat([tokens_BT, fed_BT], 1)
-    return torch.cat([tokens_BT[:, first : first + WINDOW] for first in range(0, WRITTEN + 1, STEP)])
+    return torch.stack([tokens_BT[:, first : first + WINDOW] for first in range(0, WRITTEN + 1, STEP)])

@@ -71,7 +71,13 @@ def test_a_rule_that_does_not_take_the_tree_is_left_out(simulated: ModuleType, p
     assert list(simulated.tokens_per_round(pair, TREE, ["single", "gbv", "rrs"])) == ["rrs"]
 
 
-@pytest.mark.parametrize(("weight", "toward"), [(1.1, "target"), (0.5, "nothing")])
-def test_a_blend_says_what_it_may_be(simulated: ModuleType, weight: float, toward: str) -> None:
+def test_a_flatter_draft_is_one_of_a_higher_temperature(simulated: ModuleType, pair) -> None:
+    flat = next(pair.rounds(TREE, "kseq", temperature=0.5, blend=simulated.Blend(flatter=3.0)))
+    hot = next(pair.rounds(TREE, "kseq", temperature=1.5))
+    assert (flat.draft_BPV[:, 0] - hot.draft_BPV[:, 0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("blend", [(1.1, "target"), (0.5, "nothing"), (0.5, "target", 0.0)])
+def test_a_blend_says_what_it_may_be(simulated: ModuleType, blend: tuple) -> None:
     with pytest.raises(ValueError, match="0 to 1"):
-        simulated.Blend(weight, toward)
+        simulated.Blend(*blend)

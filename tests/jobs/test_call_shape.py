@@ -50,7 +50,7 @@ def test_it_excludes_a_batch_size(batch, command, given: tuple[object, ...]):
             ("--drafts", 4, "--length", 4),
             "8x2",
             "--call-shape 8x2 has 2 tokens a row; allowed are 17 or more, for K=4 drafts of length L=4 and the last "
-            "token of the text. Use --call-shape 8x33.",
+            "token of the text. Use --call-shape 8x17.",
         ),
         (
             ("--rule", "race", "--drafts", 1, "--length", 5),
@@ -197,8 +197,8 @@ def test_a_job_of_a_queue_is_refused_as_the_run_would_be(batch, tmp_path: Path):
     run = ("bundle", "in.jsonl", "-o", "run", "--drafts", 4)
     assert "Use --call-shape 8x33." in batch(*job, *run, "--call-shape", "8x9").err
     assert not (tmp_path / "job.sbatch").exists()
-    assert batch(*job, *run, "--call-shape", "8x17").code == 0
-    assert "--call-shape 8x17" in (tmp_path / "job.sbatch").read_text(encoding="utf-8")
+    assert batch(*job, *run, "--call-shape", "8x33").code == 0
+    assert "--call-shape 8x33" in (tmp_path / "job.sbatch").read_text(encoding="utf-8")
 
 
 def test_the_setup_of_a_session_is_read_as_it_was_written():
