@@ -11,8 +11,10 @@ from spectr_select.tree import constants
 # The first points are these powers of k, and those around an estimate are the estimate times these powers of k.
 _FIRST = (0.2, 0.5, 0.85)
 _AROUND = (-0.03, 0.0, 0.03)
-# The points of a refinement, between an upper bound (0) and the known point below it (1). Decoding uses no refinements:
-# they would raise the acceptance by some 5e-5 and cost more time than that is worth.
+# The points of a refinement, between an upper bound (0) and the known point below it (1). Decoding uses no refinements,
+# for each takes half as long as all before. On laws like those of a language model they would raise the acceptance by
+# less than 5e-4 in the mean; where a few tokens hold nearly all of both laws, by up to 0.006, 0.016 and 0.053 for 2, 8
+# and 64 drafts.
 _TOWARDS = (0.0, 0.05, 0.4)
 _REFINEMENTS = 16
 _ALONG = tuple(cell / 128 for cell in range(1, 129))

@@ -10,8 +10,10 @@ import torch
 from scripts import ROOT, load_script
 from transformers import LlamaForCausalLM
 
+from spectr_select import RULES
+
 # V vocabulary.
-PARTS = ("readers_odd", "readers_drafts", "readers")
+PARTS = ("readers_odd", "readers_drafts", "readers", "readers_figure")
 HEAD = {"date": "2026-01-01", "cores": 2, "processor": "a processor"}
 
 
@@ -33,6 +35,11 @@ def test_the_optimum_of_two_tokens_is_its_closed_form(scripts: dict[str, ModuleT
     text = scripts["quoting/readers"].two_tokens({"bernoulli": HEAD | found})
     assert "| 3/4 | 1/4 | `kseq` | 0.5000 | 0.6483 |" in text
     assert text.endswith("`kseq` is above `rrs` for every k from 2 to 16.")
+
+
+def test_every_rule_has_its_line(scripts: dict[str, ModuleType]) -> None:
+    figure = scripts["readers_figure"]
+    assert set(RULES) == set(figure.MARKERS) == set(figure.COLOURS) - {"optimal"}
 
 
 def test_rules_that_lose_by_more_paths_are_named(scripts: dict[str, ModuleType]) -> None:

@@ -12,6 +12,7 @@ from spectr_select.exact.quadrature import add_coin, times
 from spectr_select.exact.rejection_bounds import bounds
 from spectr_select.exact.rejections import Rejections, sequences
 from spectr_select.law import check_pair, excess, normalised, outside
+from spectr_select.rules import RULES
 from spectr_select.rules.otm import propose
 
 MOST_SEQUENCES = 1 << 24
@@ -30,7 +31,8 @@ def acceptance(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: in
 
     Returns:
         alpha, float64 [B]. For ``race``, ``gls`` and ``optimal-swor`` it is an integral, that of ``race`` in time V^2;
-        for the others it is a sum, that of ``rrsw`` over all sequences of k - 1 rejected tokens.
+        for the others it is a sum, that of ``rrsw`` over all sequences of k - 1 rejected tokens. That of ``kseq`` is
+        for the smallest division factor; decoding takes one that accepts somewhat less (see ``division``).
 
     Raises:
         ValueError: The acceptance of the rule is not known, k is not in the range for which it is (at most 1 for
@@ -80,7 +82,7 @@ def _countable(vocabulary: int, k: int) -> bool:
 
 def _check(rule: str, target_BV: torch.Tensor, draft_BV: torch.Tensor, k: int) -> None:
     check_pair(target_BV, draft_BV)
-    if rule in ("block", "gbv", "traversal", "otm-block"):
+    if rule in RULES and rule not in ACCEPTANCE:
         raise ValueError(
             f"Rule {rule!r} accepts several tokens together, so no token has an acceptance of its own. "
             "Count the accepted drafts of select, or enumerate them for a small vocabulary."

@@ -146,7 +146,7 @@ def bounds(target_V: torch.Tensor, draft_V: torch.Tensor, k: int) -> tuple[torch
     target_V = target_V[order_V]
     excess, rejections = Excess.of(target_V, draft_V), min(k, int((draft_V > 0).sum())) - 1
     once = excess.at(torch.ones_like(draft_V[0]))
-    if rejections == 0 or float(once) == 0:
+    if rejections == 0 or not float(once) > 0:  # NaN where one of the two is no law
         return once, once
     spans = reach(excess, draft_V, rejections)
     hot_V = target_V < spans[-1][1] * draft_V

@@ -93,7 +93,8 @@ class Rejections:
         self.draft_V, order_V = draft_V.sort(descending=True)
         self.target_V = target_V[order_V]
         self.excess = Excess.of(self.target_V, self.draft_V)
-        self.drafts = min(k, int((draft_V > 0).sum()))
+        # What is no law offers no tokens; its acceptance is NaN, as under the other rules.
+        self.drafts = max(1, min(k, int((draft_V > 0).sum())))
         heavy = self.drafts - 1
         rank_V = torch.arange(len(draft_V), device=draft_V.device)
         self.bit_V = torch.where(rank_V < heavy, 1 << rank_V.clamp(max=heavy), 0)

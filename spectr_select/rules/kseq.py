@@ -21,8 +21,8 @@ def toss(step: Step) -> Coins:
     """Return the coins of K-SEQ, with k the number of active candidates of each row."""
     target_BV, draft_BV = precise(step.target_BV), precise(step.draft_BV)
     sums = target_BV.sum(1).double(), draft_BV.sum(1).double()
-    # The factor is searched in the laws' precision, which is faster, and rounded up. A larger factor costs an amount of
-    # acceptance too small to measure, and never exactness.
+    # The factor is searched in the laws' precision, which is faster, and rounded up. A larger factor costs some
+    # acceptance (``division`` says how much) and never exactness.
     scale_B = sums[0] / sums[1] * (1 + margin_of(target_BV))
     if step.tokens_BK.shape[1] > 1:
         k_B = step.active_BK.sum(1).double()

@@ -119,7 +119,8 @@ class Tested:
     """What became of the texts of a level once their drafts are known.
 
     Attributes:
-        pass_BM: The probability that each text passes, given that everything below it has failed.
+        pass_BM: The probability that each text passes, given that everything below it has failed; 0 for nodes that do
+            not stand for a text, since their weight is 0.
         count_BM: The number k of its drafts.
         parent_BM: A node that spells the text and has a child, whose draft law the drafts were drawn from.
     """
@@ -139,8 +140,7 @@ def _select(drawn: Round, chance: Chance) -> Selection:
         levels.append(level)
         tests.append(tested)
     weight_BN = torch.cat([level.weight_BK for level in levels], 1)
-    # Nodes that do not stand for a text have the weight 0, but may have inherited a positive chance to pass.
-    pass_BN = torch.cat([*(tested.pass_BM for tested in tests), levels[-1].weight_BK], 1) * (weight_BN > 0)
+    pass_BN = torch.cat([*(tested.pass_BM for tested in tests), levels[-1].weight_BK], 1)
     order_BN = _depth_first(tree, [level.first_BK for level in levels])
     # The root comes last and passes in any case, so it needs no coin.
     chosen_B1 = chance.first(1, pass_BN.gather(1, order_BN)[:, :-1])[:, None]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectr_select import division_factor
-from spectr_select.division import some_of
+from spectr_select.division import division_of, some_of
 
 
 def law(*weights: float) -> torch.Tensor:
@@ -76,6 +76,26 @@ def test_never_below_the_root_and_close_to_the_best_acceptance(target: list[floa
     # Below the root more would be accepted than the target allows, which would bias the output.
     assert float(surplus_B) <= 1e-13
     assert float(accepted(target_BV, draft_BV, best_B, k)[0] - accepted_B) <= 1e-6
+
+
+@pytest.mark.parametrize(("k", "most"), [(2, 0.0065), (8, 0.017), (64, 0.055)])
+def test_what_decoding_gives_away(k: int, most: float) -> None:
+    """Compare the factor without refinements with the smallest one, on a few tokens and on laws like a model's."""
+
+    def lost(target_BV: torch.Tensor, draft_BV: torch.Tensor) -> torch.Tensor:
+        k_B = torch.full((len(target_BV),), k, dtype=torch.float64)
+        rough_B = division_of(target_BV, draft_BV, (target_BV.sum(1), draft_BV.sum(1)), k_B)
+        best_B = division_factor(target_BV, draft_BV, k)
+        return accepted(target_BV, draft_BV, best_B, k)[0] - accepted(target_BV, draft_BV, rough_B, k)[0]
+
+    generator = torch.Generator().manual_seed(0)
+    sharpness = 4 * torch.rand((2, 4000, 1), generator=generator, dtype=torch.float64)
+    few = (sharpness * torch.randn((2, 4000, 2), generator=generator, dtype=torch.float64)).softmax(2)
+    assert most / 2 < float(lost(*few).max()) <= most
+    zipf_V = -1.1 * torch.arange(1, 2001, dtype=torch.float64).log()
+    logits = torch.randn((2, 30, 2000), generator=generator, dtype=torch.float64)
+    first = zipf_V + logits[0]
+    assert -1e-9 < float(lost(first.softmax(1), (first + logits[1]).softmax(1)).mean()) < 5e-4
 
 
 def test_edges() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scripts import ROOT, load_script
 
 from spectr_select import RULES, DraftTree, Noise, Role, draw, portion, seed_of, select
 from spectr_select.portion import portions
@@ -58,3 +59,23 @@ def test_portions_leave_every_row_as_it_is(rule: str, rows: int, monkeypatch) ->
     monkeypatch.setattr(portion, "PORTION_BYTES", 8 * rows * VOCABULARY)
     assert len(portions(ROWS, VOCABULARY, CPU)) == -(-ROWS // rows)
     assert all(torch.equal(one, other) for one, other in zip(play(rule, tree), together, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tree", "buffers"),
+    [
+        (DraftTree.chain(3), 5),
+        (DraftTree.paths(8, 1), 7),
+        (DraftTree.paths(8, 2), 3 * 8),
+        (DraftTree.branching((2, 2, 2)), 5 * 4),
+    ],
+    ids=["chain", "one text", "paths", "branching"],
+)
+def test_a_block_without_portions_holds_all_texts_of_a_level(tree: DraftTree, buffers: int, monkeypatch) -> None:
+    """Count the buffers [B, V] that an accelerator, which takes all rows at once, holds; see the README."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    peak, rows, vocabulary = load_script("benchmarks/selection.py").peak, 2, 30_000
+    monkeypatch.setattr(portion, "PORTION_BYTES", 2**40)
+    generator = torch.Generator().manual_seed(0)
+    laws = (torch.rand((rows, nodes, vocabulary), generator=generator) for nodes in (tree.size, tree.inner))
+    assert peak("otm-block", tree, *laws) / (8 * rows * vocabulary) == pytest.approx(buffers, abs=0.3)

@@ -107,3 +107,16 @@ def test_too_many_sequences_are_refused() -> None:
         acceptance("rrsw", *pair, 5)
     with pytest.raises(ValueError, match="k = 0 drafts for rule 'rrsw', which takes 1 or more"):
         acceptance_bounds("rrsw", *pair, 0)
+
+
+@pytest.mark.parametrize("most", [0, 1 << 24], ids=["bounds", "sum"])
+@pytest.mark.parametrize("weight", [0.0, torch.nan])
+@pytest.mark.parametrize("side", ["target", "draft"])
+def test_a_row_that_is_no_law_has_no_acceptance(side: str, weight: float, most: int, laws, monkeypatch) -> None:
+    monkeypatch.setattr(known, "MOST_SEQUENCES", most)
+    pair = laws("random", 2, 6)
+    sound = acceptance_bounds("rrsw", *pair, 4)
+    pair[side == "draft"][0] = weight
+    for bound_B, sound_B in zip(acceptance_bounds("rrsw", *pair, 4), sound, strict=True):
+        assert bound_B.isnan().tolist() == [True, False]
+        assert float(bound_B[1]) == float(sound_B[1])
