@@ -33,6 +33,7 @@ import torch
 from budget_costs import machines
 from machine import machine
 from simulated import Blend, Drawn, SimulatedPair, mean_and_error
+from styles import COLOURS
 
 from spectr_select import RULES, DraftTree, acceptance
 
@@ -48,11 +49,6 @@ ALONE |= {"otm-block": "block", "gls": "race"}
 EXACT = {"kseq": 8, "rrs": 8, "rrsw": 2, "greedy": 8, "otm": 8}  # up to so many drafts
 EVERY = 4  # of the contexts, those for which the optimum of distinct drafts is integrated
 AT_ONCE = 32
-COLOURS = {
-    "single": "#888888", "kseq": "#d55e00", "rrs": "#009e73", "rrsw": "#56b4e9", "greedy": "#e69f00",
-    "race": "#0072b2", "gls": "#cc79a7", "block": "#444444", "gbv": "#bcbd22", "traversal": "#8b4513", "otm": "#4b0082",
-    "otm-block": "#f0c000",
-}  # fmt: skip
 
 AS_IS = Blend()
 # Tokens per round behind every context, by rule, paths and length.
@@ -258,9 +254,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 def draw_panel(panel: Any, found: Mapping[str, Any]) -> None:
     """The curves of one setting, and the highest ceiling of the shapes of as many tokens."""
     drafts = [int(name) for name in found["budgets"]]
-    for rule, colour in COLOURS.items():
+    for rule in RULES:
         height = [budget["rules"][rule]["mean"][0] for budget in found["budgets"].values()]
-        panel.plot(drafts, height, color=colour, label=rule, marker="o", markersize=3, linewidth=1.2)
+        panel.plot(drafts, height, color=COLOURS[rule], label=rule, marker="o", markersize=3, linewidth=1.2)
     most = dict.fromkeys(drafts, 0.0)
     for shape, line in found["shapes"].items():
         paths, length = map(int, shape.split("x"))

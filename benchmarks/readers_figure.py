@@ -5,15 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-COLOURS = {
-    "optimal": "black", "otm": "#4b0082", "kseq": "#d55e00", "rrs": "#009e73", "race": "#0072b2", "single": "#888888",
-    "rrsw": "#56b4e9", "greedy": "#e69f00", "gls": "#cc79a7", "gbv": "#999999", "traversal": "#8b4513",
-    "block": "#444444", "otm-block": "#f0c000",
-}  # fmt: skip
-MARKERS = {
-    "otm": "*", "kseq": "s", "rrs": "^", "race": "o", "single": "x", "rrsw": "<", "greedy": "D", "gls": "v", "gbv": "P",
-    "traversal": "X", "block": "+", "otm-block": "h",
-}  # fmt: skip
+from styles import COLOURS, MARKERS
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

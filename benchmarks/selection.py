@@ -27,6 +27,7 @@ import click
 import torch
 from machine import machine
 from quoting.selection import SHOWN, table, verdict
+from styles import COLOURS
 
 from spectr_select import RULES, DraftTree, Noise, draw, select
 from spectr_select.portion import portions
@@ -40,10 +41,7 @@ MOST_BYTES = 12 * 2**30
 COPY_BYTES = 2**30
 PAIRS = 16
 TINY = 64
-COLOURS = {
-    "kseq": "#d55e00", "rrs": "#009e73", "rrsw": "#56b4e9", "greedy": "#e69f00", "race": "#0072b2", "gls": "#cc79a7",
-    "gbv": "#999999", "traversal": "#444444", "otm": "#8b4513", "otm-block": "#4b0082",
-}  # fmt: skip
+SEVERAL = tuple(rule for rule in COLOURS if rule in RULES and RULES[rule].trees != "chain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class Cell:
     @property
     def rules(self) -> tuple[str, ...]:
         """The rules that take the tree; with one path, those of many drafts are the rules of one or cost the same."""
-        return ("single", "block") if self.drafts == 1 else tuple(COLOURS)
+        return ("single", "block") if self.drafts == 1 else SEVERAL
 
 
 def laws(cell: Cell, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
@@ -213,11 +211,15 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     with rc_context({"font.size": 10, "axes.titlesize": 10, "svg.fonttype": "path", "svg.hashsalt": "spectr"}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for rule, colour in COLOURS.items():
+        for rule in SEVERAL:
             mine = [one for one in at if one["rule"] == rule]
             if mine:
                 left.plot(
-                    [one["V"] for one in mine], [one["select_ms"] for one in mine], "o-", color=colour, label=rule
+                    [one["V"] for one in mine],
+                    [one["select_ms"] for one in mine],
+                    "o-",
+                    color=COLOURS[rule],
+                    label=rule,
                 )
         copies = [one for one in at if one["rule"] == "kseq"]
         left.plot([one["V"] for one in copies], [one["copy_ms"] for one in copies], "k--", label="copy of the laws")
