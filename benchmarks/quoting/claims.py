@@ -23,7 +23,8 @@ def acceptance(result: Result) -> str:
     )
     return (
         "- *Eight paths of eight drafts write 4.0 tokens a pass where one writes 2.9* (SpecTr), "
-        f"{PAPER_GAIN:.2f} times as many. For a single draft made as weak as the paper's, in two ways, here: {listed(told)} times."
+        f"{PAPER_GAIN:.2f} times as many. For a single draft made as weak as the paper's, in two ways, here: "
+        f"{listed(told)} times."
     )
 
 
@@ -42,8 +43,8 @@ def speed(result: Result) -> str:
             held, cells = held + other["predictions_that_hold"], cells + len(other["cells"])
     return (
         f"- *With them it decodes {PAPER_SPEED} times as fast as plain decoding* (SpecTr, on an accelerator). On a "
-        f"CPU of two cores, at one row: {listed(told)}. A model of call costs and acceptance predicts {held} of {cells} "
-        "measured speeds, and foretells a GPU's."
+        f"CPU of two cores, at one row: {listed(told)}. A model of call costs and acceptance predicts {held} of "
+        f"{cells} measured speeds, and foretells a GPU's."
     )
 
 
