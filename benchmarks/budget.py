@@ -3,14 +3,14 @@
     OMP_NUM_THREADS=1 python benchmarks/budget.py            # some ten minutes
     OMP_NUM_THREADS=1 python benchmarks/budget.py --small --output /tmp/budget.json
 
-Rounds of the demo's small pair (``simulated.py``), over paths of many shapes, at several temperatures of the draft as
-it is, and at temperature 1 with a better and a worse draft. All rules see the same contexts, those that draw alike the
-same drafts, and differences are paired by context. Three questions, for every setting:
+Rounds of the demo's small pair (``papers/simulated.py``), over paths of many shapes, at several temperatures of the
+draft as it is, and at temperature 1 with a better and a worse draft. All rules see the same contexts, those that draw
+alike the same drafts, and differences are paired by context. Three questions, for every setting:
 
 - one token, k drafts: the exact acceptance where it is known, else the share of rounds that accept a draft, beside the
   optimum for independent and for distinct drafts;
 - tokens per round at the same shape, and at the same number of drafted tokens with the best shape of each rule;
-- tokens per round over the cost of a round on a CPU and on a GPU that is bound by its memory (``budget_costs.py``).
+- tokens per round over the cost of a round, on a CPU and on a GPU that its memory limits (``papers/budget_costs.py``).
 
 The ceiling of tokens per round: the first i emitted tokens follow the target's law of i tokens, so for any set H of
 such texts the chance that i drafts are accepted is at most 1 + t(H) - Pr(all paths in H). H are the texts whose ratio
@@ -30,10 +30,10 @@ from typing import Any
 
 import click
 import torch
-from budget_costs import machines
+from figures.styles import COLOURS
 from machine import machine
-from simulated import Blend, Drawn, SimulatedPair, mean_and_error
-from styles import COLOURS
+from papers.budget_costs import machines
+from papers.simulated import Blend, Drawn, SimulatedPair, mean_and_error
 
 from spectr_select import RULES, DraftTree, acceptance
 

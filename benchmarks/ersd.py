@@ -20,7 +20,7 @@ from typing import Any
 import click
 import torch
 from machine import machine
-from raced import (
+from papers.raced import (
     Growing,
     LawsByEntropy,
     Setting,
@@ -32,7 +32,7 @@ from raced import (
     tree_of_ranks,
     written,
 )
-from simulated import SimulatedPair, mean_and_error, tokens_per_round
+from papers.simulated import SimulatedPair, mean_and_error, tokens_per_round
 
 from spectr_select import DraftTree, best_tree, expected_tokens, tokens_bound
 
@@ -240,7 +240,7 @@ def table(setting: str, found: dict[str, Any]) -> str:
 def main(small: bool, output: Path) -> None:
     """Measure, write the result file and draw the figure."""
     torch.set_num_threads(1)
-    from ersd_figure import draw  # needs matplotlib, as nothing else here does
+    from figures.ersd import draw  # needs matplotlib, as nothing else here does
 
     head = machine()
     for found in measure(SMALL if small else Sizes()):

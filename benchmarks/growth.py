@@ -40,9 +40,9 @@ from typing import Any
 import click
 import memory
 from decoding import open_decoder, read_requests
-from growth_curves import Curves, collect, describe, short
-from growth_figure import draw
+from figures.growth import draw
 from machine import machine
+from papers.growth_curves import Curves, collect, describe, short
 from reading import read
 from regret import run_rounds
 from selection import Cell

@@ -6,7 +6,7 @@
 
 Plain decoding, single drafts and K-SEQ decode the same prompts at temperature 1; every repeat has other noise, and the
 order turns. Block efficiency is one plus the accepted drafts per pass of the target. Between the batches, bare calls
-of the engines are timed, and rounds for what is no call, which is all that ``headline_model.py`` predicts its speed
+of the engines are timed, and rounds for what is no call, which is all that ``papers/headline_model.py`` predicts speeds
 from, but for the number of passes. Block efficiencies that all plans of as many drafts tell together then say what the
 plans would do on a GPU, as foretold by ``gpu_day/predict.py``.
 
@@ -30,11 +30,11 @@ from typing import Any
 
 import click
 from decoding import Clock, ratios, read_requests
-from headline_cells import PROMPT, TOKENS, Cell, Run
-from headline_draw import draw
-from headline_model import PLAIN, PLANS, Parts, efficiency, holds, on_gpu, pooled
-from headline_quality import like_quality
+from figures.headline import draw
 from machine import machine
+from papers.headline_cells import PROMPT, TOKENS, Cell, Run
+from papers.headline_model import PLAIN, PLANS, Parts, efficiency, holds, on_gpu, pooled
+from papers.headline_quality import like_quality
 
 from spectr_runtime import Bundle, Plan, Request
 

@@ -22,11 +22,11 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from candidates import CANDIDATES, candidates
 from machine import machine
+from papers.candidates import CANDIDATES, candidates
+from papers.simulated import Blend, SimulatedPair, mean_and_error
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
-from simulated import Blend, SimulatedPair, mean_and_error
 
 from spectr_select import RULES, DraftTree
 from spectr_select.exact.enumeration import (

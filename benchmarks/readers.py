@@ -29,15 +29,15 @@ from typing import Any
 
 import click
 import numpy as np
-import readers_odd
 import selection
 import torch
 from acceptance import DRAFTS, bernoulli, curve
+from figures.readers import draw
 from machine import machine
-from readers_drafts import FULL as LESSONS
-from readers_drafts import SMALL, Lessons, costs, trained
-from readers_figure import draw
-from simulated import EXAMPLES, Blend, SimulatedPair, mean_and_error, tokens_per_round
+from papers import readers_odd
+from papers.readers_drafts import FULL as LESSONS
+from papers.readers_drafts import SMALL, Lessons, costs, trained
+from papers.simulated import EXAMPLES, Blend, SimulatedPair, mean_and_error, tokens_per_round
 
 from spectr_select import RULES, DraftTree
 

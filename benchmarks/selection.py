@@ -25,9 +25,9 @@ from typing import Any
 
 import click
 import torch
+from figures.styles import COLOURS
 from machine import machine
 from quoting.selection import SHOWN, table, verdict
-from styles import COLOURS
 
 from spectr_select import RULES, DraftTree, Noise, draw, select
 from spectr_select.portion import portions

@@ -18,7 +18,7 @@ ROUNDS = 40_000
 def modules() -> dict[str, ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
-        paths = {"budget": "budget", "costs": "budget_costs", "quoting": "quoting/budget"}
+        paths = {"budget": "budget", "costs": "papers/budget_costs", "quoting": "quoting/budget"}
         return {name: load_script(f"benchmarks/{path}.py") for name, path in paths.items()}
 
 

@@ -17,7 +17,7 @@ ROWS = 40_000
 def raced() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
-        return load_script("benchmarks/raced.py")
+        return load_script("benchmarks/papers/raced.py")
 
 
 @pytest.fixture(scope="module")

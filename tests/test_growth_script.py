@@ -25,7 +25,7 @@ def growth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def curves(growth: ModuleType) -> ModuleType:
-    return load_script("benchmarks/growth_curves.py")
+    return load_script("benchmarks/papers/growth_curves.py")
 
 
 def test_a_power_is_found_between_the_ends(curves: ModuleType) -> None:

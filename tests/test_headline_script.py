@@ -15,7 +15,7 @@ from spectr_runtime import Plan
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return load_script("benchmarks/headline_model.py")
+    return load_script("benchmarks/papers/headline_model.py")
 
 
 def test_a_round_has_a_call_for_every_level_but_the_leaves(model: ModuleType) -> None:

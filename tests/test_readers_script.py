@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 from spectr_select import RULES
 
 # V vocabulary.
-PARTS = ("readers_odd", "readers_drafts", "readers", "readers_figure")
+PARTS = ("papers/readers_odd", "papers/readers_drafts", "readers", "figures/readers")
 HEAD = {"date": "2026-01-01", "cores": 2, "processor": "a processor"}
 
 
@@ -38,7 +38,7 @@ def test_the_optimum_of_two_tokens_is_its_closed_form(scripts: dict[str, ModuleT
 
 
 def test_every_rule_has_its_line(scripts: dict[str, ModuleType]) -> None:
-    figure = scripts["readers_figure"]
+    figure = scripts["figures/readers"]
     assert set(RULES) == set(figure.MARKERS) == set(figure.COLOURS) - {"optimal"}
 
 
@@ -82,12 +82,12 @@ def test_a_power_and_a_speed(scripts: dict[str, ModuleType]) -> None:
 
 def test_text_that_the_law_excludes_has_no_chance(scripts: dict[str, ModuleType]) -> None:
     law_V = torch.tensor([0.5, 0.5, 0.0])
-    assert scripts["readers_odd"].compared(torch.tensor([50, 50, 0]), law_V)[::2] == (0.0, 1.0)
-    assert scripts["readers_odd"].compared(torch.tensor([50, 49, 1]), law_V)[2] == 0.0
+    assert scripts["papers/readers_odd"].compared(torch.tensor([50, 50, 0]), law_V)[::2] == (0.0, 1.0)
+    assert scripts["papers/readers_odd"].compared(torch.tensor([50, 49, 1]), law_V)[2] == 0.0
 
 
 def test_wrong_drafts_keep_the_law_and_a_wrong_law_does_not(scripts: dict[str, ModuleType]) -> None:
-    odd = scripts["readers_odd"]
+    odd = scripts["papers/readers_odd"]
     target_V, uniform_V = odd.target_law(), odd.draft_laws()["uniform"]
     found = odd.facts("kseq", "uniform", target_V, uniform_V, uniform_V, 2000)
     assert found["p_value"] > 1e-6
@@ -99,7 +99,7 @@ def test_wrong_drafts_keep_the_law_and_a_wrong_law_does_not(scripts: dict[str, M
 @pytest.fixture(scope="module")
 def target(scripts: dict[str, ModuleType]) -> LlamaForCausalLM:
     """A target with random weights."""
-    config = scripts["readers_drafts"].Size(64, 1).config
+    config = scripts["papers/readers_drafts"].Size(64, 1).config
     config.vocab_size = 128
     model, generator = LlamaForCausalLM(config).eval(), torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -111,12 +111,12 @@ def target(scripts: dict[str, ModuleType]) -> LlamaForCausalLM:
 def test_a_draft_begins_with_the_principal_components(scripts: dict[str, ModuleType], target: LlamaForCausalLM) -> None:
     def squares(config) -> torch.Tensor:
         config.vocab_size = 128
-        embedding_VE = scripts["readers_drafts"].begun(config, target).get_input_embeddings().weight.detach()
+        embedding_VE = scripts["papers/readers_drafts"].begun(config, target).get_input_embeddings().weight.detach()
         return embedding_VE @ embedding_VE.T
 
     whole_VE = target.get_input_embeddings().weight.detach()
     missed = [
-        float((squares(scripts["readers_drafts"].Size(hidden, 1).config) - whole_VE @ whole_VE.T).norm())
+        float((squares(scripts["papers/readers_drafts"].Size(hidden, 1).config) - whole_VE @ whole_VE.T).norm())
         for hidden in (64, 32)
     ]
     values = torch.linalg.svdvals(whole_VE)
@@ -125,7 +125,7 @@ def test_a_draft_begins_with_the_principal_components(scripts: dict[str, ModuleT
 
 
 def test_drafts_learn_together(scripts: dict[str, ModuleType], target: LlamaForCausalLM) -> None:
-    drafts = scripts["readers_drafts"]
+    drafts = scripts["papers/readers_drafts"]
     configs = [drafts.Size(32, 1).config, drafts.Size(64, 1).config]
     for config in configs:
         config.vocab_size = 128

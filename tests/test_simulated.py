@@ -1,4 +1,4 @@
-"""``benchmarks/simulated.py``: the laws along a tree are the models', and a draft that is the target loses nothing."""
+"""``benchmarks/papers/simulated.py``: the laws are the models', and a draft that is the target loses nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TREE = DraftTree.branching((2, 2, 1))
 def simulated() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
-        return load_script("benchmarks/simulated.py")
+        return load_script("benchmarks/papers/simulated.py")
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from simulated import Blend, SimulatedPair
 
+from papers.simulated import Blend, SimulatedPair
 from spectr_select import DraftTree
 from spectr_select.chance import Role
 

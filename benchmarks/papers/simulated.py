@@ -24,7 +24,7 @@ from spectr_select import RULES, DraftTree, Noise, Selection, draw, select
 
 # B rows, C context tokens, I contexts, L tokens of a text, M nodes of a level, N nodes, P nodes with a draft law,
 # S rounds, V vocabulary.
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 ROWS = 32  # contexts at a time
 WINDOW, WRITTEN, STEP = 64, 64, 16  # tokens of a context, written behind a prompt, between two contexts
 

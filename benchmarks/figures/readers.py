@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from styles import COLOURS, MARKERS
+from figures.styles import COLOURS, MARKERS
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -13,7 +13,7 @@ from shapes import seconds_of
 from spectr_runtime.planning.costs import Curve
 from spectr_select import DraftTree
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent.parent / "results"
 MODELS, LAWS, SIZE = "padded, float32", 4096, "7b"
 CALLS = (0.02, 0.05)  # of the draft, in passes of the target
 Cost = Callable[[str, DraftTree], float | None]

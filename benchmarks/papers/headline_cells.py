@@ -13,8 +13,8 @@ from unittest import mock
 import click
 import torch
 from decoding import Clock
-from headline_model import Parts, predicted
 
+from papers.headline_model import Parts, predicted
 from spectr_runtime import Bundle, Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.contract import Call, Engine
 from spectr_runtime.drafting.batch import Rows, tree_call

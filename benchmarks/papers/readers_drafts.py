@@ -27,7 +27,7 @@ from spectr_export.build import build
 from spectr_export.preparation import BuildOptions
 from spectr_runtime import Bundle, Plan
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 sys.path.append(str(EXAMPLES))
 from train_demo_pair import (  # noqa: E402 - the folder of examples is no package
     CONTEXT,

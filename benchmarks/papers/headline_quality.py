@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from headline_model import bisected
-from simulated import Blend, SimulatedPair, mean_and_error, tokens_per_round
 
+from papers.headline_model import bisected
+from papers.simulated import Blend, SimulatedPair, mean_and_error, tokens_per_round
 from spectr_select import DraftTree
 
 SINGLE = 2.9  # the paper's block efficiency with K = 1, L = 8

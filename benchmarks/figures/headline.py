@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from headline_model import DRAFTS, LENGTHS
+from papers.headline_model import DRAFTS, LENGTHS
 
 COLOURS = {2: "#009e73", 4: "#0072b2", 8: "#d55e00"}
 PAPER = {"block_efficiency": {1: 2.9, 8: 4.0}, "to_plain": {8: 2.13}}  # L = 8
