@@ -69,7 +69,7 @@ def test_wall_clock_is_quoted_of_the_headline(scripts: dict[str, ModuleType]) ->
     }  # fmt: skip
     other = cell | {"plan": "single K=1 L=4"}
     models = HEAD | {"prompt_tokens": 64, "tokens_per_prompt": 48, "rows": {"1": {"cells": [other, cell]}}}
-    *_, heads, _, only = scripts["quoting/readers"].wall_clock({"padded": models}).splitlines()
+    *_, heads, _, only = scripts["quoting/readers"].wall_clock({"pairs": {"padded": models}}).splitlines()
     assert heads.endswith("| verification | rest |")
     assert only == "| 2 | 59 | 4.13 | 2.00 (1.92 to 2.10) | 70 % | 30 % |"
 

@@ -90,7 +90,7 @@ def rounds(found: dict[str, Any]) -> str:
 
 def wall_clock(result: dict[str, Any]) -> str:
     """Where the time of K-SEQ's decoding goes, of the headline's result."""
-    models = result["padded"]
+    models = result["pairs"]["padded"]
     cells = [one for one in models["rows"]["1"]["cells"] if one["plan"].startswith("kseq") and one["length"] == 4]
     phases = [*cells[0]["shares"]]
     rows = [
