@@ -36,7 +36,7 @@ def speed(result: Result) -> str:
         found = {one["plan"]: one for one in batch["cells"]}
         best = max(batch["cells"], key=lambda one: float(one["to_plain"]["median"]))
         told.append(
-            f"{name} {ratio(**found['kseq K=8 L=8']['to_plain'])}, where the best of all plans, `{best['plan']}`, has "
+            f"{'the padded pair' if name == 'padded' else name} {ratio(**found['kseq K=8 L=8']['to_plain'])}, where the best of all plans, `{best['plan']}`, has "
             f"{best['to_plain']['median']:.2f}"
         )
         for other in facts["rows"].values():
@@ -105,15 +105,19 @@ def newest(result: Result) -> str:
 
 def growth(result: Result) -> str:
     """How cost grows."""
+    records = result["records"]
+    each = records["curves"]["seconds of the run"]["line"]
     powers = {
-        "records": result["records"]["curves"]["seconds of the run"]["power"],
         "tokens before it": result["context"]["curves"]["round, race K=1 L=4"]["power"],
-        "tokens of the vocabulary, for K-SEQ's selection,": result["vocabulary"]["curves"]["selection, kseq"]["power"],
         "rows of the batch": result["rows"]["curves"]["round, race K=1 L=4"]["power"],
-        "drafts of eight rows": result["drafts"]["curves"]["round, 8 rows"]["power"],
+        "paths, at eight rows,": result["drafts"]["curves"]["round, 8 rows"]["power"],
+        "tokens of the vocabulary": result["vocabulary"]["curves"]["round"]["power"],
     }
-    told = (f"{name} {power:.2f}" for name, power in powers.items())
-    return f"- *How does cost grow?* The time of runs and rounds, with these powers of the number of: {listed(told)}."
+    return (
+        f"- *How does cost grow?* A run without models takes {1e6 * each['each']:.0f} microseconds for each of up to "
+        f"{records['sizes'][-1]:,} records, within {percent(each['deviation'])}. The time of a round grows with these "
+        f"powers of its sizes: {listed(f'{name} {power:.2f}' for name, power in powers.items())}."
+    )
 
 
 QUOTES = {
