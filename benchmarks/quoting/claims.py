@@ -35,8 +35,9 @@ def speed(result: Result) -> str:
         batch = facts["rows"]["1"]
         found = {one["plan"]: one for one in batch["cells"]}
         best = max(batch["cells"], key=lambda one: float(one["to_plain"]["median"]))
+        models = "the padded pair" if name == "padded" else name
         told.append(
-            f"{'the padded pair' if name == 'padded' else name} {ratio(**found['kseq K=8 L=8']['to_plain'])}, where the best of all plans, `{best['plan']}`, has "
+            f"{models} {ratio(**found['kseq K=8 L=8']['to_plain'])}, where the best plan, `{best['plan']}`, has "
             f"{best['to_plain']['median']:.2f}"
         )
         for other in facts["rows"].values():
