@@ -6,7 +6,8 @@ Every repeat decodes the same prompts with every plan, the order turning, so tha
 Reported are medians over the repeats: tokens per second, the ratio to plain decoding in the same repeat, and the share
 of the time that is spent in calls of the engines; the share that drafting takes between its calls, which is all that
 drafting in a single call could save; and how many rows have the text of plain decoding. For auto, the
-ratio to the best fixed race in the same repeat is told too; it has learnt in a decoding before what rounds cost.
+ratio to the best fixed race in the same repeat is told too; it has learnt in a decoding before what rounds cost. Every
+decoding has a decoder of its own, so that none finds in its corpus what another one wrote behind the same prompts.
 
     python benchmarks/decoding.py build/demo/bundle --name demo-one-shape --one-shape --batch-size 8
 
@@ -150,16 +151,18 @@ def decode(decoder: Decoder, clocks: list[Clock], requests: list[Request]) -> Ru
 def measure(
     bundle: Bundle, batch_size: int, repeats: int, requests: list[Request], backend: str
 ) -> list[dict[str, Any]]:
-    """One line per plan at this batch size."""
+    """One line per plan at this batch size; each decoding has a decoder of its own, warmed by another text."""
+    short = dataclasses.replace(requests[0].params, max_tokens=FEW)
+    warming = [Request("warming", requests[0].prompt[::-1], short)]
     plans = PLANS if bundle.manifest.has_draft else (Plan.plain(),)
-    opened = [open_decoder(bundle, plan, batch_size, backend) for plan in plans]
-    for one in opened:
-        decode(*one, requests[: 2 * batch_size])
+    decode(*open_decoder(bundle, "auto", batch_size, backend), requests)
     runs: list[list[Run]] = [[] for _ in plans]
     for repeat in range(repeats):
         for place in range(len(plans)):
             turned = (place + repeat) % len(plans)
-            runs[turned].append(decode(*opened[turned], requests))
+            opened = open_decoder(bundle, plans[turned], batch_size, backend)
+            decode(*opened, warming)
+            runs[turned].append(decode(*opened, requests))
             click.echo(f"B={batch_size} {plans[turned]}: {runs[turned][-1].speed:.0f} tok/s", err=True)
     races = [taken for plan, taken in zip(plans, runs, strict=True) if plan != "auto" and plan.rule == "race"]
     best = max(races, key=lambda taken: statistics.median(run.speed for run in taken), default=runs[0])
