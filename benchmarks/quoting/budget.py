@@ -15,7 +15,8 @@ ALONE = {
 }
 ONE_TOKEN = ((0.3, "4"), (0.6, "4"), (1.0, "2"), (1.0, "4"), (1.0, "8"), (1.5, "4"))
 LIMITS = {"optimal": "optimum, independent drafts", "optimal-swor": "optimum, distinct drafts"}
-DEFAULT = ("kseq", "4x4")
+DEFAULTS = (("block", "1x8"), ("kseq", "2x8"))  # of one path, and of several
+PLAN_NAMES = tuple(" ".join(plan) for plan in DEFAULTS)
 SHARES = 5  # rules and shapes that are shown for each machine
 
 
@@ -68,14 +69,13 @@ def speed(result: dict[str, Any]) -> str:
     lines = []
     for one in result["settings"]:
         for name, cell in one["speeds"].items():
-            rule, shape = DEFAULT
             race = cell["rules"]["race"]
-            told = f"{cell['gains'][rule][shape]:.2f}"
-            lines.append([title(one), name, leaders(cell), f"{race['shape']} {race['mean'][0]:.2f}", told])
+            told = [f"{cell['gains'][rule][shape]:.2f}" for rule, shape in DEFAULTS]
+            lines.append([title(one), name, leaders(cell), f"{race['shape']} {race['mean'][0]:.2f}", *told])
     return (
         "Tokens per second in multiples of plain decoding, by modelled costs: the best rule and shape and what is "
-        "within two standard errors of it, the best race, and `kseq` with four paths of four.\n\n"
-        + table(("temperature, draft", "machine", "best", "best race", "kseq 4x4"), lines)
+        "within two standard errors of it, the best race, and the default plans for one path and for several.\n\n"
+        + table(("temperature, draft", "machine", "best", "best race", *PLAN_NAMES), lines)
     )
 
 
@@ -89,8 +89,10 @@ def verdict(result: dict[str, Any]) -> str:
         "best in the mean. With one path several rules are one, and count together.\n\n"
         + table(("rule", *(kind for kind, _ in kinds)), lines)
         + "\n\nWhat a fixed plan keeps of the best rule and shape of each setting, in the mean and at least, by "
-        "modelled tokens per second:\n\n"
-        + table(("machine", "most kept", "kseq 4x4"), [fixed(result, name) for name in result["settings"][0]["speeds"]])
+        "modelled tokens per second; on the right the default plans:\n\n"
+        + table(
+            ("machine", "most kept", *PLAN_NAMES), [fixed(result, name) for name in result["settings"][0]["speeds"]]
+        )
     )
 
 
@@ -103,15 +105,29 @@ def advice(result: dict[str, Any]) -> str:
     for name in result["settings"][0]["speeds"]:
         found = shares(result, name)
         plans = [f"`{rule}` {shape} ({percent(mean)})" for mean, _, rule, shape in found[:2]]
-        default = next(mean for mean, _, *plan in found if tuple(plan) == DEFAULT)
-        kept.append(f"{name}: {listed(plans)}, where `kseq` 4x4 keeps {percent(default)}")
+        means = {(rule, shape): mean for mean, _, rule, shape in found}
+        defaults = listed(f"`{rule}` {shape} {percent(means[rule, shape])}" for rule, shape in DEFAULTS)
+        kept.append(f"{name}: {listed(plans)}, and the default plans {defaults}")
     return (
         "By simulated rounds of the demo pair ([all rules at equal budget](benchmarks.md#all-rules-at-equal-budget)) "
         "and several paths of one shape, a rule has so many fewer tokens per round than the best one of each case, in "
         f"the mean: {listed(told)}.\n\n"
         "The fixed plans, rule and paths times length, that keep most of the best of each case by modelled tokens per "
-        f"second, in the mean: on a {'; on a '.join(kept)}."
+        f"second, in the mean: on a {'; on a '.join(kept)}.\n\n"
+        f"`gbv` with one, two, four and eight paths of four writes {listed(several_of_gbv(result))} tokens per round. "
+        "It follows the path whose tokens have the largest t / d; among many that is one that the draft all but rules "
+        "out."
     )
+
+
+def several_of_gbv(result: dict[str, Any]) -> Iterator[str]:
+    """Yield what `gbv`, of one path `block`, writes at temperature 1 with the draft as it is and with a worse one."""
+    for one in result["settings"]:
+        if one["temperature"] == 1 and one["draft"] != "better":
+            rules = [one["shapes"][f"{paths}x4"]["rules"] for paths in (1, 2, 4, 8)]
+            means = [found.get("gbv", found.get("block"))["mean"][0] for found in rules]
+            name = "the draft as it is" if one["draft"] == "as it is" else f"a {one['draft']} draft"
+            yield f"{', '.join(f'{mean:.2f}' for mean in means)} (with {name})"
 
 
 def cells(result: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -190,11 +206,12 @@ def shares(result: dict[str, Any], machine: str) -> list[tuple[float, float, str
 
 
 def fixed(result: dict[str, Any], machine: str) -> list[str]:
-    """A machine's line: the fixed plans that keep most, and the default."""
-    found = shares(result, machine)
-    told = [f"{rule} {shape} {percent(mean)} ({percent(least)})" for mean, least, rule, shape in found]
-    default = next(words for words, (*_, rule, shape) in zip(told, found, strict=True) if (rule, shape) == DEFAULT)
-    return [machine, ", ".join(told[:SHARES]), default.removeprefix(" ".join(DEFAULT) + " ")]
+    """A machine's line: the fixed plans that keep most, and the defaults."""
+    kept = {
+        (rule, shape): f"{percent(mean)} ({percent(least)})" for mean, least, rule, shape in shares(result, machine)
+    }
+    told = [f"{rule} {shape} {words}" for (rule, shape), words in kept.items()]
+    return [machine, ", ".join(told[:SHARES]), *(kept[plan] for plan in DEFAULTS)]
 
 
 def errors(result: dict[str, Any]) -> str:

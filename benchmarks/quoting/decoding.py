@@ -50,11 +50,11 @@ def findings(result: dict[str, Any]) -> str:
             + f" with races, and {outside(chosen(models['lines'], 'kseq'))} with K-SEQ.",
             "Against the best fixed race, chosen after the fact, `auto` came to "
             + by_size(sizes, models["lines"], best_race)
-            + ". More paths are accepted more often, and scoring 9 or 17 tokens instead of 5 costs a CPU in "
-            f"proportion: K-SEQ with four paths of four writes {span(line['block_efficiency'] for line in several)} "
+            + ". More paths are accepted more often, and scoring 9 or 17 tokens instead of 5 takes a CPU "
+            f"longer: K-SEQ with four paths of four writes {span(line['block_efficiency'] for line in several)} "
             "tokens in a pass and comes to "
             + by_size(sizes, several, lambda lines: f"{lines[0]['to_plain']['median']:.2f}")
-            + " of plain decoding's speed. A GPU with a large target has no such reason.",
+            + " of plain decoding's speed.",
             f"In int4, with the target padded to 146 million parameters, {how(int4)} in "
             f"{numeral(int4['repeats'])} repeats at "
             f"{listed(f'{numeral(size)} rows' if size > 1 else 'one row' for size in batch_sizes(int4))} "

@@ -74,7 +74,7 @@ def falling(found: dict[str, Any]) -> str:
     """Which rules lose by more paths, by more than three standard errors of the difference."""
     first, *_, last = found["by_paths"].values()
     lost = [rule for rule, (mean, error) in last.items() if first[rule][0] - mean > 3 * hypot(error, first[rule][1])]
-    return f" More paths cost {listed(map(named, lost))} tokens." if lost else ""
+    return f" Fewer with the most paths than with one: {listed(map(named, lost))}." if lost else ""
 
 
 def with_error(found: Iterable[float] | None) -> str:
