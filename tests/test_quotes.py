@@ -76,3 +76,32 @@ def test_what_is_wrong_with_blocks_is_told(small: ModuleType, tmp_path: Path, te
 def test_a_result_that_is_not_there_is_told(small: ModuleType) -> None:
     with pytest.raises(click.ClickException, match=r"benchmarks/results/gone\.json is not there"):
         small.renewed("it.md", TEXT, {"speed": ("gone.json", str), "size": ("gone.json", str)})
+
+
+def test_clear_differences_from_races_are_counted_by_shape(quote: ModuleType) -> None:
+    from quoting.claims import versus  # the fixture makes it importable
+
+    lines = [
+        {"rule": rule, "shape": shape, "to_race": gap}
+        for rule, shape, gap in (
+            ("kseq", "paths", [0.5, 0.2]),
+            ("kseq", "paths", [0.3, 0.2]),
+            ("rrs", "siblings", [-0.5, 0.2]),
+            ("kseq", "tree of rrs", [0.5, 0.2]),
+            ("kseq", "tree of kseq", [0.5, 0.2]),
+        )
+    ]
+    result = {"settings": {"1.0": {"compared": lines}}}
+    assert versus(result, ("kseq", "rrs"), 1) == "1 of 2 over paths and 1 of 1 over trees"
+    assert versus(result, ("kseq", "rrs"), -1) == "1 of 1 over siblings"
+    assert versus(result, ("block",), 1) == "no comparison"
+
+
+def test_a_stem_is_an_inner_one_between_none_and_the_longest(quote: ModuleType) -> None:
+    from quoting.newest import inner_stems
+
+    lines = [
+        {"situation": "a", "equal": "b", "rules": {"kseq": {"tokens": kseq}, "otm": {"tokens": otm}}}
+        for kseq, otm in ((1.0, 3.0), (3.0, 2.0), (2.0, 1.0))
+    ]
+    assert inner_stems(lines) == (1, 2)

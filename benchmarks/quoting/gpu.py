@@ -21,8 +21,9 @@ def foretold(result: dict[str, Any]) -> str:
         f"K-SEQ would decode {figures['K-SEQ over plain, one row']:.1f} times as fast as plain decoding at 6.8 billion "
         f"parameters and one row, and `auto` {figures['auto over plain, 1 rows']:.1f} times; plain decoding would "
         f"reach {percent(bandwidth)} of the bandwidth, K-SEQ's selection would take {percent(selecting)} of a pass, "
-        f"and K-SEQ would be {single:.2f} times as fast as one draft. Nothing of this was measured on a GPU: it was "
-        f"computed on {result['date']}."
+        f"and the fastest K-SEQ would be {single:.2f} times as fast as a single draft of four tokens; of longer ones "
+        "[the headline](benchmarks.md#spectrs-headline) foretells the speed. Nothing of this was measured "
+        f"on a GPU: it was computed on {result['date']}."
     )
 
 
