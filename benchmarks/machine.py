@@ -18,21 +18,6 @@ VECTORS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int
 MADE = ("benchmarks/results", "docs", "*.md")  # from results: they differ once something has been measured
 
 
-def machine() -> dict[str, object]:
-    """Processor, its instructions, cores, memory, load, versions, date and revision: the head of every result file."""
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "revision": revision(),
-        "load": round(os.getloadavg()[1], 1),
-        "processor": _value("model name") or platform.processor(),
-        "vectors": [name for name in VECTORS if name in _value("flags").split()],
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
-    }
-
-
 def revision() -> str:
     """The commit of the code that is measured, with a plus sign where code under version control differs from it."""
     try:
@@ -46,6 +31,25 @@ def revision() -> str:
 def _git(*arguments: str) -> str:
     told = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
     return subprocess.run(told, check=True, capture_output=True, text=True).stdout.strip()
+
+
+# Before anything is measured: the files may change meanwhile.
+REVISION = revision()
+
+
+def machine() -> dict[str, object]:
+    """Processor, its instructions, cores, memory, load, versions, date and revision: the head of every result file."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "revision": REVISION,
+        "load": round(os.getloadavg()[1], 1),
+        "processor": _value("model name") or platform.processor(),
+        "vectors": [name for name in VECTORS if name in _value("flags").split()],
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
 
 
 def _value(field: str) -> str:
