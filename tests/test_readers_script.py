@@ -44,7 +44,7 @@ def test_every_rule_has_its_line(scripts: dict[str, ModuleType]) -> None:
 
 def test_rules_that_lose_by_more_paths_are_named(scripts: dict[str, ModuleType]) -> None:
     by_paths = {"1": {"gbv": [4.0, 0.1], "kseq": [4.0, 0.1]}, "8": {"gbv": [3.0, 0.1], "kseq": [3.9, 0.1]}}
-    assert scripts["quoting/readers"].falling({"by_paths": by_paths}) == " More paths cost `gbv` tokens."
+    assert scripts["quoting/readers"].falling({"by_paths": by_paths}) == " Fewer with the most paths than with one: `gbv`."
 
 
 def test_the_fastest_size_is_named_for_every_cost(scripts: dict[str, ModuleType]) -> None:
