@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from machine import machine
 from papers.candidates import CANDIDATES, candidates
-from papers.simulated import Blend, SimulatedPair, mean_and_error
+from papers.simulated import Blend, SimulatedPair, drawn_alike, mean_and_error
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
@@ -160,11 +160,8 @@ def sampled(
     """Tokens per round of every rule that takes the tree, with their standard error and milliseconds of a row."""
     counts: dict[str, list[torch.Tensor]] = {}
     times: dict[str, list[float]] = {}
-    alike: dict[object, list[str]] = {}
-    for rule in rules:
-        if RULES[rule].trees == "any" or tree.is_paths:
-            alike.setdefault(RULES[rule].draw, []).append(rule)
-    for some in alike.values():
+    alike = drawn_alike(tree, rules)
+    for some in alike:
         for drawn in pair.rounds(tree, some[0], temperature, blend, turns):
             for rule in some:
                 started = time.perf_counter()
@@ -176,7 +173,7 @@ def sampled(
         tokens, error = mean_and_error(torch.cat(counts[rule]))
         found[rule] = {"tokens": tokens, "error": error, "ms": round(median(times[rule]), 3)}
     if "otm-block" in counts:  # the others that draw alike saw the same drafts
-        for rule in alike[RULES["otm-block"].draw]:
+        for rule in next(some for some in alike if "otm-block" in some):
             less, error = mean_and_error(torch.cat(counts["otm-block"]) - torch.cat(counts[rule]))
             found[rule] |= {"less": less, "less_error": error}
     return found

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,3 +22,11 @@ def load_script(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # where dataclasses look for what annotations mean
     spec.loader.exec_module(module)
     return module
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """Return a new module of a script under ``benchmarks/``, which imports others from there and from ``examples/``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return load_script(f"benchmarks/{name}.py")

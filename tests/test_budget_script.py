@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from scripts import ROOT, load_script
+from scripts import load_benchmark
 
 from spectr_select import DraftTree
 
@@ -16,10 +16,8 @@ ROUNDS = 40_000
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        paths = {"budget": "budget", "costs": "papers/budget_costs", "quoting": "quoting/budget"}
-        return {name: load_script(f"benchmarks/{path}.py") for name, path in paths.items()}
+    paths = {"budget": "budget", "costs": "papers/budget_costs", "quoting": "quoting/budget"}
+    return {name: load_benchmark(path) for name, path in paths.items()}
 
 
 @pytest.mark.parametrize(("replacement", "optimum"), [(True, 0.79), (False, 0.834524)])

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from scripts import ROOT, load_script
+from scripts import load_benchmark
 
 from spectr_select import DraftTree, Noise, best_tree, draw, select
 
@@ -15,16 +15,12 @@ ROWS = 40_000
 
 @pytest.fixture(scope="module")
 def raced() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return load_script("benchmarks/papers/raced.py")
+    return load_benchmark("papers/raced")
 
 
 @pytest.fixture(scope="module")
 def ersd() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return load_script("benchmarks/ersd.py")
+    return load_benchmark("ersd")
 
 
 def test_shares_that_rise_are_pooled(raced: ModuleType) -> None:

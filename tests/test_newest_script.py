@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from scripts import ROOT, load_script
+from scripts import load_benchmark
 
 from spectr_select import DraftTree
 from spectr_select.exact.acceptance import acceptance
@@ -17,9 +17,7 @@ EXACT = 1e-12
 
 @pytest.fixture(scope="module")
 def newest() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return load_script("benchmarks/newest.py")
+    return load_benchmark("newest")
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +96,7 @@ def test_the_public_formulas_are_biased_but_for_one_draft(newest) -> None:
 
 
 def test_the_report_has_every_rule(newest) -> None:
-    quoting = load_script("benchmarks/quoting/newest.py")
+    quoting = load_benchmark("quoting/newest")
     drawings = {"iid": 2.0, "without-replacement": 2.1, "top": 2.05}
     rules = {
         rule: {"drawing": newest.RULES[rule].drawing, "tokens": 1.5, "distance": 0.1, "one_token": 0.05}

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from scripts import ROOT, load_script
+from scripts import load_benchmark
 from transformers import LlamaForCausalLM
 
 from spectr_select import RULES
@@ -19,10 +19,7 @@ HEAD = {"date": "2026-01-01", "cores": 2, "processor": "a processor"}
 
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return {name: load_script(f"benchmarks/{name}.py") for name in (*PARTS, "quoting/readers")}
+    return {name: load_benchmark(name) for name in (*PARTS, "quoting/readers")}
 
 
 def test_the_optimum_of_two_tokens_is_its_closed_form(scripts: dict[str, ModuleType]) -> None:
@@ -44,7 +41,9 @@ def test_every_rule_has_its_line(scripts: dict[str, ModuleType]) -> None:
 
 def test_rules_that_lose_by_more_paths_are_named(scripts: dict[str, ModuleType]) -> None:
     by_paths = {"1": {"gbv": [4.0, 0.1], "kseq": [4.0, 0.1]}, "8": {"gbv": [3.0, 0.1], "kseq": [3.9, 0.1]}}
-    assert scripts["quoting/readers"].falling({"by_paths": by_paths}) == " Fewer with the most paths than with one: `gbv`."
+    assert (
+        scripts["quoting/readers"].falling({"by_paths": by_paths}) == " Fewer with the most paths than with one: `gbv`."
+    )
 
 
 def test_the_fastest_size_is_named_for_every_cost(scripts: dict[str, ModuleType]) -> None:

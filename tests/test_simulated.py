@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from scripts import ROOT, load_script
+from scripts import load_benchmark
 
 from spectr_select import DraftTree
 
@@ -15,9 +15,7 @@ TREE = DraftTree.branching((2, 2, 1))
 
 @pytest.fixture(scope="module")
 def simulated() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return load_script("benchmarks/papers/simulated.py")
+    return load_benchmark("papers/simulated")
 
 
 @pytest.fixture(scope="module")

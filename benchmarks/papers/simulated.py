@@ -234,16 +234,21 @@ def tokens_per_round(
 
     A rule that does not take the tree is left out.
     """
-    takers = [rule for rule in rules if _takes(rule, tree)]
-    alike: dict[object, list[str]] = {}
-    for rule in takers:
-        alike.setdefault(RULES[rule].draw, []).append(rule)
-    counts: dict[str, list[torch.Tensor]] = {rule: [] for rule in takers}
-    for some in alike.values():
+    counts: dict[str, list[torch.Tensor]] = {rule: [] for rule in rules if _takes(rule, tree)}
+    for some in drawn_alike(tree, rules):
         for drawn in pair.rounds(tree, some[0], temperature, blend, turns):
             for rule in some:
                 counts[rule].append(1 + drawn.select(rule).count_B.double())
     return {rule: torch.cat(found) for rule, found in counts.items()}
+
+
+def drawn_alike(tree: DraftTree, rules: Sequence[str]) -> list[list[str]]:
+    """Return the rules that take a tree, those together that draw its tokens alike."""
+    alike: dict[object, list[str]] = {}
+    for rule in rules:
+        if _takes(rule, tree):
+            alike.setdefault(RULES[rule].draw, []).append(rule)
+    return list(alike.values())
 
 
 def mean_and_error(count_S: torch.Tensor) -> tuple[float, float]:

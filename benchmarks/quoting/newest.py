@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quoting.words import table
+
 Result = dict[str, Any]
 DRAWINGS = {"iid": "independent", "without-replacement": "distinct", "top": "most probable, one drawn"}
 PUBLIC = ("spectr-gbv", "spectr-gbv-residual")
@@ -13,19 +15,21 @@ PUBLIC = ("spectr-gbv", "spectr-gbv-residual")
 def exact(result: Result) -> str:
     """Every rule beside the most that its drafts allow."""
     found = result["exact"]
-    lines = ["| rule | siblings | tokens per round | of the most possible | distance from the target's law |"]
-    lines.append("|---|---|---|---|---|")
+    rows = []
     for rule, one in found["rules"].items():
         most = found["ceilings"][one["drawing"]]
         lossless = one["distance"] < 1e-9
         share = f"{100 * one['tokens'] / most:.1f} %" if lossless else "biased"
         apart = "none" if lossless else f"{one['distance']:.3f}"
-        lines.append(f"| `{rule}` | {DRAWINGS[one['drawing']]} | {one['tokens']:.3f} | {share} | {apart} |")
+        rows.append((f"`{rule}`", DRAWINGS[one["drawing"]], f"{one['tokens']:.3f}", share, apart))
     ceilings = ", ".join(f"{found['ceilings'][name]:.3f} ({words})" for name, words in DRAWINGS.items())
     largest = max(one["distance"] for rule, one in found["rules"].items() if rule not in PUBLIC)
-    lines += ["", f"The most possible is {ceilings}, as the mean over {found['models']} pairs of random models."]
-    lines += [f"The largest distance of a rule that is said to be lossless is {largest:.1e}."]
-    return "\n".join(lines)
+    heads = ("rule", "siblings", "tokens per round", "of the most possible", "distance from the target's law")
+    return (
+        f"{table(heads, rows)}\n\n"
+        f"The most possible is {ceilings}, as the mean over {found['models']} pairs of random models.\n"
+        f"The largest distance of a rule that is said to be lossless is {largest:.1e}."
+    )
 
 
 def public(result: Result) -> str:
@@ -43,52 +47,48 @@ def pair(result: Result) -> str:
     """Tokens per round of the demo pair, by situation and number of paths."""
     cells = result["pair"]
     rules = list(cells[0]["rules"])
-    lines = [f"| models, paths of {result['length']} | " + " | ".join(f"`{rule}`" for rule in rules) + " |"]
-    lines.append("|---|" + "---|" * len(rules))
+    tokens, gains = [], []
     for cell in cells:
-        most = max(one["tokens"] for one in cell["rules"].values())
-        shown = (f"{cell['rules'][rule]['tokens']:.2f}" for rule in rules)
-        bold = (f"**{one}**" if float(one) >= round(most, 2) else one for one in shown)
-        lines.append(f"| {cell['situation']}, {cell['paths']} | " + " | ".join(bold) + " |")
+        name, found = f"{cell['situation']}, {cell['paths']}", cell["rules"]
+        most = max(one["tokens"] for one in found.values())
+        shown = (f"{found[rule]['tokens']:.2f}" for rule in rules)
+        tokens.append((name, *(f"**{one}**" if float(one) >= round(most, 2) else one for one in shown)))
+        less = (found[rule] for rule in ("kseq", "otm", "gbv"))
+        gains.append((name, *(f"{one['less']:.2f} ± {one['less_error']:.2f}" for one in less)))
     errors = [one["error"] for cell in cells for one in cell["rules"].values()]
-    lines += ["", f"{result['rounds']} rounds for a cell; standard errors are at most {max(errors):.2f}. "]
-    lines[-1] += "On the very same drafts `otm-block` accepts more by:"
-    lines += ["", "| models, paths | than `kseq` | than `otm` | than `gbv` |", "|---|---|---|---|"]
-    for cell in cells:
-        less = (cell["rules"][rule] for rule in ("kseq", "otm", "gbv"))
-        shown = (f"{one['less']:.2f} ± {one['less_error']:.2f}" for one in less)
-        lines.append(f"| {cell['situation']}, {cell['paths']} | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
+    return (
+        table((f"models, paths of {result['length']}", *(f"`{rule}`" for rule in rules)), tokens)
+        + f"\n\n{result['rounds']} rounds for a cell; standard errors are at most {max(errors):.2f}. On the very same "
+        "drafts `otm-block` accepts more by:\n\n"
+        + table(("models, paths", "than `kseq`", "than `otm`", "than `gbv`"), gains)
+    )
 
 
 def times(result: Result) -> str:
     """Milliseconds of selection for each row."""
     rules = ("kseq", "traversal", "gbv", "otm", "otm-block")
     cells = [cell for cell in result["pair"] if cell["situation"] == result["pair"][0]["situation"]]
-    lines = ["| milliseconds for a row | " + " | ".join(f"`{rule}`" for rule in rules) + " |", "|---|" + "---|" * 5]
-    for cell in cells:
-        shown = " | ".join(f"{cell['rules'][rule]['ms']:.1f}" for rule in rules)
-        lines.append(f"| {cell['paths']} paths of {result['length']} | {shown} |")
-    return "\n".join(lines)
+    rows = [
+        (f"{cell['paths']} paths of {result['length']}", *(f"{cell['rules'][rule]['ms']:.1f}" for rule in rules))
+        for cell in cells
+    ]
+    return table(("milliseconds for a row", *(f"`{rule}`" for rule in rules)), rows)
 
 
 def delayed(result: Result) -> str:
     """Trees with a stem, at equal drafts and at equal depth."""
     rules = list(result["delayed"][0]["rules"])
-    head = " | ".join(f"`{rule}`" for rule in rules)
-    lines = [f"| models | equal | stem | depth | drafts | {head} |", "|---|---|---|---|---|" + "---|" * len(rules)]
-    for line in result["delayed"]:
-        place = " | ".join(str(line[name]) for name in ("situation", "equal", "stem", "depth", "drafts"))
-        lines.append(f"| {place} | " + " | ".join(f"{line['rules'][rule]['tokens']:.2f}" for rule in rules) + " |")
+    places = ("situation", "equal", "stem", "depth", "drafts")
+    rows = [
+        (*(str(line[name]) for name in places), *(f"{line['rules'][rule]['tokens']:.2f}" for rule in rules))
+        for line in result["delayed"]
+    ]
     errors = [one["error"] for line in result["delayed"] for one in line["rules"].values()]
     inner, cases = inner_stems(result["delayed"])
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Standard errors are at most {max(errors):.2f}. For each rule, draft and what is equal, a stem between "
-            f"none and the longest writes most in {inner} of {cases} cases.",
-        ]
+    return (
+        f"{table(('models', *places[1:], *(f'`{rule}`' for rule in rules)), rows)}\n\n"
+        f"Standard errors are at most {max(errors):.2f}. For each rule, draft and what is equal, a stem between "
+        f"none and the longest writes most in {inner} of {cases} cases."
     )
 
 
