@@ -85,7 +85,7 @@ STEPS = (
         (
             "headline.py {demo} --name padded",
             "spectr-export build {checkpoint} --draft int8 --capacity 1024 -o {folder}/chat",
-            "headline.py {folder}/chat --name SmolLM2-135M --rows 1 --repeats 2",
+            "headline.py {folder}/chat --name SmolLM2-135M --rows 1",
             "headline.py --part like-quality",
         ),
         ("bench",),
@@ -169,7 +169,7 @@ STEPS = (
     Step(
         "precision",
         ("precision.py --model examples/demo_pair/draft --prompts 1 --repeats 1 --output {out}",),
-        ("precision.py --part losses {checkpoint}",),
+        ("precision.py {checkpoint}",),
     ),
     Step(
         "building", ("building.py --case demo --output {out}",), ("building.py --checkpoint {checkpoint} --case all",)

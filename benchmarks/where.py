@@ -1,12 +1,15 @@
 """What has run where: docs/where-it-ran.md, made from the heads of all result files.
 
-python benchmarks/where.py          # writes the document
+python benchmarks/where.py            # writes the document
+python benchmarks/where.py --check    # says which results are of code that differs from what is here
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,14 @@ import click
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "where-it-ran.md"
 PREDICTED = "gpu_predicted"
+PACKAGES = ("export", "jobs", "runtime", "spectr_select")
 SHOWN = ("spectr", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx")
 BEGINNING = """# What has run where
 
 Every result file under [`benchmarks/results/`](../benchmarks/results) names its machine, and the state of the code that
 was measured, as a commit; a plus sign says that there were changes beside it. This page is made of these files by
-[`where.py`](../benchmarks/where.py), and a test holds it equal to them. {gpus}
+[`where.py`](../benchmarks/where.py), and a test holds it equal to them; `python benchmarks/where.py --check` says for
+which of them the code that was measured differs from what is here. {gpus}
 What each script found is in [what was measured](benchmarks.md).
 
 | machine | date | state | result | what | versions |
@@ -40,9 +45,14 @@ def document() -> str:
     return f"{BEGINNING.format(gpus=GPUS if on_gpus else NO_GPU)}\n{table}\n"
 
 
+def script_of(path: Path) -> Path:
+    """Return the script that wrote a result file."""
+    return HERE / f"{'gpu' if path.stem.startswith('gpu') else path.stem}.py"
+
+
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a result file, one for each machine and date in it; GPUs come first."""
-    what = docstring(HERE / f"{'gpu' if path.stem.startswith('gpu') else path.stem}.py")
+    what = docstring(script_of(path))
     for head in heads(json.loads(path.read_text(encoding="utf-8"))):
         gpu = head.get("gpu")
         machine = f"{gpu['name']}, {gpu['memory']}" if gpu else f"{head['processor']}, {head['cores']} cores"
@@ -52,6 +62,33 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         name = f"[`{path.name}`](../benchmarks/results/{path.name})"
         when = f"{head['date']} | {head.get('revision', 'not recorded')}"
         yield 0 if gpu else 1, f"| {machine} | {when} | {name} | {told} | {found} |"
+
+
+def changed_since(path: Path, revision: str) -> list[str]:
+    """Return the code of the packages and of the script that differs from what a result's revision had.
+
+    Raises:
+        subprocess.CalledProcessError: If the revision is not in this repository, or not recorded.
+    """
+    code = [*(f":(glob){package}/**/*.py" for package in PACKAGES), f":(top){script_of(path).relative_to(HERE.parent)}"]
+    told = ["git", "-C", str(HERE.parent), "diff", "--name-only", revision, "--", *code]
+    return subprocess.run(told, check=True, capture_output=True, text=True).stdout.split()
+
+
+def differences() -> list[str]:
+    """Return a line for every result that is not of the code that is here, by what git knows of its revision."""
+    lines = []
+    for path in sorted((HERE / "results").glob("*.json")):
+        for revision in sorted({head.get("revision", "") for head in heads(json.loads(path.read_text("utf-8")))}):
+            try:
+                changed = (
+                    "measured with changes beside it" if "+" in revision else ", ".join(changed_since(path, revision))
+                )
+            except subprocess.CalledProcessError:
+                changed = "not a revision that this repository has"
+            if changed:
+                lines.append(f"{path.name}, {revision or 'no revision'}: {changed}")
+    return lines
 
 
 def heads(result: Any) -> Iterator[Mapping[str, Any]]:
@@ -74,9 +111,15 @@ def docstring(script: Path) -> str:
 
 
 @click.command()
-def main() -> None:
-    """Write the document."""
-    DOCUMENT.write_text(document(), encoding="utf-8")
+@click.option("--check", is_flag=True, help="Write nothing; say which results are of other code than what is here.")
+def main(check: bool) -> None:
+    """Write the document, or compare the code that was measured with what is here."""
+    if not check:
+        DOCUMENT.write_text(document(), encoding="utf-8")
+        return
+    found = differences()
+    click.echo("\n".join(found) or "every result is of the code that is here")
+    sys.exit(bool(found))
 
 
 if __name__ == "__main__":

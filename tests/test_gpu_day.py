@@ -135,11 +135,3 @@ def test_goals_are_told_from_a_result_file(script: ModuleType) -> None:
         "share of a round without kernels, kseq:4:4, one row": None,
         "K-SEQ's selection (V=32768, 1 rows, kseq, captured) in a plain round of 7b": True,
     }
-
-
-def test_the_document_of_what_ran_where_is_that_of_the_result_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    where = load_script("benchmarks/where.py")
-    shown = where.DOCUMENT.read_text(encoding="utf-8")
-    assert shown == where.document()
-    assert all(f"`{path.name}`" in shown for path in RESULTS.glob("*.json"))
