@@ -47,7 +47,7 @@ MODEL = {
 }  # fmt: skip
 ACCEPTED_ROWS, COUNTED_TOKENS, COUNTED_V = 24, 24, 32_768
 PLANS = (*(f"race:{plan.drafts}:{plan.length}" for plan in RACES if plan.drafts), *CELLS)
-WITHOUT_GRAPH = ("otm",)  # a rule with a solver of its own, of which operators say nothing
+WITHOUT_GRAPH = ("otm", "otm-block")  # rules with a solver of their own, of which operators say nothing
 
 
 class Operators(TorchDispatchMode):
