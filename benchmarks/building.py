@@ -27,7 +27,7 @@ from typing import Any
 
 import click
 import torch
-from machine import machine
+from machine import continues, machine
 
 ROOT = Path(__file__).parent.parent
 PAIR = ROOT / "examples" / "demo_pair"
@@ -164,10 +164,12 @@ def measure(name: str, pair: list[str], trees: Mapping[str, Path], repeats: int,
 def main(
     cases: tuple[str, ...], checkpoint: Path | None, before: str | None, repeats: int, folder: Path | None, output: Path
 ) -> None:
-    """Measure the cases and write the result file after each; a case that was measured before is replaced."""
+    """Measure the cases and write the result file after each; those of another state are replaced."""
     usual = [name for name in CASES if name != "billion" and (name != "checkpoint" or checkpoint)]
     wanted = CASES if "all" in cases else cases or usual
-    builds = {line["case"]: line for line in json.loads(output.read_text())["builds"]} if output.exists() else {}
+    facts = machine() | {"before": before, "repeats": repeats}
+    kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    builds = {line["case"]: line for line in kept["builds"]} if continues(kept, facts) else {}
     with contextlib.ExitStack() as stack:
         trees = {"before": stack.enter_context(checked_out(before))} if before else {}
         trees["now"] = ROOT
@@ -182,7 +184,7 @@ def main(
                 pair = [str(target), "--draft", str(PAIR / "draft")]
             builds[name] = measure(name, pair, trees, repeats, work)
             shutil.rmtree(work / "target", ignore_errors=True)
-            result = machine() | {"before": before, "repeats": repeats, "builds": list(builds.values())}
+            result = facts | {"builds": list(builds.values())}
             output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             click.echo(json.dumps(builds[name], indent=1))
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import click
 from drafts_works import WORKS, prompts
-from machine import machine
+from machine import continues, machine
 
 from spectr_runtime import Bundle, Chat, Completion, Decoder, Plan, Request, SamplingParams
 from spectr_runtime.speculation.plan import PlanChoice
@@ -122,13 +122,14 @@ def prompts_for(work: str, rows: int) -> int:
 
 
 def keep(output: Path, name: str, facts: dict[str, Any], cell: dict[str, Any]) -> None:
-    """Write a cell into the result file, in the place of an older one of its kind."""
+    """Write a cell into the result file, in the place of an older one of its kind; those of another state go."""
 
     def kind(one: dict[str, Any]) -> tuple[int, float, int]:
         return one["rows"], one["temperature"], WORKS.index(one["work"])
 
     kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    cells = [one for one in kept.get(name, {}).get("cells", ()) if kind(one) != kind(cell)]
+    found = kept.get(name, {})
+    cells = [one for one in found["cells"] if kind(one) != kind(cell)] if continues(found, facts) else []
     facts = facts | {"cells": sorted([*cells, cell], key=kind)}
     output.write_text(json.dumps(kept | {name: facts}, indent=1) + "\n", encoding="utf-8")
 

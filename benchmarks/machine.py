@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def continues(result: Mapping[str, object], facts: Mapping[str, object]) -> bool:
+    """Whether a result has these facts at its head, but for the load: then more may be added to it under that head."""
+    return all(result.get(name) == value for name, value in facts.items() if name != "load")
 
 
 def _value(field: str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from machine import machine
+from machine import continues, machine
 from peer_tools.process import Worker
 from peers import EXAMPLES
 from tokenizers import Tokenizer
@@ -145,7 +145,7 @@ def main(folder: Path, precision: str, names: tuple[str, ...], rounds: int, outp
     text, workers = read_text(), open_workers(place, precision)
     facts = machine() | {"precision": precision, "prompts": PROMPTS, "rows": ROWS, "written": WRITTEN}
     kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    lines = kept["lines"] if kept.items() >= facts.items() else []  # of this day, machine and versions
+    lines = kept["lines"] if continues(kept, facts) else []  # of this day, machine, versions and state
     for number, name in enumerate(names or INPUTS):
         found = measure(workers, name, text, rounds, number * rounds)
         lines = [line for line in lines if line["input"] != name] + found

@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 import torch
-from machine import machine
+from machine import continues, machine
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
@@ -140,9 +140,9 @@ def _bytes(tensors: dict[str, torch.Tensor]) -> int:
 
 
 def measured_before(output: Path) -> dict[tuple[str, int, tuple[str, ...]], dict[str, Any]]:
-    """What the result file has of this day, machine and versions: a run of some builds leaves the others there."""
+    """What the result file has of this day, machine and state: a run of some builds leaves the others there."""
     result = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    lines = result.pop("builds", []) if result.items() >= machine().items() else []
+    lines = result.pop("builds", []) if continues(result, machine()) else []
     return {(line["model"], line["layers"], tuple(line["options"])): line for line in lines}
 
 
