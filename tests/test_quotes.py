@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import NormalDist
 from types import ModuleType
 
 import click
@@ -84,17 +85,30 @@ def test_clear_differences_from_races_are_counted_by_shape(quote: ModuleType) ->
     lines = [
         {"rule": rule, "shape": shape, "to_race": gap}
         for rule, shape, gap in (
-            ("kseq", "paths", [0.5, 0.2]),
+            ("kseq", "paths", [0.8, 0.2]),
             ("kseq", "paths", [0.3, 0.2]),
-            ("rrs", "siblings", [-0.5, 0.2]),
-            ("kseq", "tree of rrs", [0.5, 0.2]),
-            ("kseq", "tree of kseq", [0.5, 0.2]),
+            ("rrs", "siblings", [-0.8, 0.2]),
+            ("kseq", "tree of rrs", [0.8, 0.2]),
+            ("kseq", "tree of kseq", [0.8, 0.2]),
         )
     ]
     result = {"settings": {"1.0": {"compared": lines}}}
     assert versus(result, ("kseq", "rrs"), 1) == "1 of 2 over paths and 1 of 1 over trees"
     assert versus(result, ("kseq", "rrs"), -1) == "1 of 1 over siblings"
     assert versus(result, ("block",), 1) == "no comparison"
+
+
+def test_differences_are_told_from_chance_by_holms_test(quote: ModuleType) -> None:
+    from quoting.comparisons import chance, signs
+
+    assert chance(1.959964, 1) == pytest.approx(0.05)
+    assert (chance(0, 0), chance(0.1, 0)) == (1, 0)
+    # 0.03 is above 0.05 / 2, so that 0.04, though below 0.05, is not told from chance either.
+    chances, sides = (0.01, 0.04, 0.03, 0.005), (1, 1, -1, -1)
+    gaps = [(NormalDist().inv_cdf(1 - one / 2) * side, 1.0) for one, side in zip(chances, sides, strict=True)]
+    assert signs(gaps) == [1, 0, 0, -1]
+    assert signs(gaps, level=0.2) == [1, 1, -1, -1]
+    assert signs([]) == []
 
 
 def test_a_stem_is_an_inner_one_between_none_and_the_longest(quote: ModuleType) -> None:

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from quoting.budget import DEFAULTS, PLAN_NAMES, shares
-from quoting.ersd import KINDS, on_shape
+from quoting.ersd import KINDS, against_the_race, on_shape
 from quoting.headline import PAPER_GAIN, PAPER_SPEED
 from quoting.words import listed, numeral, percent, ratio, span
 
@@ -120,8 +120,7 @@ def races(result: Result) -> str:
     ]
     return (
         "- *Races match the rules that test ratios* (ERSD): those that decide token by token are ahead of races, by "
-        f"more than two standard errors, in so many comparisons: {versus(result, TOKENS, 1)}; and "
-        f"behind in {versus(result, TOKENS, -1)}; "
+        f"more than chance, in {versus(result, TOKENS, 1)}, and behind in {versus(result, TOKENS, -1)}; "
         f"`block` and `traversal`, which decide over paths, are ahead in {versus(result, PATHS, 1)}. Its bound holds "
         f"in {sum(share <= 1 for share in reached)} of {len(reached)} cases, and "
         f"{span((100 * share for share in reached), '.0f')} % of it is reached. Trees that know the draft's "
@@ -134,14 +133,8 @@ def versus(result: Result, rules: tuple[str, ...], sign: int) -> str:
     """Say in how many comparisons over each shape these rules are clearly ahead of the race, or behind it."""
     told = []
     for shape, name in (("chain", "chains"), ("siblings", "siblings"), ("paths", "paths"), ("tree", "trees")):
-        lines = [
-            line
-            for found in result["settings"].values()
-            for line in found["compared"]
-            if line["rule"] in rules and on_shape(line, shape)
-        ]
-        clear = sum(sign * line["to_race"][0] > 2 * line["to_race"][1] for line in lines)
-        told += [f"{clear} of {len(lines)} over {name}"] if clear else []
+        found = [one for line, one in against_the_race(result) if line["rule"] in rules and on_shape(line, shape)]
+        told += [f"{found.count(sign)} of {len(found)} over {name}"] if sign in found else []
     return listed(told or ["no comparison"])
 
 

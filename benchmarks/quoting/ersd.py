@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from quoting.comparisons import signs
 from quoting.words import measured, numeral, table
 
 SHOWN = 16  # drafted tokens in the tables that have no room for all
@@ -51,21 +52,26 @@ def pair(value: list[float], form: str = ".2f") -> str:
     return f"{value[0]:{form}} ± {value[1]:.2f}"
 
 
+def against_the_race(result: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:
+    """Every line of another rule, with 1 if it is ahead of the race, -1 if behind, and 0 where that may be chance."""
+    lines = [line for found in result["settings"].values() for line in found["compared"] if line["rule"] != "race"]
+    return list(zip(lines, signs([line["to_race"] for line in lines]), strict=True))
+
+
 def best(result: dict[str, Any]) -> str:
-    """How often a rule is clearly ahead of the race, and how often behind."""
-    rows = []
+    """How often a rule is ahead of the race, and how often behind."""
+    compared, rows = against_the_race(result), []
     for rule in ("rrs", "rrsw", "kseq", "traversal"):
-        lines = [
-            line
-            for found in result["settings"].values()
-            for line in found["compared"]
+        found = [
+            sign
+            for line, sign in compared
             if line["rule"] == rule and (line["shape"] in ("siblings", "paths") or on_shape(line, "tree"))
         ]
-        ahead, behind = (sum(sign * line["to_race"][0] > 2 * line["to_race"][1] for line in lines) for sign in (1, -1))
-        rows.append([f"`{rule}`", str(ahead), str(behind), str(len(lines))])
+        rows.append([f"`{rule}`", str(found.count(1)), str(found.count(-1)), str(len(found))])
     return (
         "Over siblings, paths and trees, at all settings and numbers of drafts, a rule is ahead of the race, or behind "
-        "it, by more than two standard errors so often:\n\n" + table(("rule", "ahead", "behind", "of"), rows)
+        f"it, by more than chance so often, by Holm's test over all {len(compared)} comparisons, after which any of "
+        "these is wrong with a probability of at most 5 %:\n\n" + table(("rule", "ahead", "behind", "of"), rows)
     )
 
 
@@ -119,26 +125,34 @@ def aware(result: dict[str, Any]) -> str:
         "what other trees gain or lose, in per cent of it, with standard errors by context. The depths are those of "
         f"the stateless tree, and of the trees by every node on average:\n\n{table(heads, rows)}\n\n"
         f"The mean over the {numeral(len(result['settings']))} settings, and in how many of them a tree is ahead and "
-        f"behind by more than two standard errors:\n\n{gains(result)}\n\n{trees(result)}"
+        f"behind by more than chance, by Holm's test over all of them:\n\n{gains(result)}\n\n{trees(result)}"
     )
 
 
 def gains(result: dict[str, Any]) -> str:
     """What each kind of tree gains over all settings, by number of drafts, and the most of it."""
     most = max(result["sizes"]["drafts"])
+    compared = [
+        (name, line)
+        for found in result["settings"].values()
+        for line in found["aware"]["lines"]
+        for name in KINDS
+        if name != "above" or line["drafts"] < most  # no row has grown more drafts than these
+    ]
+    sure = signs([line["to_stateless"][name] for name, line in compared])
     rows, means = [], []
     for drafts in result["sizes"]["drafts"]:
-        found = [line for one in result["settings"].values() for line in one["aware"]["lines"]]
-        lines = [line for line in found if line["drafts"] == drafts]
         cells = []
         for name, title in KINDS.items():
-            if name == "above" and drafts == most:  # no row has grown more drafts than these
+            places = [place for place, (kind, line) in enumerate(compared) if (kind, line["drafts"]) == (name, drafts)]
+            if not places:
                 cells.append("")
                 continue
-            gaps = [(*line["to_stateless"][name], line["tokens"]["stateless"][0]) for line in lines]
-            means.append((100 * sum(gap / base for gap, _, base in gaps) / len(gaps), drafts, title))
-            ahead, behind = (sum(sign * gap > 2 * error for gap, error, _ in gaps) for sign in (1, -1))
-            cells.append(f"{means[-1][0]:+.1f} % ({ahead}, {behind})")
+            lines = [compared[place][1] for place in places]
+            gaps = [100 * line["to_stateless"][name][0] / line["tokens"]["stateless"][0] for line in lines]
+            means.append((sum(gaps) / len(gaps), drafts, title))
+            found = [sure[place] for place in places]
+            cells.append(f"{means[-1][0]:+.1f} % ({found.count(1)}, {found.count(-1)})")
         rows.append([str(drafts), *cells])
     gain, drafts, title = max(means)
     return f"{table(('drafts', *KINDS.values()), rows)}\n\nThe most is {gain:+.1f} %, {title} with {drafts} drafts."

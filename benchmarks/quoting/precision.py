@@ -1,10 +1,10 @@
-"""What ways of rounding lose: ``rounding.py``, which ``precision.py`` runs."""
+"""What ways of rounding lose, and a target's quantised copies as its drafts: ``precision.py``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from quoting.words import measured, percent, table
+from quoting.words import counted, measured, numeral, percent, ratio, table
 
 WAYS = {
     "nearest, symmetric": "rounding to nearest, symmetric",
@@ -36,4 +36,24 @@ def int4(result: dict[str, Any]) -> str:
     )
 
 
-QUOTES = {"int4": ("precision.json", int4)}
+def copies(result: dict[str, Any]) -> str:
+    """What a quantised copy of the demo target loses, how often it agrees with the target, and its speed as a draft."""
+    rows = []
+    for copy in result["copies"]:
+        plans = [line for line in copy["plans"] if line["plan"] != "plain"]
+        quality = (f"{copy['nats_per_token'] + copy['lost']:.3f}", f"{copy['lost']:.4f}")
+        rounded = (f"{copy['lost_through_onnxruntime']:.4f}", percent(copy["agreement"], ".1f"))
+        speeds = [ratio(**line["to_plain"]) for line in plans]
+        rows.append((f"`{copy['draft']}`", f"{copy['bytes'] / copy['target_bytes']:.2f}", *quality, *rounded, *speeds))
+    names = [f"`{line['plan']}`" for line in result["copies"][0]["plans"] if line["plan"] != "plain"]
+    heads = ("copy", "bytes to the target's", "nats per token", "lost", "lost on a CPU", "agrees", *names)
+    return (
+        "Copies of the demo target as its draft, which `--draft int8` and `--draft int4` make, "
+        f"{measured(result)}: what they lose by their rounded weights, and through ONNX Runtime's kernels for a CPU, "
+        "which round what is multiplied with them as well; how often a draft of the copy is what the target draws; and "
+        f"the speed beside plain decoding at one row, over {counted(result['prompts'], 'prompt')} in "
+        f"{numeral(result['repeats'])} interleaved repeats.\n\n" + table(heads, rows)
+    )
+
+
+QUOTES = {"int4": ("precision.json", int4), "copies": ("precision.json", copies)}
