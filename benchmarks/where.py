@@ -19,7 +19,17 @@ import click
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "where-it-ran.md"
 PREDICTED = "gpu_predicted"
-PACKAGES = ("export", "jobs", "runtime", "spectr_select")
+SCRIPTS = (HERE, HERE.parent / "examples")
+BESIDE = ("machine", "figures", "quoting")  # modules of scripts that tell what was measured, and change no figure
+# What a script measures that has one of these words, beside the rules; a package is there with those that it imports.
+RUNTIME = ("runtime/spectr_runtime",)
+MEASURED = {
+    "spectr_runtime": RUNTIME,
+    "spectr_export": (*RUNTIME, "export/spectr_export"),
+    "spectr-export": (*RUNTIME, "export/spectr_export"),
+    "spectr_jobs": (*RUNTIME, "jobs/spectr_jobs"),
+    "spectr-batch": (*RUNTIME, "jobs/spectr_jobs"),
+}
 SHOWN = ("spectr", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx")
 BEGINNING = """# What has run where
 
@@ -64,14 +74,43 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         yield 0 if gpu else 1, f"| {machine} | {when} | {name} | {told} | {found} |"
 
 
+def code_of(script: Path) -> list[str]:
+    """Return what a script measures and is made of, as paths for git: packages by the words in it, and its modules."""
+    wanted, modules = [script], set[Path]()
+    while wanted:
+        module = wanted.pop()
+        if module not in modules:
+            modules.add(module)
+            wanted += imported_by(module)
+    text = "".join(module.read_text(encoding="utf-8") for module in modules)
+    packages = {folder for word, folders in MEASURED.items() if word in text for folder in folders} | {"spectr_select"}
+    found = (module.relative_to(HERE.parent) for module in modules)
+    return [*(f":(top,glob){package}/**/*.py" for package in sorted(packages)), *(f":(top){path}" for path in found)]
+
+
+def imported_by(module: Path) -> Iterator[Path]:
+    """Yield the scripts, and the modules beside them, that a module imports or names as a script to run."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
+            names = [node.value.removesuffix(".py")]
+        for name in names:
+            if name and name.split(".")[0] not in BESIDE:
+                places = (folder / f"{name.replace('.', '/')}.py" for folder in (*SCRIPTS, module.parent))
+                yield from (place for place in places if place.is_file())
+
+
 def changed_since(path: Path, revision: str) -> list[str]:
-    """Return the code of the packages and of the script that differs from what a result's revision had.
+    """Return the code behind a result that differs from what the result's revision had.
 
     Raises:
         subprocess.CalledProcessError: If the revision is not in this repository, or not recorded.
     """
-    code = [*(f":(glob){package}/**/*.py" for package in PACKAGES), f":(top){script_of(path).relative_to(HERE.parent)}"]
-    told = ["git", "-C", str(HERE.parent), "diff", "--name-only", revision, "--", *code]
+    told = ["git", "-C", str(HERE.parent), "diff", "--name-only", revision, "--", *code_of(script_of(path))]
     return subprocess.run(told, check=True, capture_output=True, text=True).stdout.split()
 
 

@@ -12,6 +12,18 @@ from click.testing import CliRunner
 from scripts import ROOT, load_benchmark
 
 RESULTS = ROOT / "benchmarks" / "results"
+CODE = {
+    "benchmarks/draw.py": "import rounds, machine\nfrom papers import pair",
+    "benchmarks/rounds.py": "from spectr_runtime import Decoder\nWORKER = 'worker.py'",
+}
+MEASURED = (
+    *("spectr_select/rules/race.py", "runtime/spectr_runtime/loop.py"),
+    *("benchmarks/draw.py", "benchmarks/rounds.py", "benchmarks/papers/pair.py", "benchmarks/worker.py"),
+)
+BESIDE = (
+    *("jobs/spectr_jobs/run.py", "runtime/spectr_runtime/README.md"),
+    *("benchmarks/memory.py", "benchmarks/machine.py", "benchmarks/papers/other.py"),
+)
 
 
 @pytest.fixture
@@ -21,13 +33,14 @@ def where() -> ModuleType:
 
 @pytest.fixture
 def repository(where: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a package, a script and an empty folder of results."""
+    """A repository with packages, scripts and an empty folder of results."""
     git(tmp_path, "init", "--quiet")
-    for place in ("runtime/spectr_runtime/loop.py", "runtime/README.md", "benchmarks/draw.py", "benchmarks/memory.py"):
-        write(tmp_path / place, "one")
+    for place in (*MEASURED, *BESIDE):
+        write(tmp_path / place, CODE.get(place, '"one"'))
     commit(tmp_path)
     (tmp_path / "benchmarks" / "results").mkdir()
     monkeypatch.setattr(where, "HERE", tmp_path / "benchmarks")
+    monkeypatch.setattr(where, "SCRIPTS", (tmp_path / "benchmarks",))
     return tmp_path
 
 
@@ -57,21 +70,19 @@ def test_the_document_of_what_ran_where_is_that_of_the_result_files(where: Modul
     assert all(f"`{path.name}`" in shown for path in RESULTS.glob("*.json"))
 
 
-def test_a_result_is_of_the_code_that_is_here_until_its_packages_or_its_script_change(
+def test_a_result_is_of_the_code_that_is_here_until_what_it_measures_or_is_made_of_changes(
     where: ModuleType, repository: Path
 ) -> None:
     revision = git(repository, "rev-parse", "--short=10", "HEAD")
     record(repository, revision)
-    for beside in ("runtime/README.md", "benchmarks/memory.py"):
-        write(repository / beside, "two")
-        assert where.differences() == []
-    for measured in ("runtime/spectr_runtime/loop.py", "benchmarks/draw.py"):
-        write(repository / measured, "two")
-        assert where.differences() == [f"draw.json, {revision}: {measured}"]
-        write(repository / measured, "one")
-    write(repository / "runtime/spectr_runtime/loop.py", "two")
+    for place in (*MEASURED, *BESIDE):
+        before = (repository / place).read_text(encoding="utf-8")
+        write(repository / place, f"{before}  # changed")
+        assert where.differences() == ([f"draw.json, {revision}: {place}"] if place in MEASURED else [])
+        write(repository / place, before)
+    write(repository / MEASURED[0], "two")
     commit(repository)
-    assert where.differences() == [f"draw.json, {revision}: runtime/spectr_runtime/loop.py"]
+    assert where.differences() == [f"draw.json, {revision}: {MEASURED[0]}"]
 
 
 @pytest.mark.parametrize("revision", ["", "abcdef0123", "abcdef0123+"])

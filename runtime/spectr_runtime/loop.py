@@ -77,8 +77,16 @@ class Loop:
         if self._scheduler.batch or self._turns.unread:  # the call before did not end; its caches may not be whole
             self._turns.forget()
             self._shrinking.restart()
-        self._waiting = Waiting(made, stopped)
+        waiting = self._waiting = Waiting(made, stopped)
         self._scheduler = Scheduler(self._shrinking.rows)
+        try:
+            yield from self._turn_by_turn()
+        finally:
+            if self._waiting is waiting:
+                self._let_go()
+
+    def _turn_by_turn(self) -> Iterator[Row | Outcome]:
+        """Take turns until no row is left and none waits; yield every row when it ends."""
         while True:
             yield from self._fill()
             if not self._scheduler.batch:
@@ -131,6 +139,14 @@ class Loop:
             list(self._advance(turn))  # none of its rows is there any more
         if isinstance(self._chooser.planner, AutoPlanner):
             self._keep_costs(self._chooser.planner.costs)
+
+    def _let_go(self) -> None:
+        """Keep nothing of a call that has ended.
+
+        What makes its rows may hold the decoder, which would hold itself then, and its models with it.
+        """
+        self._waiting = Waiting(iter(()))
+        self._shrinking.leave()
 
     def _close_ranks(self) -> None:
         """Move rows to lower indices: a round costs as much as its last index says.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from spectr_runtime.errors import EngineError, SpectrError, first_line, is_out_of_memory
 from spectr_runtime.reading.counts import Reading
@@ -88,6 +89,11 @@ class ShrinkingPair:
             raise error
         LOG.warning("No memory for %d rows; going on with %d.", self.rows, self.rows // 2)
         self.rows //= 2
+
+    def leave(self) -> None:
+        """Let go of what the passes of the pair were in the context of, if it is open."""
+        if self._pair is not None:
+            self._pair.surround(nullcontext)
 
     def restart(self) -> None:
         """Empty the caches, and make them as large as the number of rows is now, or as there is memory for.
