@@ -56,7 +56,7 @@ class Sizes:
     contexts: int = 180
     settings: tuple[Setting, ...] = (Setting(1.0), Setting(0.6), Setting(1.5), Setting(1.0, 0.5))
     drafts: tuple[int, ...] = (4, 8, 16, 32)
-    turns: int = 6
+    turns: int = 3
     text_turns: int = 3
     length: int = 48
 
