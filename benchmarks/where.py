@@ -17,19 +17,13 @@ from typing import Any
 import click
 
 HERE = Path(__file__).parent
-DOCUMENT = HERE.parent / "docs" / "where-it-ran.md"
+ROOT = HERE.parent
+DOCUMENT = ROOT / "docs" / "where-it-ran.md"
 PREDICTED = "gpu_predicted"
-SCRIPTS = (HERE, HERE.parent / "examples")
+FOLDERS = ("benchmarks", "examples", "export", "jobs", "runtime", ".")  # that modules are imported from
 BESIDE = ("machine", "figures", "quoting")  # modules of scripts that tell what was measured, and change no figure
-# What a script measures that has one of these words, beside the rules; a package is there with those that it imports.
-RUNTIME = ("runtime/spectr_runtime",)
-MEASURED = {
-    "spectr_runtime": RUNTIME,
-    "spectr_export": (*RUNTIME, "export/spectr_export"),
-    "spectr-export": (*RUNTIME, "export/spectr_export"),
-    "spectr_jobs": (*RUNTIME, "jobs/spectr_jobs"),
-    "spectr-batch": (*RUNTIME, "jobs/spectr_jobs"),
-}
+# Packages that a script measures all of if it has one of these words.
+COMMANDS = {"spectr-batch": "jobs/spectr_jobs", "spectr-export": "export/spectr_export"}
 SHOWN = ("spectr", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx")
 BEGINNING = """# What has run where
 
@@ -74,34 +68,62 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         yield 0 if gpu else 1, f"| {machine} | {when} | {name} | {told} | {found} |"
 
 
-def code_of(script: Path) -> list[str]:
-    """Return what a script measures and is made of, as paths for git: packages by the words in it, and its modules."""
-    wanted, modules = [script], set[Path]()
+def code_of(script: Path) -> set[Path]:
+    """Return the modules of this repository that a script imports or runs, however indirectly, and the script."""
+    wanted, found = [script], set[Path]()
     while wanted:
         module = wanted.pop()
-        if module not in modules:
-            modules.add(module)
+        if module not in found:
+            found.add(module)
             wanted += imported_by(module)
-    text = "".join(module.read_text(encoding="utf-8") for module in modules)
-    packages = {folder for word, folders in MEASURED.items() if word in text for folder in folders} | {"spectr_select"}
-    found = (module.relative_to(HERE.parent) for module in modules)
-    return [*(f":(top,glob){package}/**/*.py" for package in sorted(packages)), *(f":(top){path}" for path in found)]
+            if module.is_relative_to(HERE):
+                text = module.read_text(encoding="utf-8")
+                wanted += [
+                    one for word, place in COMMANDS.items() if word in text for one in (ROOT / place).rglob("*.py")
+                ]
+    return found
 
 
 def imported_by(module: Path) -> Iterator[Path]:
-    """Yield the scripts, and the modules beside them, that a module imports or names as a script to run."""
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        names = []
+    """Yield the modules of this repository that a module imports, other than for types, or names as a script to run."""
+    for node in executed(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for alias in node.names:
+                yield from modules_at(alias.name)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                yield from modules_at(node.module, alias.name)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
-            names = [node.value.removesuffix(".py")]
-        for name in names:
-            if name and name.split(".")[0] not in BESIDE:
-                places = (folder / f"{name.replace('.', '/')}.py" for folder in (*SCRIPTS, module.parent))
-                yield from (place for place in places if place.is_file())
+            yield from (place for place in (HERE / node.value, module.parent / node.value) if place.is_file())
+
+
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a module but those behind `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            yield node
+            yield from executed(node)
+
+
+def modules_at(name: str, member: str = "") -> Iterator[Path]:
+    """Yield the modules of a dotted name, and where a member of it comes from if it is a package's."""
+    if name.split(".")[0] in BESIDE:
+        return
+    for folder in FOLDERS:
+        place = ROOT / folder / name.replace(".", "/")
+        files = [place.with_name(f"{place.name}.py"), package := place / "__init__.py"]
+        if member:
+            files += [place / f"{member}.py", place / member / "__init__.py"]
+        yield from (file for file in files if file.is_file())
+        if package.is_file():  # its public names are there for types, and imported when they are used
+            for node in ast.walk(ast.parse(package.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module != name and member in map(name_of, node.names):
+                    yield from modules_at(str(node.module), member)
+
+
+def name_of(alias: ast.alias) -> str:
+    """Return the name that an import gives."""
+    return alias.asname or alias.name
 
 
 def changed_since(path: Path, revision: str) -> list[str]:
@@ -110,7 +132,8 @@ def changed_since(path: Path, revision: str) -> list[str]:
     Raises:
         subprocess.CalledProcessError: If the revision is not in this repository, or not recorded.
     """
-    told = ["git", "-C", str(HERE.parent), "diff", "--name-only", revision, "--", *code_of(script_of(path))]
+    places = [f":(top){module.relative_to(ROOT)}" for module in sorted(code_of(script_of(path)))]
+    told = ["git", "-C", str(ROOT), "diff", "--name-only", revision, "--", *places]
     return subprocess.run(told, check=True, capture_output=True, text=True).stdout.split()
 
 

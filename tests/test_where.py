@@ -15,13 +15,19 @@ RESULTS = ROOT / "benchmarks" / "results"
 CODE = {
     "benchmarks/draw.py": "import rounds, machine\nfrom papers import pair",
     "benchmarks/rounds.py": "from spectr_runtime import Decoder\nWORKER = 'worker.py'",
+    "runtime/spectr_runtime/__init__.py": "if TYPE_CHECKING:\n    from spectr_runtime.decoder import Decoder\n"
+    "    from spectr_runtime.scorer import Scorer",
+    "runtime/spectr_runtime/decoder.py": "def decode():\n    from spectr_runtime.rows import row\nif TYPE_CHECKING:\n"
+    "    import spectr_runtime.scorer",
+    "benchmarks/papers/pair.py": "COMMAND = 'spectr-export build'",
 }
 MEASURED = (
-    *("spectr_select/rules/race.py", "runtime/spectr_runtime/loop.py"),
-    *("benchmarks/draw.py", "benchmarks/rounds.py", "benchmarks/papers/pair.py", "benchmarks/worker.py"),
+    *("runtime/spectr_runtime/__init__.py", "runtime/spectr_runtime/decoder.py", "runtime/spectr_runtime/rows/row.py"),
+    *("export/spectr_export/cli/build.py", "benchmarks/draw.py", "benchmarks/rounds.py", "benchmarks/papers/pair.py"),
+    "benchmarks/worker.py",
 )
 BESIDE = (
-    *("jobs/spectr_jobs/run.py", "runtime/spectr_runtime/README.md"),
+    *("runtime/spectr_runtime/scorer.py", "runtime/spectr_runtime/README.md", "jobs/spectr_jobs/run.py"),
     *("benchmarks/memory.py", "benchmarks/machine.py", "benchmarks/papers/other.py"),
 )
 
@@ -40,7 +46,7 @@ def repository(where: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     commit(tmp_path)
     (tmp_path / "benchmarks" / "results").mkdir()
     monkeypatch.setattr(where, "HERE", tmp_path / "benchmarks")
-    monkeypatch.setattr(where, "SCRIPTS", (tmp_path / "benchmarks",))
+    monkeypatch.setattr(where, "ROOT", tmp_path)
     return tmp_path
 
 
