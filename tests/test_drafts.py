@@ -25,6 +25,6 @@ def test_every_work_has_prompts_of_its_own(drafts: ModuleType, chat: bool) -> No
 def test_a_cell_replaces_the_older_one_of_its_kind(drafts: ModuleType, tmp_path: Path) -> None:
     output = tmp_path / "drafts.json"
     for rows, work, plans in ((8, "code", "old"), (1, "prose", "kept"), (8, "code", "new")):
-        drafts.keep(output, "pair", {}, {"work": work, "temperature": 0.0, "rows": rows, "plans": plans})
+        drafts.keep(output, "pair", {"repeats": 2}, {"work": work, "temperature": 0.0, "rows": rows, "plans": plans})
     cells = json.loads(output.read_text(encoding="utf-8"))["pair"]["cells"]
     assert [(cell["rows"], cell["plans"]) for cell in cells] == [(1, "kept"), (8, "new")]
