@@ -131,9 +131,9 @@ def races(result: Result) -> str:
 
 def versus(result: Result, rules: tuple[str, ...], sign: int) -> str:
     """Say in how many comparisons over each shape these rules are clearly ahead of the race, or behind it."""
-    told = []
+    compared, told = against_the_race(result), list[str]()
     for shape, name in (("chain", "chains"), ("siblings", "siblings"), ("paths", "paths"), ("tree", "trees")):
-        found = [one for line, one in against_the_race(result) if line["rule"] in rules and on_shape(line, shape)]
+        found = [one for line, one in compared if line["rule"] in rules and on_shape(line, shape)]
         told += [f"{found.count(sign)} of {len(found)} over {name}"] if sign in found else []
     return listed(told or ["no comparison"])
 
