@@ -70,7 +70,7 @@ class Size:
         return LlamaConfig.from_dict(draft_config().to_dict() | sizes)
 
 
-SIZES = (Size(32, 1), Size(64, 1), Size(128, 2), Size(256, 4))
+SIZES = (Size(32, 1), Size(64, 1), Size(128, 2), Size(256, 4), Size(256, 8))
 
 
 @dataclass(frozen=True, slots=True)
