@@ -59,7 +59,7 @@ def usual(name: str, small: str = "", full: str = "") -> Step:
     return Step(name, (f"{name}.py {small} --small --output {{out}}",), (f"{name}.py {full}",))
 
 
-# In the order in which they are run: documents are written from results.
+# In the order in which they are run: some read what others recorded, and documents are written from results.
 STEPS = (
     Step(
         "acceptance",
@@ -91,10 +91,8 @@ STEPS = (
         ("bench",),
     ),
     usual("readers", "{pair}", "{demo}"),
-    usual("budget"),
     usual("ersd"),
     usual("newest"),
-    usual("growth", "{pair}", "{demo}"),
     Step("draw", ("draw.py --repeats 3 --output {out}",), ("draw.py",)),
     Step("fused", ("fused.py --vocabulary 4096 --rows 1 --repeats 3 --output {out}",), ("fused.py",), ("compiler",)),
     Step(
@@ -146,6 +144,7 @@ STEPS = (
         ("cache.py",),
     ),
     Step("memory", ("memory.py {pair} --records 1000 --output {out}",), ("memory.py {pair}",), ("bench",)),
+    usual("growth", "{pair}", "{demo}"),
     Step(
         "audit",
         ("audit.py {pair} --prompts 4 --choices 1 --max-tokens 16 --tokens 50 --audits 5 --output {out}",),
@@ -182,6 +181,7 @@ STEPS = (
         ("gpu.py --predict", "gpu.py --page benchmarks/results/gpu_predicted.json"),
         reason="measures a GPU, which a whole run foretells; its tests run it on a CPU",
     ),
+    usual("budget"),
     Step("real", (), ("real.py",), reason="downloads models and builds them: `make real`"),
     Step("peers", reason="has an environment of its own: `make peers`"),
     Step("prompts", reason="has the environment of `make peers`"),

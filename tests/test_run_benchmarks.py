@@ -28,6 +28,14 @@ def test_every_script_has_one_step(benchmarks: ModuleType) -> None:
     assert sorted(step.name for step in benchmarks.STEPS) == sorted(SCRIPTS.keys() - {"run"})
 
 
+@pytest.mark.parametrize(
+    ("step", "read"), [("budget", ("regret", "selection", "gpu")), ("growth", ("memory",)), ("shapes", ("regret",))]
+)
+def test_what_a_step_reads_is_recorded_before_it(benchmarks: ModuleType, step: str, read: tuple[str, ...]) -> None:
+    order = [one.name for one in benchmarks.STEPS]
+    assert all(order.index(one) < order.index(step) for one in read)
+
+
 def test_commands_name_what_there_is(benchmarks: ModuleType) -> None:
     for step in benchmarks.STEPS:
         assert step.reason or (step.small and step.full), step.name
