@@ -22,8 +22,13 @@ DOCUMENT = ROOT / "docs" / "where-it-ran.md"
 PREDICTED = "gpu_predicted"
 FOLDERS = ("benchmarks", "examples", "export", "jobs", "runtime", ".")  # that modules are imported from
 BESIDE = ("machine", "figures", "quoting")  # modules of scripts that tell what was measured, and change no figure
-# Packages that a script measures all of if it has one of these words.
-COMMANDS = {"spectr-batch": "jobs/spectr_jobs", "spectr-export": "export/spectr_export"}
+# Packages that a script measures all of if it has one of these words; tests are of all that they import.
+EXPORT, JOBS = "export/spectr_export", "jobs/spectr_jobs"
+COMMANDS = {
+    "spectr-batch": (JOBS,),
+    "spectr-export": (EXPORT,),
+    '"pytest"': (EXPORT, JOBS, "runtime/spectr_runtime", "spectr_select"),
+}
 SHOWN = ("spectr", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx")
 BEGINNING = """# What has run where
 
@@ -77,11 +82,16 @@ def code_of(script: Path) -> set[Path]:
             found.add(module)
             wanted += imported_by(module)
             if module.is_relative_to(HERE):
-                text = module.read_text(encoding="utf-8")
-                wanted += [
-                    one for word, place in COMMANDS.items() if word in text for one in (ROOT / place).rglob("*.py")
-                ]
+                wanted += measured_by(module.read_text(encoding="utf-8"))
     return found
+
+
+def measured_by(text: str) -> Iterator[Path]:
+    """Yield the modules of the packages that a script measures all of, by its text."""
+    for word, places in COMMANDS.items():
+        if word in text:
+            for place in places:
+                yield from (ROOT / place).rglob("*.py")
 
 
 def imported_by(module: Path) -> Iterator[Path]:

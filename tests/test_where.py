@@ -91,6 +91,13 @@ def test_a_result_is_of_the_code_that_is_here_until_what_it_measures_or_is_made_
     assert where.differences() == [f"draw.json, {revision}: {MEASURED[0]}"]
 
 
+def test_a_script_that_runs_the_tests_measures_all_packages(where: ModuleType, repository: Path) -> None:
+    script = repository / "benchmarks" / "draw.py"
+    write(script, 'COMMAND = ["-m", "pytest"]')
+    packages = [path for place in ("export", "jobs", "runtime") for path in (repository / place).rglob("*.py")]
+    assert where.code_of(script) == {script, *packages}
+
+
 @pytest.mark.parametrize("revision", ["", "abcdef0123", "abcdef0123+"])
 def test_a_result_whose_code_cannot_be_told_is_named(where: ModuleType, repository: Path, revision: str) -> None:
     record(repository, revision)
