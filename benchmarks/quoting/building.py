@@ -31,7 +31,8 @@ def streaming(result: dict[str, Any]) -> str:
     ]
     return (
         "The most that a build allocates, from random checkpoints in bfloat16 with shards of 2 GB, "
-        f"{measured(result)}. The script holds builds to a limit of 1.3 shards and 2 GB.\n\n"
+        f"{measured(result)}, where the system's load was {result['load']}, so that times are what such a build takes "
+        "at most. The script holds builds to a limit of 1.3 shards and 2 GB.\n\n"
         + table(("checkpoint", "stored in", "allocated", "limit", "bundle", "time"), rows)
     )
 
