@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from machine import machine
@@ -28,7 +29,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "lower_bounds.json"
-EXTRAS = ("cpu", "parquet", "ray", "remote", "rtx", "zstd", "test")
+EXTRAS = ("remote", "test")  # the tests name all others that they import
 TESTS = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 CLOSING = re.compile(r"=* ?(\d+ (?:passed|failed|skipped|error|deselected|xfailed).*?) ?=*")
 
@@ -36,11 +37,10 @@ CLOSING = re.compile(r"=* ?(\d+ (?:passed|failed|skipped|error|deselected|xfaile
 def lower_bounds() -> dict[str, str]:
     """Return, for each direct dependency but torch, its name and a requirement of exactly the lower bound."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
     found: dict[str, tuple[Version, str]] = {}
-    for requirement in map(Requirement, [*project["dependencies"], *(one for name in EXTRAS for one in extras[name])]):
+    for requirement in [*map(Requirement, project["dependencies"]), *of_extras(project, EXTRAS)]:
         name = canonicalize_name(requirement.name)
-        if name not in {"spectr", "torch"}:
+        if name != "torch":
             (bound,) = requirement.specifier
             written = f"{name}[{','.join(requirement.extras)}]" if requirement.extras else name
             # Two extras may name one package; together they need the higher bound.
@@ -48,6 +48,16 @@ def lower_bounds() -> dict[str, str]:
                 found.get(name, (Version("0"), "")), (Version(bound.version), f"{written}=={bound.version}")
             )
     return {name: requirement for name, (_, requirement) in found.items()}
+
+
+def of_extras(project: Mapping[str, Any], extras: Iterable[str]) -> Iterator[Requirement]:
+    """Yield what extras require, and what those extras of the project require that they name."""
+    for extra in extras:
+        for requirement in map(Requirement, project["optional-dependencies"][extra]):
+            if requirement.name == project["name"]:
+                yield from of_extras(project, sorted(requirement.extras))
+            else:
+                yield requirement
 
 
 def pinned_torch() -> str:

@@ -202,9 +202,12 @@ def test_a_foreign_row_is_not_merged(run, break_after, tmp_path: Path):
 
 @pytest.fixture
 def signals():
-    """Restores what ``Stop.install`` replaces."""
+    """Restores what ``Stop.install`` replaces; what is ignored, as under ``nohup``, would stay so and is let in."""
     numbers = (*SIGNALS, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in zip(numbers, before, strict=True):
